@@ -1,0 +1,241 @@
+// Package pg is how Twinspan speaks to PostgreSQL: connection strings, sessions
+// with the settings that data needs to cross unchanged, errors sorted into
+// kinds, and raw connections for the bulk paths.
+package pg
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// DSN is a parsed connection string to one instance. It is immutable; its
+// String never shows the password.
+type DSN struct {
+	config *pgx.ConnConfig
+}
+
+// ParseDSN reads a libpq connection string (URL or key=value). Several hosts
+// are one HA cluster: sessions go to the member that is not in recovery.
+func ParseDSN(dsn string) (*DSN, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		// pgx's message can quote the string, and with it the password.
+		return nil, problem.New(problem.Invalid, "dsn_invalid", "the connection string cannot be read").
+			WithHint("write it as postgres://user:password@host:5432/postgres or host=... port=... user=... dbname=...")
+	}
+	config.ConnectTimeout = 10 * time.Second
+	if len(config.Fallbacks) > 0 {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+	}
+	return &DSN{config: config}, nil
+}
+
+// Database returns the name of the database that the string names.
+func (d *DSN) Database() string { return d.config.Database }
+
+// User returns the name of the role that sessions log in as.
+func (d *DSN) User() string { return d.config.User }
+
+// Address returns the first host and port, as host:port.
+func (d *DSN) Address() string {
+	return net.JoinHostPort(d.config.Host, strconv.Itoa(int(d.config.Port)))
+}
+
+// WithDatabase returns the same string naming another database.
+func (d *DSN) WithDatabase(name string) *DSN {
+	c := d.config.Copy()
+	c.Database = name
+	return &DSN{config: c}
+}
+
+// String says where it leads, without password.
+func (d *DSN) String() string {
+	return d.config.User + "@" + d.Address() + "/" + d.config.Database
+}
+
+// Session says what a session is for.
+type Session struct {
+	// Name is shown in pg_stat_activity behind "twinspan/", for instance
+	// "sales/apply". Required: agent sessions must be recognisable.
+	Name string
+	// Settings are set at the start of the session, over DataSettings.
+	Settings map[string]string
+	// Apply makes it a session that the gate lets write on a secondary:
+	// session_replication_role is replica, so neither the application's triggers
+	// nor the gate's fire.
+	Apply bool
+}
+
+// DataSettings are the settings under which values cross from one server to
+// another without loss (src/backend/replication/libpqwalreceiver sets the same
+// for the same reason), and those that keep an administrator's defaults from
+// ending an agent's session. client_encoding must be added by the caller.
+func DataSettings() map[string]string {
+	return map[string]string{
+		"DateStyle":                           "ISO, YMD",
+		"IntervalStyle":                       "postgres",
+		"TimeZone":                            "UTC",
+		"extra_float_digits":                  "3",
+		"bytea_output":                        "hex",
+		"lc_monetary":                         "C",
+		"xmloption":                           "content",
+		"search_path":                         "",
+		"standard_conforming_strings":         "on",
+		"row_security":                        "off",
+		"synchronize_seqscans":                "off",
+		"default_transaction_read_only":       "off",
+		"default_transaction_isolation":       "read committed",
+		"statement_timeout":                   "0",
+		"lock_timeout":                        "0",
+		"idle_in_transaction_session_timeout": "0",
+	}
+}
+
+// Connect opens a session. It waits no longer than the connect timeout.
+func (d *DSN) Connect(ctx context.Context, s Session) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, d.session(s))
+	if err != nil {
+		return nil, Classify(err, "connect to "+d.String())
+	}
+	return conn, nil
+}
+
+// ConnectReplication opens a session that takes replication commands for the
+// string's database (manual, "Streaming Replication Protocol").
+func (d *DSN) ConnectReplication(ctx context.Context, s Session) (*pgconn.PgConn, error) {
+	c := d.session(s)
+	c.RuntimeParams["replication"] = "database"
+	conn, err := pgconn.ConnectConfig(ctx, &c.Config)
+	if err != nil {
+		return nil, Classify(err, "connect for replication to "+d.String())
+	}
+	return conn, nil
+}
+
+func (d *DSN) session(s Session) *pgx.ConnConfig {
+	c := d.config.Copy()
+	c.DefaultQueryExecMode = pgx.QueryExecModeExec
+	params := DataSettings()
+	maps.Copy(params, s.Settings)
+	params["application_name"] = "twinspan/" + s.Name
+	if s.Apply {
+		params["session_replication_role"] = "replica"
+	}
+	if c.RuntimeParams == nil {
+		c.RuntimeParams = map[string]string{}
+	}
+	maps.Copy(c.RuntimeParams, params)
+	return c
+}
+
+// IsUnknownDatabase says whether err means that the database does not exist.
+func IsUnknownDatabase(err error) bool { return SQLState(err) == "3D000" }
+
+// SQLState returns the SQLSTATE that the server sent, or "".
+func SQLState(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// Classify turns an error of pgx into a problem; op says what was being done,
+// as a noun phrase or an infinitive. The problem carries the server's message
+// but no detail, for details quote row values. nil stays nil; a problem stays
+// what it is.
+func Classify(err error, op string) error {
+	if err == nil {
+		return nil
+	}
+	var known *problem.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		kind, code := kindOf(e)
+		p := problem.Wrap(&ServerError{State: e.Code, Message: e.Message, Table: e.TableName, cause: e}, kind, code, "%s", op)
+		p.Hint = hintOf(e)
+		if e.TableName != "" {
+			p.Subject = e.SchemaName + "." + e.TableName
+		}
+		return p
+	}
+	if errors.Is(err, context.Canceled) {
+		return problem.Wrap(err, problem.Cancelled, "cancelled", "%s", op)
+	}
+	// What is left is the network or the server's end: it may come back.
+	return problem.Wrap(sanitised{err}, problem.Transient, "connection_lost", "%s", op)
+}
+
+// ServerError is an error that PostgreSQL reported, without its detail.
+type ServerError struct {
+	State   string // SQLSTATE
+	Message string
+	Table   string
+	cause   error
+}
+
+func (e *ServerError) Error() string { return e.Message + " (SQLSTATE " + e.State + ")" }
+
+// Unwrap gives pgconn's error to errors.As.
+func (e *ServerError) Unwrap() error { return e.cause }
+
+// sanitised is a connection error: pgx's own text names user and database, and
+// never the password.
+type sanitised struct{ error }
+
+func (s sanitised) Unwrap() error { return s.error }
+
+func kindOf(e *pgconn.PgError) (problem.Kind, string) {
+	switch {
+	case e.Code == "28P01" || e.Code == "28000":
+		return problem.Unauthorised, "login_refused"
+	case e.Code == "3D000":
+		return problem.NotFound, "database_missing"
+	case e.Code == "42501":
+		return problem.Unauthorised, "privilege_missing"
+	case e.Code == "53100":
+		return problem.Transient, "disk_full"
+	case e.Code == "53300":
+		return problem.Transient, "connections_used_up"
+	case e.Code == "53400" && strings.Contains(e.Message, "slots are in use"):
+		return problem.Resource, "slots_used_up"
+	case e.Code == "55P03":
+		return problem.Transient, "lock_not_available"
+	case e.Code == "55006":
+		return problem.Transient, "object_in_use"
+	case e.Code == "57014":
+		return problem.Transient, "statement_cancelled"
+	case e.Code == "40001" || e.Code == "40P01":
+		return problem.Transient, "serialization_failure"
+	case strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53"):
+		return problem.Transient, "server_unavailable"
+	case strings.HasPrefix(e.Code, "58"):
+		return problem.Transient, "server_system_error"
+	}
+	return problem.Internal, "server_error"
+}
+
+func hintOf(e *pgconn.PgError) string {
+	switch e.Code {
+	case "28P01", "28000":
+		return "check user, password and pg_hba.conf of the connection string given to init"
+	case "53100":
+		return "free space on the server; the agent tries again by itself"
+	case "53300":
+		return "raise max_connections, or end sessions that are not needed"
+	}
+	return e.Hint
+}

@@ -1,0 +1,177 @@
+package pg
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Raw is a connection on which the caller speaks the frontend/backend protocol
+// itself (manual, "Message Formats"). It exists for the bulk paths: a message's
+// body is read in portions, so that a row of a gigabyte needs no gigabyte, and
+// many messages are written at once, COPY data among statements.
+//
+// One goroutine may read while another writes. Close may be called by any.
+type Raw struct {
+	conn net.Conn
+	hi   *pgconn.HijackedConn
+	cfg  *pgconn.Config
+
+	buf        []byte // what was read from the socket
+	start, end int    // the unread part of buf
+	left       int    // bytes of the current message's body not yet taken
+}
+
+// readBuffer is how much a Raw reads from its socket at once. Large, for each
+// read wakes the server (walsender) when its socket was full.
+const readBuffer = 1 << 18
+
+// NewRaw takes over a session that is idle. The PgConn must not be used after.
+func NewRaw(c *pgconn.PgConn) (*Raw, error) {
+	hi, err := c.Hijack()
+	if err != nil {
+		return nil, fmt.Errorf("take over connection: %w", err)
+	}
+	return &Raw{conn: hi.Conn, hi: hi, cfg: hi.Config, buf: make([]byte, readBuffer)}, nil
+}
+
+// Conn returns the connection for writing and for deadlines.
+func (r *Raw) Conn() net.Conn { return r.conn }
+
+// ParameterStatus returns a setting that the server reported at the start.
+func (r *Raw) ParameterStatus(name string) string { return r.hi.ParameterStatuses[name] }
+
+// Close closes the connection at once, without a farewell.
+func (r *Raw) Close() error { return r.conn.Close() }
+
+// Cancel asks the server to cancel what the session is doing.
+func (r *Raw) Cancel(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, 5*time.Second)
+	defer stop()
+	c, err := pgconn.Construct(r.hi)
+	if err != nil {
+		return err
+	}
+	return c.CancelRequest(ctx)
+}
+
+// Buffered says how many bytes lie in the buffer: whether Next can answer
+// without waiting for the network.
+func (r *Raw) Buffered() int { return r.end - r.start }
+
+// Next reads the header of the next message and returns its type and the length
+// of its body. What is left of the body before is passed over.
+func (r *Raw) Next() (kind byte, length int, err error) {
+	for r.left > 0 {
+		if _, err := r.Take(readBuffer); err != nil {
+			return 0, 0, err
+		}
+	}
+	if err := r.fill(5); err != nil {
+		return 0, 0, err
+	}
+	head := r.buf[r.start : r.start+5]
+	length = int(binary.BigEndian.Uint32(head[1:])) - 4
+	if length < 0 || length > 1<<30+1<<20 {
+		return 0, 0, fmt.Errorf("message %q has the impossible length %d", head[0], length)
+	}
+	kind = head[0]
+	r.start += 5
+	r.left = length
+	return kind, length, nil
+}
+
+// Take returns at most most bytes of the current message's body, at least one,
+// or io.EOF at its end. They are valid until the next call of any method.
+func (r *Raw) Take(most int) ([]byte, error) {
+	if r.left == 0 {
+		return nil, io.EOF
+	}
+	if err := r.fill(1); err != nil {
+		return nil, err
+	}
+	n := min(most, r.left, r.end-r.start)
+	b := r.buf[r.start : r.start+n]
+	r.start += n
+	r.left -= n
+	return b, nil
+}
+
+// Body reads the rest of the current message's body into memory that belongs
+// to the caller; more than most bytes are an error.
+func (r *Raw) Body(most int) ([]byte, error) {
+	if r.left > most {
+		return nil, fmt.Errorf("message of %d bytes where at most %d are expected", r.left, most)
+	}
+	body := make([]byte, 0, r.left)
+	for r.left > 0 {
+		b, err := r.Take(r.left)
+		if err != nil {
+			return nil, err
+		}
+		body = append(body, b...)
+	}
+	return body, nil
+}
+
+// fill makes at least n bytes lie in the buffer.
+func (r *Raw) fill(n int) error {
+	if r.end-r.start >= n {
+		return nil
+	}
+	if r.start > 0 {
+		copy(r.buf, r.buf[r.start:r.end])
+		r.end -= r.start
+		r.start = 0
+	}
+	for r.end < n {
+		m, err := r.conn.Read(r.buf[r.end:])
+		r.end += m
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// ServerErrorFrom reads the body of an ErrorResponse ('E') message.
+func ServerErrorFrom(body []byte) error {
+	e := &pgconn.PgError{}
+	for len(body) > 1 {
+		field := body[0]
+		end := 1
+		for end < len(body) && body[end] != 0 {
+			end++
+		}
+		value := string(body[1:end])
+		switch field {
+		case 'S':
+			e.Severity = value
+		case 'C':
+			e.Code = value
+		case 'M':
+			e.Message = value
+		case 'D':
+			e.Detail = value
+		case 'H':
+			e.Hint = value
+		case 's':
+			e.SchemaName = value
+		case 't':
+			e.TableName = value
+		case 'n':
+			e.ConstraintName = value
+		}
+		body = body[min(end+1, len(body)):]
+	}
+	return e
+}
