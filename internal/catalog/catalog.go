@@ -1,0 +1,222 @@
+// Package catalog is the schema twinspan of a linked database: what the agents
+// know of a link, kept where it commits with the data, moves with an HA failover
+// and lies in the backup.
+package catalog
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// Version is the layout that this program reads and writes. A database with a
+// higher one belongs to a newer agent and is left alone.
+const Version = 1
+
+//go:embed schema.sql
+var schemaSQL string
+
+// Querier is a session or a transaction.
+type Querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Link is one side's record of a link.
+type Link struct {
+	ID              string
+	Name            string
+	Agent           string // id of the agent that works on this side
+	Peer            string // name of the peer in the agent's book
+	PeerAgent       string
+	PeerDatabase    string
+	Role            string
+	Phase           string
+	Epoch           int64
+	Mode            string
+	Suspended       bool
+	Change          int64 // grows with every suspend and resume, on whichever side
+	Deleting        bool
+	CreatedDatabase bool   // the database was made for the link
+	PrimaryAddress  string // where writers should go; shown by the gate
+	SystemID        string // of the primary's server, when the slot was made
+	Seeded          bool
+	StartLSN        lsn.LSN // first position of the stream
+	Problem         *problem.Error
+	Notices         []string // lasting remarks, e.g. roles that were created
+	CreatedAt       time.Time
+}
+
+// Present says whether the database has the schema, and refuses a newer layout.
+func Present(ctx context.Context, q Querier) (bool, error) {
+	var have bool
+	if err := q.QueryRow(ctx, `SELECT pg_catalog.to_regclass('twinspan.version') IS NOT NULL`).Scan(&have); err != nil {
+		return false, pg.Classify(err, "look for the schema twinspan")
+	}
+	if !have {
+		return false, nil
+	}
+	var version int
+	if err := q.QueryRow(ctx, `SELECT version FROM twinspan.version`).Scan(&version); err != nil {
+		return false, pg.Classify(err, "read the version of the schema twinspan")
+	}
+	if version > Version {
+		return true, problem.New(problem.Incompatible, "catalog_newer",
+			"the schema twinspan has layout %d, this agent knows %d", version, Version).
+			WithHint("run the newer twinspan that made it")
+	}
+	return true, nil
+}
+
+// Install makes the schema where it is missing. Run it in a transaction.
+func Install(ctx context.Context, q Querier) error {
+	have, err := Present(ctx, q)
+	if err != nil || have {
+		return err
+	}
+	_, err = q.Exec(ctx, schemaSQL)
+	return pg.Classify(err, "create the schema twinspan")
+}
+
+// Remove drops the schema and everything that hangs on it.
+func Remove(ctx context.Context, q Querier) error {
+	_, err := q.Exec(ctx, `DROP SCHEMA IF EXISTS twinspan CASCADE`)
+	return pg.Classify(err, "drop the schema twinspan")
+}
+
+const columns = `id::text, name, agent::text, peer, peer_agent::text, peer_database, role, phase, epoch, mode, suspended, change,
+	deleting, created_database, primary_address, system_id, seeded, coalesce(start_lsn::text, '0/0'), problem, notices, created_at`
+
+// Insert adds a link. A second one of the same name or id is a conflict.
+func Insert(ctx context.Context, q Querier, l *Link) error {
+	_, err := q.Exec(ctx, `INSERT INTO twinspan.link (id, name, agent, peer, peer_agent, peer_database, role, phase, epoch, mode,
+		created_database, primary_address) VALUES ($1::text::uuid,$2,$3::text::uuid,$4,$5::text::uuid,$6,$7,$8,$9,$10,$11,$12)`,
+		l.ID, l.Name, l.Agent, l.Peer, l.PeerAgent, l.PeerDatabase, l.Role, l.Phase, l.Epoch, l.Mode, l.CreatedDatabase, l.PrimaryAddress)
+	if pg.SQLState(err) == "23505" {
+		return problem.New(problem.Conflict, "link_exists", "a link of that name or id exists in this database").On(l.Name)
+	}
+	return pg.Classify(err, "record the link")
+}
+
+// Links lists the links of this database that belong to the agent.
+func Links(ctx context.Context, q Querier, agent string) ([]*Link, error) {
+	rows, err := q.Query(ctx, `SELECT `+columns+` FROM twinspan.link WHERE agent = $1::text::uuid ORDER BY name`, agent)
+	if err != nil {
+		return nil, pg.Classify(err, "read the links")
+	}
+	links, err := pgx.CollectRows(rows, scan)
+	return links, pg.Classify(err, "read the links")
+}
+
+// Get reads one link; a missing one is a problem of kind NotFound.
+func Get(ctx context.Context, q Querier, id string) (*Link, error) {
+	rows, err := q.Query(ctx, `SELECT `+columns+` FROM twinspan.link WHERE id = $1::text::uuid`, id)
+	if err != nil {
+		return nil, pg.Classify(err, "read the link")
+	}
+	l, err := pgx.CollectExactlyOneRow(rows, scan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, problem.New(problem.NotFound, "link_unknown", "the database has no such link").On(id)
+	}
+	return l, pg.Classify(err, "read the link")
+}
+
+func scan(row pgx.CollectableRow) (*Link, error) {
+	var l Link
+	var trouble, notices []byte
+	err := row.Scan(&l.ID, &l.Name, &l.Agent, &l.Peer, &l.PeerAgent, &l.PeerDatabase, &l.Role, &l.Phase, &l.Epoch, &l.Mode,
+		&l.Suspended, &l.Change, &l.Deleting, &l.CreatedDatabase, &l.PrimaryAddress, &l.SystemID, &l.Seeded, &l.StartLSN,
+		&trouble, &notices, &l.CreatedAt)
+	if err != nil {
+		return nil, err
+	}
+	if trouble != nil {
+		var s stored
+		if err := json.Unmarshal(trouble, &s); err != nil {
+			return nil, err
+		}
+		l.Problem = &problem.Error{Kind: s.Kind, Code: s.Code, Subject: s.Subject, Text: s.Text, Hint: s.Hint}
+	}
+	return &l, json.Unmarshal(notices, &l.Notices)
+}
+
+// stored is the form in which a problem lies in the database.
+type stored struct {
+	Kind    problem.Kind `json:"kind"`
+	Code    string       `json:"code"`
+	Subject string       `json:"subject,omitempty"`
+	Text    string       `json:"text"`
+	Hint    string       `json:"hint,omitempty"`
+}
+
+// SetPhase stores a phase with the problem that led to it (nil for none). The
+// epoch is a fencing token: a link whose epoch has moved on is not changed, and
+// the answer is a conflict.
+func SetPhase(ctx context.Context, q Querier, l *Link, phase string, trouble *problem.Error) error {
+	var body any
+	if trouble != nil {
+		b, err := json.Marshal(stored{trouble.Kind, trouble.Code, trouble.Subject, trouble.Error(), trouble.Hint})
+		if err != nil {
+			return err
+		}
+		body = string(b)
+	}
+	return update(ctx, q, l, `phase = $3, problem = $4::text::jsonb`, phase, body)
+}
+
+// SetSuspended stores whether the link rests, with the number of the change.
+func SetSuspended(ctx context.Context, q Querier, l *Link, phase string, suspended bool, change int64) error {
+	return update(ctx, q, l, `phase = $3, suspended = $4, change = $5, problem = NULL`, phase, suspended, change)
+}
+
+// SetStart stores where the stream begins and which server it comes from.
+func SetStart(ctx context.Context, q Querier, l *Link, start lsn.LSN, systemID string) error {
+	return update(ctx, q, l, `start_lsn = $3::text::pg_lsn, system_id = $4`, start.String(), systemID)
+}
+
+// SetSeeded stores that the first copy is complete, with the phase that follows.
+func SetSeeded(ctx context.Context, q Querier, l *Link, phase string) error {
+	return update(ctx, q, l, `seeded = true, phase = $3`, phase)
+}
+
+// SetDeleting stores that the link is being removed, which nothing undoes.
+func SetDeleting(ctx context.Context, q Querier, l *Link) error {
+	return update(ctx, q, l, `deleting = true`)
+}
+
+// AddNotices appends remarks that stay with the link.
+func AddNotices(ctx context.Context, q Querier, l *Link, notices []string) error {
+	b, err := json.Marshal(notices)
+	if err != nil {
+		return err
+	}
+	return update(ctx, q, l, `notices = notices || $3::text::jsonb`, string(b))
+}
+
+// Delete removes the link's row, and with it what is known of its seeding.
+func Delete(ctx context.Context, q Querier, id string) error {
+	_, err := q.Exec(ctx, `DELETE FROM twinspan.link WHERE id = $1::text::uuid`, id)
+	return pg.Classify(err, "remove the link's record")
+}
+
+func update(ctx context.Context, q Querier, l *Link, set string, args ...any) error {
+	tag, err := q.Exec(ctx, `UPDATE twinspan.link SET `+set+` WHERE id = $1::text::uuid AND epoch = $2`,
+		append([]any{l.ID, l.Epoch}, args...)...)
+	if err != nil {
+		return pg.Classify(err, "store the link's state")
+	}
+	if tag.RowsAffected() != 1 {
+		return problem.New(problem.Conflict, "link_moved_on", "the link's record is gone or has another epoch").On(l.Name)
+	}
+	return nil
+}
