@@ -1,0 +1,15 @@
+package api
+
+// Error is the one shape of every answer that is not the one asked for. As a Go
+// error it is what package client returns.
+type Error struct {
+	Status  int    `json:"-"` // the HTTP status it came with; 0 when no agent answered
+	Kind    string `json:"kind" doc:"Sort of failure; decides whether trying again can help" enum:"invalid,not_found,conflict,unauthorised,incompatible,transient,resource,diverged,cancelled,internal"`
+	Code    string `json:"code" doc:"Stable name, the key into the documentation" example:"link_exists"`
+	Subject string `json:"subject" doc:"The object that it is about; may be empty"`
+	Text    string `json:"text" doc:"One line that says what is wrong"`
+	Hint    string `json:"hint" doc:"What to do; may be empty"`
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Text }

@@ -1,0 +1,183 @@
+package api
+
+import "time"
+
+// Role says which side of a link an agent's database is.
+type Role string
+
+// The roles.
+const (
+	Primary   Role = "primary"   // accepts writes
+	Secondary Role = "secondary" // readable, refuses writes
+)
+
+// Phase says what a link is doing. Both sides report the same phase, except
+// while they cannot reach each other.
+type Phase string
+
+// The phases.
+const (
+	Creating    Phase = "creating"     // the two sides are being prepared
+	Seeding     Phase = "seeding"      // the first copy is under way
+	CatchingUp  Phase = "catching_up"  // the copy is there; what was written meanwhile is being applied
+	Replicating Phase = "replicating"  // the twin is in step
+	Suspended   Phase = "suspended"    // stopped on request; the primary keeps the log
+	FailingOver Phase = "failing_over" // the two sides are changing places
+	Fenced      Phase = "fenced"       // this side was overruled by a higher epoch and refuses writes
+	Broken      Phase = "broken"       // stopped by a problem that somebody must solve
+)
+
+// Health sums up a link for those who look only once.
+type Health string
+
+// The healths.
+const (
+	Healthy   Health = "healthy"   // it does what it should
+	Degraded  Health = "degraded"  // it works or will work by itself, but somebody should look
+	Unhealthy Health = "unhealthy" // it does not protect the data; somebody must act
+)
+
+// Mode says when a commit on the primary returns.
+type Mode string
+
+// The modes.
+const (
+	Async Mode = "async" // at once
+	Sync  Mode = "sync"  // when the twin has it durably
+)
+
+// Severity says how much a problem or a finding matters.
+type Severity string
+
+// The severities, heaviest first.
+const (
+	Blocks  Severity = "blocks"  // nothing goes on until it is solved
+	Warns   Severity = "warns"   // it goes on, but somebody should act
+	Informs Severity = "informs" // worth knowing
+)
+
+// Link is one side's view of a link.
+type Link struct {
+	Name         string    `json:"name" doc:"Name of the link, the same on both sides" example:"sales"`
+	ID           string    `json:"id" doc:"Identifier of the link, a UUID, the same on both sides"`
+	Database     string    `json:"database" doc:"The linked database on this side"`
+	Role         Role      `json:"role" enum:"primary,secondary" doc:"What this side is"`
+	Phase        Phase     `json:"phase" enum:"creating,seeding,catching_up,replicating,suspended,failing_over,fenced,broken" doc:"What the link is doing"`
+	Health       Health    `json:"health" enum:"healthy,degraded,unhealthy" doc:"Summary of phase, connection and problems"`
+	Epoch        int64     `json:"epoch" doc:"Grows with every change of roles"`
+	Mode         Mode      `json:"mode" enum:"async,sync" doc:"When a commit on the primary returns"`
+	Suspended    bool      `json:"suspended" doc:"Whether somebody asked the link to stop for now"`
+	Peer         LinkPeer  `json:"peer" doc:"The other side"`
+	Seeding      Progress  `json:"seeding" doc:"The first copy; stays as it ended once it is done"`
+	Position     Position  `json:"position" doc:"How far the primary's log has come on its way"`
+	Lag          Lag       `json:"lag" doc:"How far the secondary is behind"`
+	Rates        Rates     `json:"rates" doc:"What the secondary applies, averaged over the last seconds"`
+	Problems     []Problem `json:"problems" nullable:"false" doc:"What is wrong now, heaviest first"`
+	Notices      []Notice  `json:"notices" nullable:"false" doc:"What the link did that its owner should know, oldest first"`
+	LastFailover *Failover `json:"lastFailover" doc:"The last change of roles; null when there was none"`
+	CreatedAt    time.Time `json:"createdAt" doc:"When the link was created"`
+}
+
+// LinkPeer is the other side of a link.
+type LinkPeer struct {
+	Name      string `json:"name" doc:"Name by which this agent knows the other"`
+	Role      Role   `json:"role" enum:"primary,secondary" doc:"What the other side is"`
+	Connected bool   `json:"connected" doc:"Whether the two agents reach each other now"`
+	Database  string `json:"database" doc:"The linked database on the other side"`
+}
+
+// Progress is how far a seeding has come.
+type Progress struct {
+	Step           string  `json:"step" doc:"What is being done, in words; empty before and after" example:"copying tables"`
+	TablesTotal    int64   `json:"tablesTotal" doc:"Tables to copy"`
+	TablesDone     int64   `json:"tablesDone" doc:"Tables copied whole"`
+	BytesTotal     int64   `json:"bytesTotal" doc:"Size of the tables to copy, as the primary's server estimates it"`
+	BytesDone      int64   `json:"bytesDone" doc:"Part of bytesTotal that is copied"`
+	BytesPerSecond int64   `json:"bytesPerSecond" doc:"Rate of the copy now; 0 when it stands still"`
+	EtaSeconds     float64 `json:"etaSeconds" doc:"Estimated time to the end of the copy; 0 when it cannot be told or is done"`
+}
+
+// Position is how far the primary's log has come on its way to the secondary.
+// Each position is at or before the one above it. All are positions of the
+// primary's instance.
+type Position struct {
+	Written   string `json:"written" doc:"End of the primary's log" example:"0/1A2B3C8"`
+	Sent      string `json:"sent" doc:"Sent to the secondary's agent" example:"0/1A2B3C8"`
+	Received  string `json:"received" doc:"Received by the secondary's agent" example:"0/1A2B3C8"`
+	Applied   string `json:"applied" doc:"Applied and visible on the secondary" example:"0/1A2B3C8"`
+	Confirmed string `json:"confirmed" doc:"Durable on the secondary; the primary keeps its log from here on" example:"0/1A2B3C8"`
+}
+
+// Lag is how far the secondary is behind the primary.
+type Lag struct {
+	Bytes   int64   `json:"bytes" doc:"Log of the primary that is not applied"`
+	Seconds float64 `json:"seconds" doc:"Age of the oldest transaction that is not applied; 0 when there is none"`
+}
+
+// Rates is what a link moves, averaged over the last seconds.
+type Rates struct {
+	TransactionsPerSecond float64 `json:"transactionsPerSecond" doc:"Source transactions"`
+	ChangesPerSecond      float64 `json:"changesPerSecond" doc:"Rows inserted, updated and deleted"`
+	BytesPerSecond        float64 `json:"bytesPerSecond" doc:"Bytes of change data, not compressed"`
+}
+
+// Problem is something wrong with a link or an agent, for as long as it lasts.
+type Problem struct {
+	Code     string   `json:"code" doc:"Stable name, the key into the documentation" example:"slot_lost"`
+	Severity Severity `json:"severity" enum:"blocks,warns,informs" doc:"How much it matters"`
+	Title    string   `json:"title" doc:"One line that says what is wrong"`
+	Subject  string   `json:"subject" doc:"The object that it is about; may be empty"`
+	Hint     string   `json:"hint" doc:"What to do; may be empty"`
+}
+
+// Notice is something that a link did by itself and its owner should know, for
+// instance a role that it created.
+type Notice struct {
+	At      time.Time `json:"at" doc:"When it was done"`
+	Code    string    `json:"code" doc:"Stable name" example:"role_created"`
+	Subject string    `json:"subject" doc:"The object that it is about; may be empty"`
+	Text    string    `json:"text" doc:"One line that says what was done"`
+}
+
+// Failover is a change of roles that happened.
+type Failover struct {
+	Type        string    `json:"type" enum:"planned,forced" doc:"Planned or forced"`
+	At          time.Time `json:"at" doc:"When the new primary began"`
+	HoldSeconds float64   `json:"holdSeconds" doc:"How long writers waited"`
+}
+
+// CreateLink asks for a link.
+type CreateLink struct {
+	Name         string   `json:"name" minLength:"1" maxLength:"63" pattern:"^[a-z0-9][a-z0-9_-]*$" doc:"Name of the link, unique on both sides" example:"sales"`
+	Database     string   `json:"database" minLength:"1" maxLength:"63" doc:"The database on this agent's instance"`
+	Peer         string   `json:"peer" minLength:"1" doc:"The other agent, by the name this one knows it"`
+	PeerDatabase string   `json:"peerDatabase,omitempty" maxLength:"63" doc:"The database on the other side; the same name by default"`
+	Mode         Mode     `json:"mode,omitempty" enum:"async,sync" doc:"async by default"`
+	Accept       []string `json:"accept,omitempty" nullable:"false" doc:"Codes of findings that do not stop the creation"`
+	FromPeer     bool     `json:"fromPeer,omitempty" doc:"The peer's database is the initial primary"`
+}
+
+// DeleteResult says what the deletion of a link left.
+type DeleteResult struct {
+	Name   string        `json:"name" doc:"Name of the link that is gone"`
+	Forced bool          `json:"forced" doc:"Whether the peer was left out"`
+	Sides  []DeletedSide `json:"sides" nullable:"false" doc:"The two databases, the agent's own first"`
+}
+
+// The states of a database after its link was deleted.
+const (
+	Independent = "independent" // whole, readable and writable
+	Incomplete  = "incomplete"  // a copy that was never finished and must not be used as the database
+	Dropped     = "dropped"     // did not exist before the link and held an unfinished copy: it is gone
+	Unknown     = "unknown"     // the peer was not asked
+)
+
+// DeletedSide is one database after its link was deleted.
+type DeletedSide struct {
+	Agent    string   `json:"agent" doc:"Name of the agent beside it"`
+	Database string   `json:"database" doc:"Name of the database"`
+	Role     Role     `json:"role" enum:"primary,secondary" doc:"What it was"`
+	State    string   `json:"state" enum:"independent,incomplete,dropped,unknown" doc:"What it is now"`
+	Text     string   `json:"text" doc:"The state in a sentence, with the position up to which a twin is whole"`
+	Left     []string `json:"left" nullable:"false" doc:"Objects of the link that could not be removed"`
+}
