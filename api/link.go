@@ -148,7 +148,7 @@ type Failover struct {
 
 // CreateLink asks for a link.
 type CreateLink struct {
-	Name         string   `json:"name" minLength:"1" maxLength:"63" pattern:"^[a-z0-9][a-z0-9_-]*$" doc:"Name of the link, unique on both sides" example:"sales"`
+	Name         string   `json:"name" minLength:"1" maxLength:"63" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Name of the link, unique on both sides" example:"sales"`
 	Database     string   `json:"database" minLength:"1" maxLength:"63" doc:"The database on this agent's instance"`
 	Peer         string   `json:"peer" minLength:"1" doc:"The other agent, by the name this one knows it"`
 	PeerDatabase string   `json:"peerDatabase,omitempty" maxLength:"63" doc:"The database on the other side; the same name by default"`

@@ -53,8 +53,16 @@ type Link struct {
 	Seeded          bool
 	StartLSN        lsn.LSN // first position of the stream
 	Problem         *problem.Error
-	Notices         []string // lasting remarks, e.g. roles that were created
+	Notices         []Notice // what the link did by itself, oldest first
 	CreatedAt       time.Time
+}
+
+// Notice is something that a link did by itself and its owner should know.
+type Notice struct {
+	At      time.Time `json:"at"`
+	Code    string    `json:"code"`
+	Subject string    `json:"subject,omitempty"`
+	Text    string    `json:"text"`
 }
 
 // Present says whether the database has the schema, and refuses a newer layout.
@@ -194,8 +202,8 @@ func SetDeleting(ctx context.Context, q Querier, l *Link) error {
 	return update(ctx, q, l, `deleting = true`)
 }
 
-// AddNotices appends remarks that stay with the link.
-func AddNotices(ctx context.Context, q Querier, l *Link, notices []string) error {
+// AddNotices appends to what the link did by itself.
+func AddNotices(ctx context.Context, q Querier, l *Link, notices []Notice) error {
 	b, err := json.Marshal(notices)
 	if err != nil {
 		return err

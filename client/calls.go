@@ -1,0 +1,99 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+)
+
+// Agent describes the agent itself and its instance.
+func (c *Client) Agent(ctx context.Context) (out api.Agent, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/agent", nil, &out)
+}
+
+// RotateKey makes a new key for the agent. The old one stays valid until every
+// peer has the new one.
+func (c *Client) RotateKey(ctx context.Context) (out api.Agent, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/agent/rotate", nil, &out)
+}
+
+// ExportPeer returns what another agent needs to add this one.
+func (c *Client) ExportPeer(ctx context.Context) (out api.PeerExport, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/agent/export", nil, &out)
+}
+
+// Peers lists the agents that this one trusts, by name.
+func (c *Client) Peers(ctx context.Context) (out []api.Peer, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/peers", nil, &out)
+}
+
+// Invite makes an invitation that ends after ttl; 0 means the agent's default.
+func (c *Client) Invite(ctx context.Context, ttl time.Duration) (out api.Invitation, err error) {
+	in := api.Invite{TTLSeconds: int64(ttl / time.Second)}
+	return out, c.call(ctx, http.MethodPost, "/v1/invitations", in, &out)
+}
+
+// Join accepts another agent's invitation and returns that agent as a peer.
+func (c *Client) Join(ctx context.Context, in api.JoinRequest) (out api.Peer, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/peers/join", in, &out)
+}
+
+// AddPeer trusts another agent by its certificate.
+func (c *Client) AddPeer(ctx context.Context, in api.AddPeer) (out api.Peer, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/peers", in, &out)
+}
+
+// RemovePeer ends the trust in a peer. A peer that links depend on is refused.
+func (c *Client) RemovePeer(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/peers/"+url.PathEscape(name), nil, nil)
+}
+
+// Check says what stands in the way of linking a database.
+func (c *Client) Check(ctx context.Context, in api.CheckRequest) (out api.Check, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/check", in, &out)
+}
+
+// Databases lists the databases of the instance, by name.
+func (c *Client) Databases(ctx context.Context) (out []api.Database, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/databases", nil, &out)
+}
+
+// Links lists the links of the agent, by name.
+func (c *Client) Links(ctx context.Context) (out []api.Link, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/links", nil, &out)
+}
+
+// Link returns one link as this side sees it.
+func (c *Client) Link(ctx context.Context, name string) (out api.Link, err error) {
+	return out, c.call(ctx, http.MethodGet, linkPath(name), nil, &out)
+}
+
+// CreateLink creates a link and returns it, before it is seeded.
+func (c *Client) CreateLink(ctx context.Context, in api.CreateLink) (out api.Link, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/links", in, &out)
+}
+
+// Suspend stops a link until Resume; the primary keeps its log meanwhile.
+func (c *Client) Suspend(ctx context.Context, name string) (out api.Link, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/suspend", nil, &out)
+}
+
+// Resume lets a suspended link go on, and one that a problem stopped try again.
+func (c *Client) Resume(ctx context.Context, name string) (out api.Link, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/resume", nil, &out)
+}
+
+// DeleteLink removes a link from both sides, or, with force, from this side
+// without asking the peer.
+func (c *Client) DeleteLink(ctx context.Context, name string, force bool) (out api.DeleteResult, err error) {
+	path := linkPath(name)
+	if force {
+		path += "?force=true"
+	}
+	return out, c.call(ctx, http.MethodDelete, path, nil, &out)
+}
+
+func linkPath(name string) string { return "/v1/links/" + url.PathEscape(name) }

@@ -1,0 +1,300 @@
+// Package capture is the primary's half of the stream: what has to stand in the
+// primary database for its changes to be had, and the reading of the slot.
+package capture
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// LockTimeout is the longest that any statement of an agent waits for a lock on
+// the primary, and so the longest that it can make others wait behind it.
+const LockTimeout = time.Second
+
+// lockPatience is how long Prepare and Remove go on trying for a lock.
+const lockPatience = 2 * time.Minute
+
+//go:embed setup.sql
+var setupSQL string
+
+// Source is one link's footing in the primary database.
+type Source struct {
+	DSN  *pg.DSN // of the linked database
+	Link string  // the link's id
+	Name string  // the link's name, for the names of sessions
+	Log  *slog.Logger
+}
+
+// Object is the name of the link's slot and publication.
+func (s *Source) Object() string { return catalog.ObjectName(s.Link) }
+
+func (s *Source) session(purpose string) pg.Session {
+	return pg.Session{Name: s.Name + "/" + purpose, Settings: map[string]string{
+		"lock_timeout": fmt.Sprint(LockTimeout.Milliseconds()),
+	}}
+}
+
+// Prepare makes every table updatable while it is published, keeps it so for
+// tables to come, and publishes the database. The order matters: a table that is
+// published before it has an identity refuses the application's UPDATEs. It can
+// be repeated. The schema twinspan must be there.
+func (s *Source) Prepare(ctx context.Context) error {
+	conn, err := s.DSN.Connect(ctx, s.session("prepare"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, setupSQL); err != nil {
+		return pg.Classify(err, "create the functions of the primary")
+	}
+	for _, t := range []struct{ name, event, function string }{
+		{"twinspan_ddl_end", "ddl_command_end", "twinspan.on_ddl_end()"},
+		{"twinspan_drop", "sql_drop", "twinspan.on_drop()"},
+	} {
+		var have bool
+		if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)`, t.name).Scan(&have); err != nil {
+			return pg.Classify(err, "look for the event trigger "+t.name)
+		}
+		if have {
+			continue
+		}
+		// ALWAYS: a session in replica role makes tables too.
+		_, err := conn.Exec(ctx, fmt.Sprintf(`CREATE EVENT TRIGGER %[1]s ON %[2]s EXECUTE PROCEDURE %[3]s; ALTER EVENT TRIGGER %[1]s ENABLE ALWAYS`,
+			t.name, t.event, t.function))
+		if err != nil {
+			return pg.Classify(err, "create the event trigger "+t.name)
+		}
+	}
+	if err := s.identify(ctx, conn); err != nil {
+		return err
+	}
+	if err := s.watchTruncate(ctx, conn); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, `CREATE PUBLICATION `+s.Object()+` FOR ALL TABLES`)
+	if pg.SQLState(err) == "42710" {
+		return nil
+	}
+	return pg.Classify(err, "create the publication")
+}
+
+func (s *Source) identify(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `SELECT oid, name FROM twinspan.without_identity()`)
+	if err != nil {
+		return pg.Classify(err, "list tables without a replica identity")
+	}
+	type table struct {
+		OID  uint32
+		Name string
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[table])
+	if err != nil {
+		return pg.Classify(err, "list tables without a replica identity")
+	}
+	for _, t := range tables {
+		err := s.patiently(ctx, func() error {
+			_, err := conn.Exec(ctx, `SELECT twinspan.keep_identity($1)`, t.OID)
+			return pg.Classify(err, "set REPLICA IDENTITY FULL on "+t.Name)
+		})
+		if err != nil {
+			return problem.As(err).On(t.Name)
+		}
+		s.Log.Info("replica identity set to full", "link", s.Name, "table", t.Name)
+	}
+	return nil
+}
+
+// watchTruncate puts a trigger on each table of a server whose pgoutput says
+// nothing of TRUNCATE (before version 11).
+func (s *Source) watchTruncate(ctx context.Context, conn *pgx.Conn) error {
+	tables, err := s.truncateTables(ctx, conn, `current_setting('server_version_num')::int < 110000 AND NOT EXISTS`)
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		err := s.patiently(ctx, func() error {
+			_, err := conn.Exec(ctx, `CREATE TRIGGER twinspan_truncate AFTER TRUNCATE ON `+t+` FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.on_truncate();
+				ALTER TABLE `+t+` ENABLE ALWAYS TRIGGER twinspan_truncate`)
+			return pg.Classify(err, "watch TRUNCATE of "+t)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// truncateTables lists tables, quoted, by whether they have the trigger.
+func (s *Source) truncateTables(ctx context.Context, conn *pgx.Conn, condition string) ([]string, error) {
+	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('twinspan', 'pg_catalog', 'information_schema') AND `+condition+
+		` (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'twinspan_truncate')`)
+	if err != nil {
+		return nil, pg.Classify(err, "list tables")
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return tables, pg.Classify(err, "list tables")
+}
+
+// patiently repeats what failed for want of a lock, with pauses in which the
+// application goes on.
+func (s *Source) patiently(ctx context.Context, do func() error) error {
+	end := time.Now().Add(lockPatience)
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 3*time.Second) {
+		err := do()
+		if problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Former is a table's replica identity as it was before a link changed it.
+type Former struct {
+	Table sqlname.Table `json:"table"`
+	Was   string        `json:"was"` // d default, n nothing, i index
+	Index string        `json:"index,omitempty"`
+}
+
+// SQL returns the statement that brings the identity back.
+func (f Former) SQL() string {
+	identity := "DEFAULT"
+	switch f.Was {
+	case "n":
+		identity = "NOTHING"
+	case "i":
+		if f.Index != "" {
+			identity = "USING INDEX " + sqlname.Quote(f.Index)
+		}
+	}
+	return `ALTER TABLE ONLY ` + f.Table.SQL() + ` REPLICA IDENTITY ` + identity
+}
+
+// Identities lists the tables whose replica identity was changed.
+func (s *Source) Identities(ctx context.Context, q catalog.Querier) ([]Former, error) {
+	rows, err := q.Query(ctx, `SELECT n.nspname, c.relname, i.was::text, coalesce((SELECT x.relname FROM pg_class x JOIN pg_index y ON y.indexrelid = x.oid
+		WHERE y.indrelid = c.oid AND x.relname = i.was_index), '')
+		FROM twinspan.identity i JOIN pg_class c ON c.oid = i.oid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2`)
+	if err != nil {
+		return nil, pg.Classify(err, "list changed replica identities")
+	}
+	formers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f Former, err error) {
+		return f, row.Scan(&f.Table.Schema, &f.Table.Name, &f.Was, &f.Index)
+	})
+	return formers, pg.Classify(err, "list changed replica identities")
+}
+
+// Remove takes away the link's publication and slot; with last, also what all
+// links of the database share, and brings the replica identities back. Nothing of
+// it needs the link's record; it can be repeated.
+func (s *Source) Remove(ctx context.Context, last bool) error {
+	conn, err := s.DSN.Connect(ctx, s.session("remove"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, `DROP PUBLICATION IF EXISTS `+s.Object()); err != nil {
+		return pg.Classify(err, "drop the publication")
+	}
+	if err := DropSlot(ctx, conn, s.Object()); err != nil {
+		return err
+	}
+	if !last {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS twinspan_ddl_end; DROP EVENT TRIGGER IF EXISTS twinspan_drop`); err != nil {
+		return pg.Classify(err, "drop the event triggers")
+	}
+	formers, err := s.Identities(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for _, f := range formers {
+		err := s.patiently(ctx, func() error {
+			_, err := conn.Exec(ctx, f.SQL())
+			return pg.Classify(err, "restore the replica identity of "+f.Table.String())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	tables, err := s.truncateTables(ctx, conn, `EXISTS`)
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		err := s.patiently(ctx, func() error {
+			_, err := conn.Exec(ctx, `DROP TRIGGER IF EXISTS twinspan_truncate ON `+t)
+			return pg.Classify(err, "drop the trigger on "+t)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DropSlot drops a slot if it exists, ending the session that reads it.
+func DropSlot(ctx context.Context, conn *pgx.Conn, slot string) error {
+	for try := 0; ; try++ {
+		_, err := conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL`, slot)
+		if err == nil {
+			_, err = conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1`, slot)
+		}
+		if pg.SQLState(err) != "55006" || try == 50 {
+			return pg.Classify(err, "drop the replication slot "+slot)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// CheckSlot says whether the stream can go on at the position: the slot is there,
+// of this server, not invalidated, and not ahead of what the secondary holds. A
+// slot ahead would leave transactions out without a word, as START_REPLICATION
+// silently begins at the slot's own position (walsender.c, logical.c).
+func CheckSlot(ctx context.Context, conn *pgx.Conn, slot string, position lsn.LSN, systemID string) error {
+	var confirmed, current lsn.LSN
+	var status, system string
+	err := conn.QueryRow(ctx, `SELECT coalesce(s.confirmed_flush_lsn::text, '0/0'), pg_current_wal_flush_lsn()::text,
+		coalesce(to_jsonb(s)->>'wal_status', ''), (SELECT system_identifier::text FROM pg_control_system())
+		FROM pg_replication_slots s WHERE s.slot_name = $1 AND s.database = current_database() AND s.plugin = 'pgoutput'`, slot).
+		Scan(&confirmed, &current, &status, &system)
+	const reseed = "delete the link and create it again; twinspan copies the database anew"
+	switch {
+	case err == pgx.ErrNoRows:
+		return problem.New(problem.Diverged, "slot_lost", "the replication slot is gone from the primary").On(slot).WithHint(reseed)
+	case err != nil:
+		return pg.Classify(err, "look at the replication slot")
+	case systemID != "" && system != systemID:
+		return problem.New(problem.Diverged, "primary_replaced", "the primary's server is not the one that the twin was copied from").On(slot).WithHint(reseed)
+	case status == "lost":
+		return problem.New(problem.Diverged, "slot_lost", "the primary removed log that the twin still needed").On(slot).
+			WithHint("raise max_slot_wal_keep_size on the primary, then %s", reseed)
+	case confirmed > position:
+		return problem.New(problem.Diverged, "slot_ahead", "the slot stands at %s, the twin holds everything up to %s: what lies between is lost", confirmed, position).
+			On(slot).WithHint(reseed)
+	case position > current:
+		return problem.New(problem.Diverged, "primary_behind", "the twin holds everything up to %s, the primary's log ends at %s", position, current).
+			On(slot).WithHint("the primary was restored or replaced by a standby that lagged; %s", reseed)
+	}
+	return nil
+}

@@ -1,0 +1,360 @@
+package capture
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+	"github.com/twinspan/twinspan/internal/wire"
+)
+
+// Sink takes the record stream. Write's bytes may end within a record and are
+// the sink's only until it returns; it may block, which holds the slot where it
+// is. Flush says that nothing more is there for now: what was written should
+// leave at once.
+type Sink interface {
+	io.Writer
+	Flush() error
+}
+
+// Stream reads one link's slot and hands on what pgoutput sends, untouched, as
+// records (docs/format/stream.md). Set the fields before Run.
+type Stream struct {
+	Source
+	Start    lsn.LSN // where to begin; the slot must not be ahead (CheckSlot)
+	Binary   bool    // values in binary form; needs 14 and types that allow it
+	Encoding string  // client_encoding of text values
+	Sink     Sink
+
+	sent      atomic.Uint64
+	durable   atomic.Uint64
+	confirmed chan struct{}
+}
+
+const (
+	// replyInterval is how often the server hears of us, well within the default
+	// wal_sender_timeout of 60 s, also while the sink blocks.
+	replyInterval = 2 * time.Second
+	// pieceSize is how much is collected before it goes to the sink unasked.
+	pieceSize = 128 << 10
+	// bodyPortion bounds what is read of one message at once.
+	bodyPortion = 256 << 10
+)
+
+// NewStream returns a stream of the source from a position on.
+func NewStream(s Source, start lsn.LSN) *Stream {
+	st := &Stream{Source: s, Start: start, confirmed: make(chan struct{}, 1)}
+	st.durable.Store(uint64(start))
+	st.sent.Store(uint64(start))
+	return st
+}
+
+// Sent is the end of the log that was read from the slot and given to the sink.
+func (s *Stream) Sent() lsn.LSN { return lsn.LSN(s.sent.Load()) }
+
+// Confirm says that everything up to the position survives a crash of the
+// secondary. The server may drop its log up to there. It never goes back.
+func (s *Stream) Confirm(position lsn.LSN) {
+	for {
+		now := s.durable.Load()
+		if uint64(position) <= now {
+			return
+		}
+		if s.durable.CompareAndSwap(now, uint64(position)) {
+			break
+		}
+	}
+	select {
+	case s.confirmed <- struct{}{}:
+	default:
+	}
+}
+
+// Run streams until ctx ends or something breaks. A problem of kind Transient
+// means: begin again at the position that the secondary then holds.
+func (s *Stream) Run(ctx context.Context) error {
+	conn, err := s.DSN.ConnectReplication(ctx, pg.Session{Name: s.Name + "/capture", Settings: map[string]string{"client_encoding": s.Encoding}})
+	if err != nil {
+		return err
+	}
+	raw, err := pg.NewRaw(conn)
+	if err != nil {
+		return pg.Classify(err, "take over the replication connection")
+	}
+	defer raw.Close()
+	// The sessions's end is the only way to wake a blocked read or write.
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
+	if err := s.start(raw); err != nil {
+		return s.classify(ctx, err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	done := make(chan struct{})
+	group.Go(func() error {
+		defer close(done)
+		return s.read(raw)
+	})
+	group.Go(func() error {
+		err := s.reply(ctx, raw, done)
+		if err != nil {
+			raw.Close()
+		}
+		return err
+	})
+	return s.classify(ctx, group.Wait())
+}
+
+func (s *Stream) classify(ctx context.Context, err error) error {
+	if ctx.Err() != nil && err != nil && problem.KindOf(err) == problem.Internal {
+		err = context.Cause(ctx)
+	}
+	switch pg.SQLState(err) {
+	case "42704", "55000", "58P01":
+		// "slot does not exist", "can no longer get changes", "requested WAL segment
+		// has already been removed": CheckSlot tells which at the next attempt.
+		return problem.Wrap(err, problem.Transient, "slot_unusable", "read the replication slot").On(s.Object())
+	}
+	return pg.Classify(err, "read the replication slot")
+}
+
+func (s *Stream) start(raw *pg.Raw) error {
+	options := fmt.Sprintf(`proto_version '1', publication_names %s`, sqlname.Literal(sqlname.Quote(s.Object())))
+	if s.Binary {
+		options += `, binary 'true'`
+	}
+	sql := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (%s)", s.Object(), s.Start, options)
+	message := binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(4+len(sql)+1))
+	if _, err := raw.Conn().Write(append(append(message, sql...), 0)); err != nil {
+		return err
+	}
+	for {
+		kind, _, err := raw.Next()
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case 'W': // CopyBothResponse: the stream begins
+			return nil
+		case 'E':
+			body, err := raw.Body(1 << 20)
+			if err != nil {
+				return err
+			}
+			return pg.ServerErrorFrom(body)
+		}
+	}
+}
+
+// reply tells the server what is durable: when it changes, and often enough that
+// the server does not take us for dead. It asks for an answer, which carries the
+// end of the log, so that an idle database in a busy instance moves on too.
+func (s *Stream) reply(ctx context.Context, raw *pg.Raw, done <-chan struct{}) error {
+	tick := time.NewTicker(replyInterval)
+	defer tick.Stop()
+	ask := byte(1)
+	for {
+		b := make([]byte, 0, 64)
+		b = append(b, 'd')
+		b = binary.BigEndian.AppendUint32(b, 4+1+8+8+8+8+1)
+		b = append(b, 'r')
+		b = binary.BigEndian.AppendUint64(b, s.sent.Load())
+		b = binary.BigEndian.AppendUint64(b, s.durable.Load())
+		b = binary.BigEndian.AppendUint64(b, s.durable.Load())
+		b = binary.BigEndian.AppendUint64(b, uint64(time.Since(postgresEpoch).Microseconds()))
+		b = append(b, ask)
+		if _, err := raw.Conn().Write(b); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-done:
+			return nil
+		case <-tick.C:
+			ask = 1
+		case <-s.confirmed:
+			ask = 0
+		}
+	}
+}
+
+var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (s *Stream) read(raw *pg.Raw) error {
+	f := filter{own: s.Object(), skipped: map[uint32]bool{}}
+	w := &pieces{sink: s.Sink}
+	for {
+		if raw.Buffered() == 0 {
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
+		kind, length, err := raw.Next()
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case 'd':
+			if err := s.message(raw, length, &f, w); err != nil {
+				return err
+			}
+		case 'E':
+			body, err := raw.Body(1 << 20)
+			if err != nil {
+				return err
+			}
+			return pg.ServerErrorFrom(body)
+		case 'c':
+			return problem.New(problem.Transient, "stream_ended", "the server ended the stream")
+		}
+	}
+}
+
+// message reads one CopyData message: XLogData or a keepalive (manual, "Streaming
+// Replication Protocol").
+func (s *Stream) message(raw *pg.Raw, length int, f *filter, w *pieces) error {
+	head, err := take(raw, 1)
+	if err != nil {
+		return err
+	}
+	switch head[0] {
+	case 'k':
+		b, err := take(raw, 8+8+1)
+		if err != nil {
+			return err
+		}
+		end := binary.BigEndian.Uint64(b)
+		at := postgresEpoch.Add(time.Duration(binary.BigEndian.Uint64(b[8:])) * time.Microsecond)
+		if f.inside {
+			return nil
+		}
+		// What the server has decoded and sent ends here, and all of it is in the
+		// sink: whatever commits later commits behind this position.
+		s.sent.Store(max(s.sent.Load(), end))
+		return w.write(wire.Reached{Position: lsn.LSN(end), At: at}.Append(nil))
+	case 'w':
+		if _, err := take(raw, 8+8+8); err != nil {
+			return err
+		}
+		if err := s.payload(raw, length-25, f, w); err != nil {
+			return err
+		}
+		if f.committed != 0 {
+			s.sent.Store(max(s.sent.Load(), f.committed))
+			f.committed = 0
+		}
+		return nil
+	}
+	return nil
+}
+
+// payload hands one message of pgoutput to the sink. Only its head is looked at;
+// the rest is passed in portions, for it may be a gigabyte.
+func (s *Stream) payload(raw *pg.Raw, length int, f *filter, w *pieces) error {
+	if length < 1 {
+		return problem.New(problem.Internal, "stream_corrupt", "the server sent an empty message")
+	}
+	head, err := take(raw, min(length, headLength))
+	if err != nil {
+		return err
+	}
+	emit, keep, err := f.look(head)
+	if err != nil {
+		return err
+	}
+	for _, held := range emit {
+		if err := w.record(len(held), held); err != nil {
+			return err
+		}
+	}
+	if !keep {
+		return nil // Next passes over the rest
+	}
+	if err := w.record(length, head); err != nil {
+		return err
+	}
+	for left := length - len(head); left > 0; {
+		b, err := raw.Take(min(left, bodyPortion))
+		if err != nil {
+			return err
+		}
+		if err := w.write(b); err != nil {
+			return err
+		}
+		left -= len(b)
+	}
+	return nil
+}
+
+// take reads exactly n bytes of the message's body; n is small.
+func take(raw *pg.Raw, n int) ([]byte, error) {
+	b, err := raw.Take(n)
+	if err != nil || len(b) == n {
+		return b, eof(err)
+	}
+	whole := append(make([]byte, 0, n), b...)
+	for len(whole) < n {
+		if b, err = raw.Take(n - len(whole)); err != nil {
+			return nil, eof(err)
+		}
+		whole = append(whole, b...)
+	}
+	return whole, nil
+}
+
+func eof(err error) error {
+	if errors.Is(err, io.EOF) {
+		return problem.New(problem.Internal, "stream_corrupt", "the server sent a message that is too short")
+	}
+	return err
+}
+
+// pieces collects what goes to the sink, so that many small messages make one
+// write.
+type pieces struct {
+	sink    Sink
+	b       []byte
+	written bool
+}
+
+func (p *pieces) record(length int, head []byte) error {
+	p.b = binary.BigEndian.AppendUint32(p.b, uint32(length))
+	return p.write(head)
+}
+
+func (p *pieces) write(b []byte) error {
+	p.b = append(p.b, b...)
+	if len(p.b) < pieceSize {
+		return nil
+	}
+	return p.push()
+}
+
+func (p *pieces) push() error {
+	_, err := p.sink.Write(p.b)
+	p.b = p.b[:0]
+	p.written = true
+	return err
+}
+
+func (p *pieces) flush() error {
+	if len(p.b) > 0 {
+		if err := p.push(); err != nil {
+			return err
+		}
+	}
+	if !p.written {
+		return nil
+	}
+	p.written = false
+	return p.sink.Flush()
+}

@@ -1,0 +1,297 @@
+// Package config is an agent's directory and the one file in it that a person
+// edits, twinspan.toml. The file is strict: a key that is not known is an error
+// with its line, so that a slip of the pen is not a setting that silently does
+// nothing.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// DefaultEndpointPort is where agents meet (DESIGN: the endpoint).
+const DefaultEndpointPort = 5022
+
+// Config is what twinspan.toml says, complete with defaults and valid.
+type Config struct {
+	Name     string
+	Postgres Postgres
+	Endpoint Endpoint
+	API      API
+	Limits   Limits
+}
+
+// Postgres says which instance the agent stands beside: DSN for a server that
+// someone else runs, Managed for one that the agent runs itself.
+type Postgres struct {
+	DSN     string // may hold a password: never log it
+	Managed bool
+	Port    int // of a managed server; 0 lets the agent choose a free one at its first start
+}
+
+// Endpoint is where peers reach the agent.
+type Endpoint struct {
+	Listen    string // host:port; the host may be empty for all addresses
+	Advertise string // host:port that peers are told
+}
+
+// API is the REST interface over TCP; with an empty Listen there is none, and
+// the Unix socket in the directory is the only way in.
+type API struct {
+	Listen      string // host:port
+	Certificate string // path of a PEM file; empty for the one that init made
+	Key         string // path of a PEM file
+}
+
+// Limits bound what the agent uses.
+type Limits struct {
+	MemoryMB    int // memory for data on its way, in MiB
+	SeedWorkers int // chunks copied at once for a link; 0 lets the agent choose
+}
+
+// file mirrors the TOML. Pointers tell what is absent from what is zero.
+type file struct {
+	Name     string `toml:"name"`
+	Postgres struct {
+		DSN     string `toml:"dsn"`
+		Managed bool   `toml:"managed"`
+		Port    *int   `toml:"port"`
+	} `toml:"postgres"`
+	Endpoint struct {
+		Listen    string `toml:"listen"`
+		Advertise string `toml:"advertise"`
+	} `toml:"endpoint"`
+	API struct {
+		Listen      string `toml:"listen"`
+		Certificate string `toml:"certificate"`
+		Key         string `toml:"key"`
+	} `toml:"api"`
+	Limits struct {
+		MemoryMB    *int `toml:"memory_mb"`
+		SeedWorkers *int `toml:"seed_workers"`
+	} `toml:"limits"`
+}
+
+// Load reads and validates the file. Its errors carry the path and, where there
+// is one, the line; they never quote a value that may be a secret.
+func Load(path string) (Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return Config{}, problem.New(problem.NotFound, "not_initialised", "there is no agent in this directory: %s is missing", path).
+				WithHint("create one with: twinspan init --dir DIR --name NAME --postgres DSN")
+		}
+		return Config{}, problem.Wrap(err, problem.Invalid, "config_unreadable", "read the configuration")
+	}
+	c, err := Parse(text)
+	if err != nil {
+		var bad *lineError
+		if errors.As(err, &bad) && bad.line > 0 {
+			return Config{}, invalid("%s:%d: %s", path, bad.line, bad.text)
+		}
+		return Config{}, invalid("%s: %s", path, err)
+	}
+	return c, nil
+}
+
+func invalid(text string, args ...any) error {
+	return problem.New(problem.Invalid, "config_invalid", text, args...).
+		WithHint("every key is described in the file that init writes; twinspan init --help lists the defaults")
+}
+
+// lineError is something wrong with the file, at a line or, when line is 0, as a whole.
+type lineError struct {
+	line int
+	text string
+}
+
+func (e *lineError) Error() string {
+	if e.line == 0 {
+		return e.text
+	}
+	return fmt.Sprintf("line %d: %s", e.line, e.text)
+}
+
+// Parse reads and validates the text of a file.
+func Parse(text []byte) (Config, error) {
+	var f file
+	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&f); err != nil {
+		return Config{}, decodeError(err)
+	}
+	c := Config{
+		Name:     f.Name,
+		Postgres: Postgres{DSN: f.Postgres.DSN, Managed: f.Postgres.Managed},
+		Endpoint: Endpoint{Listen: f.Endpoint.Listen, Advertise: f.Endpoint.Advertise},
+		API:      API{Listen: f.API.Listen, Certificate: f.API.Certificate, Key: f.API.Key},
+		Limits:   Limits{MemoryMB: 256},
+	}
+	if f.Postgres.Port != nil {
+		if c.Postgres.Port = *f.Postgres.Port; !c.Postgres.Managed {
+			return Config{}, at(text, "postgres.port", "postgres.port is for a managed server; the port of another is part of dsn")
+		}
+	}
+	if f.Limits.MemoryMB != nil {
+		c.Limits.MemoryMB = *f.Limits.MemoryMB
+	}
+	if f.Limits.SeedWorkers != nil {
+		c.Limits.SeedWorkers = *f.Limits.SeedWorkers
+	}
+	if c.Endpoint.Listen == "" {
+		c.Endpoint.Listen = ":" + strconv.Itoa(DefaultEndpointPort)
+	}
+	if err := c.validate(text); err != nil {
+		return Config{}, err
+	}
+	if c.Endpoint.Advertise == "" {
+		c.Endpoint.Advertise = advertised(c.Endpoint.Listen)
+	}
+	return c, nil
+}
+
+// decodeError gives the first fault of the file with its line. The library's own
+// text may quote the value, which may be a connection string, so only unknown
+// keys, which are names, are repeated.
+func decodeError(err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		first := strict.Errors[0]
+		row, _ := first.Position()
+		return &lineError{row, fmt.Sprintf("unknown key %q", strings.Join(first.Key(), "."))}
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		row, _ := decode.Position()
+		if key := strings.Join(decode.Key(), "."); key != "" {
+			return &lineError{row, fmt.Sprintf("the value of %s is of the wrong type, stands twice, or is not written as TOML wants it", key)}
+		}
+		return &lineError{row, "not written as TOML wants it: strings stand in quotes, a key stands once, a table's name in brackets"}
+	}
+	return &lineError{0, "not a TOML file"}
+}
+
+func (c *Config) validate(text []byte) error {
+	switch {
+	case c.Name == "":
+		return &lineError{0, "name is missing"}
+	case !ValidName(c.Name):
+		return at(text, "name", "name may hold letters, digits, '.', '_' and '-', begins with a letter or digit, and has at most 63 characters")
+	case c.Postgres.DSN == "" && !c.Postgres.Managed:
+		return &lineError{0, "postgres.dsn is missing (or set postgres.managed = true)"}
+	case c.Postgres.DSN != "" && c.Postgres.Managed:
+		return at(text, "postgres.managed", "postgres.dsn and postgres.managed = true exclude each other")
+	case c.Postgres.Port < 0 || c.Postgres.Port > 65535:
+		return at(text, "postgres.port", "postgres.port is not between 1 and 65535")
+	case (c.API.Certificate == "") != (c.API.Key == ""):
+		return at(text, "api.certificate", "api.certificate and api.key are given together")
+	case c.API.Certificate != "" && c.API.Listen == "":
+		return at(text, "api.certificate", "api.certificate does nothing without api.listen")
+	case c.Limits.MemoryMB < 64 || c.Limits.MemoryMB > 1<<20:
+		return at(text, "limits.memory_mb", "limits.memory_mb is not between 64 and 1048576")
+	case c.Limits.SeedWorkers < 0 || c.Limits.SeedWorkers > 64:
+		return at(text, "limits.seed_workers", "limits.seed_workers is not between 0 and 64")
+	}
+	if err := address(c.Endpoint.Listen, true); err != nil {
+		return at(text, "endpoint.listen", "endpoint.listen "+err.Error())
+	}
+	if c.Endpoint.Advertise != "" {
+		if err := address(c.Endpoint.Advertise, false); err != nil {
+			return at(text, "endpoint.advertise", "endpoint.advertise "+err.Error())
+		}
+	}
+	if c.API.Listen != "" {
+		if err := address(c.API.Listen, true); err != nil {
+			return at(text, "api.listen", "api.listen "+err.Error())
+		}
+	}
+	return nil
+}
+
+// at finds the line of a key, given as table.key, so that errors of meaning have
+// one too.
+func at(text []byte, key, what string) error {
+	table := ""
+	for i, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			table = strings.Trim(line, "[] \t") + "."
+		}
+		name, _, found := strings.Cut(line, "=")
+		if found && table+strings.TrimSpace(name) == key {
+			return &lineError{i + 1, what}
+		}
+	}
+	return &lineError{0, what}
+}
+
+// ValidName says whether a name of an agent is one: it becomes part of file
+// names, of URLs and of messages.
+func ValidName(name string) bool {
+	if name == "" || len(name) > 63 {
+		return false
+	}
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && (i == 0 || r != '.' && r != '_' && r != '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// address checks host:port; the host of a listener may be empty.
+func address(s string, listener bool) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return errors.New("is not host:port")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return errors.New("has no port between 1 and 65535")
+	}
+	if host == "" && !listener {
+		return errors.New("has no host")
+	}
+	if strings.ContainsAny(host, " \t\n/@") {
+		return errors.New("has a host that is no name and no address")
+	}
+	return nil
+}
+
+// advertised is what peers are told when nothing is configured: the listener's
+// own host when it names one, else this machine's name.
+func advertised(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		if host, err = os.Hostname(); err != nil || host == "" {
+			host = "localhost"
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// EndpointAt turns the address given to init --endpoint into the endpoint: peers
+// are told exactly that address; it is also listened on when it is an address of
+// this machine, and else all addresses are, for a name may lead through a
+// gateway.
+func EndpointAt(s string) (Endpoint, error) {
+	if err := address(s, true); err != nil {
+		return Endpoint{}, problem.New(problem.Invalid, "endpoint_invalid", "the endpoint %q %s", s, err).
+			WithHint("write it as HOST:PORT, for instance db1.example.com:%d", DefaultEndpointPort)
+	}
+	host, port, _ := net.SplitHostPort(s)
+	if host == "" || net.ParseIP(host) != nil || host == "localhost" {
+		return Endpoint{Listen: s, Advertise: advertised(s)}, nil
+	}
+	return Endpoint{Listen: ":" + port, Advertise: s}, nil
+}

@@ -1,0 +1,151 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+func TestEveryBadFileIsRefusedWithItsLine(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.toml")
+	if err != nil || len(files) < 30 {
+		t.Fatalf("%d bad files, %v", len(files), err)
+	}
+	for _, path := range files {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, _, _ := strings.Cut(string(text), "\n")
+			want := strings.TrimPrefix(first, "# want ")
+			if want == first {
+				t.Fatal("the file does not say what is wanted")
+			}
+			_, err = Load(path)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if want[0] >= '0' && want[0] <= '9' {
+				want = path + ":" + want
+			} else {
+				want = path + ": " + want
+			}
+			if !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got  %s\nwant %s", err, want)
+			}
+			if problem.CodeOf(err) != "config_invalid" {
+				t.Errorf("code %s", problem.CodeOf(err))
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error shows the password: %s", err)
+			}
+		})
+	}
+}
+
+func TestHandWrittenFileHasDefaults(t *testing.T) {
+	c, err := Load("testdata/good/hand-written.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Name:     "b-2.eu_west",
+		Postgres: Postgres{DSN: "postgres://postgres@db2,db3/postgres?sslmode=verify-full"},
+		Endpoint: Endpoint{Listen: ":5022", Advertise: host + ":5022"},
+		Limits:   Limits{MemoryMB: 256},
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestMissingFileSaysHowToBegin(t *testing.T) {
+	_, err := Load(filepath.Join(t.TempDir(), "twinspan.toml"))
+	if problem.CodeOf(err) != "not_initialised" || !strings.Contains(problem.As(err).Hint, "twinspan init") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWhatIsWrittenReadsBack(t *testing.T) {
+	for name, c := range map[string]Config{
+		"unmanaged": {Name: "a", Postgres: Postgres{DSN: "host=/tmp password='it''s \"q\" \\ é\t' user=x"},
+			Endpoint: Endpoint{Listen: "127.0.0.1:5022", Advertise: "db1:5022"}, Limits: Limits{MemoryMB: 256}},
+		"managed": {Name: "b", Postgres: Postgres{Managed: true, Port: 5433}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
+			API: API{Listen: ":5023"}, Limits: Limits{MemoryMB: 64, SeedWorkers: 3}},
+		"managed, any port, own certificate": {Name: "b", Postgres: Postgres{Managed: true}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
+			API: API{Listen: ":5023", Certificate: `C:\a "b".crt`, Key: "k"}, Limits: Limits{MemoryMB: 64}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Parse(Render(c))
+			if err != nil || !reflect.DeepEqual(got, c) {
+				t.Errorf("got %+v, %v\nwant %+v", got, err, c)
+			}
+		})
+	}
+}
+
+func TestEndpointOfInit(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]Endpoint{
+		"127.0.0.1:7000":          {"127.0.0.1:7000", "127.0.0.1:7000"},
+		"[::1]:7000":              {"[::1]:7000", "[::1]:7000"},
+		"localhost:7000":          {"localhost:7000", "localhost:7000"},
+		":7000":                   {":7000", host + ":7000"},
+		"0.0.0.0:7000":            {"0.0.0.0:7000", host + ":7000"},
+		"db1.example.com:7000":    {":7000", "db1.example.com:7000"},
+		"Db1.Example.com:5022":    {":5022", "Db1.Example.com:5022"},
+		"xn--bcher-kva.example:1": {":1", "xn--bcher-kva.example:1"},
+	} {
+		got, err := EndpointAt(in)
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "db1", "db1:", "db1:0", "db1:65536", "db1:x", "https://db1:5022", "a b:1", "::1:5022"} {
+		if got, err := EndpointAt(in); problem.CodeOf(err) != "endpoint_invalid" {
+			t.Errorf("%q: %+v, %v", in, got, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, dir := range []string{"bad", "good"} {
+		files, err := filepath.Glob("testdata/" + dir + "/*.toml")
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, path := range files {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := Parse(text)
+		if err != nil {
+			return
+		}
+		again, err := Parse(Render(c))
+		if err != nil {
+			t.Fatalf("%+v does not read back: %v\n%s", c, err, Render(c))
+		}
+		if !reflect.DeepEqual(again, c) && !bytes.Contains(text, []byte("\xff")) {
+			t.Fatalf("got %+v\nwant %+v", again, c)
+		}
+	})
+}

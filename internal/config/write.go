@@ -1,0 +1,121 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// Render returns the file for a configuration, annotated for the person who
+// will edit it. Parse reads back what it was given.
+func Render(c Config) []byte {
+	var b strings.Builder
+	b.WriteString(`# Configuration of one Twinspan agent. It is read when the agent starts.
+# An unknown key is an error. This file may hold a password: keep its mode 0600.
+
+# Name of this agent, as its peers will know it.
+`)
+	fmt.Fprintf(&b, "name = %s\n\n[postgres]\n", quote(c.Name))
+	if c.Postgres.Managed {
+		b.WriteString("# The agent creates, starts, supervises and stops the server itself.\nmanaged = true\n")
+		if c.Postgres.Port != 0 {
+			fmt.Fprintf(&b, "# Port of the server, on this machine's loopback address and its Unix socket.\nport = %d\n", c.Postgres.Port)
+		} else {
+			b.WriteString("# Port of the server; without one, a free port is chosen at the first start.\n# port = 5432\n")
+		}
+	} else {
+		b.WriteString(`# How the agent reaches its server: a URL or key=value, as libpq takes it. Several
+# hosts are one HA cluster. The role must be a superuser. Leave the password out
+# where a .pgpass file or peer authentication serves.
+`)
+		fmt.Fprintf(&b, "dsn = %s\n", quote(c.Postgres.DSN))
+	}
+	b.WriteString(`
+[endpoint]
+# Where other agents reach this one: what it listens on, and what it tells them.
+`)
+	fmt.Fprintf(&b, "listen = %s\nadvertise = %s\n", quote(c.Endpoint.Listen), quote(c.Endpoint.Advertise))
+	b.WriteString(`
+[api]
+# The REST interface always listens on the Unix socket run/twinspan.sock in this
+# directory. Over TCP it needs TLS and a token; init --api makes both.
+`)
+	if c.API.Listen != "" {
+		fmt.Fprintf(&b, "listen = %s\n", quote(c.API.Listen))
+	} else {
+		b.WriteString("# listen = \"127.0.0.1:5023\"\n")
+	}
+	if c.API.Certificate != "" {
+		fmt.Fprintf(&b, "certificate = %s\nkey = %s\n", quote(c.API.Certificate), quote(c.API.Key))
+	} else {
+		b.WriteString("# A certificate of your own, PEM, in place of the one that init made.\n# certificate = \"/etc/ssl/twinspan.crt\"\n# key = \"/etc/ssl/twinspan.key\"\n")
+	}
+	b.WriteString("\n[limits]\n# Memory for data on its way between the servers, in MiB.\n")
+	fmt.Fprintf(&b, "memory_mb = %d\n", c.Limits.MemoryMB)
+	b.WriteString("# Chunks that a seeding copies at once; 0 lets the agent choose.\n")
+	fmt.Fprintf(&b, "seed_workers = %d\n", c.Limits.SeedWorkers)
+	return []byte(b.String())
+}
+
+// quote writes a TOML basic string.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < 0x20 || r == 0x7f:
+			fmt.Fprintf(&b, `\u%04X`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// WriteNew writes bytes to a new file, mode 0600, so that it is there whole or
+// not at all, also when the machine stops in between. An existing file is a
+// conflict and stays as it is.
+func WriteNew(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return problem.Wrap(err, problem.Resource, "dir_not_writable", "write %s", filepath.Base(path))
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		// A link, not a rename: it never replaces what somebody else just wrote.
+		err = os.Link(f.Name(), path)
+	}
+	if os.IsExist(err) {
+		return problem.New(problem.Conflict, "already_initialised", "%s exists", path)
+	}
+	if err != nil {
+		return problem.Wrap(err, problem.Resource, "dir_not_writable", "write %s", filepath.Base(path))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return problem.Wrap(err, problem.Resource, "dir_not_writable", "open the directory")
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return problem.Wrap(err, problem.Resource, "dir_not_writable", "sync the directory")
+	}
+	return nil
+}
