@@ -1,0 +1,57 @@
+package instance
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// canSeeWorkers: whether anyWorksIn can tell.
+const canSeeWorkers = true
+
+// dieWithParent makes the kernel signal the child when the thread that
+// started it ends (prctl(2), PR_SET_PDEATHSIG). The caller keeps that thread
+// until the child has ended: see start. SIGQUIT is PostgreSQL's immediate
+// shutdown: the postmaster takes all its children with it, and waits for nobody.
+func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }
+
+// worksIn says whether a live process is one of PostgreSQL's and has the
+// directory as its working directory, as every process of a server has its
+// data directory. A zombie has none; an administrator's shell is none.
+func worksIn(pid int, dir string) bool {
+	proc := "/proc/" + strconv.Itoa(pid)
+	name, err := os.ReadFile(proc + "/comm")
+	if err != nil || !strings.HasPrefix(string(name), "post") {
+		return false
+	}
+	cwd, err := os.Stat(proc + "/cwd")
+	if err != nil {
+		return false
+	}
+	want, err := os.Stat(dir)
+	return err == nil && os.SameFile(cwd, want)
+}
+
+// anyWorksIn says whether any process of PostgreSQL works in the directory.
+func anyWorksIn(dir string) bool {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return true
+	}
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && worksIn(pid, dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// memory returns the machine's memory in bytes, 0 when unknown.
+func memory() uint64 {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return uint64(info.Totalram) * uint64(info.Unit)
+}

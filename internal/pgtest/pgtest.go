@@ -1,0 +1,354 @@
+// Package pgtest gives tests real PostgreSQL servers, databases on them, and
+// the means to look at and compare their contents. Only tests import it.
+//
+// Servers are made for speed, not for safety (fsync is off), listen on the
+// loopback address, trust everybody there, and end with the test binary, also
+// when that is killed. As root they run as the user postgres.
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// patience bounds every wait for a server; machines for tests can be slow.
+const patience = 2 * time.Minute
+
+// Server is a running PostgreSQL server. Its methods other than DSN and Database
+// are for one goroutine at a time.
+type Server struct {
+	Port  int // on 127.0.0.1; stays the same over Restart
+	Major int // 15 for PostgreSQL 15.12
+
+	dir      string
+	options  options
+	binaries instance.Binaries
+	run      *instance.Server
+	stop     context.CancelFunc
+	done     chan error // receives Run's result
+}
+
+type options struct {
+	major      int
+	dir        string
+	settings   map[string]string
+	initdbArgs []string
+}
+
+// Option changes what Start starts.
+type Option func(*options)
+
+// WithMajor asks for a server of a major version.
+func WithMajor(major int) Option { return func(o *options) { o.major = major } }
+
+// WithBinaries asks for the server whose programs lie in a directory.
+func WithBinaries(dir string) Option { return func(o *options) { o.dir = dir } }
+
+// WithSetting sets a server setting over pgtest's own.
+func WithSetting(name, value string) Option {
+	return func(o *options) { o.settings[name] = value }
+}
+
+// WithInitdbArgs adds arguments to initdb, for instance "--encoding=LATIN1",
+// "--locale=C".
+func WithInitdbArgs(args ...string) Option {
+	return func(o *options) { o.initdbArgs = append(o.initdbArgs, args...) }
+}
+
+// Start starts a fresh server for this test. It is stopped and removed with it.
+func Start(t testing.TB, opts ...Option) *Server {
+	t.Helper()
+	s, err := create(opts)
+	if err != nil {
+		t.Fatalf("start a server: %v%s", err, hint(err))
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the server on port %d:\n%s", s.Port, s.logTail())
+		}
+		s.remove()
+	})
+	return s
+}
+
+func hint(err error) string {
+	if h := problem.As(err).Hint; h != "" {
+		return " (" + h + ")"
+	}
+	return ""
+}
+
+// sharedServer is the server of the test binary: the one thing here that has
+// to outlive a test.
+var sharedServer struct {
+	sync.Mutex
+	server *Server
+	hasEnd bool // Main runs and will stop it
+}
+
+// Shared returns the test binary's own server, started at the first call. Take
+// a database of it for each test. The package needs
+//
+//	func TestMain(m *testing.M) { pgtest.Main(m) }
+func Shared(t testing.TB) *Server {
+	t.Helper()
+	sharedServer.Lock()
+	defer sharedServer.Unlock()
+	if !sharedServer.hasEnd {
+		t.Fatal("pgtest.Shared needs func TestMain(m *testing.M) { pgtest.Main(m) } in this package")
+	}
+	if sharedServer.server == nil {
+		s, err := create(nil)
+		if err != nil {
+			t.Fatalf("start the shared server: %v%s", err, hint(err))
+		}
+		sharedServer.server = s
+	}
+	return sharedServer.server
+}
+
+// Main runs the tests, stops the shared server, looks for goroutines that were
+// left running, and exits.
+func Main(m *testing.M) {
+	sharedServer.Lock()
+	sharedServer.hasEnd = true
+	sharedServer.Unlock()
+	code := m.Run()
+	sharedServer.Lock()
+	if sharedServer.server != nil {
+		sharedServer.server.remove()
+		sharedServer.server = nil
+	}
+	sharedServer.Unlock()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines left running after the tests:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func create(opts []Option) (*Server, error) {
+	o := options{settings: map[string]string{}}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	find := func() (instance.Binaries, error) { return instance.FindBinaries(o.major) }
+	if o.dir != "" {
+		find = func() (instance.Binaries, error) { return instance.BinariesIn(o.dir) }
+	}
+	binaries, err := find()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := makeDir()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Major: binaries.Major, binaries: binaries, dir: dir, options: o}
+	ctx, stop := context.WithTimeout(context.Background(), patience)
+	defer stop()
+	if err = s.prototype().Init(ctx); err == nil {
+		// Another process may take the port between the look and the start.
+		for range 5 {
+			s.Port = freePort()
+			if err = s.start(); problem.CodeOf(err) != "port_in_use" {
+				break
+			}
+		}
+	}
+	if err != nil {
+		s.remove()
+		return nil, err
+	}
+	return s, nil
+}
+
+// settings make servers fast and small, with room for links.
+func settings(major int) map[string]string {
+	m := map[string]string{
+		"fsync": "off", "full_page_writes": "off", "logging_collector": "off", "log_line_prefix": "%m [%p] %d %a ",
+		"shared_buffers": "64MB", "max_connections": "200",
+		"wal_level": "logical", "max_replication_slots": "50", "max_wal_senders": "50", "max_prepared_transactions": "20",
+	}
+	if major >= 18 {
+		m["max_active_replication_origins"] = "50"
+	}
+	return m
+}
+
+// prototype returns an instance that has not run yet.
+func (s *Server) prototype() *instance.Server {
+	all := settings(s.Major)
+	maps.Copy(all, s.options.settings)
+	return &instance.Server{
+		Dir: s.dir, Binaries: s.binaries, Port: s.Port, Settings: all, Log: slog.New(slog.DiscardHandler),
+		HBA:        "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n",
+		InitdbArgs: append([]string{"--no-sync"}, s.options.initdbArgs...),
+		NoRestart:  true, DieWithParent: true, StopTimeout: 20 * time.Second,
+	}
+}
+
+func (s *Server) start() error {
+	ctx, stop := context.WithCancel(context.Background())
+	s.run, s.stop, s.done = s.prototype(), stop, make(chan error, 1)
+	run, done := s.run, s.done
+	go func() { done <- run.Run(ctx) }()
+	waitCtx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := run.WaitReady(waitCtx); err != nil {
+		stop()
+		<-done
+		s.run = nil
+		return err
+	}
+	return nil
+}
+
+// Stop shuts the server down (fast), if it runs.
+func (s *Server) Stop() {
+	if s.run == nil {
+		return
+	}
+	s.stop()
+	<-s.done
+	s.run = nil
+}
+
+// Restart stops the server if it runs and starts it on the same port. After Kill
+// it recovers as after a crash.
+func (s *Server) Restart() {
+	s.Stop()
+	if err := s.start(); err != nil {
+		panic(fmt.Sprintf("restart of a server: %v\n%s", err, s.logTail()))
+	}
+}
+
+// Kill ends the postmaster and all its children with SIGKILL, as the crash of a
+// machine would, and returns when they are gone.
+func (s *Server) Kill() {
+	if s.run == nil {
+		return
+	}
+	pid := s.run.PID()
+	// A stopped postmaster makes no new children between the look and the kill.
+	_ = syscall.Kill(pid, syscall.SIGSTOP)
+	for _, child := range childrenOf(pid) {
+		_ = syscall.Kill(child, syscall.SIGKILL)
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	<-s.done
+	s.stop()
+	s.run = nil
+}
+
+// childrenOf lists the processes whose parent is pid (proc(5), stat field 4).
+func childrenOf(pid int) []int {
+	var children []int
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		// The name in parentheses may hold spaces.
+		_, rest, _ := strings.Cut(string(text[strings.LastIndex(string(text), ")")+1:]), " ")
+		fields := strings.Fields(rest)
+		if len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
+			if child, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+				children = append(children, child)
+			}
+		}
+	}
+	return children
+}
+
+func (s *Server) remove() {
+	s.Stop()
+	_ = os.RemoveAll(s.dir)
+}
+
+func (s *Server) logTail() string {
+	text, err := os.ReadFile(filepath.Join(s.dir, "server.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-4000):])
+}
+
+// DSN returns the superuser's connection string to a database.
+func (s *Server) DSN(database string) string {
+	u := url.URL{
+		Scheme: "postgres", User: url.User(instance.Superuser), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)),
+		Path: "/" + database, RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+// DataDir returns the data directory.
+func (s *Server) DataDir() string { return filepath.Join(s.dir, "data") }
+
+// prefix of the directories of servers; the test binary's pid follows.
+const prefix = "twinspan-pgtest-"
+
+// makeDir makes a directory that the server's user can reach, also when TMPDIR
+// is private to root, and removes what killed test binaries left there.
+func makeDir() (string, error) {
+	var last error
+	for _, base := range []string{os.TempDir(), "/tmp", "/var/tmp", "/dev/shm"} {
+		if !instance.Reachable(base) {
+			continue
+		}
+		sweep(base)
+		dir, err := os.MkdirTemp(base, prefix+strconv.Itoa(os.Getpid())+"-")
+		if err == nil {
+			return dir, nil
+		}
+		last = err
+	}
+	return "", fmt.Errorf("no directory for temporary files that the server's user can reach: %w", last)
+}
+
+func sweep(base string) {
+	old, _ := filepath.Glob(filepath.Join(base, prefix+"*"))
+	for _, dir := range old {
+		text, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
+		pid, err := strconv.Atoi(text)
+		if err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
+
+// freePort finds a port that nobody listens on, below the range from which
+// systems take the ports of outgoing connections, so that it stays free while a
+// server is down.
+func freePort() int {
+	for {
+		port := 15000 + rand.IntN(17000)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			l.Close()
+			return port
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package pgtest_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func TestDatabaseIsDroppedWithItsSlotAndSessions(t *testing.T) {
+	s := pgtest.Shared(t)
+	var name string
+	t.Run("Inner Test", func(t *testing.T) {
+		name = s.Database(t)
+		pgtest.Exec(t, s.DSN(name), "CREATE TABLE a (i int)", "SELECT pg_create_logical_replication_slot('left_behind', 'pgoutput')")
+		// Kept open beyond the cleanup of the database.
+		conn, err := pgx.Connect(context.Background(), s.DSN(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+	})
+	if !strings.HasPrefix(name, "testdatabaseisdropped") {
+		t.Errorf("the database is called %s", name)
+	}
+	if got := pgtest.Query(t, s.DSN("postgres"), "SELECT datname FROM pg_database WHERE datname = $1", name); len(got) != 0 {
+		t.Errorf("%v is still there", got)
+	}
+	if got := pgtest.Query(t, s.DSN("postgres"), "SELECT slot_name FROM pg_replication_slots"); len(got) != 0 {
+		t.Errorf("slot %v is still there", got)
+	}
+}
+
+func TestKillIsACrashAndRestartRecovers(t *testing.T) {
+	s := pgtest.Start(t, pgtest.WithSetting("checkpoint_timeout", "1h"))
+	dsn := s.DSN("postgres")
+	pgtest.Exec(t, dsn, "CREATE TABLE a (i int)", "INSERT INTO a SELECT generate_series(1, 1000)")
+	s.Kill()
+	if _, err := os.Stat(s.DataDir() + "/postmaster.pid"); err != nil {
+		t.Fatalf("that was a clean stop: %v", err)
+	}
+	if _, err := pgx.Connect(context.Background(), dsn); err == nil {
+		t.Fatal("the server still answers")
+	}
+	s.Restart()
+	if got := pgtest.Query(t, dsn, "SELECT count(*), current_setting('checkpoint_timeout') FROM a"); got[0][0] != "1000" || got[0][1] != "1h" {
+		t.Errorf("after recovery: %v", got)
+	}
+	s.Stop()
+	if _, err := os.Stat(s.DataDir() + "/postmaster.pid"); !os.IsNotExist(err) {
+		t.Errorf("stopped, but postmaster.pid: %v", err)
+	}
+	s.Restart()
+	if got := pgtest.Query(t, dsn, "SELECT count(*) FROM a"); got[0][0] != "1000" {
+		t.Errorf("after a clean stop: %v", got)
+	}
+}
+
+func TestDiffSeesWhatDiffers(t *testing.T) {
+	s := pgtest.Shared(t)
+	a, b := s.DSN(s.Database(t)), s.DSN(s.Database(t))
+	same := []string{
+		`CREATE TABLE "Weird ""T" (id int PRIMARY KEY, "A b" text, f float8, fs float4[], n numeric)`,
+		`INSERT INTO "Weird ""T" VALUES (1, 'x', 0.1, '{1.5,NaN}', 'NaN'), (2, NULL, 'infinity', NULL, 1.10)`,
+		"CREATE TABLE nothing ()", "INSERT INTO nothing DEFAULT VALUES",
+		"CREATE TABLE parent (i int)", "CREATE TABLE child (j int) INHERITS (parent)", "INSERT INTO child VALUES (1, 2)",
+		"CREATE TABLE parted (i int) PARTITION BY LIST (i)", "CREATE TABLE part1 PARTITION OF parted FOR VALUES IN (1)", "INSERT INTO parted VALUES (1)",
+		"CREATE TABLE twice (i int)", "INSERT INTO twice VALUES (1), (1)",
+	}
+	pgtest.Exec(t, a, same...)
+	pgtest.Exec(t, b, same...)
+	pgtest.Exec(t, a, "CREATE SCHEMA twinspan", "CREATE TABLE twinspan.own (i int)", "CREATE UNLOGGED TABLE unlogged (i int)")
+	pgtest.Equal(t, a, b)
+
+	for sql, want := range map[string]string{
+		`UPDATE "Weird ""T" SET f = 0.2 WHERE id = 1`: `  table public."Weird ""T": 2 rows and 2 rows`,
+		"INSERT INTO nothing DEFAULT VALUES":          "  table public.nothing: 1 rows and 2 rows\n+   ()\n",
+		"UPDATE child SET j = 3":                      "-   (1,2)\n+   (1,3)\n",
+		"DELETE FROM parted":                          "  table public.part1: 1 rows and 0 rows\n-   (1)\n",
+		"DELETE FROM twice WHERE ctid = '(0,1)'":      "  table public.twice: 2 rows and 1 rows\n-   (1)\n",
+		"CREATE TABLE more (i int)":                   "+ table public.more\n",
+		"DROP TABLE child":                            "- table public.child\n",
+		"ALTER TABLE twice ADD k text":                "- columns i integer\n+ columns i integer, k text\n",
+	} {
+		c := s.Database(t)
+		pgtest.Exec(t, s.DSN(c), same...)
+		pgtest.Exec(t, s.DSN(c), sql)
+		diff, err := pgtest.Diff(t.Context(), a, s.DSN(c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(diff, want) {
+			t.Errorf("after %s the difference is\n%swant\n%s", sql, diff, want)
+		}
+	}
+}
+
+func TestTableIsSortedText(t *testing.T) {
+	s := pgtest.Shared(t)
+	dsn := s.DSN(s.Database(t))
+	pgtest.Exec(t, dsn, "CREATE TABLE a (i int, t text); INSERT INTO a VALUES (2, 'b'), (1, NULL)")
+	if got := pgtest.Table(t, dsn, "public.a"); got != "(1,)\n(2,b)\n" {
+		t.Errorf("got %q", got)
+	}
+}
