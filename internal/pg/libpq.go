@@ -1,0 +1,126 @@
+package pg
+
+import (
+	"context"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// passedOn are the parameters of a connection string that a client program
+// needs besides host, port, user, password and database, with the environment
+// variables that carry them (manual, "Environment Variables" of libpq).
+var passedOn = []struct{ parameter, variable string }{
+	{"sslmode", "PGSSLMODE"}, {"sslcert", "PGSSLCERT"}, {"sslkey", "PGSSLKEY"}, {"sslrootcert", "PGSSLROOTCERT"},
+	{"sslcrl", "PGSSLCRL"}, {"sslsni", "PGSSLSNI"}, {"sslnegotiation", "PGSSLNEGOTIATION"},
+	{"ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION"}, {"ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"},
+	{"channel_binding", "PGCHANNELBINDING"}, {"require_auth", "PGREQUIREAUTH"}, {"gssencmode", "PGGSSENCMODE"},
+	{"krbsrvname", "PGKRBSRVNAME"}, {"client_encoding", "PGCLIENTENCODING"},
+}
+
+// Environ returns the environment in which PostgreSQL's client programs, run
+// without any connection argument, reach what the string names. The password
+// travels in it, for arguments are seen by every user of the machine. name is
+// shown in pg_stat_activity behind "twinspan/"; options are settings as in
+// PGOPTIONS ("-c name=value"), behind those of the string.
+func (d *DSN) Environ(name, options string) []string {
+	given := connectionParameters(d.config.ConnString())
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "LC_") || strings.HasPrefix(kv, "LANG") ||
+			strings.HasPrefix(kv, "PGOPTIONS=") || strings.HasPrefix(kv, "PGSERVICE=") || strings.HasPrefix(kv, "PGHOSTADDR=")
+	})
+	for _, p := range passedOn {
+		if v, ok := given[p.parameter]; ok {
+			env = append(env, p.variable+"="+v)
+		}
+	}
+	hosts, ports := d.members()
+	env = append(env, "LC_ALL=C", "PGHOST="+strings.Join(hosts, ","), "PGPORT="+strings.Join(ports, ","),
+		"PGUSER="+d.config.User, "PGDATABASE="+d.config.Database, "PGAPPNAME=twinspan/"+name,
+		"PGOPTIONS="+strings.TrimSpace(d.config.RuntimeParams["options"]+" "+options), "PGCONNECT_TIMEOUT=10")
+	if d.config.Password != "" {
+		env = append(env, "PGPASSWORD="+d.config.Password)
+	}
+	if len(hosts) > 1 {
+		env = append(env, "PGTARGETSESSIONATTRS=read-write")
+	}
+	return env
+}
+
+// members lists the hosts of the string, each once: pgconn repeats a host as a
+// fallback when it may be tried both with TLS and without.
+func (d *DSN) members() (hosts, ports []string) {
+	add := func(host string, port uint16) {
+		p := strconv.Itoa(int(port))
+		for i := range hosts {
+			if hosts[i] == host && ports[i] == p {
+				return
+			}
+		}
+		hosts, ports = append(hosts, host), append(ports, p)
+	}
+	add(d.config.Host, d.config.Port)
+	for _, f := range d.config.Fallbacks {
+		add(f.Host, f.Port)
+	}
+	return hosts, ports
+}
+
+// connectionParameters reads a connection string that pgx has accepted, in
+// either of its forms.
+func connectionParameters(s string) map[string]string {
+	params := map[string]string{}
+	if strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://") {
+		if u, err := url.Parse(s); err == nil {
+			for k, v := range u.Query() {
+				params[k] = v[0]
+			}
+		}
+		return params
+	}
+	for s = strings.TrimSpace(s); s != ""; s = strings.TrimSpace(s) {
+		key, rest, ok := strings.Cut(s, "=")
+		if !ok {
+			return params
+		}
+		var value string
+		value, s = connectionValue(strings.TrimLeft(rest, " \t\r\n"))
+		params[strings.TrimSpace(key)] = value
+	}
+	return params
+}
+
+// connectionValue takes one value, bare or in single quotes, with backslash as
+// the escape, from the front.
+func connectionValue(s string) (value, rest string) {
+	quoted := strings.HasPrefix(s, "'")
+	if quoted {
+		s = s[1:]
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && i+1 < len(s):
+			i++
+			b.WriteByte(s[i])
+		case quoted && c == '\'', !quoted && strings.IndexByte(" \t\r\n", c) >= 0:
+			return b.String(), s[i+1:]
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String(), ""
+}
+
+// liftTimeouts takes back timeouts that an administrator set as defaults and
+// that not every supported version knows, so that they cannot be sent with the
+// others when the session starts.
+func liftTimeouts(ctx context.Context, conn *pgconn.PgConn) error {
+	return conn.Exec(ctx, `SELECT pg_catalog.set_config(n, '0', false)
+		FROM (VALUES ('idle_session_timeout'), ('transaction_timeout')) AS v (n)
+		WHERE pg_catalog.current_setting(n, true) <> '0'`).Close()
+}
