@@ -73,17 +73,17 @@ func New(d Dial) (*Client, error) {
 		c.base, c.where = "https://"+u.Host, "https://"+u.Host
 		transport.DialContext = dialer.DialContext
 		transport.Proxy = http.ProxyFromEnvironment
-		transport.TLSClientConfig = trust(d.Token, u.Hostname())
+		transport.TLSClientConfig = Trust(d.Token, u.Hostname())
 		return c, nil
 	}
 	return nil, &api.Error{Kind: "invalid", Code: "agent_not_named", Text: "no agent is named",
 		Hint: "give --dir DIR or set TWINSPAN_DIR, or give --api URL --token TOKEN"}
 }
 
-// trust says which certificates are believed: the one whose key the token
+// Trust says which certificates are believed: the one whose key the token
 // names, or any that the system's roots vouch for. The token is never sent
 // before that is settled, for it goes with the first request.
-func trust(token, host string) *tls.Config {
+func Trust(token, host string) *tls.Config {
 	pin := Pin(token)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,

@@ -1,0 +1,50 @@
+// Package httpapi serves an agent's REST interface: over the Unix socket in its
+// directory, where whoever may open the socket may do everything, and over TCP
+// with TLS and a token. It knows the agent by the interface Agent alone.
+package httpapi
+
+import (
+	"context"
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+)
+
+// Agent is what is served. All methods are safe for concurrent use, return soon
+// unless said otherwise, and return a problem (package problem) when they refuse.
+type Agent interface {
+	// Info describes the agent and its instance. It does not wait for the server.
+	Info(ctx context.Context) (api.Agent, error)
+
+	// Peers lists the trusted agents by name.
+	Peers(ctx context.Context) ([]api.Peer, error)
+	// Invite makes an invitation; a ttl of 0 means the default.
+	Invite(ctx context.Context, ttl time.Duration) (api.Invitation, error)
+	// Join dials the agent that a token names and waits for its answer.
+	Join(ctx context.Context, in api.JoinRequest) (api.Peer, error)
+	// ExportPeer returns what another agent needs to add this one.
+	ExportPeer(ctx context.Context) (api.PeerExport, error)
+	// AddPeer trusts a certificate.
+	AddPeer(ctx context.Context, in api.AddPeer) (api.Peer, error)
+	// RemovePeer ends the trust; a peer with links is a conflict.
+	RemovePeer(ctx context.Context, name string) error
+	// RotateKey makes a new key, with overlap.
+	RotateKey(ctx context.Context) (api.Agent, error)
+
+	// Check looks at a database and, where one is named, at a peer's instance.
+	Check(ctx context.Context, in api.CheckRequest) (api.Check, error)
+	// Databases lists the databases by name.
+	Databases(ctx context.Context) ([]api.Database, error)
+
+	// Links lists the links by name. It answers from memory: metrics ask often.
+	Links(ctx context.Context) ([]api.Link, error)
+	// Link returns one link, from memory.
+	Link(ctx context.Context, name string) (api.Link, error)
+	// CreateLink returns as soon as the link exists durably on both sides.
+	CreateLink(ctx context.Context, in api.CreateLink) (api.Link, error)
+	// Suspend and Resume return as soon as the wish is durable.
+	Suspend(ctx context.Context, name string) (api.Link, error)
+	Resume(ctx context.Context, name string) (api.Link, error)
+	// DeleteLink returns when nothing of the link is left.
+	DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error)
+}

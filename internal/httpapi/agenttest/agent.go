@@ -1,0 +1,198 @@
+// Package agenttest is test support: an agent without PostgreSQL that answers
+// what it was told to, for tests of the faces (httpapi, client, cli). What such a
+// test proves is how requests and answers cross, never how links work.
+package agenttest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// Agent answers from its fields. They are set before the first call; a call
+// changes what it would change on a real agent, as far as a face can see it.
+type Agent struct {
+	Self     api.Agent             `json:"self"`
+	Trusted  []api.Peer            `json:"peers"`
+	Found    api.Check             `json:"check"`
+	Present  []api.Database        `json:"databases"`
+	Deleted  api.DeleteResult      `json:"deleted"`
+	Views    map[string][]api.Link `json:"links"`    // by name: one answer after the other, the last one for ever
+	Refusals map[string]api.Error  `json:"refusals"` // by method
+	Created  map[string][]api.Link `json:"created"`  // what the views of a link become when it is created
+	mu       sync.Mutex
+	calls    []string
+}
+
+// Load reads an agent's answers from a JSON file.
+func Load(path string) (*Agent, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{}
+	if err := json.Unmarshal(text, a); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return a, nil
+}
+
+// Calls returns what was asked so far, method and arguments.
+func (a *Agent) Calls() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.calls)
+}
+
+// enter notes a call, and refuses it if that was asked for.
+func (a *Agent) enter(method string, args ...any) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.calls = append(a.calls, fmt.Sprintf("%s%+v", method, args))
+	r, refused := a.Refusals[method]
+	if !refused {
+		return nil
+	}
+	p := problem.New(problem.Kind(r.Kind), r.Code, "%s", r.Text).On(r.Subject)
+	p.Hint = r.Hint
+	return p
+}
+
+// Info answers Self.
+func (a *Agent) Info(context.Context) (api.Agent, error) { return a.Self, a.enter("Info") }
+
+// RotateKey answers Self.
+func (a *Agent) RotateKey(context.Context) (api.Agent, error) { return a.Self, a.enter("RotateKey") }
+
+// Peers answers Trusted.
+func (a *Agent) Peers(context.Context) ([]api.Peer, error) { return a.Trusted, a.enter("Peers") }
+
+// Invite answers a token made of the name, without looking at ttl.
+func (a *Agent) Invite(_ context.Context, ttl time.Duration) (api.Invitation, error) {
+	return api.Invitation{Token: "tok-" + a.Self.Name, Endpoint: a.Self.Endpoint, Fingerprint: a.Self.Fingerprint,
+		Expires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, a.enter("Invite", ttl)
+}
+
+// Join answers a peer named b.
+func (a *Agent) Join(_ context.Context, in api.JoinRequest) (api.Peer, error) {
+	return api.Peer{Name: "b", ID: "idb", Endpoint: "b:5022", Fingerprint: "SHA256:b", Connected: true}, a.enter("Join", in.Token)
+}
+
+// ExportPeer answers from Self.
+func (a *Agent) ExportPeer(context.Context) (api.PeerExport, error) {
+	return api.PeerExport{Name: a.Self.Name, ID: a.Self.ID, Endpoint: a.Self.Endpoint, Fingerprint: a.Self.Fingerprint,
+		Certificate: "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"}, a.enter("ExportPeer")
+}
+
+// AddPeer answers what it was given.
+func (a *Agent) AddPeer(_ context.Context, in api.AddPeer) (api.Peer, error) {
+	return api.Peer{Name: in.Name, Endpoint: in.Endpoint, Fingerprint: "SHA256:x"}, a.enter("AddPeer", in)
+}
+
+// RemovePeer only notes the call.
+func (a *Agent) RemovePeer(_ context.Context, name string) error { return a.enter("RemovePeer", name) }
+
+// Check answers Found.
+func (a *Agent) Check(_ context.Context, in api.CheckRequest) (api.Check, error) {
+	c := a.Found
+	c.Database, c.Peer = in.Database, in.Peer
+	return c, a.enter("Check", in)
+}
+
+// Databases answers Present.
+func (a *Agent) Databases(context.Context) ([]api.Database, error) {
+	return a.Present, a.enter("Databases")
+}
+
+// Links answers the next view of each link, by name.
+func (a *Agent) Links(context.Context) ([]api.Link, error) {
+	if err := a.enter("Links"); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []api.Link
+	for name := range a.Views {
+		l, _ := a.nextLocked(name)
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(x, y api.Link) int { return strings.Compare(x.Name, y.Name) })
+	return all, nil
+}
+
+// Link answers the link's next view.
+func (a *Agent) Link(_ context.Context, name string) (api.Link, error) {
+	return a.view("Link", name)
+}
+
+// CreateLink turns Created into the link's views and answers the first.
+func (a *Agent) CreateLink(_ context.Context, in api.CreateLink) (api.Link, error) {
+	if err := a.enter("CreateLink", in); err != nil {
+		return api.Link{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, exists := a.Views[in.Name]; exists {
+		return api.Link{}, problem.New(problem.Conflict, "link_exists", "there is a link %s already", in.Name).On(in.Name)
+	}
+	if a.Views == nil {
+		a.Views = map[string][]api.Link{}
+	}
+	a.Views[in.Name] = a.Created[in.Name]
+	return a.nextLocked(in.Name)
+}
+
+// Suspend answers the link's next view.
+func (a *Agent) Suspend(_ context.Context, name string) (api.Link, error) {
+	return a.view("Suspend", name)
+}
+
+// Resume answers the link's next view.
+func (a *Agent) Resume(_ context.Context, name string) (api.Link, error) {
+	return a.view("Resume", name)
+}
+
+// DeleteLink forgets the link and answers Deleted.
+func (a *Agent) DeleteLink(_ context.Context, name string, force bool) (api.DeleteResult, error) {
+	if err := a.enter("DeleteLink", name, force); err != nil {
+		return api.DeleteResult{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, err := a.nextLocked(name); err != nil {
+		return api.DeleteResult{}, err
+	}
+	delete(a.Views, name)
+	d := a.Deleted
+	d.Name, d.Forced = name, force
+	return d, nil
+}
+
+func (a *Agent) view(method, name string) (api.Link, error) {
+	if err := a.enter(method, name); err != nil {
+		return api.Link{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.nextLocked(name)
+}
+
+func (a *Agent) nextLocked(name string) (api.Link, error) {
+	views := a.Views[name]
+	if len(views) == 0 {
+		return api.Link{}, problem.New(problem.NotFound, "link_missing", "there is no link %s", name).On(name).
+			WithHint("twinspan link list shows the links")
+	}
+	if len(views) > 1 {
+		a.Views[name] = views[1:]
+	}
+	return views[0], nil
+}

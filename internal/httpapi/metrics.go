@@ -1,0 +1,136 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/twinspan/twinspan/api"
+)
+
+// phases are the values of the label phase, all of them, so that a query can
+// compare with 0.
+func phases() []api.Phase {
+	return []api.Phase{api.Creating, api.Seeding, api.CatchingUp, api.Replicating,
+		api.Suspended, api.FailingOver, api.Fenced, api.Broken}
+}
+
+// metric is one number of a link.
+type metric struct {
+	desc  *prometheus.Desc
+	value func(api.Link) float64
+}
+
+// linkCollector reads the links when it is asked, so that nothing has to keep
+// counters in step with them.
+type linkCollector struct {
+	agent     Agent
+	up        *prometheus.Desc
+	phase     *prometheus.Desc
+	health    *prometheus.Desc
+	problems  *prometheus.Desc
+	connected *prometheus.Desc
+	numbers   []metric
+}
+
+func newLinkCollector(agent Agent) *linkCollector {
+	link := []string{"link", "role"}
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("twinspan_"+name, help, labels, nil)
+	}
+	number := func(name, help string, value func(api.Link) float64) metric {
+		return metric{desc("link_"+name, help, link...), value}
+	}
+	return &linkCollector{
+		agent:     agent,
+		up:        desc("postgres_up", "1 when the instance answers."),
+		phase:     desc("link_phase", "1 for the phase that the link is in.", append(link, "phase")...),
+		health:    desc("link_health", "1 for the health that the link has.", append(link, "health")...),
+		problems:  desc("link_problems", "Problems that the link has now.", append(link, "severity")...),
+		connected: desc("link_peer_connected", "1 while the two agents reach each other.", append(link, "peer")...),
+		numbers: []metric{
+			number("epoch", "Grows with every change of roles.", func(l api.Link) float64 { return float64(l.Epoch) }),
+			number("lag_bytes", "Log of the primary that is not applied on the secondary.", func(l api.Link) float64 { return float64(l.Lag.Bytes) }),
+			number("lag_seconds", "Age of the oldest transaction that is not applied on the secondary.", func(l api.Link) float64 { return l.Lag.Seconds }),
+			number("applied_transactions_per_second", "Source transactions applied.", func(l api.Link) float64 { return l.Rates.TransactionsPerSecond }),
+			number("applied_changes_per_second", "Row changes applied.", func(l api.Link) float64 { return l.Rates.ChangesPerSecond }),
+			number("applied_bytes_per_second", "Change data applied.", func(l api.Link) float64 { return l.Rates.BytesPerSecond }),
+			number("seeding_size_bytes", "Size of the tables to copy.", func(l api.Link) float64 { return float64(l.Seeding.BytesTotal) }),
+			number("seeding_done_bytes", "Part of the tables that is copied.", func(l api.Link) float64 { return float64(l.Seeding.BytesDone) }),
+			number("seeding_tables", "Tables to copy.", func(l api.Link) float64 { return float64(l.Seeding.TablesTotal) }),
+			number("seeding_done_tables", "Tables copied whole.", func(l api.Link) float64 { return float64(l.Seeding.TablesDone) }),
+		},
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *linkCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.up, c.phase, c.health, c.problems, c.connected} {
+		out <- d
+	}
+	for _, m := range c.numbers {
+		out <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *linkCollector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := scrapeContext()
+	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	info, err := c.agent.Info(ctx)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(c.up, err)
+		return
+	}
+	gauge(c.up, number(info.Postgres.Connected))
+	links, err := c.agent.Links(ctx)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(c.phase, err)
+		return
+	}
+	for _, l := range links {
+		name, role := l.Name, string(l.Role)
+		for _, p := range phases() {
+			gauge(c.phase, number(l.Phase == p), name, role, string(p))
+		}
+		for _, h := range []api.Health{api.Healthy, api.Degraded, api.Unhealthy} {
+			gauge(c.health, number(l.Health == h), name, role, string(h))
+		}
+		for _, s := range []api.Severity{api.Blocks, api.Warns, api.Informs} {
+			count := 0
+			for _, p := range l.Problems {
+				if p.Severity == s {
+					count++
+				}
+			}
+			gauge(c.problems, float64(count), name, role, string(s))
+		}
+		gauge(c.connected, number(l.Peer.Connected), name, role, l.Peer.Name)
+		for _, m := range c.numbers {
+			gauge(m.desc, m.value(l), name, role)
+		}
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func metricsHandler(agent Agent, version string) http.Handler {
+	registry := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "twinspan_build_info", Help: "1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version},
+	})
+	build.Set(1)
+	registry.MustRegister(newLinkCollector(agent), build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}

@@ -1,0 +1,203 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// The shapes of requests: a name in the path, a body, or both.
+type (
+	none  struct{}
+	named struct {
+		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link or the peer"`
+	}
+	with[T any] struct{ Body T }
+	remove      struct {
+		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
+		Force bool   `query:"force" doc:"Do not ask the peer: remove what this side has"`
+	}
+	answer[T any] struct {
+		Body T `nullable:"false"`
+	}
+	nothing struct{}
+)
+
+// routes are the operations of the interface, in the order of the documentation.
+type routes struct {
+	api   huma.API
+	agent Agent
+	// failed is told of every error that is a defect, to log it.
+	failed func(ctx context.Context, operation string, err error)
+}
+
+// newAPI puts the operations on a mux and returns their description.
+func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context.Context, string, error)) huma.API {
+	c := huma.DefaultConfig("Twinspan agent", version)
+	c.Info.Description = "What an agent of Twinspan answers: its links, its peers and its instance. Errors have one shape, Error."
+	c.DocsPath, c.SchemasPath, c.OpenAPIPath = "", "", "" // served by Server, without a page from elsewhere
+	c.CreateHooks = nil                                   // no $schema in answers: they are the types of package api
+	c.Transformers = []huma.Transformer{oneShape}
+	c.Tags = []*huma.Tag{{Name: "agent"}, {Name: "peers"}, {Name: "links"}, {Name: "databases"}}
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token": {Type: "http", Scheme: "bearer", Description: "Over TCP. A reader may GET, an operator may do everything. The Unix socket needs none."},
+	}
+	c.Security = []map[string][]string{{"token": {}}}
+	r := &routes{api: humago.New(mux, c), agent: agent, failed: failed}
+	r.agents()
+	r.peers()
+	r.links()
+	delete(r.api.OpenAPI().Components.Schemas.Map(), "ErrorModel") // oneShape lets none out
+	return r.api
+}
+
+func (r *routes) agents() {
+	add(r, "agent", http.MethodGet, "/v1/agent", "getAgent", "Describe the agent and its instance",
+		func(ctx context.Context, _ *none) (api.Agent, error) { return r.info(r.agent.Info(ctx)) })
+	add(r, "agent", http.MethodGet, "/v1/agent/export", "exportPeer", "What another agent needs to add this one by hand",
+		func(ctx context.Context, _ *none) (api.PeerExport, error) { return r.agent.ExportPeer(ctx) })
+	add(r, "agent", http.MethodPost, "/v1/agent/rotate", "rotateKey", "Make a new key; the old one stays valid until every peer has the new one",
+		func(ctx context.Context, _ *none) (api.Agent, error) { return r.info(r.agent.RotateKey(ctx)) })
+	add(r, "databases", http.MethodGet, "/v1/databases", "listDatabases", "List the databases of the instance",
+		func(ctx context.Context, _ *none) ([]api.Database, error) {
+			all, err := r.agent.Databases(ctx)
+			for i := range all {
+				all[i].Links = list(all[i].Links)
+			}
+			return list(all), err
+		})
+	add(r, "databases", http.MethodPost, "/v1/check", "check", "Say what stands in the way of linking a database",
+		func(ctx context.Context, in *with[api.CheckRequest]) (api.Check, error) {
+			c, err := r.agent.Check(ctx, in.Body)
+			c.Findings = list(c.Findings)
+			return c, err
+		})
+}
+
+func (r *routes) peers() {
+	add(r, "peers", http.MethodGet, "/v1/peers", "listPeers", "List the agents that this one trusts",
+		func(ctx context.Context, _ *none) ([]api.Peer, error) {
+			all, err := r.agent.Peers(ctx)
+			return list(all), err
+		})
+	add(r, "peers", http.MethodPost, "/v1/peers", "addPeer", "Trust another agent by its certificate",
+		func(ctx context.Context, in *with[api.AddPeer]) (api.Peer, error) {
+			return r.agent.AddPeer(ctx, in.Body)
+		})
+	add(r, "peers", http.MethodPost, "/v1/invitations", "invite", "Make a token with which one other agent can become a peer",
+		func(ctx context.Context, in *with[api.Invite]) (api.Invitation, error) {
+			return r.agent.Invite(ctx, time.Duration(in.Body.TTLSeconds)*time.Second)
+		})
+	add(r, "peers", http.MethodPost, "/v1/peers/join", "join", "Become a peer of the agent that made a token",
+		func(ctx context.Context, in *with[api.JoinRequest]) (api.Peer, error) {
+			return r.agent.Join(ctx, in.Body)
+		})
+	add(r, "peers", http.MethodDelete, "/v1/peers/{name}", "removePeer", "End the trust in a peer",
+		func(ctx context.Context, in *named) (*nothing, error) {
+			return nil, r.agent.RemovePeer(ctx, in.Name)
+		})
+}
+
+func (r *routes) links() {
+	add(r, "links", http.MethodGet, "/v1/links", "listLinks", "List the links",
+		func(ctx context.Context, _ *none) ([]api.Link, error) {
+			all, err := r.agent.Links(ctx)
+			for i := range all {
+				all[i] = complete(all[i])
+			}
+			return list(all), err
+		})
+	add(r, "links", http.MethodPost, "/v1/links", "createLink", "Create a link; it is seeded afterwards",
+		func(ctx context.Context, in *with[api.CreateLink]) (api.Link, error) {
+			if in.Body.Mode == "" {
+				in.Body.Mode = api.Async
+			}
+			if in.Body.PeerDatabase == "" {
+				in.Body.PeerDatabase = in.Body.Database
+			}
+			l, err := r.agent.CreateLink(ctx, in.Body)
+			return complete(l), err
+		})
+	one := func(do func(context.Context, string) (api.Link, error)) func(context.Context, *named) (api.Link, error) {
+		return func(ctx context.Context, in *named) (api.Link, error) {
+			l, err := do(ctx, in.Name)
+			return complete(l), err
+		}
+	}
+	add(r, "links", http.MethodGet, "/v1/links/{name}", "getLink", "Describe one link as this side sees it", one(r.agent.Link))
+	add(r, "links", http.MethodPost, "/v1/links/{name}/suspend", "suspendLink", "Stop a link until it is resumed", one(r.agent.Suspend))
+	add(r, "links", http.MethodPost, "/v1/links/{name}/resume", "resumeLink", "Let a link go on that was suspended or stopped by a problem", one(r.agent.Resume))
+	add(r, "links", http.MethodDelete, "/v1/links/{name}", "deleteLink", "Remove a link from both sides",
+		func(ctx context.Context, in *remove) (api.DeleteResult, error) {
+			d, err := r.agent.DeleteLink(ctx, in.Name, in.Force)
+			d.Sides = list(d.Sides)
+			for i := range d.Sides {
+				d.Sides[i].Left = list(d.Sides[i].Left)
+			}
+			return d, err
+		})
+}
+
+// add registers one operation. An answer of *nothing becomes status 204.
+func add[In, Out any](r *routes, tag, method, path, id, summary string, do func(context.Context, *In) (Out, error)) {
+	op := huma.Operation{
+		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
+		Responses: map[string]*huma.Response{"default": {
+			Description: "What went wrong",
+			Content: map[string]*huma.MediaType{"application/json": {
+				Schema: r.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Error](), true, ""),
+			}},
+		}},
+	}
+	run := func(ctx context.Context, in *In) (Out, error) {
+		out, err := do(ctx, in)
+		if err == nil {
+			return out, nil
+		}
+		if problem.KindOf(err) == problem.Internal {
+			r.failed(ctx, id, err)
+		}
+		return out, failed(err)
+	}
+	var out Out
+	if _, empty := any(out).(*nothing); empty {
+		huma.Register(r.api, op, func(ctx context.Context, in *In) (*nothing, error) {
+			_, err := run(ctx, in)
+			return nil, err
+		})
+		return
+	}
+	huma.Register(r.api, op, func(ctx context.Context, in *In) (*answer[Out], error) {
+		out, err := run(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		return &answer[Out]{Body: out}, nil
+	})
+}
+
+func (r *routes) info(a api.Agent, err error) (api.Agent, error) {
+	a.Problems = list(a.Problems)
+	return a, err
+}
+
+// complete keeps the promise that lists are never null.
+func complete(l api.Link) api.Link {
+	l.Problems = list(l.Problems)
+	l.Notices = list(l.Notices)
+	return l
+}
+
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
