@@ -92,6 +92,14 @@ func (s *Server) supervise(ctx context.Context, owner account, running *process)
 			return nil
 		}
 		everReady = everReady || ready
+		// Its logger ends a moment later, with the reason; its backends, if it was
+		// killed, too.
+		if err := s.awaitEmpty(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
 		end := s.crash(ready, exit, mark)
 		if s.NoRestart || !everReady || end.Kind == problem.Incompatible {
 			return end
@@ -100,9 +108,6 @@ func (s *Server) supervise(ctx context.Context, owner account, running *process)
 			pause = firstBackoff
 		}
 		s.log().Error("server ended by itself", "code", end.Code, "error", end, "hint", end.Hint, "restart_after", pause)
-		if err := s.awaitEmpty(ctx); err != nil && ctx.Err() == nil {
-			return err
-		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -68,10 +68,11 @@ func (s *Server) passwordFile() string { return filepath.Join(s.Dir, "superuser-
 const maxSocketPath = 107
 
 // socketDir returns the directory of the Unix socket, or "" when its path would
-// be too long for a socket; the server then listens on TCP alone.
+// be too long for a socket, or has a comma, which in a connection string parts
+// hosts; the server then listens on TCP alone.
 func (s *Server) socketDir() string {
 	dir := filepath.Join(s.Dir, "run")
-	if len(filepath.Join(dir, ".s.PGSQL.65535")) > maxSocketPath {
+	if len(filepath.Join(dir, ".s.PGSQL.65535")) > maxSocketPath || strings.Contains(dir, ",") {
 		return ""
 	}
 	return dir
@@ -188,7 +189,8 @@ func (s *Server) update(change func()) {
 // prepare completes the fields and checks what must hold before anything runs.
 func (s *Server) prepare() (account, error) {
 	if !filepath.IsAbs(s.Dir) {
-		return account{}, problem.New(problem.Invalid, "server_dir_invalid", "the server's directory %q is not absolute", s.Dir)
+		return account{}, problem.New(problem.Invalid, "server_dir_invalid", "the server's directory %q is not absolute", s.Dir).
+			WithHint("name it with its full path")
 	}
 	owner, err := runAs(s.RunAs)
 	if err != nil {

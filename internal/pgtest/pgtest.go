@@ -51,6 +51,7 @@ type options struct {
 	dir        string
 	settings   map[string]string
 	initdbArgs []string
+	onDisk     bool
 }
 
 // Option changes what Start starts.
@@ -72,6 +73,9 @@ func WithSetting(name, value string) Option {
 func WithInitdbArgs(args ...string) Option {
 	return func(o *options) { o.initdbArgs = append(o.initdbArgs, args...) }
 }
+
+// OnDisk keeps the server out of memory (see inMemory): for tests with much data.
+func OnDisk() Option { return func(o *options) { o.onDisk = true } }
 
 // Start starts a fresh server for this test. It is stopped and removed with it.
 func Start(t testing.TB, opts ...Option) *Server {
@@ -160,7 +164,7 @@ func create(opts []Option) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := makeDir()
+	dir, err := makeDir(inMemory(o.onDisk)...)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +190,7 @@ func create(opts []Option) (*Server, error) {
 // settings make servers fast and small, with room for links.
 func settings(major int) map[string]string {
 	m := map[string]string{
-		"fsync": "off", "full_page_writes": "off", "logging_collector": "off", "log_line_prefix": "%m [%p] %d %a ",
+		"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB", "logging_collector": "off", "log_line_prefix": "%m [%p] %d %a ",
 		"shared_buffers": "64MB", "max_connections": "200",
 		"wal_level": "logical", "max_replication_slots": "50", "max_wal_senders": "50", "max_prepared_transactions": "20",
 	}
@@ -312,9 +316,9 @@ const prefix = "twinspan-pgtest-"
 
 // makeDir makes a directory that the server's user can reach, also when TMPDIR
 // is private to root, and removes what killed test binaries left there.
-func makeDir() (string, error) {
+func makeDir(bases ...string) (string, error) {
 	var last error
-	for _, base := range []string{os.TempDir(), "/tmp", "/var/tmp", "/dev/shm"} {
+	for _, base := range append(bases, os.TempDir(), "/tmp", "/var/tmp") {
 		if !instance.Reachable(base) {
 			continue
 		}
@@ -327,6 +331,37 @@ func makeDir() (string, error) {
 	}
 	return "", fmt.Errorf("no directory for temporary files that the server's user can reach: %w", last)
 }
+
+// inMemory names the directory for servers that is a file system in memory,
+// where one with room is. A server consists of a thousand small files; making
+// them there took a third of the time (0.34 s for initdb, not 1.0 s), and copying
+// a prepared directory on disk took as long as initdb.
+func inMemory(onDisk bool) []string {
+	const room = 8 << 30
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs("/dev/shm", &stat); err != nil || onDisk || uint64(stat.Bavail)*uint64(stat.Bsize) < room {
+		return nil
+	}
+	return []string{"/dev/shm"}
+}
+
+// Dir makes a directory that the server's user can reach, removed with the test:
+// for tests that run servers of their own.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := makeDir(inMemory(false)...)
+	if err == nil {
+		err = os.Chmod(dir, 0o711)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// FreePort finds a port on the loopback address that nobody listens on.
+func FreePort() int { return freePort() }
 
 func sweep(base string) {
 	old, _ := filepath.Glob(filepath.Join(base, prefix+"*"))

@@ -2,9 +2,13 @@ package pgtest_test
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,6 +16,55 @@ import (
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// hangEnv makes TestHangs start a server, say where, and hang.
+const hangEnv = "TWINSPAN_TEST_HANG"
+
+func TestHangs(t *testing.T) {
+	if os.Getenv(hangEnv) == "" {
+		return // only as the victim of TestKilledTestBinaryLeavesNothing
+	}
+	fmt.Println("data in", pgtest.Start(t).DataDir())
+	select {}
+}
+
+func TestKilledTestBinaryLeavesNothing(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run=^TestHangs$")
+	cmd.Env = append(os.Environ(), hangEnv+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var data string
+	if _, err := fmt.Fscanf(out, "data in %s\n", &data); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(data + "/postmaster.pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(text), &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	pgtest.Eventually(t, time.Minute, func() error {
+		if syscall.Kill(pid, 0) == nil {
+			return fmt.Errorf("postmaster %d is still there", pid)
+		}
+		return nil
+	})
+	pgtest.Dir(t) // sweeps
+	if _, err := os.Stat(data); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", data, err)
+	}
+}
 
 func TestDatabaseIsDroppedWithItsSlotAndSessions(t *testing.T) {
 	s := pgtest.Shared(t)
