@@ -49,19 +49,16 @@ func BinariesIn(dir string) (Binaries, error) {
 }
 
 // FindBinaries finds the server of a major version, or the newest one when
-// major is 0. It looks in the directories of TWINSPAN_PG_BIN, then in PATH, then
+// major is 0. It looks in the directories of TWINSPAN_PG_BIN, then in PATH and
 // where distributions install PostgreSQL, then where scripts/ensure-postgres
-// and scripts/fetch-majors put what they bring. With major 0 servers in
-// TWINSPAN_PG_BIN hide all others. When run as root it passes over directories
-// that the user for servers cannot reach.
+// and scripts/fetch-majors put what they bring. A place hides those after it:
+// what was fetched for tests is not preferred to what was installed. When run as
+// root it passes over directories that the user for servers cannot enter.
 func FindBinaries(major int) (Binaries, error) {
-	named := serversIn(filepath.SplitList(os.Getenv(BinariesEnv)))
-	if b, ok := choose(named, major); ok {
-		return b, nil
-	}
-	found := serversIn(usualDirs())
-	if b, ok := choose(found, major); ok {
-		return b, nil
+	for _, dirs := range [][]string{namedDirs(), installedDirs(), fetchedDirs()} {
+		if b, ok := choose(serversIn(dirs), major); ok {
+			return b, nil
+		}
 	}
 	what := "no PostgreSQL server is installed"
 	if major != 0 {
@@ -99,7 +96,7 @@ func serversIn(dirs []string) []Binaries {
 // returns its path and major version. It fails with the code client_missing.
 func FindClient(name string, minMajor int) (path string, major int, err error) {
 	newest := 0
-	for _, dir := range append(filepath.SplitList(os.Getenv(BinariesEnv)), usualDirs()...) {
+	for _, dir := range slices.Concat(namedDirs(), installedDirs(), fetchedDirs()) {
 		candidate := filepath.Join(dir, name)
 		if !executable(candidate) || isDebianWrapper(candidate) {
 			continue
@@ -126,35 +123,47 @@ func FindClient(name string, minMajor int) (path string, major int, err error) {
 		WithHint("%s, or name the directory that holds %s with %s", hint, name, BinariesEnv)
 }
 
-// usualDirs lists the directories that may hold PostgreSQL's programs.
-func usualDirs() []string {
+// namedDirs are those that the operator named.
+func namedDirs() []string { return filepath.SplitList(os.Getenv(BinariesEnv)) }
+
+// installedDirs are those in which PostgreSQL's programs are installed.
+func installedDirs() []string {
 	dirs := filepath.SplitList(os.Getenv("PATH"))
 	if config, err := exec.LookPath("pg_config"); err == nil {
 		if out, err := output(config, "--bindir"); err == nil {
 			dirs = append(dirs, out)
 		}
 	}
-	patterns := []string{
+	dirs = append(dirs, glob(
 		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin",
 		"/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin",
-		"/Applications/Postgres.app/Contents/Versions/*/bin",
-		"/var/cache/twinspan/postgres/*/bin",
-	}
+		"/Applications/Postgres.app/Contents/Versions/*/bin")...)
+	seen := map[string]bool{}
+	return slices.DeleteFunc(dirs, func(d string) bool {
+		old := seen[d]
+		seen[d] = true
+		return old || !filepath.IsAbs(d)
+	})
+}
+
+// fetchedDirs are those into which this project's scripts unpack programs:
+// scripts/postgres-packages.bash, cache_dir.
+func fetchedDirs() []string {
+	patterns := []string{"/var/cache/twinspan/postgres/*/bin"}
 	if cache, err := os.UserCacheDir(); err == nil {
 		patterns = append(patterns, filepath.Join(cache, "twinspan/postgres/*/bin"))
 	}
+	return glob(patterns...)
+}
+
+func glob(patterns ...string) []string {
+	var dirs []string
 	for _, pattern := range patterns {
 		// The only error is a malformed pattern.
 		matches, _ := filepath.Glob(pattern)
 		dirs = append(dirs, matches...)
 	}
-	dirs = slices.DeleteFunc(dirs, func(d string) bool { return !filepath.IsAbs(d) })
-	seen := map[string]bool{}
-	return slices.DeleteFunc(dirs, func(d string) bool {
-		old := seen[d]
-		seen[d] = true
-		return old
-	})
+	return dirs
 }
 
 func executable(path string) bool {
