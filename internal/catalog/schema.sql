@@ -34,48 +34,54 @@ CREATE TABLE twinspan.link (
 );
 
 -- The plan of a seeding, on the secondary. session counts the snapshots that
--- were used; a table is copied at sessions first_session to last_session.
+-- were used. A chunk's rows came from first_session and are those of session;
+-- both are null while nothing of it is copied.
 CREATE TABLE twinspan.seed_session (
-    link     uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
-    session  integer NOT NULL,
-    lsn      pg_lsn NOT NULL,
-    xmin     bigint NOT NULL,
+    link      uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
+    session   integer NOT NULL,
+    token     text NOT NULL,
+    lsn       pg_lsn NOT NULL,
+    xid       bigint NOT NULL,
+    system_id text NOT NULL,
+    encoding  text NOT NULL,
     PRIMARY KEY (link, session)
 );
 CREATE TABLE twinspan.seed_table (
-    link          uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
-    oid           oid NOT NULL,
-    schema_name   text NOT NULL,
-    table_name    text NOT NULL,
-    filenode      oid NOT NULL,
-    bytes         bigint NOT NULL,
-    spec          jsonb NOT NULL,
-    first_session integer,
-    last_session  integer,
+    link        uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
+    oid         oid NOT NULL,
+    schema_name text NOT NULL,
+    table_name  text NOT NULL,
+    filenode    oid NOT NULL,
+    bytes       bigint NOT NULL,
+    spec        jsonb NOT NULL,
     PRIMARY KEY (link, oid)
 );
 CREATE TABLE twinspan.seed_chunk (
-    link        uuid NOT NULL,
-    oid         oid NOT NULL,
-    number      integer NOT NULL,
-    first_block bigint NOT NULL,
-    end_block   bigint,
-    bytes       bigint NOT NULL,
-    session     integer,
-    rows        bigint,
-    copied      bigint,
+    link          uuid NOT NULL,
+    oid           oid NOT NULL,
+    number        integer NOT NULL,
+    first_block   bigint NOT NULL,
+    end_block     bigint,
+    bytes         bigint NOT NULL,
+    first_session integer,
+    session       integer,
+    rows          bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (link, oid, number),
     FOREIGN KEY (link, oid) REFERENCES twinspan.seed_table ON DELETE CASCADE
 );
--- What of the schema's second half (indexes, constraints, ...) is done.
+-- The schema in pieces: roles and what tables need before the data, indexes,
+-- constraints and the rest after it. A piece is done in the transaction that
+-- builds it.
 CREATE TABLE twinspan.seed_entry (
-    link   uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
-    number integer NOT NULL,
-    kind   text NOT NULL,
+    link        uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
+    number      integer NOT NULL,
+    section     text NOT NULL,
+    kind        text NOT NULL,
     schema_name text NOT NULL,
-    name   text NOT NULL,
-    sql    text NOT NULL,
-    done   boolean NOT NULL DEFAULT false,
+    name        text NOT NULL,
+    spec        jsonb NOT NULL,
+    sql         text NOT NULL,
+    done        boolean NOT NULL DEFAULT false,
     PRIMARY KEY (link, number)
 );
 
