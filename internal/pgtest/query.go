@@ -2,6 +2,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -160,4 +161,20 @@ func shorten(s string, most int) string {
 		return s
 	}
 	return s[:most] + "..."
+}
+
+// CreateDatabase creates a database of a given name. It lives as long as the
+// server, which should be the test's own.
+func (s *Server) CreateDatabase(t testing.TB, name string) {
+	t.Helper()
+	Exec(t, s.DSN("postgres"), "CREATE DATABASE "+sqlname.Quote(name))
+}
+
+// DiffError is Diff for Eventually: nil when the two databases are equal.
+func DiffError(dsnA, dsnB string) error {
+	diff, err := Diff(context.Background(), dsnA, dsnB)
+	if err == nil && diff != "" {
+		err = errors.New(diff)
+	}
+	return err
 }
