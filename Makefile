@@ -1,0 +1,56 @@
+# Everything a contributor runs. `make` alone lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ARGS ?=
+
+# Go stamps the revision into what it builds, and fails where git refuses to look
+# into a checkout that belongs to another user, as under root in a container.
+export GOFLAGS += $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
+
+.PHONY: help
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## Build bin/twinspan
+	@go build -trimpath -o bin/twinspan ./cmd/twinspan
+
+.PHONY: demo
+demo: ## Two servers, a workload and a link (ARGS='--no-ui --exit-after 30s')
+	@scripts/ensure-postgres
+	@$(MAKE) --no-print-directory build
+	@exec bin/twinspan demo $(ARGS)
+
+.PHONY: test
+test: ## Vet, and all tests on real servers
+	@scripts/ensure-postgres
+	@go vet ./...
+	@go test -timeout 15m ./...
+
+.PHONY: check
+check: ## The quick check before a commit: format, vet, staticcheck, import law, tests without servers
+	@scripts/check
+
+.PHONY: matrix
+matrix: ## Fetch PostgreSQL 10 to 18 and test the version pairings
+	@scripts/ensure-postgres
+	@scripts/fetch-majors
+	@TWINSPAN_MATRIX=all go test -count=1 -p 1 -timeout 120m -run Matrix ./...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz test for FUZZTIME (60s) each
+	@scripts/fuzz
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	@scripts/ensure-postgres
+	@go test -run '^$$' -bench . -benchmem -p 1 -timeout 60m ./...
+
+.PHONY: generated
+generated: ## Write generated files anew
+	@go generate ./...
+
+.PHONY: clean
+clean: ## Remove what was built
+	@rm -rf bin coverage.out
