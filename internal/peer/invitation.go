@@ -1,0 +1,222 @@
+package peer
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+const (
+	invitationsDir = "invitations"
+	// DefaultInvitation is how long an invitation is valid if nothing else is said.
+	DefaultInvitation = time.Hour
+	maxInvitationLife = 30 * 24 * time.Hour
+	// maxInvitations bounds those that are open at once.
+	maxInvitations = 100
+	// maxWrong is how many wrong secrets end an invitation.
+	maxWrong = 5
+	// invitationMemory is how long an invitation that is over is remembered, to say why.
+	invitationMemory = 24 * time.Hour
+)
+
+// invitation is the content of DIR/invitations/ID.toml. Of the secret only a hash is kept:
+// reading the file lets nobody in.
+type invitation struct {
+	SecretHash string    `toml:"secret_sha256"`
+	Created    time.Time `toml:"created"`
+	Expires    time.Time `toml:"expires"`
+	Wrong      int       `toml:"wrong_attempts"`
+	UsedBy     string    `toml:"used_by" comment:"fingerprint of the agent that joined; empty: nobody yet"`
+}
+
+// Invite makes a one-line token with which one other agent can become a peer: it holds
+// this agent's addresses, fingerprint and name, a one-time secret and an expiry. A ttl of
+// 0 is DefaultInvitation. The agent must listen.
+func (e *Endpoint) Invite(ttl time.Duration) (string, error) {
+	if ttl == 0 {
+		ttl = DefaultInvitation
+	}
+	if ttl < time.Second || ttl > maxInvitationLife {
+		return "", problem.New(problem.Invalid, "invitation_ttl", "an invitation cannot be valid for %s", ttl).WithHint("choose up to 30 days")
+	}
+	addresses, err := e.addresses()
+	if err != nil {
+		return "", err
+	}
+	fingerprint, err := parseFingerprint(e.Identity.Fingerprint())
+	if err != nil {
+		return "", err
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	t := token{Expires: now.Add(ttl), Fingerprint: fingerprint, Name: e.name(), Addresses: addresses}
+	rand.Read(t.ID[:])
+	rand.Read(t.Secret[:])
+	e.guests.Lock()
+	defer e.guests.Unlock()
+	if err := e.sweepInvitations(now); err != nil {
+		return "", err
+	}
+	if err := e.writeInvitation(t.ID, invitation{SecretHash: hashSecret(t.Secret[:]), Created: now, Expires: t.Expires}); err != nil {
+		return "", err
+	}
+	e.logger().Info("invitation made", "invitation", hex.EncodeToString(t.ID[:]), "expires", t.Expires)
+	return t.encode(), nil
+}
+
+// redeem checks a secret and, if it is right, marks the invitation as used by a key, before
+// the peer is stored: two who come at the same moment cannot both get in. The same key may
+// come again, for it may not have heard the first answer. An error of check leaves the
+// invitation as it is.
+func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, now time.Time, check, store func() error) error {
+	e.guests.Lock()
+	defer e.guests.Unlock()
+	refused := func(code, text string) error {
+		return problem.New(problem.Unauthorised, code, "%s", text).WithHint("ask for a new one: 'twinspan peer invite'")
+	}
+	inv, err := e.readInvitation(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return refused("invitation_unknown", "the inviting agent knows no such invitation")
+	}
+	if err != nil {
+		return err
+	}
+	if inv.Wrong >= maxWrong {
+		return refused("invitation_revoked", "the invitation was revoked after wrong attempts")
+	}
+	if subtle.ConstantTimeCompare([]byte(hashSecret(secret)), []byte(inv.SecretHash)) != 1 {
+		inv.Wrong++
+		if err := e.writeInvitation(id, inv); err != nil {
+			return err
+		}
+		return refused("invitation_unknown", "the inviting agent knows no such invitation")
+	}
+	switch {
+	case inv.UsedBy == fingerprint:
+		return store()
+	case inv.UsedBy != "":
+		return refused("invitation_used", "the invitation was used already")
+	case !now.Before(inv.Expires):
+		return refused("invitation_expired", "the invitation has expired")
+	}
+	if err := check(); err != nil {
+		return err
+	}
+	inv.UsedBy = fingerprint
+	if err := e.writeInvitation(id, inv); err != nil {
+		return err
+	}
+	return store()
+}
+
+// sweepInvitations removes those that were over long ago and counts the others.
+func (e *Endpoint) sweepInvitations(now time.Time) error {
+	dir := filepath.Join(e.Identity.Dir(), invitationsDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return invitationProblem(err, "make directory")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return invitationProblem(err, "read directory")
+	}
+	open := 0
+	for _, entry := range entries {
+		name, isInvitation := strings.CutSuffix(entry.Name(), ".toml")
+		raw, err := hex.DecodeString(name)
+		if !isInvitation || err != nil || len(raw) != tokenID {
+			continue
+		}
+		inv, err := e.readInvitation([tokenID]byte(raw))
+		if err != nil {
+			return err
+		}
+		if now.Sub(inv.Expires) > invitationMemory {
+			if err := removeFile(filepath.Join(dir, entry.Name())); err != nil {
+				return invitationProblem(err, "remove")
+			}
+			continue
+		}
+		if inv.UsedBy == "" && now.Before(inv.Expires) {
+			open++
+		}
+	}
+	if open >= maxInvitations {
+		return problem.New(problem.Resource, "invitations_many", "%d invitations are open", open).WithHint("wait until some expire")
+	}
+	return nil
+}
+
+func (e *Endpoint) invitationPath(id [tokenID]byte) string {
+	return filepath.Join(e.Identity.Dir(), invitationsDir, hex.EncodeToString(id[:])+".toml")
+}
+
+func (e *Endpoint) readInvitation(id [tokenID]byte) (invitation, error) {
+	text, err := readFile(e.invitationPath(id))
+	if err != nil {
+		return invitation{}, invitationProblem(err, "read")
+	}
+	var inv invitation
+	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&inv); err != nil {
+		return invitation{}, invitationProblem(err, "understand").On(e.invitationPath(id))
+	}
+	return inv, nil
+}
+
+func (e *Endpoint) writeInvitation(id [tokenID]byte, inv invitation) error {
+	text, err := toml.Marshal(inv)
+	if err != nil {
+		return invitationProblem(err, "encode")
+	}
+	if err := writeFile(e.invitationPath(id), text, 0o600); err != nil {
+		return invitationProblem(err, "write")
+	}
+	return nil
+}
+
+func hashSecret(secret []byte) string {
+	sum := sha256.Sum256(secret)
+	return hex.EncodeToString(sum[:])
+}
+
+func invitationProblem(err error, what string) *problem.Error {
+	return problem.Wrap(err, problem.Internal, "invitation_broken", "invitation: %s", what)
+}
+
+// addresses returns where others can dial this agent.
+func (e *Endpoint) addresses() ([]string, error) {
+	if e.Advertise != "" {
+		return []string{e.Advertise}, checkEndpoint(e.Advertise)
+	}
+	address, ok := e.Addr().(*net.TCPAddr)
+	if !ok {
+		return nil, problem.New(problem.Invalid, "endpoint_silent", "this agent has no address that others could dial").
+			WithHint("give it one with 'twinspan init --endpoint HOST:PORT', or invite from the other agent")
+	}
+	if !address.IP.IsUnspecified() {
+		return []string{address.String()}, nil
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, problem.Wrap(err, problem.Internal, "internal", "list addresses")
+	}
+	var list []string
+	for _, a := range all {
+		n, ok := a.(*net.IPNet)
+		if ok && n.IP.IsGlobalUnicast() && len(list) < maxAddresses-1 {
+			list = append(list, (&net.TCPAddr{IP: n.IP, Port: address.Port}).String())
+		}
+	}
+	// Last, for two agents on one host.
+	return append(list, (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: address.Port}).String()), nil
+}

@@ -1,0 +1,146 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+const (
+	// maxLobby bounds the connections that have not proved a known key, or are pairing.
+	maxLobby = 64
+	// acceptRetry is the pause after a failure to accept, when descriptors are used up.
+	acceptRetry = 100 * time.Millisecond
+)
+
+func (e *Endpoint) listen(ctx context.Context) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive()}
+	l, err := lc.Listen(ctx, "tcp", e.Listen)
+	if err != nil {
+		return nil, problem.Wrap(err, problem.Invalid, "endpoint_listen", "the endpoint cannot listen on %s", e.Listen).On(e.Listen).
+			WithHint("choose an address of this host and a port that is free")
+	}
+	e.mu.Lock()
+	e.address = l.Addr()
+	close(e.listening)
+	e.mu.Unlock()
+	e.logger().Info("endpoint listens", "address", l.Addr().String())
+	return l, nil
+}
+
+// acceptAll takes connections until the context ends.
+func (e *Endpoint) acceptAll(ctx context.Context, l net.Listener) error {
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	defer l.Close()
+	config := e.serverTLS()
+	for {
+		conn, err := l.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return ctx.Err()
+		}
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return problem.Wrap(err, problem.Internal, "internal", "the endpoint's listener closed")
+			}
+			e.logger().Warn("connection not accepted", "err", err)
+			pause(ctx, acceptRetry)
+			continue
+		}
+		select {
+		case e.lobby <- struct{}{}:
+		default: // strangers crowd the door; known peers come back
+			conn.Close()
+			continue
+		}
+		e.running.Go(func() { e.receive(ctx, tls.Server(conn, config)) })
+	}
+}
+
+// receive serves one connection that another agent opened. It holds a place in the lobby
+// until it knows who is there.
+func (e *Endpoint) receive(ctx context.Context, conn *tls.Conn) {
+	in := true
+	leave := func() {
+		if in {
+			in = false
+			<-e.lobby
+		}
+	}
+	defer leave()
+	defer conn.Close()
+	// The handshake's deadline does not end it when the agent stops.
+	defer context.AfterFunc(ctx, func() { conn.NetConn().Close() })()
+	err := e.welcome(ctx, conn, leave)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	// Anybody can cause this line, so only some of many are written.
+	if e.doorPace.allow(time.Now()) {
+		e.logger().Info("connection refused", "address", conn.RemoteAddr().String(), "err", problem.As(err))
+	}
+}
+
+func (e *Endpoint) welcome(ctx context.Context, conn *tls.Conn, leave func()) error {
+	took, err := handshake(ctx, conn, time.Now().Add(e.times().handshake))
+	if err != nil {
+		return problem.Wrap(err, problem.Unauthorised, "handshake_failed", "no handshake")
+	}
+	state := conn.ConnectionState()
+	if state.NegotiatedProtocol == pairProtocol {
+		return e.servePairing(conn, state.PeerCertificates[0])
+	}
+	fingerprint := Fingerprint(state.PeerCertificates[0])
+	p, ok := e.Book.ByFingerprint(fingerprint)
+	if !ok {
+		return errUntrusted
+	}
+	s, err := e.establish(ctx, conn, p, fingerprint, false, took)
+	if err != nil {
+		return err
+	}
+	leave()
+	s.run() // how it ends is told where the peer is known to be gone
+	return nil
+}
+
+// establish says hello on an authenticated connection and makes a session of it.
+func (e *Endpoint) establish(ctx context.Context, conn *tls.Conn, p Peer, fingerprint string, dialled bool, took time.Duration) (*session, error) {
+	mine := e.hello()
+	theirs, err := exchangeHello(conn, mine)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := commonVersion(mine, theirs); err != nil {
+		return nil, problem.As(err).On(p.Name)
+	}
+	if theirs.Agent != p.AgentID || theirs.Agent == mine.Agent {
+		return nil, problem.New(problem.Unauthorised, "peer_agent", "the agent with the key of peer %s is not the one that was added", p.Name).On(p.Name).
+			WithHint("an agent's directory must not be copied; make a new one with 'twinspan init'")
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	if dropped, err := e.Book.settle(p.Name, fingerprint); err != nil {
+		return nil, err
+	} else if dropped {
+		e.logger().Info("old key of peer dropped", "peer", p.Name)
+	}
+	return newSession(ctx, e, conn, p, fingerprint, theirs, dialled, took)
+}
+
+// pause waits, or less when the context ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

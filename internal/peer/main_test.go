@@ -1,0 +1,171 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds what a test waits for; nothing is expected to take that long.
+const patience = 30 * time.Second
+
+// quick makes connections come back and die fast enough for tests.
+var quick = times{handshake: 5 * time.Second, ping: 50 * time.Millisecond, dead: 3 * time.Second, retryMin: 10 * time.Millisecond, retryMax: 100 * time.Millisecond}
+
+// agent is an endpoint with a directory of its own.
+type agent struct {
+	*Endpoint
+	dir  string
+	logs *logBuffer
+	stop func()
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newAgent(t *testing.T, name string) *agent {
+	t.Helper()
+	a := &agent{dir: t.TempDir(), logs: &logBuffer{}}
+	id, err := CreateIdentity(a.dir, name)
+	check(t, err)
+	a.open(t, id)
+	return a
+}
+
+// open makes the endpoint anew from the agent's directory.
+func (a *agent) open(t *testing.T, id *Identity) {
+	t.Helper()
+	book, err := OpenBook(a.dir)
+	check(t, err)
+	tempo := quick
+	log := slog.New(slog.NewTextHandler(a.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	a.Endpoint = &Endpoint{Identity: id, Book: book, Listen: "127.0.0.1:0", Product: "test", Log: log, tempo: &tempo}
+}
+
+// start runs the endpoint until the test or stop ends it.
+func (a *agent) start(t *testing.T) *agent {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	var once sync.Once
+	a.stop = func() {
+		once.Do(func() {
+			cancel()
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Errorf("%s: Run returned %v", a.name(), err)
+				}
+			case <-time.After(patience):
+				t.Errorf("%s: Run did not return", a.name())
+			}
+		})
+	}
+	t.Cleanup(a.stop)
+	if a.Listen != "" {
+		wait, stop := context.WithTimeout(context.Background(), patience)
+		defer stop()
+		_, err := a.WaitListening(wait)
+		check(t, err)
+	}
+	return a
+}
+
+// know adds other to the book of a, at the endpoint ("" to wait for it).
+func (a *agent) know(t *testing.T, other *agent, endpoint string) {
+	t.Helper()
+	p, err := NewPeer(other.Identity.Name(), endpoint, other.Identity.CertificatePEM())
+	check(t, err)
+	check(t, a.Book.Add(p))
+}
+
+// pair starts two agents, b dialling a, and waits until they are connected.
+func pair(t *testing.T, register func(a, b *agent)) (a, b *agent) {
+	t.Helper()
+	a, b = newAgent(t, "a"), newAgent(t, "b")
+	if register != nil {
+		register(a, b)
+	}
+	a.know(t, b, "")
+	a.start(t)
+	b.know(t, a, a.Addr().String())
+	b.start(t)
+	together(t, a, b)
+	return a, b
+}
+
+func together(t *testing.T, a, b *agent) {
+	t.Helper()
+	await(t, "the agents to connect", func() bool { return a.Connected(b.Identity.Name()) && b.Connected(a.Identity.Name()) })
+}
+
+// await polls for a condition.
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatalf("gave up waiting for %s", what)
+		}
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func background(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// receive takes one value that must come.
+func receive[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+		panic("unreachable")
+	}
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}

@@ -1,0 +1,132 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// What a connection is for is announced by ALPN (RFC 7301), so that a key is judged
+// within the handshake.
+const (
+	sessionProtocol = "twinspan/1"
+	pairProtocol    = "twinspan-pair/1"
+)
+
+// errUntrusted ends a handshake with a key that is not pinned.
+var errUntrusted = errors.New("the key is not one of a known peer")
+
+// baseTLS is what both sides of every connection have in common.
+func (e *Endpoint) baseTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		// The chain of a self-signed certificate proves nothing: VerifyConnection decides,
+		// by the key, which the handshake has proved that the other side holds.
+		InsecureSkipVerify:          true,
+		ClientAuth:                  tls.RequireAnyClientCert,
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true, // bulk: full records from the start
+		GetCertificate:              func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return e.Identity.certificate(), nil },
+		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return e.Identity.certificate(), nil },
+	}
+}
+
+// serverTLS accepts known keys, and any key on a connection that announces pairing: the
+// invitation is its proof, and it can do nothing else.
+func (e *Endpoint) serverTLS() *tls.Config {
+	c := e.baseTLS()
+	c.NextProtos = []string{sessionProtocol, pairProtocol}
+	c.VerifyConnection = func(state tls.ConnectionState) error {
+		leaf, err := leafOf(state)
+		if err != nil {
+			return err
+		}
+		switch state.NegotiatedProtocol {
+		case pairProtocol:
+			return checkCertificate(leaf)
+		case sessionProtocol:
+			if _, ok := e.Book.ByFingerprint(Fingerprint(leaf)); ok {
+				return nil
+			}
+		}
+		return errUntrusted
+	}
+	return c
+}
+
+// clientTLS accepts the one peer that is dialled: trusts says whether it may show a key.
+func (e *Endpoint) clientTLS(protocol string, trusts func(fingerprint string) bool) *tls.Config {
+	c := e.baseTLS()
+	c.NextProtos = []string{protocol}
+	c.VerifyConnection = func(state tls.ConnectionState) error {
+		leaf, err := leafOf(state)
+		if err != nil {
+			return err
+		}
+		if state.NegotiatedProtocol != protocol || !trusts(Fingerprint(leaf)) {
+			return errUntrusted
+		}
+		return nil
+	}
+	return c
+}
+
+func leafOf(state tls.ConnectionState) (*x509.Certificate, error) {
+	if len(state.PeerCertificates) != 1 {
+		return nil, fmt.Errorf("%d certificates where an agent shows one", len(state.PeerCertificates))
+	}
+	return state.PeerCertificates[0], nil
+}
+
+// keepAlive finds connections whose other end is gone while nothing else is said.
+func keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}
+}
+
+// handshake runs TLS on a connection that ctx and deadline bound, and measures it. The
+// deadline stays in place for what follows.
+func handshake(ctx context.Context, conn *tls.Conn, deadline time.Time) (time.Duration, error) {
+	if err := conn.SetDeadline(deadline); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return 0, err
+	}
+	return time.Since(began), nil
+}
+
+// connectProblem says what a failed attempt to connect means.
+func connectProblem(err error, peer, address string) *problem.Error {
+	var known *problem.Error
+	var alert tls.AlertError
+	switch {
+	case errors.As(err, &known):
+		copied := *problem.As(err)
+		return copied.On(peer)
+	case errors.Is(err, errUntrusted):
+		return problem.New(problem.Unauthorised, "peer_key_unknown", "the agent at %s shows a key that is not pinned for peer %s", address, peer).On(peer).
+			WithHint("check the address; if the peer was made anew, remove it and pair again")
+	case errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls:"):
+		// The server judges the client after the client's handshake is done, so this may
+		// come with the first read.
+		return problem.New(problem.Unauthorised, "peer_refused", "the agent at %s refused this agent's key", address).On(peer).
+			WithHint("pair the two agents again, or add this agent's certificate there with 'twinspan peer add'")
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return problem.New(problem.Transient, "peer_unreachable", "the agent at %s did not answer in time", address).On(peer).
+			WithHint("check that its agent runs and that no firewall drops the connection")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return problem.New(problem.Transient, "peer_unreachable", "the agent at %s closed the connection", address).On(peer)
+	}
+	return problem.Wrap(err, problem.Transient, "peer_unreachable", "no connection with the agent at %s", address).On(peer).
+		WithHint("check the address and that its agent runs")
+}
