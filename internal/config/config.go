@@ -54,9 +54,11 @@ type API struct {
 
 // Limits bound what the agent uses.
 type Limits struct {
-	MemoryMB    int // memory for data on its way, in MiB
 	SeedWorkers int // chunks copied at once for a link; 0 lets the agent choose
 }
+
+// DefaultEndpoint is what is listened on when a file names nothing.
+func DefaultEndpoint() string { return ":" + strconv.Itoa(DefaultEndpointPort) }
 
 // file mirrors the TOML. Pointers tell what is absent from what is zero.
 type file struct {
@@ -76,8 +78,7 @@ type file struct {
 		Key         string `toml:"key"`
 	} `toml:"api"`
 	Limits struct {
-		MemoryMB    *int `toml:"memory_mb"`
-		SeedWorkers *int `toml:"seed_workers"`
+		SeedWorkers int `toml:"seed_workers"`
 	} `toml:"limits"`
 }
 
@@ -132,21 +133,15 @@ func Parse(text []byte) (Config, error) {
 		Postgres: Postgres{DSN: f.Postgres.DSN, Managed: f.Postgres.Managed},
 		Endpoint: Endpoint{Listen: f.Endpoint.Listen, Advertise: f.Endpoint.Advertise},
 		API:      API{Listen: f.API.Listen, Certificate: f.API.Certificate, Key: f.API.Key},
-		Limits:   Limits{MemoryMB: 256},
+		Limits:   Limits{SeedWorkers: f.Limits.SeedWorkers},
 	}
 	if f.Postgres.Port != nil {
 		if c.Postgres.Port = *f.Postgres.Port; !c.Postgres.Managed {
 			return Config{}, at(text, "postgres.port", "postgres.port is for a managed server; the port of another is part of dsn")
 		}
 	}
-	if f.Limits.MemoryMB != nil {
-		c.Limits.MemoryMB = *f.Limits.MemoryMB
-	}
-	if f.Limits.SeedWorkers != nil {
-		c.Limits.SeedWorkers = *f.Limits.SeedWorkers
-	}
 	if c.Endpoint.Listen == "" {
-		c.Endpoint.Listen = ":" + strconv.Itoa(DefaultEndpointPort)
+		c.Endpoint.Listen = DefaultEndpoint()
 	}
 	if err := c.validate(text); err != nil {
 		return Config{}, err
@@ -194,8 +189,6 @@ func (c *Config) validate(text []byte) error {
 		return at(text, "api.certificate", "api.certificate and api.key are given together")
 	case c.API.Certificate != "" && c.API.Listen == "":
 		return at(text, "api.certificate", "api.certificate does nothing without api.listen")
-	case c.Limits.MemoryMB < 64 || c.Limits.MemoryMB > 1<<20:
-		return at(text, "limits.memory_mb", "limits.memory_mb is not between 64 and 1048576")
 	case c.Limits.SeedWorkers < 0 || c.Limits.SeedWorkers > 64:
 		return at(text, "limits.seed_workers", "limits.seed_workers is not between 0 and 64")
 	}

@@ -62,7 +62,6 @@ func TestHandWrittenFileHasDefaults(t *testing.T) {
 		Name:     "b-2.eu_west",
 		Postgres: Postgres{DSN: "postgres://postgres@db2,db3/postgres?sslmode=verify-full"},
 		Endpoint: Endpoint{Listen: ":5022", Advertise: host + ":5022"},
-		Limits:   Limits{MemoryMB: 256},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -79,11 +78,11 @@ func TestMissingFileSaysHowToBegin(t *testing.T) {
 func TestWhatIsWrittenReadsBack(t *testing.T) {
 	for name, c := range map[string]Config{
 		"unmanaged": {Name: "a", Postgres: Postgres{DSN: "host=/tmp password='it''s \"q\" \\ é\t' user=x"},
-			Endpoint: Endpoint{Listen: "127.0.0.1:5022", Advertise: "db1:5022"}, Limits: Limits{MemoryMB: 256}},
+			Endpoint: Endpoint{Listen: "127.0.0.1:5022", Advertise: "db1:5022"}, Limits: Limits{SeedWorkers: 2}},
 		"managed": {Name: "b", Postgres: Postgres{Managed: true, Port: 5433}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
-			API: API{Listen: ":5023"}, Limits: Limits{MemoryMB: 64, SeedWorkers: 3}},
+			API: API{Listen: ":5023"}, Limits: Limits{SeedWorkers: 3}},
 		"managed, any port, own certificate": {Name: "b", Postgres: Postgres{Managed: true}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
-			API: API{Listen: ":5023", Certificate: `C:\a "b".crt`, Key: "k"}, Limits: Limits{MemoryMB: 64}},
+			API: API{Listen: ":5023", Certificate: `C:\a "b".crt`, Key: "k"}, Limits: Limits{SeedWorkers: 64}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Parse(Render(c))

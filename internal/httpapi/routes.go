@@ -54,7 +54,9 @@ func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context
 	r.agents()
 	r.peers()
 	r.links()
-	delete(r.api.OpenAPI().Components.Schemas.Map(), "ErrorModel") // oneShape lets none out
+	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // oneShape lets none out
+		delete(r.api.OpenAPI().Components.Schemas.Map(), unused)
+	}
 	return r.api
 }
 

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	in := api.CheckRequest{}
+	cmd := &cobra.Command{
+		Use:     "check --database DB",
+		Short:   "Say what stands in the way of linking a database",
+		GroupID: "links",
+		Long: `Look at a database and its instance, and with --peer at the peer's instance too, for
+what a link needs, without changing anything. Each finding names the object, why it
+matters and the remedy: one that "blocks" stops a link; one that "warns" can be accepted
+with "twinspan link create --accept CODE"; one that "informs" is worth knowing.
+
+The exit status is 1 when something blocks.`,
+		Example: `  twinspan check --database sales --peer b`,
+		Args:    cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			found, err := c.Check(ctx, in)
+			if err != nil {
+				return err
+			}
+			if err := a.answer(found, func(w io.Writer) { showCheck(w, found) }); err != nil {
+				return err
+			}
+			blocking := 0
+			for _, f := range found.Findings {
+				if f.Severity == api.Blocks {
+					blocking++
+				}
+			}
+			if blocking > 0 {
+				return problem.New(problem.Incompatible, "check_blocks", "%s cannot be linked yet: %s in the way", in.Database, plural(blocking, "finding")).
+					WithHint("solve what blocks and check again")
+			}
+			return nil
+		}),
+	}
+	cmd.Flags().StringVar(&in.Database, "database", "", "the `database` on this agent's instance")
+	cmd.Flags().StringVar(&in.Peer, "peer", "", "look at the instance of this `peer` too")
+	cmd.MarkFlagRequired("database")
+	a.completeFlag(cmd, "peer", a.completePeers)
+	a.completeFlag(cmd, "database", a.completeDatabases)
+	return cmd
+}
+
+func showCheck(w io.Writer, c api.Check) {
+	if len(c.Findings) == 0 {
+		fmt.Fprintf(w, "%s can be linked: nothing found\n", c.Database)
+		return
+	}
+	for _, f := range c.Findings {
+		fmt.Fprintf(w, "%-7s [%s] %s\n", f.Severity, f.Code, f.Object)
+		fmt.Fprintf(w, "        %s\n", f.Why)
+		if f.Remedy != "" {
+			fmt.Fprintf(w, "        remedy: %s\n", f.Remedy)
+		}
+	}
+}

@@ -1,0 +1,213 @@
+// Package cli is the command line: a tree of commands, one file per group, that
+// speak to a running agent through package client. What needs more than that
+// (making an agent, running one, the demonstration) is handed in by main.
+//
+// The contract: the answer goes to stdout, everything else to stderr; exit
+// status 0 is done, 1 failed with one "error:" line and at most one "hint:" line,
+// 2 a wrong command line.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// InitRequest is what init was asked for.
+type InitRequest struct {
+	Dir      config.Dir
+	Name     string
+	DSN      string // of an instance that someone else runs
+	Managed  bool
+	Port     int    // of a managed instance; 0 for any
+	Endpoint string // HOST:PORT; empty for the default
+	API      string // HOST:PORT; empty for none over TCP
+	Connect  bool   // see that the DSN connects
+}
+
+// DemoRequest is what demo was asked for.
+type DemoRequest struct {
+	Dir       string        // empty for a temporary directory
+	ExitAfter time.Duration // 0 runs until interrupted
+	Terminal  bool          // Out is a terminal and may be redrawn
+	Width     func() int    // of the terminal, in columns
+	Out       io.Writer
+}
+
+// Deps is what main hands in. All fields but Poll are required.
+type Deps struct {
+	Version string
+	// Serve runs an agent in its directory until ctx ends.
+	Serve func(ctx context.Context, dir config.Dir, log *slog.Logger) error
+	// Init makes an agent in a directory.
+	Init func(ctx context.Context, in InitRequest) (api.Initialised, error)
+	// Demo runs the demonstration until ctx ends or its time is over.
+	Demo func(ctx context.Context, in DemoRequest) error
+	// Poll is how often a link is looked at while waiting; one second when 0.
+	Poll time.Duration
+}
+
+// Main runs the command line of this process and returns its exit status. The
+// first SIGINT or SIGTERM ends the command cleanly, a second one at once.
+func Main(d Deps) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // gives the signals back their ordinary effect
+	return Run(ctx, d, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+}
+
+// Run runs one command line.
+func Run(ctx context.Context, d Deps, args []string, in io.Reader, out, errs io.Writer) int {
+	if d.Poll == 0 {
+		d.Poll = time.Second
+	}
+	a := &app{deps: d, in: in, out: out, errs: errs}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errs)
+	command, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	var failed *failedError
+	if errors.As(err, &failed) {
+		a.report(failed.err)
+		return exitFailed
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	fmt.Fprintf(errs, "error: [usage] %s\nhint: %s --help\n", text, command.CommandPath())
+	return exitUsage
+}
+
+// app is one run of the command line: the streams, and the global flags.
+type app struct {
+	deps  Deps
+	in    io.Reader
+	out   io.Writer
+	errs  io.Writer
+	flags struct {
+		dir    string
+		api    string
+		token  string
+		output string
+		noWait bool
+	}
+}
+
+// failedError marks what a command returned, apart from what parsing its command
+// line did.
+type failedError struct{ err error }
+
+func (e *failedError) Error() string { return e.err.Error() }
+func (e *failedError) Unwrap() error { return e.err }
+
+// runs adapts a command's body.
+func runs(body func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := body(cmd, args); err != nil {
+			return &failedError{err}
+		}
+		return nil
+	}
+}
+
+// report prints an error by the contract.
+func (a *app) report(err error) {
+	code, text, hint := explain(err)
+	fmt.Fprintf(a.errs, "error: [%s] %s\n", code, text)
+	if hint != "" {
+		fmt.Fprintf(a.errs, "hint: %s\n", hint)
+	}
+}
+
+// explain returns what to print of an error, on one line each. An error of the
+// agent keeps its text, with the context that was wrapped around it.
+func explain(err error) (code, text, hint string) {
+	var sent *api.Error
+	if errors.As(err, &sent) {
+		text := err.Error()
+		if sent.Subject != "" && !strings.Contains(text, sent.Subject) {
+			text = sent.Subject + ": " + text
+		}
+		return sent.Code, line(text), line(sent.Hint)
+	}
+	p := problem.As(err)
+	return p.Code, line(p.Error()), line(p.Hint)
+}
+
+func line(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// dir returns the agent's directory.
+func (a *app) dir() (config.Dir, error) {
+	dir, _, _ := a.address()
+	return config.OpenDir(dir)
+}
+
+// dial returns a client of the agent that flags or environment name.
+func (a *app) dial() (*client.Client, error) {
+	path, url, token := a.address()
+	if url != "" {
+		return client.New(client.Dial{URL: url, Token: token})
+	}
+	if path == "" {
+		return nil, problem.New(problem.Invalid, "agent_not_named", "no agent is named").
+			WithHint("give --dir DIR or set TWINSPAN_DIR, or give --api URL with --token TOKEN")
+	}
+	d, err := config.OpenDir(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(d.Path()); err == nil && !d.Initialised() {
+		return nil, problem.New(problem.NotFound, "not_initialised", "there is no agent in %s", d.Path()).
+			WithHint("create one with: twinspan init --dir DIR --name NAME --postgres DSN")
+	} else if err != nil {
+		return nil, problem.Wrap(err, problem.NotFound, "not_initialised", "the agent's directory").
+			WithHint("name the directory that was given to twinspan init")
+	}
+	return client.New(client.Dial{Socket: d.Socket()})
+}
+
+// asks adapts the body of a command that needs the agent.
+func (a *app) asks(body func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return runs(func(cmd *cobra.Command, args []string) error {
+		c, err := a.dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return body(cmd.Context(), c, args)
+	})
+}
+
+// say prints a line for people: never the answer.
+func (a *app) say(format string, args ...any) { fmt.Fprintf(a.errs, format+"\n", args...) }
+
+// terminal returns the file behind a stream when a person sits there.
+func terminal(stream any) (*os.File, bool) {
+	f, ok := stream.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd()))
+}

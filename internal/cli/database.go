@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinspan/twinspan/client"
+)
+
+func (a *app) databaseCommand() *cobra.Command {
+	return group("database", "links", "Look at the databases of the instance",
+		`The databases of the agent's instance, and the links that they are part of.`, a.databaseList())
+}
+
+func (a *app) databaseList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the databases",
+		Long:  `List the databases of the agent's instance, with their size and links.`,
+		Args:  cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			databases, err := c.Databases(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(databases, func(w io.Writer) {
+				var rows [][]string
+				for _, d := range databases {
+					var links []string
+					for _, l := range d.Links {
+						links = append(links, l.Name+" ("+string(l.Role)+", "+phrase(l.Phase)+")")
+					}
+					rows = append(rows, []string{d.Name, d.Owner, size(d.Bytes), dash(strings.Join(links, ", "))})
+				}
+				table(w, []string{"NAME", "OWNER", "SIZE", "LINKS"}, rows)
+			})
+		}),
+	}
+}

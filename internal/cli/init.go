@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinspan/twinspan/internal/telemetry"
+)
+
+const initLong = `Make an agent in a directory: its key and certificate, and its configuration,
+twinspan.toml, with every setting explained. Nothing is started; "twinspan serve"
+does that.
+
+The agent stands beside one PostgreSQL instance. With --postgres this is a server
+that someone else runs, or an HA cluster when the connection string names several
+hosts; init connects to it to see that the string is right (--no-connect leaves
+that out). The role must be a superuser. A password in the string is kept in
+twinspan.toml, which only its owner can read; leave it out where a .pgpass file or
+peer authentication serves.
+
+With --managed the agent itself creates the server at its first start, supervises
+it and stops it. As root the server runs as the user postgres.
+
+--endpoint is the address that peers are told, port 5022 of this machine by default.
+Of two peers only one needs to reach the other.
+
+--api also serves the REST interface over TCP, with TLS. Two tokens are printed, one
+that may do everything and one that may look; they are shown this once.
+
+Doing it again with the same parameters changes nothing and succeeds; with others it
+is refused.`
+
+func (a *app) initCommand() *cobra.Command {
+	in := InitRequest{}
+	noConnect := false
+	cmd := &cobra.Command{
+		Use:     "init --dir DIR --name NAME (--postgres DSN | --managed)",
+		Short:   "Make an agent in a directory",
+		Long:    initLong,
+		GroupID: "agent",
+		Example: `  twinspan init --dir /var/lib/twinspan --name a --postgres 'postgres://twinspan@db1/postgres' --endpoint db1.example.com:5022
+  twinspan init --dir ~/twin --name b --managed --port 5433`,
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			dir, err := a.dir()
+			if err != nil {
+				return err
+			}
+			in.Dir, in.Connect = dir, !noConnect
+			made, err := a.deps.Init(cmd.Context(), in)
+			if err != nil {
+				return err
+			}
+			if !made.Created {
+				a.say("The agent %s was made with the same parameters before; nothing has changed.", made.Name)
+			}
+			return a.answer(made, func(w io.Writer) {
+				fmt.Fprintf(w, "agent        %s\ndirectory    %s\nendpoint     %s\nfingerprint  %s\n", made.Name, made.Dir, made.Endpoint, made.Fingerprint)
+				if made.Tokens != nil {
+					fmt.Fprintf(w, "api          https://%s\noperator     %s\nreader       %s\n", made.API, made.Tokens.Operator, made.Tokens.Reader)
+				}
+				a.say("Start it with: twinspan serve --dir %s", quoted(made.Dir))
+			})
+		}),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&in.Name, "name", "", "`name` of the agent, as its peers will know it")
+	flags.StringVar(&in.DSN, "postgres", "", "connection string (`dsn`) of the instance, a URL or key=value")
+	flags.BoolVar(&in.Managed, "managed", false, "the agent runs the server itself")
+	flags.IntVar(&in.Port, "port", 0, "`port` of the managed server; a free one is chosen without it")
+	flags.StringVar(&in.Endpoint, "endpoint", "", "`host:port` at which peers reach the agent (default: port 5022 of this machine)")
+	flags.StringVar(&in.API, "api", "", "`host:port` at which the REST interface is served too, with TLS and tokens")
+	flags.BoolVar(&noConnect, "no-connect", false, "do not try the connection string")
+	cmd.MarkFlagRequired("name")
+	cmd.MarkFlagsMutuallyExclusive("postgres", "managed")
+	cmd.MarkFlagsOneRequired("postgres", "managed")
+	cmd.MarkFlagsMutuallyExclusive("postgres", "port")
+	return cmd
+}
+
+const serveLong = `Run the agent of a directory, in the foreground, until SIGINT or SIGTERM. A second
+signal ends it at once. Ending it, in whatever way, loses nothing: links go on where
+they were when the agent is started again.
+
+One agent runs in a directory at a time. It logs to standard error, one line for
+each event that matters.`
+
+func (a *app) serveCommand() *cobra.Command {
+	var format, level string
+	cmd := &cobra.Command{
+		Use:     "serve --dir DIR",
+		Short:   "Run the agent",
+		Long:    serveLong,
+		GroupID: "agent",
+		Example: `  twinspan serve --dir /var/lib/twinspan
+  twinspan serve --dir /var/lib/twinspan --log-format json 2>> /var/log/twinspan.json`,
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			dir, err := a.dir()
+			if err != nil {
+				return err
+			}
+			log, err := telemetry.New(a.errs, telemetry.Options{Format: telemetry.Format(format), Level: level})
+			if err != nil {
+				return err
+			}
+			return a.deps.Serve(cmd.Context(), dir, log)
+		}),
+	}
+	cmd.Flags().StringVar(&format, "log-format", "text", "`form` of the log: text or json")
+	cmd.Flags().StringVar(&level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
+	return cmd
+}

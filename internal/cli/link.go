@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+const linkLong = `A link ties one database, the primary, to its twin on a peer's instance, the
+secondary. It copies the database (seeding) while it is in use, applies what was
+written meanwhile (catching up), and from then on keeps the twin in step
+(replicating). The secondary can be read, and refuses writes.
+
+A link is created at the agent of the database that is the primary first. All other
+commands work from either side.`
+
+func (a *app) linkCommand() *cobra.Command {
+	return group("link", "links", "Create links and look after them", linkLong,
+		a.linkCreate(), a.linkList(), a.linkShow(), a.linkWatch(), a.linkSuspend(), a.linkResume(), a.linkDelete())
+}
+
+const linkCreateLong = `Create a link and wait, with progress, until it replicates. The link goes on without
+the command: interrupting it stops the watching only, and --no-wait returns as soon as
+the link exists on both sides.
+
+The database on the peer's instance must not exist, or be empty. What stands in the way
+of a link is found before anything is changed ("twinspan check" shows the same); a
+finding that only warns can be accepted by its code.
+
+The database stays in use all the time. Tables without a primary key get REPLICA
+IDENTITY FULL, which is undone when the link is deleted.`
+
+func (a *app) linkCreate() *cobra.Command {
+	in := api.CreateLink{}
+	mode := ""
+	cmd := &cobra.Command{
+		Use:   "create NAME --database DB --peer PEER",
+		Short: "Create a link and seed it",
+		Long:  linkCreateLong,
+		Example: `  twinspan link create sales --database sales --peer b
+  twinspan link create sales --database sales --peer b --peer-database sales_twin --no-wait
+  twinspan link create sales --database sales --peer b --from-peer`,
+		Args: cobra.ExactArgs(1),
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			in.Name, in.Mode = args[0], api.Mode(mode)
+			l, err := c.CreateLink(ctx, in)
+			if err != nil {
+				return err
+			}
+			if !a.flags.noWait {
+				if l, err = a.wait(ctx, c, l, api.Replicating); err != nil {
+					return err
+				}
+			}
+			return a.linkIs(l)
+		}),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&in.Database, "database", "", "the `database` on this agent's instance")
+	flags.StringVar(&in.Peer, "peer", "", "the other agent, by the `name` that this one knows it")
+	flags.StringVar(&in.PeerDatabase, "peer-database", "", "the `database` on the peer's instance, when its name is another")
+	flags.StringVar(&mode, "mode", "async", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
+	flags.StringSliceVar(&in.Accept, "accept", nil, "`codes` of findings that shall not stop the creation")
+	flags.BoolVar(&in.FromPeer, "from-peer", false, "the peer's database is the primary at first, this one becomes the twin")
+	cmd.MarkFlagRequired("database")
+	cmd.MarkFlagRequired("peer")
+	a.completeFlag(cmd, "peer", a.completePeers)
+	a.completeFlag(cmd, "database", a.completeDatabases)
+	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// linkIs answers with a link, in a few words for people.
+func (a *app) linkIs(l api.Link) error {
+	return a.answer(l, func(w io.Writer) { fmt.Fprintf(w, "link %s is %s\n", l.Name, phrase(l.Phase)) })
+}
+
+func (a *app) linkList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the links",
+		Long: `List the links of the agent. LAG is the age of the oldest transaction that the
+secondary has not applied, BYTES the part of the primary's log that it has not.`,
+		Args: cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			links, err := c.Links(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(links, func(w io.Writer) {
+				var rows [][]string
+				for _, l := range links {
+					rows = append(rows, linkRow(l))
+				}
+				table(w, linkTitles(), rows)
+			})
+		}),
+	}
+}
+
+func (a *app) linkShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show NAME",
+		Short: "Show all that is known of a link",
+		Long: `Show a link as this side sees it: what each side is, how far the seeding has come,
+how far the primary's log has come on its way and what waits where, and what is wrong,
+with the remedy.`,
+		Example: `  twinspan link show sales
+  twinspan link show sales -o json | jq .lag.seconds`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeLinks,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			l, err := c.Link(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.answer(l, func(w io.Writer) { showLink(w, l) })
+		}),
+	}
+}
+
+func (a *app) linkSuspend() *cobra.Command {
+	return &cobra.Command{
+		Use:   "suspend NAME",
+		Short: "Stop a link for a while",
+		Long: `Stop a link until it is resumed. The secondary stays readable as it is; the primary
+keeps the log that the secondary will need, so watch its disk.`,
+		Example:           `  twinspan link suspend sales`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeLinks,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			l, err := c.Suspend(ctx, args[0])
+			if err == nil && !a.flags.noWait {
+				l, err = a.wait(ctx, c, l, api.Suspended)
+			}
+			if err != nil {
+				return err
+			}
+			return a.linkIs(l)
+		}),
+	}
+}
+
+func (a *app) linkResume() *cobra.Command {
+	return &cobra.Command{
+		Use:   "resume NAME",
+		Short: "Let a link go on",
+		Long: `Let a suspended link go on, or one that a problem stopped, once that is solved. Waits
+until it replicates.`,
+		Example:           `  twinspan link resume sales`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeLinks,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			l, err := c.Resume(ctx, args[0])
+			if err == nil && !a.flags.noWait {
+				l, err = a.wait(ctx, c, l, api.Replicating)
+			}
+			if err != nil {
+				return err
+			}
+			return a.linkIs(l)
+		}),
+	}
+}
+
+const linkDeleteLong = `Remove a link from both sides: slot, publication, triggers, settings and all that the
+agents noted. Both databases stay; the twin becomes an independent database that
+accepts writes. A twin that was never copied whole is dropped when the link made it,
+and otherwise named as incomplete, so that nobody takes it for the database.
+
+When the peer is gone for good, --force removes what this side has and leaves the
+other as it is. On a terminal the name is asked for once more, unless --yes is given.`
+
+func (a *app) linkDelete() *cobra.Command {
+	var force, sure bool
+	cmd := &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Remove a link; the databases stay",
+		Long:  linkDeleteLong,
+		Example: `  twinspan link delete sales
+  twinspan link delete sales --force --yes`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeLinks,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := a.confirm(args[0], sure); err != nil {
+				return err
+			}
+			d, err := c.DeleteLink(ctx, args[0], force)
+			if err != nil {
+				return err
+			}
+			return a.answer(d, func(w io.Writer) { showDeleted(w, d) })
+		}),
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "do not ask the peer: remove what this side has")
+	cmd.Flags().BoolVar(&sure, "yes", false, "do not ask")
+	return cmd
+}
+
+// confirm has a person type the name; a script is taken at its word.
+func (a *app) confirm(name string, sure bool) error {
+	if _, person := terminal(a.in); !person || sure {
+		return nil
+	}
+	fmt.Fprintf(a.errs, "This removes the link %s. Type its name to go on: ", name)
+	typed, err := bufio.NewReader(a.in).ReadString('\n')
+	if err != nil || strings.TrimSpace(typed) != name {
+		return problem.New(problem.Cancelled, "not_confirmed", "nothing was removed")
+	}
+	return nil
+}
+
+func showDeleted(w io.Writer, d api.DeleteResult) {
+	fmt.Fprintf(w, "link %s is removed\n", d.Name)
+	for _, s := range d.Sides {
+		fmt.Fprintf(w, "  %s on %s: %s\n", s.Database, s.Agent, strings.TrimSuffix(s.State+"; "+s.Text, "; "))
+		for _, left := range s.Left {
+			fmt.Fprintf(w, "    still there: %s\n", left)
+		}
+	}
+}

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/lsn"
+)
+
+// state says in a few words what a link does.
+func state(l api.Link) string {
+	text := phrase(l.Phase)
+	if l.Phase == api.Seeding && l.Seeding.Step != "" {
+		text += ", " + l.Seeding.Step
+	}
+	return text
+}
+
+// seeding says how far a copy has come, without a bar.
+func seeding(p api.Progress) string {
+	text := fmt.Sprintf("%d/%d tables, %s of %s", p.TablesDone, p.TablesTotal, size(p.BytesDone), size(p.BytesTotal))
+	if p.BytesTotal > 0 {
+		text += fmt.Sprintf(" (%d%%)", percent(p))
+	}
+	if p.BytesPerSecond > 0 {
+		text += fmt.Sprintf(", %s/s", size(p.BytesPerSecond))
+	}
+	if p.EtaSeconds > 0 {
+		text += fmt.Sprintf(", %s left", duration(p.EtaSeconds))
+	}
+	return text
+}
+
+func percent(p api.Progress) int64 {
+	if p.BytesTotal <= 0 {
+		return 0
+	}
+	return min(100, p.BytesDone*100/p.BytesTotal)
+}
+
+// progressLine is a link on one line, for output that is not redrawn.
+func progressLine(l api.Link) string {
+	text := l.Name + ": " + state(l)
+	switch l.Phase {
+	case api.Seeding:
+		text += ": " + seeding(l.Seeding)
+	case api.CatchingUp, api.Replicating:
+		text += fmt.Sprintf(", %s behind (%s), %s transactions/s", size(l.Lag.Bytes), duration(l.Lag.Seconds), rate(l.Rates.TransactionsPerSecond))
+	}
+	if !l.Peer.Connected {
+		text += ", no connection to " + l.Peer.Name
+	}
+	for _, p := range l.Problems {
+		text += fmt.Sprintf("; [%s] %s", p.Code, p.Title)
+	}
+	return text
+}
+
+// changed says whether two views of a link differ enough for a new line: in what
+// it does, or by a twentieth of the copy.
+func changed(before, now api.Link) bool {
+	const twentieth = 5 // percent
+	if before.Phase != now.Phase || before.Seeding.Step != now.Seeding.Step || before.Peer.Connected != now.Peer.Connected ||
+		before.Health != now.Health || len(before.Problems) != len(now.Problems) {
+		return true
+	}
+	for i := range now.Problems {
+		if before.Problems[i].Code != now.Problems[i].Code {
+			return true
+		}
+	}
+	return now.Phase == api.Seeding && percent(before.Seeding)/twentieth != percent(now.Seeding)/twentieth
+}
+
+// progressBlock is a link on a few lines, for a terminal.
+func progressBlock(l api.Link) []string {
+	block := []string{fmt.Sprintf("%s: %s", l.Name, state(l))}
+	switch l.Phase {
+	case api.Seeding:
+		block = append(block, fmt.Sprintf("  %s %3d%%", bar(l.Seeding.BytesDone, l.Seeding.BytesTotal, 40), percent(l.Seeding)),
+			"  "+seeding(l.Seeding))
+	case api.CatchingUp, api.Replicating:
+		block = append(block, fmt.Sprintf("  %s behind (%s), %s transactions/s, %s/s", size(l.Lag.Bytes), duration(l.Lag.Seconds),
+			rate(l.Rates.TransactionsPerSecond), size(int64(l.Rates.BytesPerSecond))))
+	}
+	if !l.Peer.Connected {
+		block = append(block, "  no connection to "+l.Peer.Name)
+	}
+	for _, p := range l.Problems {
+		block = append(block, fmt.Sprintf("  [%s] %s", p.Code, p.Title))
+	}
+	return block
+}
+
+func linkTitles() []string {
+	return []string{"NAME", "DATABASE", "ROLE", "PEER", "PHASE", "HEALTH", "LAG", "BYTES", "TX/S"}
+}
+
+func linkRow(l api.Link) []string {
+	peer := l.Peer.Name
+	if !l.Peer.Connected {
+		peer += " (away)"
+	}
+	phase := phrase(l.Phase)
+	if l.Phase == api.Seeding {
+		phase += fmt.Sprintf(" %d%%", percent(l.Seeding))
+	}
+	lag, bytes := "-", "-"
+	if l.Phase == api.Replicating || l.Phase == api.CatchingUp || l.Phase == api.Suspended {
+		lag, bytes = duration(l.Lag.Seconds), size(l.Lag.Bytes)
+	}
+	return []string{l.Name, l.Database, string(l.Role), peer, phase, string(l.Health), lag, bytes, rate(l.Rates.TransactionsPerSecond)}
+}
+
+// showLink prints all that is known of a link, for somebody who wants to know
+// whether it is well and, if not, where to look.
+func showLink(w io.Writer, l api.Link) {
+	fmt.Fprintf(w, "%s: %s, %s\n\n", l.Name, phrase(l.Phase), l.Health)
+	field := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-11s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	connected := "connected"
+	if !l.Peer.Connected {
+		connected = "not connected"
+	}
+	field("this side", "%s, database %s", l.Role, l.Database)
+	field("other side", "%s, database %s on %s, %s", l.Peer.Role, l.Peer.Database, l.Peer.Name, connected)
+	field("link", "id %s, epoch %d, %s", l.ID, l.Epoch, l.Mode)
+	if !l.CreatedAt.IsZero() {
+		field("created", "%s", when(l.CreatedAt))
+	}
+	if l.Suspended {
+		field("suspended", "on request; the primary keeps its log until: twinspan link resume %s", l.Name)
+	}
+	if f := l.LastFailover; f != nil {
+		field("failover", "%s at %s, writers waited %s", f.Type, when(f.At), duration(f.HoldSeconds))
+	}
+	if l.Seeding.TablesTotal > 0 {
+		field("seeding", "%s %s", bar(l.Seeding.BytesDone, l.Seeding.BytesTotal, 20), seeding(l.Seeding))
+		if l.Seeding.Step != "" {
+			field("", "%s", l.Seeding.Step)
+		}
+	}
+	fmt.Fprintln(w)
+	showPosition(w, l.Position)
+	fmt.Fprintln(w)
+	field("lag", "%s, %s", duration(l.Lag.Seconds), size(l.Lag.Bytes))
+	field("rates", "%s transactions/s, %s changes/s, %s/s",
+		rate(l.Rates.TransactionsPerSecond), rate(l.Rates.ChangesPerSecond), size(int64(l.Rates.BytesPerSecond)))
+	showProblems(w, l.Problems)
+	if len(l.Notices) > 0 {
+		fmt.Fprintf(w, "\nWhat the link did:\n")
+		for _, n := range l.Notices {
+			fmt.Fprintf(w, "  %s  %s\n", when(n.At), strings.TrimPrefix(n.Subject+": "+n.Text, ": "))
+		}
+	}
+}
+
+// showPosition prints the stations of the log and, between each two, what waits
+// there: the station after the largest wait is the one that is slow.
+func showPosition(w io.Writer, p api.Position) {
+	stations := []struct{ name, at, waits string }{
+		{"written", p.Written, ""},
+		{"sent", p.Sent, "to be sent"},
+		{"received", p.Received, "on the way"},
+		{"applied", p.Applied, "to be applied"},
+		{"confirmed", p.Confirmed, "to become durable"},
+	}
+	var before lsn.LSN
+	for _, s := range stations {
+		at, err := lsn.Parse(s.at)
+		if err != nil || at == 0 {
+			fmt.Fprintf(w, "  %-11s -\n", s.name)
+			continue
+		}
+		wait := ""
+		if n := at.Behind(before); s.waits != "" && n > 0 {
+			wait = fmt.Sprintf("%s %s", size(n), s.waits)
+		}
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-11s %-17s %s", s.name, at, wait), " "))
+		before = at
+	}
+}
+
+func showProblems(w io.Writer, problems []api.Problem) {
+	if len(problems) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nProblems:\n")
+	for _, p := range problems {
+		fmt.Fprintf(w, "  %-7s [%s] %s\n", p.Severity, p.Code, p.Title)
+		if p.Subject != "" {
+			fmt.Fprintf(w, "          %s\n", p.Subject)
+		}
+		if p.Hint != "" {
+			fmt.Fprintf(w, "          hint: %s\n", p.Hint)
+		}
+	}
+}

@@ -1,0 +1,225 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+const peerLong = `Two agents that trust each other are peers. Trust is in keys: each agent has made
+its own, and an agent whose key is not known is refused before it can say a word.
+
+With an invitation, when one agent reaches the other:
+
+    twinspan peer invite         prints a token, on one side
+    twinspan peer join TOKEN     uses it, on the other
+
+By hand, with the certificates as files:
+
+    twinspan peer export > a.pem                                       on a
+    twinspan peer add a --endpoint a.example.com:5022 --cert a.pem     on b
+    and the same the other way`
+
+func (a *app) peerCommand() *cobra.Command {
+	return group("peer", "links", "Trust other agents", peerLong,
+		a.peerInvite(), a.peerJoin(), a.peerExport(), a.peerAdd(), a.peerList(), a.peerRemove(), a.peerRotate())
+}
+
+func (a *app) peerInvite() *cobra.Command {
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use:   "invite",
+		Short: "Print a token with which one other agent becomes a peer",
+		Long: `Print a token that holds this agent's address, the fingerprint of its key and a
+secret. The other side gives it to "twinspan peer join". It works once and ends by
+itself. Treat it as a password until it is used.`,
+		Example: `  twinspan peer invite
+  twinspan peer invite --ttl 10m`,
+		Args: cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			made, err := c.Invite(ctx, ttl)
+			if err != nil {
+				return err
+			}
+			return a.answer(made, func(w io.Writer) {
+				fmt.Fprintln(w, made.Token)
+				a.say("It works once, until %s, for an agent that reaches %s. There: twinspan peer join TOKEN", when(made.Expires), made.Endpoint)
+			})
+		}),
+	}
+	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "`time` that the token holds, at most a week")
+	return cmd
+}
+
+func (a *app) peerJoin() *cobra.Command {
+	return &cobra.Command{
+		Use:   "join TOKEN",
+		Short: "Become a peer of the agent that made a token",
+		Long: `Dial the agent that printed the token, prove the invitation and exchange
+certificates. Both agents then trust each other. TOKEN may be "-": it is then read
+from standard input, where no list of processes shows it.`,
+		Example: `  twinspan peer join "$TOKEN"
+  ssh b twinspan peer invite --dir /var/lib/twinspan | twinspan peer join -`,
+		Args: cobra.ExactArgs(1),
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			token := args[0]
+			if token == "-" {
+				text, err := a.read("-")
+				if err != nil {
+					return err
+				}
+				token = text
+			}
+			p, err := c.Join(ctx, api.JoinRequest{Token: strings.TrimSpace(token)})
+			if err != nil {
+				return err
+			}
+			return a.answer(p, func(w io.Writer) {
+				fmt.Fprintf(w, "peer %s at %s, %s\n", p.Name, p.Endpoint, p.Fingerprint)
+			})
+		}),
+	}
+}
+
+func (a *app) peerExport() *cobra.Command {
+	return &cobra.Command{
+		Use:   "export",
+		Short: "Print this agent's certificate",
+		Long: `Print the certificate of this agent, PEM, for "twinspan peer add" on another. It
+holds nothing secret, but the other side must get it unchanged: compare the
+fingerprint by another way, such as a telephone.`,
+		Example: `  twinspan peer export > a.pem`,
+		Args:    cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			e, err := c.ExportPeer(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(e, func(w io.Writer) {
+				fmt.Fprint(w, e.Certificate)
+				a.say("Fingerprint %s. On the other side: twinspan peer add %s --endpoint %s --cert FILE", e.Fingerprint, e.Name, e.Endpoint)
+			})
+		}),
+	}
+}
+
+func (a *app) peerAdd() *cobra.Command {
+	var endpoint, file string
+	cmd := &cobra.Command{
+		Use:   "add NAME --endpoint HOST:PORT --cert FILE",
+		Short: "Trust another agent by its certificate",
+		Long: `Trust the agent whose certificate is in FILE ("-" for standard input), as
+"twinspan peer export" printed it there. The other side must add this agent too.
+
+Without --endpoint this agent waits to be dialled: of two peers only one needs to
+reach the other.`,
+		Example: `  twinspan peer add b --endpoint b.example.com:5022 --cert b.pem`,
+		Args:    cobra.ExactArgs(1),
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			text, err := a.read(file)
+			if err != nil {
+				return err
+			}
+			p, err := c.AddPeer(ctx, api.AddPeer{Name: args[0], Endpoint: endpoint, Certificate: text})
+			if err != nil {
+				return err
+			}
+			return a.answer(p, func(w io.Writer) { fmt.Fprintf(w, "peer %s, %s\n", p.Name, p.Fingerprint) })
+		}),
+	}
+	cmd.Flags().StringVar(&endpoint, "endpoint", "", "`host:port` at which to dial it")
+	cmd.Flags().StringVar(&file, "cert", "", "`file` with its certificate, PEM")
+	cmd.MarkFlagRequired("cert")
+	return cmd
+}
+
+func (a *app) peerList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the peers",
+		Long:  `List the agents that this one trusts, and whether they are connected.`,
+		Args:  cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			peers, err := c.Peers(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(peers, func(w io.Writer) {
+				var rows [][]string
+				for _, p := range peers {
+					rows = append(rows, []string{p.Name, dash(p.Endpoint), yes(p.Connected), fmt.Sprint(p.Links), p.Fingerprint, when(p.Expires), dash(p.Error)})
+				}
+				table(w, []string{"NAME", "ENDPOINT", "CONNECTED", "LINKS", "FINGERPRINT", "EXPIRES", "ERROR"}, rows)
+			})
+		}),
+	}
+}
+
+func (a *app) peerRemove() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME",
+		Short: "End the trust in a peer",
+		Long: `Forget a peer's key: it is refused from now on. A peer that links depend on is not
+removed; delete the links first. The other side still trusts this agent until it
+removes it as well.`,
+		Example:           `  twinspan peer remove b`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completePeers,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := c.RemovePeer(ctx, args[0]); err != nil {
+				return err
+			}
+			return a.answer(struct {
+				Name string `json:"name"`
+			}{args[0]}, func(w io.Writer) { fmt.Fprintf(w, "peer %s is removed\n", args[0]) })
+		}),
+	}
+}
+
+func (a *app) peerRotate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate",
+		Short: "Replace this agent's key",
+		Long: `Make a new key and certificate and hand them to every peer. The old key stays valid
+until every peer has the new one, so no link is interrupted; a peer that is away gets
+it when it comes back.`,
+		Args: cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			self, err := c.RotateKey(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(self, func(w io.Writer) { fmt.Fprintf(w, "agent %s, %s\n", self.Name, self.Fingerprint) })
+		}),
+	}
+}
+
+// maxInput bounds what is read from a file or standard input.
+const maxInput = 1 << 20
+
+// read returns the text of a file, or of standard input for "-".
+func (a *app) read(path string) (string, error) {
+	in := a.in
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", problem.Wrap(err, problem.Invalid, "file_unreadable", "read the file")
+		}
+		defer f.Close()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxInput))
+	if err != nil {
+		return "", problem.Wrap(err, problem.Invalid, "file_unreadable", "read the file")
+	}
+	return string(text), nil
+}

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// screen redraws a block of lines in place, on a terminal.
+type screen struct {
+	file  *os.File
+	lines int // of the block that stands there now
+}
+
+// draw replaces the block. Lines are cut to the width, because a line that wraps
+// would spoil the count of those to go back over.
+func (s *screen) draw(block []string) {
+	var b strings.Builder
+	if s.lines > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", s.lines)
+	}
+	columns := s.width()
+	for _, text := range block {
+		b.WriteString("\r\x1b[2K" + cut(text, columns-1) + "\n")
+	}
+	// What the last block had more is emptied, and the cursor goes back to the end.
+	if more := s.lines - len(block); more > 0 {
+		b.WriteString(strings.Repeat("\x1b[2K\n", more) + fmt.Sprintf("\x1b[%dA", more))
+	}
+	s.lines = len(block)
+	io.WriteString(s.file, b.String())
+}
+
+func (s *screen) width() int {
+	if columns, _, err := term.GetSize(int(s.file.Fd())); err == nil && columns > 20 {
+		return columns
+	}
+	return 80
+}
+
+func cut(s string, columns int) string {
+	runes := []rune(s)
+	if len(runes) <= columns {
+		return s
+	}
+	return string(runes[:columns-1]) + "…"
+}
+
+// bar draws how much of total is done, in width columns.
+func bar(done, total int64, width int) string {
+	full := 0
+	if total > 0 {
+		full = int(float64(width) * min(1, float64(done)/float64(total)))
+	}
+	return "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "]"
+}

@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/httpapi"
+	"github.com/twinspan/twinspan/internal/httpapi/agenttest"
+)
+
+// output collects what a command prints and tells when a text was printed.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	seen chan struct{} // closed when want was printed
+	want string
+}
+
+func expecting(want string) *output { return &output{want: want, seen: make(chan struct{})} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	before := strings.Contains(o.text.String(), o.want)
+	o.text.Write(p)
+	if !before && strings.Contains(o.text.String(), o.want) {
+		close(o.seen)
+	}
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// running serves an agent in a directory until the returned function is called.
+func running(t *testing.T, dir config.Dir, agent *agenttest.Agent) (stop func()) {
+	t.Helper()
+	ready := make(chan struct{})
+	server := &httpapi.Server{Agent: agent, Dir: dir, Version: "1", Log: slog.New(slog.DiscardHandler), Listening: func() { close(ready) }}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	<-ready
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// directory is an initialised one, for an agent named a.
+func directory(t *testing.T) config.Dir {
+	t.Helper()
+	base, err := os.MkdirTemp("", "tw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	d, err := config.OpenDir(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Create(); err != nil {
+		t.Fatal(err)
+	}
+	c := config.Config{Name: "a", Postgres: config.Postgres{Managed: true}, Endpoint: config.Endpoint{Listen: ":1", Advertise: "a:1"}}
+	if err := config.WriteNew(d.File(), config.Render(c)); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func view(phase api.Phase) api.Link {
+	return api.Link{Name: "sales", Phase: phase, Health: api.Healthy, Peer: api.LinkPeer{Name: "b", Connected: true}}
+}
+
+func TestInterruptEndsTheWatchingNotTheLink(t *testing.T) {
+	dir := directory(t)
+	agent := &agenttest.Agent{Created: map[string][]api.Link{"sales": {view(api.Creating), view(api.Seeding)}}}
+	running(t, dir, agent)
+	ctx, cancel := context.WithCancel(t.Context())
+	errs := expecting("sales: seeding")
+	ended := make(chan int, 1)
+	go func() {
+		ended <- Run(ctx, deps(), []string{"--dir", dir.Path(), "link", "create", "sales", "--database", "d", "--peer", "b"}, nil, &bytes.Buffer{}, errs)
+	}()
+	<-errs.seen
+	cancel()
+	if code := <-ended; code != exitFailed {
+		t.Errorf("exit %d", code)
+	}
+	want := "error: [interrupted] stopped watching; link sales goes on\nhint: twinspan link watch sales shows it again\n"
+	if !strings.HasSuffix(errs.String(), want) {
+		t.Errorf("%s", errs)
+	}
+	for _, call := range agent.Calls() {
+		if strings.HasPrefix(call, "Suspend") || strings.HasPrefix(call, "Delete") {
+			t.Errorf("the link was touched: %s", call)
+		}
+	}
+}
+
+func TestWaitingOutlivesARestartOfTheAgent(t *testing.T) {
+	dir := directory(t)
+	agent := &agenttest.Agent{Views: map[string][]api.Link{"sales": {view(api.CatchingUp)}}}
+	stop := running(t, dir, agent)
+	errs := expecting("waiting for the agent: ")
+	var out bytes.Buffer
+	ended := make(chan int, 1)
+	first := expecting("catching up")
+	go func() {
+		ended <- Run(t.Context(), deps(), []string{"--dir", dir.Path(), "link", "resume", "sales"}, nil, &out, both{errs, first})
+	}()
+	<-first.seen
+	stop()
+	<-errs.seen
+	running(t, dir, &agenttest.Agent{Views: map[string][]api.Link{"sales": {view(api.Replicating)}}})
+	if code := <-ended; code != exitDone || out.String() != "link sales is replicating\n" {
+		t.Errorf("exit %d, %s%s", code, out.String(), errs)
+	}
+}
+
+type both [2]*output
+
+func (b both) Write(p []byte) (int, error) {
+	b[0].Write(p)
+	return b[1].Write(p)
+}
+
+func TestWatchPrintsChangesAndEndsWithTheLink(t *testing.T) {
+	dir := directory(t)
+	agent := &agenttest.Agent{Views: map[string][]api.Link{"sales": {view(api.Seeding), view(api.CatchingUp), view(api.CatchingUp), view(api.Replicating)}}}
+	running(t, dir, agent)
+	out, errs := expecting("sales: replicating"), expecting("link sales is deleted")
+	ended := make(chan int, 1)
+	go func() {
+		ended <- Run(t.Context(), deps(), []string{"--dir", dir.Path(), "link", "watch", "sales"}, nil, out, errs)
+	}()
+	<-out.seen
+	if code := Run(t.Context(), deps(), []string{"--dir", dir.Path(), "link", "delete", "sales"}, nil, &bytes.Buffer{}, &bytes.Buffer{}); code != exitDone {
+		t.Fatalf("delete: exit %d", code)
+	}
+	if code := <-ended; code != exitDone {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	<-errs.seen
+	if lines := strings.Count(out.String(), "\n"); lines != 3 {
+		t.Errorf("%d lines, want one for each phase:\n%s", lines, out)
+	}
+}
+
+func TestWatchAsJSONPrintsAnObjectALook(t *testing.T) {
+	dir := directory(t)
+	running(t, dir, &agenttest.Agent{Views: map[string][]api.Link{"sales": {view(api.Seeding), view(api.Replicating)}}})
+	ctx, cancel := context.WithCancel(t.Context())
+	out := expecting(`"phase":"replicating"`)
+	ended := make(chan int, 1)
+	go func() {
+		ended <- Run(ctx, deps(), []string{"--dir", dir.Path(), "link", "watch", "-o", "json"}, nil, out, &bytes.Buffer{})
+	}()
+	<-out.seen
+	cancel()
+	if code := <-ended; code != exitDone {
+		t.Errorf("exit %d", code)
+	}
+	for _, l := range strings.Split(strings.TrimSpace(out.String()), "\n") {
+		var got api.Link
+		if err := json.Unmarshal([]byte(l), &got); err != nil || got.Name != "sales" {
+			t.Errorf("%v: %s", err, l)
+		}
+	}
+}
+
+func TestBlocksFitTheirTerminal(t *testing.T) {
+	l := view(api.Seeding)
+	l.Seeding = api.Progress{Step: "copying tables", TablesTotal: 10, TablesDone: 3, BytesTotal: 1 << 30, BytesDone: 1 << 28, BytesPerSecond: 1 << 26, EtaSeconds: 12}
+	l.Problems = []api.Problem{{Code: "wal_retained", Severity: api.Warns, Title: "much log is kept", Hint: "look"}}
+	got := strings.Join(watchBlock([]api.Link{l, view(api.Replicating)}, time.Date(2026, 1, 1, 12, 30, 0, 0, time.UTC)), "\n")
+	want := `NAME   DATABASE  ROLE  PEER  PHASE        HEALTH   LAG  BYTES  TX/S
+sales                  b     seeding 25%  healthy  -    -      0
+sales                  b     replicating  healthy  0 s  0 B    0
+
+sales: seeding, copying tables
+  [##########..............................]  25%
+  3/10 tables, 256 MB of 1.0 GB (25%), 64.0 MB/s, 12 s left
+  [wal_retained] much log is kept
+
+12:30:00  (Ctrl-C ends the watching)`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if c := cut("öäü-öäü", 4); c != "öäü…" {
+		t.Errorf("%s", c)
+	}
+}
+
+func TestNumbersForPeople(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1023: "1.0 kB", 1024: "1.0 kB", 1536: "1.5 kB", 200 << 20: "200 MB", 1000 << 20: "1.0 GB", 1 << 62: "4096 PB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+	for n, want := range map[float64]string{-1: "0 s", 0: "0 s", 0.0001: "under 1 ms", 0.25: "250 ms", 2.34: "2.3 s", 59.6: "60 s", 150: "2 min 30 s", 7260: "2 h 1 min", 1e6: "11 days"} {
+		if got := duration(n); got != want {
+			t.Errorf("%v: %s, want %s", n, got, want)
+		}
+	}
+	if got := fmt.Sprint(percent(api.Progress{BytesTotal: 10, BytesDone: 12}), percent(api.Progress{BytesDone: 3})); got != "100 0" {
+		t.Error(got)
+	}
+	if got := quoted("/a b/it's"); got != `'/a b/it'\''s'` {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,186 @@
+// Package setup makes an agent: its directory, its identity, its tokens, its
+// configuration. The configuration is written last, so a directory either is an
+// agent's or can be set up again.
+package setup
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/access"
+	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// Request says which agent to make.
+type Request struct {
+	Dir      config.Dir
+	Name     string
+	DSN      string // of an instance that someone else runs
+	Managed  bool
+	Port     int    // of a managed instance; 0 for any
+	Endpoint string // HOST:PORT; empty for the default
+	API      string // HOST:PORT; empty for none over TCP
+	Connect  bool   // see that the DSN connects
+}
+
+// connectTimeout bounds the attempt to connect.
+const connectTimeout = 15 * time.Second
+
+// Init makes the agent. A directory that holds the same agent already stays as
+// it is and is no error; one that holds another is a conflict.
+func Init(ctx context.Context, in Request) (api.Initialised, error) {
+	wanted, err := configuration(in)
+	if err != nil {
+		return api.Initialised{}, err
+	}
+	if in.Dir.Initialised() {
+		return existing(in.Dir, wanted)
+	}
+	if err := reachable(ctx, in); err != nil {
+		return api.Initialised{}, err
+	}
+	if err := in.Dir.Create(); err != nil {
+		return api.Initialised{}, err
+	}
+	identity, err := identityOf(in)
+	if err != nil {
+		return api.Initialised{}, err
+	}
+	out := describe(in.Dir, wanted, identity)
+	out.Created = true
+	if in.API != "" {
+		if out.Tokens, err = tokens(in); err != nil {
+			return api.Initialised{}, err
+		}
+	}
+	if err := config.WriteNew(in.Dir.File(), config.Render(wanted)); err != nil {
+		return api.Initialised{}, err
+	}
+	return out, nil
+}
+
+// configuration is what the file will say. It is read back, so that init never
+// writes what serve would refuse.
+func configuration(in Request) (config.Config, error) {
+	c := config.Config{
+		Name:     in.Name,
+		Postgres: config.Postgres{DSN: in.DSN, Managed: in.Managed, Port: in.Port},
+		API:      config.API{Listen: in.API},
+	}
+	if !config.ValidName(in.Name) {
+		return c, problem.New(problem.Invalid, "name_invalid", "%q cannot be the name of an agent", in.Name).
+			WithHint("use letters, digits, '.', '_' and '-', at most 63, beginning with a letter or digit")
+	}
+	if in.DSN != "" {
+		if _, err := pg.ParseDSN(in.DSN); err != nil {
+			return c, err
+		}
+	}
+	endpoint := in.Endpoint
+	if endpoint == "" {
+		endpoint = config.DefaultEndpoint()
+	}
+	var err error
+	if c.Endpoint, err = config.EndpointAt(endpoint); err != nil {
+		return c, err
+	}
+	read, err := config.Parse(config.Render(c))
+	if err != nil {
+		return c, problem.Wrap(err, problem.Invalid, "parameters_invalid", "the parameters do not fit").
+			WithHint("twinspan init --help describes them")
+	}
+	return read, nil
+}
+
+// existing compares what was asked for with what is there. Limits and
+// certificates are left out: they are edited in the file.
+func existing(dir config.Dir, wanted config.Config) (api.Initialised, error) {
+	found, err := dir.Load()
+	if err != nil {
+		return api.Initialised{}, err
+	}
+	same := found.Name == wanted.Name && found.Postgres == wanted.Postgres &&
+		found.Endpoint == wanted.Endpoint && found.API.Listen == wanted.API.Listen
+	if !same {
+		return api.Initialised{}, problem.New(problem.Conflict, "already_initialised", "%s holds the agent %s already, with other parameters", dir.Path(), found.Name).
+			WithHint("edit %s and restart the agent, or use another directory", dir.File())
+	}
+	identity, err := peer.LoadIdentity(dir.Path())
+	if err != nil {
+		return api.Initialised{}, err
+	}
+	return describe(dir, found, identity), nil
+}
+
+// reachable sees that there is a server, or the programs to make one.
+func reachable(ctx context.Context, in Request) error {
+	if in.Managed {
+		_, err := instance.FindBinaries(0)
+		return err
+	}
+	if !in.Connect {
+		return nil
+	}
+	dsn, err := pg.ParseDSN(in.DSN)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := dsn.Connect(ctx, pg.Session{Name: "init"})
+	if err != nil {
+		p := problem.As(err)
+		if p.Hint == "" {
+			p.Hint = "see that the server runs and listens there; --no-connect leaves the attempt out"
+		}
+		return p
+	}
+	return conn.Close(ctx)
+}
+
+// identityOf makes the identity, or takes the one that an init left which did
+// not come to its end.
+func identityOf(in Request) (*peer.Identity, error) {
+	identity, err := peer.CreateIdentity(in.Dir.Path(), in.Name)
+	if problem.CodeOf(err) != "identity_exists" {
+		return identity, err
+	}
+	identity, err = peer.LoadIdentity(in.Dir.Path())
+	if err != nil {
+		return nil, err
+	}
+	if identity.Name() != in.Name {
+		return nil, problem.New(problem.Conflict, "identity_exists", "%s holds the identity of an agent named %s", in.Dir.Path(), identity.Name()).
+			WithHint("use that name, or another directory")
+	}
+	return identity, nil
+}
+
+func tokens(in Request) (*api.APITokens, error) {
+	host, _, err := net.SplitHostPort(in.API)
+	if err != nil {
+		return nil, problem.New(problem.Invalid, "api_invalid", "the address of the API is not HOST:PORT")
+	}
+	// An init that did not come to its end left tokens that nobody knows.
+	if err := os.RemoveAll(in.Dir.Access()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, problem.Wrap(err, problem.Resource, "dir_not_writable", "clear the directory api")
+	}
+	made, err := access.Create(in.Dir.Access(), host)
+	if err != nil {
+		return nil, err
+	}
+	return &api.APITokens{Operator: made.Operator, Reader: made.Reader}, nil
+}
+
+func describe(dir config.Dir, c config.Config, identity *peer.Identity) api.Initialised {
+	return api.Initialised{Name: c.Name, ID: identity.AgentID(), Fingerprint: identity.Fingerprint(), Dir: dir.Path(),
+		Endpoint: c.Endpoint.Advertise, Managed: c.Postgres.Managed, API: c.API.Listen}
+}
