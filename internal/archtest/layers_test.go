@@ -42,6 +42,7 @@ var places = map[string]place{
 	"internal/ddl":       {layer: pure},
 	"internal/config":    {layer: pure},
 	"internal/telemetry": {layer: pure},
+	"internal/terminal":  {layer: pure},
 
 	"internal/group":  {layer: derived},
 	"internal/access": {layer: derived},

@@ -10,6 +10,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -41,7 +42,7 @@ The exit status is 1 when something blocks.`,
 				}
 			}
 			if blocking > 0 {
-				return problem.New(problem.Incompatible, "check_blocks", "%s cannot be linked yet: %s in the way", in.Database, plural(blocking, "finding")).
+				return problem.New(problem.Incompatible, "check_blocks", "%s cannot be linked yet: %s in the way", in.Database, terminal.Plural(blocking, "finding")).
 					WithHint("solve what blocks and check again")
 			}
 			return nil

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
@@ -51,8 +50,7 @@ type InitRequest struct {
 type DemoRequest struct {
 	Dir       string        // empty for a temporary directory
 	ExitAfter time.Duration // 0 runs until interrupted
-	Terminal  bool          // Out is a terminal and may be redrawn
-	Width     func() int    // of the terminal, in columns
+	Plain     bool          // print lines, also on a terminal
 	Out       io.Writer
 }
 
@@ -205,9 +203,3 @@ func (a *app) asks(body func(ctx context.Context, c *client.Client, args []strin
 
 // say prints a line for people: never the answer.
 func (a *app) say(format string, args ...any) { fmt.Fprintf(a.errs, format+"\n", args...) }
-
-// terminal returns the file behind a stream when a person sits there.
-func terminal(stream any) (*os.File, bool) {
-	f, ok := stream.(*os.File)
-	return f, ok && term.IsTerminal(int(f.Fd()))
-}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 // completeTimeout bounds how long a shell waits for the agent.
@@ -42,7 +43,7 @@ func (a *app) completeDatabases(cmd *cobra.Command, _ []string, prefix string) (
 	return a.complete(cmd, prefix, func(ctx context.Context, c *client.Client) (names []string, err error) {
 		databases, err := c.Databases(ctx)
 		for _, d := range databases {
-			names = append(names, cobra.CompletionWithDesc(d.Name, size(d.Bytes)))
+			names = append(names, cobra.CompletionWithDesc(d.Name, terminal.Size(d.Bytes)))
 		}
 		return names, err
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 func (a *app) databaseCommand() *cobra.Command {
@@ -33,9 +34,9 @@ func (a *app) databaseList() *cobra.Command {
 					for _, l := range d.Links {
 						links = append(links, l.Name+" ("+string(l.Role)+", "+phrase(l.Phase)+")")
 					}
-					rows = append(rows, []string{d.Name, d.Owner, size(d.Bytes), dash(strings.Join(links, ", "))})
+					rows = append(rows, []string{d.Name, d.Owner, terminal.Size(d.Bytes), dash(strings.Join(links, ", "))})
 				}
-				table(w, []string{"NAME", "OWNER", "SIZE", "LINKS"}, rows)
+				terminal.Table(w, []string{"NAME", "OWNER", "SIZE", "LINKS"}, rows)
 			})
 		}),
 	}

@@ -21,7 +21,6 @@ postgres. An interrupt ends it cleanly at any moment.`
 
 func (a *app) demoCommand() *cobra.Command {
 	in := DemoRequest{}
-	noUI := false
 	cmd := &cobra.Command{
 		Use:     "demo",
 		Short:   "Show a link at work: two instances, a workload, a twin",
@@ -37,14 +36,10 @@ func (a *app) demoCommand() *cobra.Command {
 			}
 			in.Dir = a.flags.dir // never from TWINSPAN_DIR: an agent may live there
 			in.Out = a.out
-			if f, ok := terminal(a.out); ok && !noUI {
-				s := &screen{file: f}
-				in.Terminal, in.Width = true, s.width
-			}
 			return runs(func(cmd *cobra.Command, _ []string) error { return a.deps.Demo(cmd.Context(), in) })(cmd, nil)
 		},
 	}
-	cmd.Flags().BoolVar(&noUI, "no-ui", false, "print plain lines, also on a terminal")
-	cmd.Flags().DurationVar(&in.ExitAfter, "exit-after", time.Duration(0), "end after this `time` of replicating instead of by an interrupt")
+	cmd.Flags().BoolVar(&in.Plain, "no-ui", false, "print plain lines, also on a terminal")
+	cmd.Flags().DurationVar(&in.ExitAfter, "exit-after", time.Duration(0), "end by itself after this `time`, though not before the twin was seen replicating")
 	return cmd
 }

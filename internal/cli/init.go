@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twinspan/twinspan/internal/telemetry"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 const initLong = `Make an agent in a directory: its key and certificate, and its configuration,
@@ -61,7 +62,7 @@ func (a *app) initCommand() *cobra.Command {
 				if made.Tokens != nil {
 					fmt.Fprintf(w, "api          https://%s\noperator     %s\nreader       %s\n", made.API, made.Tokens.Operator, made.Tokens.Reader)
 				}
-				a.say("Start it with: twinspan serve --dir %s", quoted(made.Dir))
+				a.say("Start it with: twinspan serve --dir %s", terminal.Quoted(made.Dir))
 			})
 		}),
 	}

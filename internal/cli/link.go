@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 const linkLong = `A link ties one database, the primary, to its twin on a peer's instance, the
@@ -100,7 +101,7 @@ secondary has not applied, BYTES the part of the primary's log that it has not.`
 				for _, l := range links {
 					rows = append(rows, linkRow(l))
 				}
-				table(w, linkTitles(), rows)
+				terminal.Table(w, linkTitles(), rows)
 			})
 		}),
 	}
@@ -207,7 +208,7 @@ func (a *app) linkDelete() *cobra.Command {
 
 // confirm has a person type the name; a script is taken at its word.
 func (a *app) confirm(name string, sure bool) error {
-	if _, person := terminal(a.in); !person || sure {
+	if terminal.Of(a.in) == nil || sure {
 		return nil
 	}
 	fmt.Fprintf(a.errs, "This removes the link %s. Type its name to go on: ", name)

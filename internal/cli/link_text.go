@@ -7,6 +7,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 // state says in a few words what a link does.
@@ -20,15 +21,15 @@ func state(l api.Link) string {
 
 // seeding says how far a copy has come, without a bar.
 func seeding(p api.Progress) string {
-	text := fmt.Sprintf("%d/%d tables, %s of %s", p.TablesDone, p.TablesTotal, size(p.BytesDone), size(p.BytesTotal))
+	text := fmt.Sprintf("%d/%d tables, %s of %s", p.TablesDone, p.TablesTotal, terminal.Size(p.BytesDone), terminal.Size(p.BytesTotal))
 	if p.BytesTotal > 0 {
 		text += fmt.Sprintf(" (%d%%)", percent(p))
 	}
 	if p.BytesPerSecond > 0 {
-		text += fmt.Sprintf(", %s/s", size(p.BytesPerSecond))
+		text += fmt.Sprintf(", %s/s", terminal.Size(p.BytesPerSecond))
 	}
 	if p.EtaSeconds > 0 {
-		text += fmt.Sprintf(", %s left", duration(p.EtaSeconds))
+		text += fmt.Sprintf(", %s left", terminal.Duration(p.EtaSeconds))
 	}
 	return text
 }
@@ -47,7 +48,7 @@ func progressLine(l api.Link) string {
 	case api.Seeding:
 		text += ": " + seeding(l.Seeding)
 	case api.CatchingUp, api.Replicating:
-		text += fmt.Sprintf(", %s behind (%s), %s transactions/s", size(l.Lag.Bytes), duration(l.Lag.Seconds), rate(l.Rates.TransactionsPerSecond))
+		text += fmt.Sprintf(", %s behind (%s), %s transactions/s", terminal.Size(l.Lag.Bytes), terminal.Duration(l.Lag.Seconds), terminal.Rate(l.Rates.TransactionsPerSecond))
 	}
 	if !l.Peer.Connected {
 		text += ", no connection to " + l.Peer.Name
@@ -79,11 +80,11 @@ func progressBlock(l api.Link) []string {
 	block := []string{fmt.Sprintf("%s: %s", l.Name, state(l))}
 	switch l.Phase {
 	case api.Seeding:
-		block = append(block, fmt.Sprintf("  %s %3d%%", bar(l.Seeding.BytesDone, l.Seeding.BytesTotal, 40), percent(l.Seeding)),
+		block = append(block, fmt.Sprintf("  %s %3d%%", terminal.Bar(l.Seeding.BytesDone, l.Seeding.BytesTotal, 40), percent(l.Seeding)),
 			"  "+seeding(l.Seeding))
 	case api.CatchingUp, api.Replicating:
-		block = append(block, fmt.Sprintf("  %s behind (%s), %s transactions/s, %s/s", size(l.Lag.Bytes), duration(l.Lag.Seconds),
-			rate(l.Rates.TransactionsPerSecond), size(int64(l.Rates.BytesPerSecond))))
+		block = append(block, fmt.Sprintf("  %s behind (%s), %s transactions/s, %s/s", terminal.Size(l.Lag.Bytes), terminal.Duration(l.Lag.Seconds),
+			terminal.Rate(l.Rates.TransactionsPerSecond), terminal.Size(int64(l.Rates.BytesPerSecond))))
 	}
 	if !l.Peer.Connected {
 		block = append(block, "  no connection to "+l.Peer.Name)
@@ -109,9 +110,9 @@ func linkRow(l api.Link) []string {
 	}
 	lag, bytes := "-", "-"
 	if l.Phase == api.Replicating || l.Phase == api.CatchingUp || l.Phase == api.Suspended {
-		lag, bytes = duration(l.Lag.Seconds), size(l.Lag.Bytes)
+		lag, bytes = terminal.Duration(l.Lag.Seconds), terminal.Size(l.Lag.Bytes)
 	}
-	return []string{l.Name, l.Database, string(l.Role), peer, phase, string(l.Health), lag, bytes, rate(l.Rates.TransactionsPerSecond)}
+	return []string{l.Name, l.Database, string(l.Role), peer, phase, string(l.Health), lag, bytes, terminal.Rate(l.Rates.TransactionsPerSecond)}
 }
 
 // showLink prints all that is known of a link, for somebody who wants to know
@@ -135,10 +136,10 @@ func showLink(w io.Writer, l api.Link) {
 		field("suspended", "on request; the primary keeps its log until: twinspan link resume %s", l.Name)
 	}
 	if f := l.LastFailover; f != nil {
-		field("failover", "%s at %s, writers waited %s", f.Type, when(f.At), duration(f.HoldSeconds))
+		field("failover", "%s at %s, writers waited %s", f.Type, when(f.At), terminal.Duration(f.HoldSeconds))
 	}
 	if l.Seeding.TablesTotal > 0 {
-		field("seeding", "%s %s", bar(l.Seeding.BytesDone, l.Seeding.BytesTotal, 20), seeding(l.Seeding))
+		field("seeding", "%s %s", terminal.Bar(l.Seeding.BytesDone, l.Seeding.BytesTotal, 20), seeding(l.Seeding))
 		if l.Seeding.Step != "" {
 			field("", "%s", l.Seeding.Step)
 		}
@@ -146,9 +147,9 @@ func showLink(w io.Writer, l api.Link) {
 	fmt.Fprintln(w)
 	showPosition(w, l.Position)
 	fmt.Fprintln(w)
-	field("lag", "%s, %s", duration(l.Lag.Seconds), size(l.Lag.Bytes))
+	field("lag", "%s, %s", terminal.Duration(l.Lag.Seconds), terminal.Size(l.Lag.Bytes))
 	field("rates", "%s transactions/s, %s changes/s, %s/s",
-		rate(l.Rates.TransactionsPerSecond), rate(l.Rates.ChangesPerSecond), size(int64(l.Rates.BytesPerSecond)))
+		terminal.Rate(l.Rates.TransactionsPerSecond), terminal.Rate(l.Rates.ChangesPerSecond), terminal.Size(int64(l.Rates.BytesPerSecond)))
 	showProblems(w, l.Problems)
 	if len(l.Notices) > 0 {
 		fmt.Fprintf(w, "\nWhat the link did:\n")
@@ -177,7 +178,7 @@ func showPosition(w io.Writer, p api.Position) {
 		}
 		wait := ""
 		if n := at.Behind(before); s.waits != "" && n > 0 {
-			wait = fmt.Sprintf("%s %s", size(n), s.waits)
+			wait = fmt.Sprintf("%s %s", terminal.Size(n), s.waits)
 		}
 		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-11s %-17s %s", s.name, at, wait), " "))
 		before = at

@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 const peerLong = `Two agents that trust each other are peers. Trust is in keys: each agent has made
@@ -158,7 +159,7 @@ func (a *app) peerList() *cobra.Command {
 				for _, p := range peers {
 					rows = append(rows, []string{p.Name, dash(p.Endpoint), yes(p.Connected), fmt.Sprint(p.Links), p.Fingerprint, when(p.Expires), dash(p.Error)})
 				}
-				table(w, []string{"NAME", "ENDPOINT", "CONNECTED", "LINKS", "FINGERPRINT", "EXPIRES", "ERROR"}, rows)
+				terminal.Table(w, []string{"NAME", "ENDPOINT", "CONNECTED", "LINKS", "FINGERPRINT", "EXPIRES", "ERROR"}, rows)
 			})
 		}),
 	}

@@ -1,3 +1,5 @@
+//go:generate go test . -count=1 -run TestHelpReadsAsWritten -update
+
 package cli
 
 import (

@@ -60,7 +60,7 @@ func deps() Deps {
 			return setup.Init(ctx, setup.Request(in))
 		},
 		Demo: func(_ context.Context, in DemoRequest) error {
-			_, err := fmt.Fprintf(in.Out, "dir=%q exit-after=%v terminal=%v\n", in.Dir, in.ExitAfter, in.Terminal)
+			_, err := fmt.Fprintf(in.Out, "dir=%q exit-after=%v plain=%v\n", in.Dir, in.ExitAfter, in.Plain)
 			return err
 		},
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 // patience is how long an agent may be away while a command waits for a link: it
@@ -87,9 +88,8 @@ func stopped(l api.Link, until []api.Phase) error {
 // shower returns what shows a link's progress: a block that is redrawn on a
 // terminal, lines elsewhere.
 func (a *app) shower() func(api.Link) {
-	if f, ok := terminal(a.errs); ok {
-		s := &screen{file: f}
-		return func(l api.Link) { s.draw(progressBlock(l)) }
+	if s := terminal.Of(a.errs); s != nil {
+		return func(l api.Link) { s.Draw(progressBlock(l)) }
 	}
 	var last *api.Link
 	return func(l api.Link) {

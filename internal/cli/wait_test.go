@@ -16,6 +16,7 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/httpapi"
 	"github.com/twinspan/twinspan/internal/httpapi/agenttest"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 // output collects what a command prints and tells when a text was printed.
@@ -208,26 +209,10 @@ sales: seeding, copying tables
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if c := cut("öäü-öäü", 4); c != "öäü…" {
-		t.Errorf("%s", c)
-	}
 }
 
-func TestNumbersForPeople(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1023: "1.0 kB", 1024: "1.0 kB", 1536: "1.5 kB", 200 << 20: "200 MB", 1000 << 20: "1.0 GB", 1 << 62: "4096 PB"} {
-		if got := size(n); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
-	for n, want := range map[float64]string{-1: "0 s", 0: "0 s", 0.0001: "under 1 ms", 0.25: "250 ms", 2.34: "2.3 s", 59.6: "60 s", 150: "2 min 30 s", 7260: "2 h 1 min", 1e6: "11 days"} {
-		if got := duration(n); got != want {
-			t.Errorf("%v: %s, want %s", n, got, want)
-		}
-	}
+func TestPercentIsNeverMoreThanAllOfIt(t *testing.T) {
 	if got := fmt.Sprint(percent(api.Progress{BytesTotal: 10, BytesDone: 12}), percent(api.Progress{BytesDone: 3})); got != "100 0" {
-		t.Error(got)
-	}
-	if got := quoted("/a b/it's"); got != `'/a b/it'\''s'` {
 		t.Error(got)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 func (a *app) linkWatch() *cobra.Command {
@@ -88,10 +89,9 @@ func (a *app) watcher() func([]api.Link) error {
 			return nil
 		}
 	}
-	if f, ok := terminal(a.out); ok {
-		s := &screen{file: f}
+	if s := terminal.Of(a.out); s != nil {
 		return func(links []api.Link) error {
-			s.draw(watchBlock(links, time.Now()))
+			s.Draw(watchBlock(links, time.Now()))
 			return nil
 		}
 	}
@@ -128,7 +128,7 @@ func watchBlock(links []api.Link, now time.Time) []string {
 		}
 	}
 	var b strings.Builder
-	table(&b, linkTitles(), rows)
+	terminal.Table(&b, linkTitles(), rows)
 	block := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
 	if len(below) > 0 {
 		block = append(append(block, ""), below...)

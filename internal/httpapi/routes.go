@@ -1,3 +1,5 @@
+//go:generate go test . -count=1 -run TestOpenAPIIsAsWritten -update
+
 package httpapi
 
 import (

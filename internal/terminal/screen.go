@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"fmt"
@@ -9,22 +9,32 @@ import (
 	"golang.org/x/term"
 )
 
-// screen redraws a block of lines in place, on a terminal.
-type screen struct {
+// Screen redraws a block of lines in place, on a terminal. It is used by one
+// goroutine.
+type Screen struct {
 	file  *os.File
 	lines int // of the block that stands there now
 }
 
-// draw replaces the block. Lines are cut to the width, because a line that wraps
+// Of returns a screen when stream is a terminal, and nil otherwise.
+func Of(stream any) *Screen {
+	f, ok := stream.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return &Screen{file: f}
+}
+
+// Draw replaces the block. Lines are cut to the width, because a line that wraps
 // would spoil the count of those to go back over.
-func (s *screen) draw(block []string) {
+func (s *Screen) Draw(block []string) {
 	var b strings.Builder
 	if s.lines > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", s.lines)
 	}
 	columns := s.width()
 	for _, text := range block {
-		b.WriteString("\r\x1b[2K" + cut(text, columns-1) + "\n")
+		b.WriteString("\r\x1b[2K" + Cut(text, columns-1) + "\n")
 	}
 	// What the last block had more is emptied, and the cursor goes back to the end.
 	if more := s.lines - len(block); more > 0 {
@@ -34,14 +44,15 @@ func (s *screen) draw(block []string) {
 	io.WriteString(s.file, b.String())
 }
 
-func (s *screen) width() int {
+func (s *Screen) width() int {
 	if columns, _, err := term.GetSize(int(s.file.Fd())); err == nil && columns > 20 {
 		return columns
 	}
 	return 80
 }
 
-func cut(s string, columns int) string {
+// Cut shortens a line to a number of columns, and shows that it did.
+func Cut(s string, columns int) string {
 	runes := []rune(s)
 	if len(runes) <= columns {
 		return s
@@ -49,8 +60,8 @@ func cut(s string, columns int) string {
 	return string(runes[:columns-1]) + "…"
 }
 
-// bar draws how much of total is done, in width columns.
-func bar(done, total int64, width int) string {
+// Bar draws how much of total is done, in width columns.
+func Bar(done, total int64, width int) string {
 	full := 0
 	if total > 0 {
 		full = int(float64(width) * min(1, float64(done)/float64(total)))
