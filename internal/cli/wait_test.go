@@ -16,7 +16,6 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/httpapi"
 	"github.com/twinspan/twinspan/internal/httpapi/agenttest"
-	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 // output collects what a command prints and tells when a text was printed.
