@@ -1,0 +1,178 @@
+package seed
+
+import (
+	"context"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// planned is a table with what stays on the primary's side.
+type planned struct {
+	Table
+	condition string // SQL; which rows of an extension's table are the user's
+}
+
+// tablesSQL lists ordinary tables and partitions that are logged. Catalogs are
+// read like any table, at the snapshot: relfilenode is the file of then. Tables
+// that an extension made come with the extension, except the rows that it calls
+// the user's (pg_extension_config_dump).
+const tablesSQL = `
+SELECT c.oid, n.nspname, c.relname, c.relfilenode,
+       coalesce(pg_relation_size(c.oid) / current_setting('block_size')::int, 0),
+       coalesce(pg_table_size(c.oid), 0),
+       e.oid IS NOT NULL, coalesce(e.extcondition[array_position(e.extconfig, c.oid)], '')
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+                                  AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+  LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+ WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+   AND (e.oid IS NULL OR c.oid = ANY (e.extconfig))
+ ORDER BY n.nspname, c.relname`
+
+// columnsSQL lists columns that can be written. A type that a user or an
+// extension made is binary only if it is an enum, whose binary form is its label;
+// the rest is in pg.UnportableTypes. The argument is the condition that leaves
+// generated columns out.
+const columnsSQL = `
+SELECT a.attrelid, n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid,
+       t.typtype = 'e' OR t.oid < 16384 OR t.typtype = 'd' AND t.typbasetype < 16384
+  FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+ WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+   AND a.attnum > 0 AND NOT a.attisdropped %s
+ ORDER BY a.attrelid, a.attnum`
+
+// hashedSQL finds partitioned tables that spread rows by the hash of an enum. It
+// is computed from oids (hashenum), so that the same row belongs to different
+// partitions on different servers.
+const hashedSQL = `
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_partitioned_table p
+  JOIN pg_catalog.pg_class c ON c.oid = p.partrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (p.partattrs::int2[])
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_type b ON b.oid IN (t.typbasetype, t.typelem)
+ WHERE p.partstrat = 'h' AND 'e' IN (t.typtype, b.typtype)
+ ORDER BY 1, 2 LIMIT 1`
+
+// Plan lists the tables to copy as they are at the snapshot. It is read once for
+// a session.
+func (s *Session) Plan(ctx context.Context) ([]Table, error) {
+	conn, err := s.dsn.Connect(ctx, pg.Session{Name: s.name + "/plan", Settings: map[string]string{"client_encoding": "UTF8"}})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return nil, pg.Classify(err, "begin to plan")
+	}
+	if _, err := conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+sqlname.Literal(s.Snapshot)); err != nil {
+		return nil, snapshotError(err)
+	}
+	if err := refuseHashedEnums(ctx, conn, s.ServerVersion); err != nil {
+		return nil, err
+	}
+	list, err := readTables(ctx, conn, s.ServerVersion)
+	if err != nil {
+		return nil, pg.Classify(err, "list the tables")
+	}
+	tables := make([]Table, len(list))
+	plan := make(map[uint32]*planned, len(list))
+	for i, t := range list {
+		tables[i] = t.Table
+		plan[t.OID] = t
+	}
+	s.mu.Lock()
+	s.plan = plan
+	s.mu.Unlock()
+	return tables, nil
+}
+
+func refuseHashedEnums(ctx context.Context, conn *pgx.Conn, version int) error {
+	if version < 110000 {
+		return nil // there was no partitioning by hash
+	}
+	var name sqlname.Table
+	switch err := conn.QueryRow(ctx, hashedSQL).Scan(&name.Schema, &name.Name); err {
+	case pgx.ErrNoRows:
+		return nil
+	case nil:
+		return problem.New(problem.Incompatible, "partitioned_by_hash_of_enum",
+			"%s is partitioned by the hash of an enum, which is another one on every server", name).On(name.String()).
+			WithHint("partition it by list, or by the hash of a text or number")
+	default:
+		return pg.Classify(err, "look at partitioned tables")
+	}
+}
+
+func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*planned, error) {
+	rows, err := conn.Query(ctx, tablesSQL)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*planned, error) {
+		t := &planned{}
+		return t, row.Scan(&t.OID, &t.Name.Schema, &t.Name.Name, &t.Filenode, &t.Blocks, &t.Bytes, &t.Extended, &t.condition)
+	})
+	if err != nil {
+		return nil, err
+	}
+	columns, err := readColumns(ctx, conn, version)
+	if err != nil {
+		return nil, err
+	}
+	identities, err := pg.Identities(ctx, conn, version/10000)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range list {
+		t.Columns = columns[t.Name]
+		// Ranges of ctid are scanned as ranges from 14 on (nodeTidrangescan.c).
+		t.Ranges = version >= 140000 && !t.Extended
+		if id, ok := identities[t.OID]; ok && id.Exact {
+			for i := range id.Columns {
+				t.Key = append(t.Key, KeyColumn{Name: id.Columns[i], Equal: id.Operators[i]})
+			}
+		}
+		if !utf8.ValidString(t.Name.Schema + t.Name.Name) {
+			return nil, problem.New(problem.Incompatible, "name_encoding", "a table's name is no valid UTF-8").On(fmt.Sprint(t.OID))
+		}
+	}
+	return list, nil
+}
+
+// readColumns lists the columns to copy of every table of a database, in order.
+func readColumns(ctx context.Context, conn *pgx.Conn, version int) (map[sqlname.Table][]Column, error) {
+	unportable, err := pg.UnportableTypes(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	generated := ""
+	if version >= 120000 {
+		generated = "AND a.attgenerated = ''"
+	}
+	rows, err := conn.Query(ctx, fmt.Sprintf(columnsSQL, generated))
+	if err != nil {
+		return nil, err
+	}
+	columns := map[sqlname.Table][]Column{}
+	var oid, typ uint32
+	var name sqlname.Table
+	var c Column
+	_, err = pgx.ForEachRow(rows, []any{&oid, &name.Schema, &name.Name, &c.Name, &c.Type, &typ, &c.Binary}, func() error {
+		c.Binary = c.Binary && !unportable[typ]
+		columns[name] = append(columns[name], c)
+		return nil
+	})
+	return columns, err
+}

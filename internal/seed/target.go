@@ -1,0 +1,252 @@
+package seed
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// defaultWorkers is how many chunks are copied at once.
+const defaultWorkers = 4
+
+// Target is the secondary's half of a link's seeding.
+type Target struct {
+	DSN    *pg.DSN // of the target database, which has the schema twinspan
+	Link   string  // the link's id
+	Name   string  // the link's name, for the names of sessions
+	Remote Remote
+	// Prepare makes the tables, at the session's snapshot. It is called before the
+	// plan is made, again after a failure, and not any more once the plan stands.
+	Prepare func(ctx context.Context, token string) error
+	// Identity builds the keys of tables, before rows are replaced in them.
+	Identity   func(ctx context.Context, tables []sqlname.Table) error
+	Workers    int   // chunks at once; 0 for 4
+	ChunkBytes int64 // 0 for a size that fits, between 64 and 256 MB
+	Log        *slog.Logger
+	Progress   func(Progress) // may be nil; called from one goroutine at a time
+}
+
+func (t *Target) workers() int {
+	if t.Workers > 0 {
+		return t.Workers
+	}
+	return defaultWorkers
+}
+
+func (t *Target) connect(ctx context.Context, encoding string) (*pgx.Conn, error) {
+	return t.DSN.Connect(ctx, pg.Session{Name: t.Name + "/seed", Apply: true, Settings: map[string]string{
+		"client_encoding": encoding, "synchronous_commit": "off", "lock_timeout": "60s", "client_min_messages": "error",
+	}})
+}
+
+// Copy copies every row that is not copied yet, and returns when all are. It can
+// be called again after any failure, by any agent; a problem of kind Transient
+// (a broken connection, a lost snapshot, a full disk) asks for just that. Run it
+// once at a time.
+func (t *Target) Copy(ctx context.Context) (Result, error) {
+	conn, err := t.connect(ctx, "UTF8")
+	if err != nil {
+		return Result{}, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	// What a former agent's sessions still do would be thrown away in the end.
+	_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+		WHERE datname = current_database() AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()`)
+	if err != nil {
+		return Result{}, pg.Classify(err, "end older sessions of the seeding")
+	}
+	s, err := t.load(ctx, conn)
+	if err != nil {
+		return Result{}, err
+	}
+	useless := ""
+	for !s.complete() {
+		begun, err := t.Remote.Begin(ctx, BeginRequest{Again: len(s.sessions) > 0, Not: useless})
+		if err != nil {
+			return Result{}, err
+		}
+		if s, err = t.enter(ctx, conn, s, begun); err != nil {
+			return Result{}, err
+		}
+		changed, err := t.copyAll(ctx, conn, s)
+		if err != nil {
+			return Result{}, err
+		}
+		if len(changed) > 0 {
+			t.Log.Info("tables changed under the snapshot, another is taken", "link", t.Name, "tables", len(changed), "first", changed[0].String())
+		}
+		useless = begun.Token
+		if s, err = t.load(ctx, conn); err != nil {
+			return Result{}, err
+		}
+	}
+	// The snapshot keeps the primary from cleaning up: it goes as soon as it can.
+	// Nothing hangs on the answer, for the copy is complete.
+	if err := t.Remote.End(ctx, s.last().Token); err != nil {
+		t.Log.Warn("seeding session not ended", "link", t.Name, "err", err)
+	}
+	return result(s.sessions, s.tables), nil
+}
+
+// enter brings the state to the session: it makes the plan at the first one, and
+// decides what becomes of each table at every later one.
+func (t *Target) enter(ctx context.Context, conn *pgx.Conn, s *state, b Begun) (*state, error) {
+	if len(s.sessions) > 0 && s.last().Token == b.Token {
+		return s, nil
+	}
+	if len(s.sessions) == 0 {
+		if err := t.Prepare(ctx, b.Token); err != nil {
+			return nil, err
+		}
+	}
+	list, err := t.Remote.Tables(ctx, b.Token)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.sessions) == 0 {
+		err = t.begin(ctx, conn, b, list)
+	} else {
+		err = t.reconcile(ctx, conn, b, list)
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.Log.Info("copying begins at a session", "link", t.Name, "lsn", b.LSN.String(), "tables", len(list))
+	return t.load(ctx, conn)
+}
+
+// copyAll copies what is left at the newest session. It returns the tables that
+// this session cannot give any more.
+func (t *Target) copyAll(ctx context.Context, conn *pgx.Conn, s *state) ([]sqlname.Table, error) {
+	now := s.last().number
+	list := jobs(s.tables, now)
+	if err := t.buildKeys(ctx, list); err != nil {
+		return nil, err
+	}
+	var version int
+	if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
+		return nil, pg.Classify(err, "read the version")
+	}
+	columns, err := readColumns(ctx, conn, version)
+	if err != nil {
+		return nil, pg.Classify(err, "read the twin's columns")
+	}
+	run := &round{target: t, sessions: s.sessions, columns: columns, jobs: list, changed: map[sqlname.Table]bool{}, meter: newMeter(s.tables, now, time.Now())}
+	return run.all(ctx)
+}
+
+// buildKeys builds the keys of the tables in which rows will be replaced.
+func (t *Target) buildKeys(ctx context.Context, list []job) error {
+	var tables []sqlname.Table
+	for _, j := range list {
+		if j.merge && (len(tables) == 0 || tables[len(tables)-1] != j.table.Name) {
+			tables = append(tables, j.table.Name)
+		}
+	}
+	if len(tables) == 0 {
+		return nil
+	}
+	return t.Identity(ctx, tables)
+}
+
+// round is the copying of one list of jobs.
+type round struct {
+	target   *Target
+	sessions []session // the last is the one to copy at
+	columns  map[sqlname.Table][]Column
+	meter    *meter
+
+	mu      sync.Mutex // guards what follows
+	jobs    []job
+	changed map[sqlname.Table]bool
+}
+
+// all copies the jobs with several workers and reports progress.
+func (r *round) all(ctx context.Context) ([]sqlname.Table, error) {
+	workers, ctx := errgroup.WithContext(ctx)
+	for range min(r.target.workers(), len(r.jobs)) {
+		workers.Go(func() error { return r.work(ctx) })
+	}
+	stop := make(chan struct{})
+	var reporting sync.WaitGroup
+	reporting.Go(func() { r.report(stop) })
+	err := workers.Wait()
+	close(stop)
+	reporting.Wait()
+	var changed []sqlname.Table
+	for name := range r.changed {
+		changed = append(changed, name)
+	}
+	return changed, err
+}
+
+// next takes the next job; none of a table that the session cannot give.
+func (r *round) next() (job, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.jobs) > 0 {
+		j := r.jobs[0]
+		r.jobs = r.jobs[1:]
+		if !r.changed[j.table.Name] {
+			return j, true
+		}
+	}
+	return job{}, false
+}
+
+func (r *round) work(ctx context.Context) error {
+	conn, err := r.target.connect(ctx, r.sessions[len(r.sessions)-1].Encoding)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	c := &copying{target: r.target, conn: conn, sessions: r.sessions, columns: r.columns}
+	for ctx.Err() == nil {
+		j, ok := r.next()
+		if !ok {
+			return nil
+		}
+		moved := r.meter.start(j)
+		err := c.do(ctx, j, moved)
+		r.meter.finish(j, moved, err == nil)
+		switch {
+		case problem.CodeOf(err) == "table_changed":
+			r.mu.Lock()
+			r.changed[j.table.Name] = true
+			r.mu.Unlock()
+		case err != nil:
+			return err
+		default:
+			r.target.Log.Debug("chunk copied", "link", r.target.Name, "table", j.table.Name.String(), "chunk", j.chunk.number)
+		}
+	}
+	return ctx.Err()
+}
+
+// reportEvery is how often progress is told.
+const reportEvery = time.Second
+
+func (r *round) report(stop <-chan struct{}) {
+	if r.target.Progress == nil {
+		return
+	}
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		r.target.Progress(r.meter.read(time.Now()))
+		select {
+		case <-tick.C:
+		case <-stop:
+			r.target.Progress(r.meter.read(time.Now()))
+			return
+		}
+	}
+}
