@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
@@ -160,5 +162,40 @@ func TestTableIsSortedText(t *testing.T) {
 	pgtest.Exec(t, dsn, "CREATE TABLE a (i int, t text); INSERT INTO a VALUES (2, 'b'), (1, NULL)")
 	if got := pgtest.Table(t, dsn, "public.a"); got != "(1,)\n(2,b)\n" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestMatrixOfServers starts every major version that is here; make matrix
+// brings them all.
+func TestMatrixOfServers(t *testing.T) {
+	first := pgtest.Shared(t)
+	sql := []string{
+		"CREATE TABLE a (f float8, g float4[], d timestamptz, i interval)",
+		"INSERT INTO a VALUES (0.1 + 0.2, '{0.3,NaN}', '2001-01-01 BC', '-1 day +02:03'), (1e300 / 3, NULL, 'infinity', NULL)",
+	}
+	a := first.DSN(first.Database(t))
+	pgtest.Exec(t, a, sql...)
+	found := 0
+	for major := 10; major <= 18; major++ {
+		if _, err := instance.FindBinaries(major); err != nil {
+			continue
+		}
+		found++
+		t.Run(strconv.Itoa(major), func(t *testing.T) {
+			s := pgtest.Start(t, pgtest.WithMajor(major))
+			b := s.DSN(s.Database(t))
+			pgtest.Exec(t, b, sql...)
+			pgtest.Equal(t, a, b)
+			want := fmt.Sprintf("[[%d logical 50]]", major)
+			if got := pgtest.Query(t, b, "SELECT current_setting('server_version_num')::int / 10000, current_setting('wal_level'), current_setting('max_replication_slots')"); fmt.Sprint(got) != want {
+				t.Errorf("got %v, want %s", got, want)
+			}
+			s.Kill()
+			s.Restart()
+			pgtest.Equal(t, a, b)
+		})
+	}
+	if found == 0 {
+		t.Error("no server is found by its version")
 	}
 }
