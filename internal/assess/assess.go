@@ -12,6 +12,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // The versions that a link supports.
@@ -34,6 +35,7 @@ type Finding struct {
 // judge whether it can take it, and to make its own.
 type Source struct {
 	Database   string      `json:"database"`
+	Owner      string      `json:"owner"`
 	Major      int         `json:"major"`
 	SystemID   string      `json:"systemId"`
 	Encoding   string      `json:"encoding"`
@@ -55,11 +57,11 @@ type Extension struct {
 func Describe(ctx context.Context, conn *pgx.Conn) (Source, error) {
 	var s Source
 	var version int
-	err := conn.QueryRow(ctx, `SELECT d.datname, current_setting('server_version_num')::int,
+	err := conn.QueryRow(ctx, `SELECT d.datname, pg_get_userbyid(d.datdba), current_setting('server_version_num')::int,
 		(SELECT system_identifier::text FROM pg_control_system()), pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
 		coalesce(to_jsonb(d)->>'datlocprovider', 'c'), coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), pg_database_size(d.oid)
 		FROM pg_database d WHERE d.datname = current_database()`).
-		Scan(&s.Database, &version, &s.SystemID, &s.Encoding, &s.Collate, &s.CType, &s.Provider, &s.Locale, &s.Bytes)
+		Scan(&s.Database, &s.Owner, &version, &s.SystemID, &s.Encoding, &s.Collate, &s.CType, &s.Provider, &s.Locale, &s.Bytes)
 	if err != nil {
 		return s, pg.Classify(err, "describe the database")
 	}
@@ -99,7 +101,7 @@ func Primary(ctx context.Context, conn *pgx.Conn, dumpMajor int) ([]Finding, err
 	f.blocksIf(walLevel != "logical", "wal_level_low", "wal_level", "wal_level is "+walLevel+"; changes can be read from the log only with logical",
 		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server")
 	f.blocksIf(!super, "not_superuser", user, "the agent's role may not publish all tables and make event triggers",
-		"ALTER ROLE "+user+" SUPERUSER; or give the agent a superuser's connection string")
+		"ALTER ROLE "+sqlname.Quote(user)+" SUPERUSER; or give the agent a superuser's connection string")
 	f.blocksIf(slotLimit-slots < 2, "slots_used_up", "max_replication_slots",
 		fmt.Sprintf("%d of %d replication slots are taken; a link needs one, and a second while it is seeded", slots, slotLimit),
 		fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; then restart the server; or drop slots that nobody uses", slotLimit+10))
@@ -155,7 +157,7 @@ func Secondary(ctx context.Context, server *pg.DSN, t Target) ([]Finding, error)
 	f.warnsIf(major > NewestTested, "version_untested", "server", fmt.Sprintf("PostgreSQL %d is newer than what Twinspan was tested with", major), "")
 	f.blocksIf(recovering, "secondary_in_recovery", "server", "the server is a standby and cannot be written to", "connect to its primary")
 	f.blocksIf(!super, "not_superuser", user, "the agent's role may not set session_replication_role and replication origins",
-		"ALTER ROLE "+user+" SUPERUSER; or give the agent a superuser's connection string")
+		"ALTER ROLE "+sqlname.Quote(user)+" SUPERUSER; or give the agent a superuser's connection string")
 	f.blocksIf(originLimit <= origins, "origins_used_up", setting, fmt.Sprintf("%d of %d replication origins are taken; a link needs one", origins, originLimit),
 		fmt.Sprintf("ALTER SYSTEM SET %s = %d; then restart the server", setting, originLimit+10))
 	if exists && system == t.Source.SystemID && t.Database == t.Source.Database {
@@ -179,6 +181,28 @@ func Secondary(ctx context.Context, server *pg.DSN, t Target) ([]Finding, error)
 	return f, nil
 }
 
+// emptySQL counts what a database holds that a new one does not. Objects of users
+// have OIDs from 16384 (FirstNormalObjectId) on; the schema public may have been
+// dropped and made again.
+const emptySQL = `WITH own AS (
+	SELECT oid FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+	   AND nspname NOT LIKE 'pg\_temp\_%' AND nspname NOT LIKE 'pg\_toast\_temp\_%')
+SELECT (SELECT count(*) FROM pg_class WHERE relnamespace IN (SELECT oid FROM own))
+	+ (SELECT count(*) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM own))
+	+ (SELECT count(*) FROM pg_type WHERE typnamespace IN (SELECT oid FROM own))
+	+ (SELECT count(*) FROM pg_operator WHERE oprnamespace IN (SELECT oid FROM own))
+	+ (SELECT count(*) FROM pg_collation WHERE collnamespace IN (SELECT oid FROM own))
+	+ (SELECT count(*) FROM pg_conversion WHERE connamespace IN (SELECT oid FROM own))
+	+ (SELECT count(*) FROM pg_ts_config WHERE cfgnamespace IN (SELECT oid FROM own))
+	+ (SELECT count(*) FROM pg_ts_dict WHERE dictnamespace IN (SELECT oid FROM own))
+	+ (SELECT count(*) FROM own JOIN pg_namespace n USING (oid) WHERE n.nspname <> 'public')
+	+ (SELECT count(*) FROM pg_cast WHERE oid >= 16384)
+	+ (SELECT count(*) FROM pg_foreign_data_wrapper) + (SELECT count(*) FROM pg_foreign_server)
+	+ (SELECT count(*) FROM pg_default_acl)
+	+ (SELECT count(*) FROM pg_extension WHERE extname <> 'plpgsql')
+	+ (SELECT count(*) FROM (SELECT FROM pg_largeobject_metadata LIMIT 1) x)
+	+ (SELECT count(*) FROM pg_event_trigger) + (SELECT count(*) FROM pg_publication)`
+
 // Empty says whether a database holds nothing that a user made.
 func Empty(ctx context.Context, dsn *pg.DSN) (bool, error) {
 	conn, err := dsn.Connect(ctx, pg.Session{Name: "check"})
@@ -187,16 +211,7 @@ func Empty(ctx context.Context, dsn *pg.DSN) (bool, error) {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var things int
-	err = conn.QueryRow(ctx, `SELECT
-		  (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname NOT LIKE 'pg\_temp%' AND n.nspname NOT LIKE 'pg\_toast%')
-		+ (SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname NOT IN ('pg_catalog', 'information_schema'))
-		+ (SELECT count(*) FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-		    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname NOT LIKE 'pg\_temp%' AND n.nspname NOT LIKE 'pg\_toast%')
-		+ (SELECT count(*) FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'public') AND nspname NOT LIKE 'pg\_temp%' AND nspname NOT LIKE 'pg\_toast%')
-		+ (SELECT count(*) FROM pg_extension WHERE extname <> 'plpgsql')
-		+ (SELECT count(*) FROM (SELECT FROM pg_largeobject_metadata LIMIT 1) x)
-		+ (SELECT count(*) FROM pg_event_trigger) + (SELECT count(*) FROM pg_publication)`).Scan(&things)
+	err = conn.QueryRow(ctx, emptySQL).Scan(&things)
 	return things == 0, pg.Classify(err, "look whether the database is empty")
 }
 

@@ -22,6 +22,10 @@ import (
 // higher one belongs to a newer agent and is left alone.
 const Version = 1
 
+// installLock is the advisory lock under which the schema is made: "twinspan" in
+// ASCII.
+const installLock int64 = 0x7477696e7370616e
+
 //go:embed schema.sql
 var schemaSQL string
 
@@ -86,13 +90,21 @@ func Present(ctx context.Context, q Querier) (bool, error) {
 	return true, nil
 }
 
-// Install makes the schema where it is missing. Run it in a transaction.
+// Install makes the schema where it is missing. Run it in a transaction: of two
+// that run at once, the second waits for the first and finds the schema made.
 func Install(ctx context.Context, q Querier) error {
+	if _, err := q.Exec(ctx, `SELECT pg_catalog.pg_advisory_xact_lock($1)`, installLock); err != nil {
+		return pg.Classify(err, "wait for another agent's installation")
+	}
 	have, err := Present(ctx, q)
 	if err != nil || have {
 		return err
 	}
 	_, err = q.Exec(ctx, schemaSQL)
+	if pg.SQLState(err) == "42P06" {
+		return problem.New(problem.Conflict, "schema_taken", "the database has a schema twinspan that Twinspan did not make").On("twinspan").
+			WithHint("rename it: ALTER SCHEMA twinspan RENAME TO ...")
+	}
 	return pg.Classify(err, "create the schema twinspan")
 }
 
@@ -167,24 +179,20 @@ type stored struct {
 	Hint    string       `json:"hint,omitempty"`
 }
 
-// SetPhase stores a phase with the problem that led to it (nil for none). The
-// epoch is a fencing token: a link whose epoch has moved on is not changed, and
-// the answer is a conflict.
-func SetPhase(ctx context.Context, q Querier, l *Link, phase string, trouble *problem.Error) error {
-	var body any
-	if trouble != nil {
-		b, err := json.Marshal(stored{trouble.Kind, trouble.Code, trouble.Subject, trouble.Error(), trouble.Hint})
+// Store writes what changes in a link's life: phase, problem, suspension and
+// whether the copy is whole. The epoch is a fencing token: a link whose epoch has
+// moved on is not changed, and the answer is a conflict.
+func Store(ctx context.Context, q Querier, l *Link) error {
+	var trouble any
+	if p := l.Problem; p != nil {
+		b, err := json.Marshal(stored{p.Kind, p.Code, p.Subject, p.Error(), p.Hint})
 		if err != nil {
 			return err
 		}
-		body = string(b)
+		trouble = string(b)
 	}
-	return update(ctx, q, l, `phase = $3, problem = $4::text::jsonb`, phase, body)
-}
-
-// SetSuspended stores whether the link rests, with the number of the change.
-func SetSuspended(ctx context.Context, q Querier, l *Link, phase string, suspended bool, change int64) error {
-	return update(ctx, q, l, `phase = $3, suspended = $4, change = $5, problem = NULL`, phase, suspended, change)
+	return update(ctx, q, l, `phase = $3, seeded = $4, suspended = $5, change = $6, problem = $7::text::jsonb`,
+		l.Phase, l.Seeded, l.Suspended, l.Change, trouble)
 }
 
 // SetStart stores where the stream begins and which server it comes from.
@@ -192,14 +200,9 @@ func SetStart(ctx context.Context, q Querier, l *Link, start lsn.LSN, systemID s
 	return update(ctx, q, l, `start_lsn = $3::text::pg_lsn, system_id = $4`, start.String(), systemID)
 }
 
-// SetSeeded stores that the first copy is complete, with the phase that follows.
-func SetSeeded(ctx context.Context, q Querier, l *Link, phase string) error {
-	return update(ctx, q, l, `seeded = true, phase = $3`, phase)
-}
-
-// SetDeleting stores that the link is being removed, which nothing undoes.
-func SetDeleting(ctx context.Context, q Querier, l *Link) error {
-	return update(ctx, q, l, `deleting = true`)
+// SetDeleting stores whether the link is being removed.
+func SetDeleting(ctx context.Context, q Querier, l *Link, deleting bool) error {
+	return update(ctx, q, l, `deleting = $3`, deleting)
 }
 
 // AddNotices appends to what the link did by itself.

@@ -3,7 +3,8 @@
 CREATE SCHEMA twinspan;
 COMMENT ON SCHEMA twinspan IS 'Twinspan: the links of this database. Made and removed by the agent.';
 
-CREATE TABLE twinspan.version (version integer NOT NULL);
+-- A key, for every table of the primary is published and must stay updatable.
+CREATE TABLE twinspan.version (version integer PRIMARY KEY);
 INSERT INTO twinspan.version VALUES (1);
 
 -- One row for each link of this database. agent is the agent that works on it.

@@ -62,6 +62,9 @@ const (
 	Update
 	Delete
 	Truncate
+	// Barrier does nothing; what follows is executed after everything before. For
+	// a table that goes on under another Table.
+	Barrier
 )
 
 // Change is one change of a stream. Tuples refer to the stream's memory and must
@@ -80,6 +83,9 @@ type TruncateSet struct {
 	Tables          []*Table
 	Cascade         bool
 	RestartIdentity bool
+	// Alone: no other table may be touched, for one of those that were emptied
+	// together is not to be.
+	Alone bool
 }
 
 // overhead is the memory that a change takes beside its tuples: its entry in the

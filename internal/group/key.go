@@ -34,9 +34,9 @@ func appendKey(dst []byte, key []KeyColumn, t pgoutput.Tuple) ([]byte, bool) {
 	return dst, true
 }
 
-// keyChanged says whether an update changed a byte of its key: then it is another
+// KeyChanged says whether an update changed a byte of its key: then it is another
 // row for every statement after, even where the two keys are equal.
-func keyChanged(key []KeyColumn, old, row pgoutput.Tuple) bool {
+func KeyChanged(key []KeyColumn, old, row pgoutput.Tuple) bool {
 	for _, k := range key {
 		if k.Column >= old.Len || k.Column >= row.Len {
 			return true

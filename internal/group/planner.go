@@ -108,9 +108,13 @@ func (p *Planner) barrier() {
 }
 
 func (p *Planner) plan(index int, c *Change) {
-	if c.Op == Truncate {
+	switch c.Op {
+	case Truncate:
 		p.barrier()
 		p.steps = append(p.steps, Step{Truncate: index})
+		return
+	case Barrier:
+		p.barrier()
 		return
 	}
 	if c.Table.Order == Strict {
@@ -178,7 +182,7 @@ func (p *Planner) fold(f *fold, index int, c *Change) {
 		keyed = c.Old
 	}
 	if c.Op == Update && c.OldKind != pgoutput.OldNone {
-		if keyChanged(f.table.Key, c.Old, c.New) {
+		if KeyChanged(f.table.Key, c.Old, c.New) {
 			p.row(f, index)
 			return
 		}
@@ -263,9 +267,25 @@ func (p *Planner) withKey(key []KeyColumn, old, row pgoutput.Tuple) pgoutput.Tup
 	return p.compose(old, row, p.columns)
 }
 
-// compose builds row with its unchanged values taken from before; only those of
-// the given columns, if any are given.
+// compose is composed, with the memory counted.
 func (p *Planner) compose(before, row pgoutput.Tuple, only Columns) pgoutput.Tuple {
+	built := composed(before, row, only)
+	p.merged += cap(built.Bytes)
+	return built
+}
+
+// Filled returns row with the values it leaves unchanged taken from the whole row
+// before.
+func Filled(before, row pgoutput.Tuple) pgoutput.Tuple {
+	if row.Kinds&pgoutput.HasUnchanged == 0 {
+		return row
+	}
+	return composed(before, row, nil)
+}
+
+// composed builds row with its unchanged values taken from before; only those of
+// the given columns, if any are given.
+func composed(before, row pgoutput.Tuple, only Columns) pgoutput.Tuple {
 	built := make([]byte, 0, len(before.Bytes)+len(row.Bytes))
 	b, r := before.Bytes, row.Bytes
 	for i := 0; len(r) > 0 && len(b) > 0; i++ {
@@ -278,6 +298,5 @@ func (p *Planner) compose(before, row pgoutput.Tuple, only Columns) pgoutput.Tup
 		}
 		b, r = afterB, afterR
 	}
-	p.merged += cap(built)
 	return pgoutput.Tuple{Bytes: built, Len: row.Len, Kinds: pgoutput.KindsOf(built)}
 }

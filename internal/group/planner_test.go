@@ -187,6 +187,21 @@ func TestTruncateIsABarrier(t *testing.T) {
 	}
 }
 
+func TestBarrierKeepsTheOrderOfTables(t *testing.T) {
+	before, after := keyed(), keyed() // one table, described twice
+	p := New()
+	p.Append(ins(before, "1", "x"))
+	p.Append(Change{Op: Barrier})
+	p.Append(upd(after, "1", "y"))
+	p.Append(Change{Op: Barrier})
+	p.Append(del(before, "1", "~"))
+	p.Seal()
+	want := "before: +1,x after: =1,y before: -1,~"
+	if got := show(p, map[*Table]string{before: "before", after: "after"}); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestOpenChangesMove(t *testing.T) {
 	a := keyed()
 	p, next := New(), New()

@@ -6,6 +6,7 @@ package pg
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"net"
 	"strconv"
@@ -27,17 +28,41 @@ type DSN struct {
 // ParseDSN reads a libpq connection string (URL or key=value). Several hosts
 // are one HA cluster: sessions go to the member that is not in recovery.
 func ParseDSN(dsn string) (*DSN, error) {
+	if passwordAstray(dsn) {
+		return nil, problem.New(problem.Invalid, "dsn_invalid", "the connection string has an @, / or # that does not belong there").
+			WithHint("write such characters of a password as %%40, %%2F and %%23")
+	}
 	config, err := pgx.ParseConfig(dsn)
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return nil, problem.Wrap(file, problem.Invalid, "dsn_invalid", "the connection string names a file that cannot be read")
+	}
 	if err != nil {
 		// pgx's message can quote the string, and with it the password.
 		return nil, problem.New(problem.Invalid, "dsn_invalid", "the connection string cannot be read").
 			WithHint("write it as postgres://user:password@host:5432/postgres or host=... port=... user=... dbname=...")
 	}
 	config.ConnectTimeout = 10 * time.Second
-	if len(config.Fallbacks) > 0 {
+	d := &DSN{config: config}
+	// Fallbacks alone say nothing: one host has them too, with and without TLS.
+	if hosts, _ := d.members(); len(hosts) > 1 {
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
-	return &DSN{config: config}, nil
+	return d, nil
+}
+
+// passwordAstray says whether a URL holds an unescaped character of a password
+// that ends its first part early, so that the rest of the password would be taken
+// for the host's or the database's name and be shown.
+func passwordAstray(dsn string) bool {
+	_, rest, isURL := strings.Cut(dsn, "://")
+	if !isURL || strings.ContainsAny(dsn[:len(dsn)-len(rest)], "= \t\r\n'") {
+		return false
+	}
+	place, query, _ := strings.Cut(rest, "?")
+	authority, _, _ := strings.Cut(place, "/")
+	key, _, _ := strings.Cut(query, "=")
+	return strings.Contains(rest, "#") || !strings.Contains(authority, "@") && strings.Contains(place+key, "@")
 }
 
 // Database returns the name of the database that the string names.
@@ -58,8 +83,9 @@ func (d *DSN) WithDatabase(name string) *DSN {
 	return &DSN{config: c}
 }
 
-// String says where it leads, without password.
-func (d *DSN) String() string {
+// String says where it leads, without password. It is a method of the value too,
+// for else printing one would print all of it.
+func (d DSN) String() string {
 	return d.config.User + "@" + d.Address() + "/" + d.config.Database
 }
 
@@ -79,7 +105,9 @@ type Session struct {
 // DataSettings are the settings under which values cross from one server to
 // another without loss (src/backend/replication/libpqwalreceiver sets the same
 // for the same reason), and those that keep an administrator's defaults from
-// ending an agent's session. client_encoding must be added by the caller.
+// ending an agent's session. A session that carries rows has to add the
+// client_encoding that both sides agreed on; without one it is UTF8, which is
+// what Go's strings are.
 func DataSettings() map[string]string {
 	return map[string]string{
 		"DateStyle":                           "ISO, YMD",
@@ -89,6 +117,7 @@ func DataSettings() map[string]string {
 		"bytea_output":                        "hex",
 		"lc_monetary":                         "C",
 		"xmloption":                           "content",
+		"array_nulls":                         "on",
 		"search_path":                         "",
 		"standard_conforming_strings":         "on",
 		"row_security":                        "off",
@@ -126,6 +155,7 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 	c := d.config.Copy()
 	c.DefaultQueryExecMode = pgx.QueryExecModeExec
 	params := DataSettings()
+	params["client_encoding"] = "UTF8"
 	maps.Copy(params, s.Settings)
 	params["application_name"] = "twinspan/" + s.Name
 	if s.Apply {
@@ -166,7 +196,7 @@ func Classify(err error, op string) error {
 	var e *pgconn.PgError
 	if errors.As(err, &e) {
 		kind, code := kindOf(e)
-		p := problem.Wrap(&ServerError{State: e.Code, Message: e.Message, Table: e.TableName, cause: e}, kind, code, "%s", op)
+		p := problem.Wrap(&ServerError{State: e.Code, Message: withoutValues(e), Table: e.TableName, cause: e}, kind, code, "%s", op)
 		p.Hint = hintOf(e)
 		if e.TableName != "" {
 			p.Subject = e.SchemaName + "." + e.TableName
@@ -176,8 +206,23 @@ func Classify(err error, op string) error {
 	if errors.Is(err, context.Canceled) {
 		return problem.Wrap(err, problem.Cancelled, "cancelled", "%s", op)
 	}
+	var scan pgx.ScanArgError
+	if errors.Is(err, pgx.ErrNoRows) || errors.Is(err, pgx.ErrTooManyRows) || errors.As(err, &scan) {
+		return problem.Wrap(err, problem.Internal, "answer_unexpected", "%s", op)
+	}
 	// What is left is the network or the server's end: it may come back.
 	return problem.Wrap(sanitised{err}, problem.Transient, "connection_lost", "%s", op)
+}
+
+// withoutValues returns the server's message. Those of class 22, Data Exception,
+// quote the value that was refused, like 'invalid input syntax for type integer:
+// "..."': what lies between the first and the last quotation mark is left out.
+func withoutValues(e *pgconn.PgError) string {
+	first, last := strings.Index(e.Message, `"`), strings.LastIndex(e.Message, `"`)
+	if !strings.HasPrefix(e.Code, "22") || first == last {
+		return e.Message
+	}
+	return e.Message[:first+1] + "..." + e.Message[last:]
 }
 
 // ServerError is an error that PostgreSQL reported, without its detail.

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -190,7 +191,9 @@ func create(opts []Option) (*Server, error) {
 // settings make servers fast and small, with room for links.
 func settings(major int) map[string]string {
 	m := map[string]string{
-		"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB", "logging_collector": "off", "log_line_prefix": "%m [%p] %d %a ",
+		"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB",
+		// In the data directory, so that a killed server leaves none behind.
+		"dynamic_shared_memory_type": "mmap", "logging_collector": "off", "log_line_prefix": "%m [%p] %d %a ",
 		"shared_buffers": "64MB", "max_connections": "200",
 		"wal_level": "logical", "max_replication_slots": "50", "max_wal_senders": "50", "max_prepared_transactions": "20",
 	}
@@ -254,6 +257,7 @@ func (s *Server) Kill() {
 		return
 	}
 	pid := s.run.PID()
+	segment := s.sharedMemory()
 	// A stopped postmaster makes no new children between the look and the kill.
 	_ = syscall.Kill(pid, syscall.SIGSTOP)
 	for _, child := range childrenOf(pid) {
@@ -263,6 +267,24 @@ func (s *Server) Kill() {
 	<-s.done
 	s.stop()
 	s.run = nil
+	if segment >= 0 {
+		_, _ = unix.SysvShmCtl(segment, unix.IPC_RMID, nil)
+	}
+}
+
+// sharedMemory returns the System V segment by which a server marks its data
+// directory as in use (src/include/utils/pidfile.h, line 7), -1 if unknown. It
+// would outlive a killed server, though not the crash of a machine.
+func (s *Server) sharedMemory() int {
+	text, err := os.ReadFile(filepath.Join(s.DataDir(), "postmaster.pid"))
+	if lines := strings.Split(string(text), "\n"); err == nil && len(lines) >= 7 {
+		if fields := strings.Fields(lines[6]); len(fields) == 2 {
+			if id, err := strconv.Atoi(fields[1]); err == nil {
+				return id
+			}
+		}
+	}
+	return -1
 }
 
 // childrenOf lists the processes whose parent is pid (proc(5), stat field 4).

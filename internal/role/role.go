@@ -1,3 +1,5 @@
+//go:generate env TWINSPAN_GENERATE=1 go test -count=1 -run TestDiagramsInTheMap .
+
 // Package role is the brain of one side of a link: which phase follows which
 // event. It is pure: no I/O, no clock. The caller stores the new state before it
 // acts on it, and acts only by what Work says.

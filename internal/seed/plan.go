@@ -36,17 +36,20 @@ SELECT c.oid, n.nspname, c.relname, c.relfilenode,
    AND (e.oid IS NULL OR c.oid = ANY (e.extconfig))
  ORDER BY n.nspname, c.relname`
 
-// columnsSQL lists columns that can be written. A type that a user or an
-// extension made is binary only if it is an enum, whose binary form is its label;
-// the rest is in pg.UnportableTypes. The argument is the condition that leaves
+// columnsSQL lists columns that can be written. Of the types that users and
+// extensions made only these are binary: enums, whose binary form is the label,
+// domains over these and over built-in types, and ranges of built-in types. Which
+// of the others are not is in pg.UnportableTypes. The argument is the condition that leaves
 // generated columns out.
 const columnsSQL = `
 SELECT a.attrelid, n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid,
-       t.typtype = 'e' OR t.oid < 16384 OR t.typtype = 'd' AND t.typbasetype < 16384
+       coalesce(t.oid < 16384 OR t.typtype = 'e' OR t.typtype = 'd' AND (b.oid < 16384 OR b.typtype = 'e') OR t.typtype = 'r' AND r.rngsubtype < 16384, false)
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
+  LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
  WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
    AND a.attnum > 0 AND NOT a.attisdropped %s
  ORDER BY a.attrelid, a.attnum`

@@ -213,8 +213,11 @@ func (t *Target) replaceTables(ctx context.Context, tx pgx.Tx, tables []*table) 
 	for i, n := range tables {
 		oids[i] = n.OID
 	}
-	if _, err := tx.Exec(ctx, `DELETE FROM twinspan.seed_table WHERE link = $1::text::uuid AND oid = ANY ($2)`, t.Link, oids); err != nil {
-		return pg.Classify(err, "forget the chunks of tables that are copied again")
+	// The session's role is replica: nothing cascades.
+	for _, name := range []string{"seed_chunk", "seed_table"} {
+		if _, err := tx.Exec(ctx, `DELETE FROM twinspan.`+name+` WHERE link = $1::text::uuid AND oid = ANY ($2)`, t.Link, oids); err != nil {
+			return pg.Classify(err, "forget the chunks of tables that are copied again")
+		}
 	}
 	return t.insertTables(ctx, tx, tables)
 }

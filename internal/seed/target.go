@@ -250,3 +250,21 @@ func (r *round) report(stop <-chan struct{}) {
 		}
 	}
 }
+
+// Result is what Copy returned once the copy was complete, without asking the
+// primary. A copy that is not complete has none, which is a problem of kind Conflict.
+func (t *Target) Result(ctx context.Context) (Result, error) {
+	conn, err := t.connect(ctx, "UTF8")
+	if err != nil {
+		return Result{}, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	s, err := t.load(ctx, conn)
+	if err != nil {
+		return Result{}, err
+	}
+	if !s.complete() {
+		return Result{}, problem.New(problem.Conflict, "copy_incomplete", "the copy is not complete")
+	}
+	return result(s.sessions, s.tables), nil
+}

@@ -1,0 +1,191 @@
+// Package agent is the process beside an instance: it opens the endpoint, finds
+// the links of its instance and keeps each at work, serves the API, and stops
+// everything in order. It holds no truth of its own.
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/httpapi"
+	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/link"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/telemetry"
+)
+
+// Agent is one agent's process. Set the exported fields before Run.
+type Agent struct {
+	Dir     config.Dir
+	Version string
+	Log     *slog.Logger
+	// Ready, when set, is called once the API answers.
+	Ready func()
+
+	config   config.Config
+	identity *peer.Identity
+	book     *peer.Book
+	endpoint *peer.Endpoint
+	server   *pg.DSN
+	managed  *instance.Server
+	links    registry
+	started  time.Time
+	facts    atomic.Pointer[facts] // of the server, once it answered
+}
+
+// facts are what an instance says of itself.
+type facts struct {
+	version  string
+	systemID string
+}
+
+// softMemory is what the process tries to stay below: garbage is collected more
+// often rather than memory taken.
+const softMemory = 192 << 20
+
+// Run is the life of the agent, until ctx ends. It begins with what others need
+// and ends in the opposite order.
+func (a *Agent) Run(ctx context.Context) error {
+	a.started = time.Now()
+	lock, err := a.Dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(softMemory)
+	}
+	if err := a.open(); err != nil {
+		return err
+	}
+	a.Log.Info("agent starts", telemetry.Agent, a.config.Name, "version", a.Version, "dir", a.Dir.Path())
+	defer a.Log.Info("agent stopped")
+
+	// The server outlives the links: it is stopped when nothing needs it any more.
+	server, stopServer := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServer()
+	below, serverContext := errgroup.WithContext(server)
+	if a.managed != nil {
+		below.Go(func() error {
+			defer stopServer()
+			if err := a.managed.Init(serverContext); err != nil {
+				return err
+			}
+			return a.managed.Run(serverContext)
+		})
+	}
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		select {
+		case <-serverContext.Done(): // the managed server cannot be run
+			return problem.New(problem.Resource, "server_stopped", "the managed server stopped")
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	work.Go(func() error { return a.endpoint.Run(ctx) })
+	work.Go(func() error { return a.runLinks(ctx) })
+	work.Go(func() error {
+		face := &httpapi.Server{Agent: a, Dir: a.Dir, API: a.config.API, Version: a.Version, Log: a.Log, Listening: a.Ready}
+		return face.Run(ctx)
+	})
+	err = work.Wait()
+	stopServer()
+	if serverErr := below.Wait(); serverErr != nil && problem.KindOf(serverErr) != problem.Cancelled {
+		return serverErr
+	}
+	if ctx.Err() != nil && problem.KindOf(err) == problem.Cancelled {
+		return nil
+	}
+	return err
+}
+
+// open reads the directory.
+func (a *Agent) open() error {
+	var err error
+	if a.config, err = a.Dir.Load(); err != nil {
+		return err
+	}
+	if a.identity, err = peer.LoadIdentity(a.Dir.Path()); err != nil {
+		return err
+	}
+	if a.book, err = peer.OpenBook(a.Dir.Path()); err != nil {
+		return err
+	}
+	dsn := a.config.Postgres.DSN
+	if a.config.Postgres.Managed {
+		port, err := a.managedPort()
+		if err != nil {
+			return err
+		}
+		a.managed = &instance.Server{Dir: a.Dir.Instance(), Port: port, Log: a.Log}
+		dsn = a.managed.DSN()
+	}
+	if a.server, err = pg.ParseDSN(dsn); err != nil {
+		return err
+	}
+	a.endpoint = &peer.Endpoint{
+		Identity: a.identity, Book: a.book, Name: a.config.Name, Product: a.Version, Log: a.Log,
+		Listen: a.config.Endpoint.Listen, Advertise: a.config.Endpoint.Advertise,
+	}
+	a.handle()
+	return a.clearSpool()
+}
+
+// managedPort is the configured port of a managed server, or the one chosen at its
+// first start: a free one, kept in a file, for clients are told of it.
+func (a *Agent) managedPort() (int, error) {
+	if a.config.Postgres.Port != 0 {
+		return a.config.Postgres.Port, nil
+	}
+	file := filepath.Join(a.Dir.Run(), "postgres-port")
+	if text, err := os.ReadFile(file); err == nil {
+		if port, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && port > 0 && port < 1<<16 {
+			return port, nil
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, problem.Wrap(err, problem.Resource, "port_unavailable", "find a free port for the managed server")
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := os.WriteFile(file, []byte(strconv.Itoa(port)+"\n"), 0o600); err != nil {
+		return 0, problem.Wrap(err, problem.Resource, "dir_not_writable", "keep the managed server's port")
+	}
+	return port, nil
+}
+
+// spool is where values too large for memory pass through.
+func (a *Agent) spool() string { return filepath.Join(a.Dir.Path(), "spool") }
+
+// clearSpool removes what a killed agent left.
+func (a *Agent) clearSpool() error {
+	if err := os.RemoveAll(a.spool()); err != nil {
+		return problem.Wrap(err, problem.Resource, "dir_not_writable", "clear the spool")
+	}
+	if err := os.MkdirAll(a.spool(), 0o700); err != nil {
+		return problem.Wrap(err, problem.Resource, "dir_not_writable", "make the spool")
+	}
+	return nil
+}
+
+func (a *Agent) place() link.Place {
+	return link.Place{
+		Agent: a.identity.AgentID(), AgentName: a.config.Name, Server: a.server, Peers: a.endpoint,
+		SpoolDir: a.spool(), Workers: a.config.Limits.SeedWorkers, Log: a.Log,
+	}
+}

@@ -1,0 +1,184 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/httpapi"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+var _ httpapi.Agent = (*Agent)(nil)
+
+// Info implements httpapi.Agent.
+func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
+	out := api.Agent{
+		ID: a.identity.AgentID(), Name: a.config.Name, Version: a.Version, Fingerprint: a.identity.Fingerprint(),
+		Endpoint: a.config.Endpoint.Advertise, StartedAt: a.started.UTC(), Links: len(a.links.all()), Problems: []api.Problem{},
+	}
+	peers := a.book.List()
+	out.Peers = len(peers)
+	host, port, err := net.SplitHostPort(a.server.Address())
+	if err != nil {
+		return out, problem.Wrap(err, problem.Internal, "internal", "read the instance's address")
+	}
+	out.Postgres = api.Postgres{Managed: a.managed != nil, Host: host, User: a.server.User()}
+	out.Postgres.Port, _ = strconv.Atoi(port)
+	out.Postgres.DSN = "host=" + host + " port=" + port + " user=" + a.server.User()
+	if a.managed != nil {
+		out.Postgres.SocketDir, out.Postgres.DataDir = host, a.managed.DataDir()
+	}
+	if f := a.facts.Load(); f != nil {
+		out.Postgres.Version, out.Postgres.SystemID = f.version, f.systemID
+		out.Postgres.Connected = a.links.ready() == nil
+	}
+	if err := a.links.ready(); err != nil {
+		p := problem.As(err)
+		out.Problems = append(out.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Hint: p.Hint})
+	}
+	return out, nil
+}
+
+// Peers implements httpapi.Agent.
+func (a *Agent) Peers(ctx context.Context) ([]api.Peer, error) {
+	list := []api.Peer{}
+	for _, p := range a.book.List() {
+		list = append(list, a.describe(p))
+	}
+	return list, nil
+}
+
+func (a *Agent) describe(p peer.Peer) api.Peer {
+	out := api.Peer{Name: p.Name, ID: p.AgentID, Endpoint: p.Endpoint, Expires: p.Expires(), Fingerprint: p.Fingerprints[len(p.Fingerprints)-1]}
+	status, _ := a.endpoint.Status(p.Name)
+	out.Connected, out.Version = status.Connected, status.Product
+	if status.Connected {
+		since := status.Since.UTC()
+		out.ConnectedAt = &since
+	} else if status.Problem != nil {
+		out.Error = status.Problem.Error()
+	}
+	for _, l := range a.links.all() {
+		if l.Peer() == p.Name {
+			out.Links++
+		}
+	}
+	return out
+}
+
+// Invite implements httpapi.Agent.
+func (a *Agent) Invite(ctx context.Context, ttl time.Duration) (api.Invitation, error) {
+	if ttl == 0 {
+		ttl = peer.DefaultInvitation
+	}
+	expires := time.Now().Add(ttl)
+	token, err := a.endpoint.Invite(ttl)
+	if err != nil {
+		return api.Invitation{}, err
+	}
+	return api.Invitation{Token: token, Endpoint: a.config.Endpoint.Advertise, Fingerprint: a.identity.Fingerprint(), Expires: expires.UTC()}, nil
+}
+
+// Join implements httpapi.Agent.
+func (a *Agent) Join(ctx context.Context, in api.JoinRequest) (api.Peer, error) {
+	p, err := a.endpoint.Join(ctx, in.Token, peer.JoinOptions{})
+	if err != nil {
+		return api.Peer{}, err
+	}
+	return a.describe(p), nil
+}
+
+// ExportPeer implements httpapi.Agent.
+func (a *Agent) ExportPeer(ctx context.Context) (api.PeerExport, error) {
+	certificate, endpoint := a.endpoint.Export()
+	return api.PeerExport{Name: a.config.Name, ID: a.identity.AgentID(), Endpoint: endpoint, Fingerprint: a.identity.Fingerprint(), Certificate: string(certificate)}, nil
+}
+
+// AddPeer implements httpapi.Agent.
+func (a *Agent) AddPeer(ctx context.Context, in api.AddPeer) (api.Peer, error) {
+	p, err := peer.NewPeer(in.Name, in.Endpoint, []byte(in.Certificate))
+	if err != nil {
+		return api.Peer{}, err
+	}
+	if err := a.book.Add(p); err != nil {
+		return api.Peer{}, err
+	}
+	return a.describe(p), nil
+}
+
+// RemovePeer implements httpapi.Agent.
+func (a *Agent) RemovePeer(ctx context.Context, name string) error {
+	for _, l := range a.links.all() {
+		if l.Peer() == name {
+			return problem.New(problem.Conflict, "peer_in_use", "peer %q has the link %q", name, l.Name()).On(name).
+				WithHint("delete its links first")
+		}
+	}
+	return a.book.Remove(name)
+}
+
+// RotateKey implements httpapi.Agent.
+func (a *Agent) RotateKey(ctx context.Context) (api.Agent, error) {
+	if _, err := a.endpoint.Rotate(); err != nil {
+		return api.Agent{}, err
+	}
+	return a.Info(ctx)
+}
+
+// Links implements httpapi.Agent.
+func (a *Agent) Links(ctx context.Context) ([]api.Link, error) {
+	if err := a.links.ready(); err != nil {
+		return nil, err
+	}
+	list := []api.Link{}
+	for _, l := range a.links.all() {
+		list = append(list, l.View())
+	}
+	return list, nil
+}
+
+// Link implements httpapi.Agent.
+func (a *Agent) Link(ctx context.Context, name string) (api.Link, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}
+
+// Suspend implements httpapi.Agent.
+func (a *Agent) Suspend(ctx context.Context, name string) (api.Link, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Link{}, err
+	}
+	if err := l.Suspend(ctx); err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}
+
+// Resume implements httpapi.Agent.
+func (a *Agent) Resume(ctx context.Context, name string) (api.Link, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Link{}, err
+	}
+	if err := l.Resume(ctx); err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}
+
+// DeleteLink implements httpapi.Agent.
+func (a *Agent) DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.DeleteResult{}, err
+	}
+	return l.Delete(ctx, force)
+}

@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/link"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+// CreateLink implements httpapi.Agent.
+func (a *Agent) CreateLink(ctx context.Context, in api.CreateLink) (api.Link, error) {
+	if err := a.links.ready(); err != nil {
+		return api.Link{}, err
+	}
+	if in.PeerDatabase == "" {
+		in.PeerDatabase = in.Database
+	}
+	if in.Mode == "" {
+		in.Mode = api.Async
+	}
+	if in.Mode == api.Sync {
+		return api.Link{}, problem.New(problem.Invalid, "mode_unsupported", "links in mode sync are not available").On(in.Name).
+			WithHint("create the link with --mode async")
+	}
+	other, err := a.peerNamed(in.Peer)
+	if err != nil {
+		return api.Link{}, err
+	}
+	if in.FromPeer {
+		return a.createFromPeer(ctx, in)
+	}
+	a.links.making.Lock()
+	l, err := a.createHere(ctx, in, other)
+	a.links.making.Unlock()
+	if err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}
+
+func (a *Agent) peerNamed(name string) (peer.Peer, error) {
+	p, ok := a.book.Get(name)
+	if !ok {
+		return p, problem.New(problem.NotFound, "peer_unknown", "there is no peer %q", name).On(name).
+			WithHint("twinspan peer list shows the peers; twinspan peer invite and join make new ones")
+	}
+	return p, nil
+}
+
+// createFromPeer has the peer create the link, with its database as the primary.
+func (a *Agent) createFromPeer(ctx context.Context, in api.CreateLink) (api.Link, error) {
+	there := in
+	there.Database, there.PeerDatabase = in.PeerDatabase, in.Database
+	var answer api.Link
+	if err := a.endpoint.Call(ctx, in.Peer, link.MethodInvert, there, &answer); err != nil {
+		return api.Link{}, err
+	}
+	l, err := a.links.get(answer.ID)
+	if err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}
+
+// createHere makes the link with this side's database as the primary. What
+// refuses it leaves nothing behind.
+func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Peer) (*link.Link, error) {
+	if err := a.nameFree(in.Name); err != nil {
+		return nil, err
+	}
+	found, _, err := a.assess(ctx, in.Database, in.Peer, in.PeerDatabase)
+	if err != nil {
+		return nil, err
+	}
+	if err := assess.Verdict(found, in.Accept); err != nil {
+		return nil, err
+	}
+	record := catalog.Link{
+		ID: newID(), Name: in.Name, Agent: a.identity.AgentID(), Peer: other.Name, PeerAgent: other.AgentID, PeerDatabase: in.PeerDatabase,
+		Role: string(role.Primary), Phase: string(role.Creating), Epoch: 1, Mode: string(in.Mode), PrimaryAddress: a.primaryAddress(),
+	}
+	l, err := link.MakePrimary(ctx, a.place(), in.Database, record)
+	if err != nil {
+		return nil, err
+	}
+	a.Log.Info("link made", "link", in.Name, "role", "primary", "database", in.Database, "peer", other.Name)
+	return l, a.links.add(l)
+}
+
+// newID returns a random UUID, version 4.
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
+}
+
+// primaryAddress is where this instance is reached, for people to read: an
+// address of this machine alone is given with the machine's name.
+func (a *Agent) primaryAddress() string {
+	host, port, err := net.SplitHostPort(a.server.Address())
+	if err != nil {
+		return a.server.Address()
+	}
+	ip := net.ParseIP(host)
+	if host == "localhost" || host == "" || host[0] == '/' || ip != nil && ip.IsLoopback() {
+		if name, err := os.Hostname(); err == nil {
+			return net.JoinHostPort(name, port)
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// assess looks at both sides of a link that may be made.
+func (a *Agent) assess(ctx context.Context, database, peerName, peerDatabase string) ([]assess.Finding, assess.Source, error) {
+	conn, err := a.server.WithDatabase(database).Connect(ctx, pg.Session{Name: "check"})
+	if err != nil {
+		return nil, assess.Source{}, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	source, err := assess.Describe(ctx, conn)
+	if err != nil {
+		return nil, source, err
+	}
+	_, dump, err := instance.FindClient("pg_dump", source.Major)
+	if err != nil {
+		dump = 0
+	}
+	found, err := assess.Primary(ctx, conn, dump)
+	if err != nil || peerName == "" {
+		return found, source, err
+	}
+	var there link.CheckResponse
+	if err := a.endpoint.Call(ctx, peerName, link.MethodCheck, link.CheckRequest{Source: source, Database: peerDatabase}, &there); err != nil {
+		return nil, source, err
+	}
+	return append(found, there.Findings...), source, nil
+}
+
+// Check implements httpapi.Agent.
+func (a *Agent) Check(ctx context.Context, in api.CheckRequest) (api.Check, error) {
+	if in.Peer != "" {
+		if _, err := a.peerNamed(in.Peer); err != nil {
+			return api.Check{}, err
+		}
+	}
+	found, _, err := a.assess(ctx, in.Database, in.Peer, in.Database)
+	if err != nil {
+		return api.Check{}, err
+	}
+	out := api.Check{Database: in.Database, Peer: in.Peer, Findings: []api.Finding{}}
+	for _, severity := range []problem.Severity{problem.Blocks, problem.Warns, problem.Informs} {
+		for _, f := range found {
+			if f.Severity == severity {
+				out.Findings = append(out.Findings, api.Finding{Code: f.Code, Severity: api.Severity(f.Severity), Object: f.Object, Why: f.Why, Remedy: f.Remedy})
+			}
+		}
+	}
+	return out, nil
+}
+
+// Databases implements httpapi.Agent.
+func (a *Agent) Databases(ctx context.Context) ([]api.Database, error) {
+	conn, err := a.server.Connect(ctx, pg.Session{Name: "list"})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	rows, err := conn.Query(ctx, `SELECT datname, pg_get_userbyid(datdba), pg_database_size(oid) FROM pg_database
+		WHERE datallowconn AND NOT datistemplate ORDER BY datname`)
+	if err != nil {
+		return nil, pg.Classify(err, "list the databases")
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d api.Database, err error) {
+		d.Links = []api.DatabaseLink{}
+		return d, row.Scan(&d.Name, &d.Owner, &d.Bytes)
+	})
+	if err != nil {
+		return nil, pg.Classify(err, "list the databases")
+	}
+	for _, l := range a.links.all() {
+		v := l.View()
+		for i := range list {
+			if list[i].Name == v.Database {
+				list[i].Links = append(list[i].Links, api.DatabaseLink{Name: v.Name, Role: v.Role, Phase: v.Phase})
+			}
+		}
+	}
+	return list, nil
+}

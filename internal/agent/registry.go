@@ -1,0 +1,205 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/link"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/telemetry"
+)
+
+// registry holds the links at work.
+type registry struct {
+	mu     sync.Mutex
+	byID   map[string]*link.Link
+	run    func(*link.Link) // starts a link's supervisor; nil until the links were found
+	making sync.Mutex       // held while a link is made, so that two of a name cannot be
+}
+
+func (r *registry) add(l *link.Link) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.run == nil {
+		return errNotReady
+	}
+	if r.byID[l.ID()] == nil {
+		r.byID[l.ID()] = l
+		r.run(l)
+	}
+	return nil
+}
+
+func (r *registry) remove(l *link.Link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byID, l.ID())
+}
+
+func (r *registry) ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.run == nil {
+		return errNotReady
+	}
+	return nil
+}
+
+func (r *registry) all() []*link.Link {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]*link.Link, 0, len(r.byID))
+	for _, l := range r.byID {
+		list = append(list, l)
+	}
+	slices.SortFunc(list, func(a, b *link.Link) int { return strings.Compare(a.Name(), b.Name()) })
+	return list
+}
+
+// get finds a link by its id.
+func (r *registry) get(id string) (*link.Link, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.byID[id]; l != nil {
+		return l, nil
+	}
+	if r.run == nil {
+		return nil, errNotReady
+	}
+	return nil, problem.New(problem.NotFound, "link_unknown", "this agent has no such link").On(id)
+}
+
+// named finds a link by its name.
+func (r *registry) named(name string) (*link.Link, error) {
+	for _, l := range r.all() {
+		if l.Name() == name {
+			return l, nil
+		}
+	}
+	if err := r.ready(); err != nil {
+		return nil, err
+	}
+	return nil, problem.New(problem.NotFound, "link_unknown", "there is no link %q", name).On(name).WithHint("twinspan link list shows the links of this agent")
+}
+
+var errNotReady = problem.New(problem.Transient, "agent_starting", "the agent has not read its instance yet").
+	WithHint("see that the server runs and that the agent's connection string is right: twinspan serve logs why it waits")
+
+// runLinks finds the links that the instance's databases know of, and keeps them
+// and those that are made later at work until ctx ends.
+func (a *Agent) runLinks(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	found, err := a.findPatiently(ctx)
+	if err != nil {
+		return nil // ctx ended
+	}
+	a.links.mu.Lock()
+	a.links.byID = map[string]*link.Link{}
+	a.links.run = func(l *link.Link) {
+		running.Go(func() {
+			if err := l.Run(ctx); err == nil {
+				a.links.remove(l)
+			}
+		})
+	}
+	a.links.mu.Unlock()
+	for _, l := range found {
+		if err := a.links.add(l); err != nil {
+			return err
+		}
+	}
+	a.Log.Info("links found", "links", len(found))
+	<-ctx.Done()
+	a.links.mu.Lock()
+	a.links.run = nil // none is started while the others end
+	a.links.mu.Unlock()
+	return nil
+}
+
+// findPatiently looks for links until the server has answered.
+func (a *Agent) findPatiently(ctx context.Context) ([]*link.Link, error) {
+	var last string
+	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		found, err := a.find(ctx)
+		if err == nil {
+			return found, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if text := err.Error(); text != last {
+			last = text
+			a.Log.Warn("waiting for the server", telemetry.Failure(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// find looks into every database of the instance.
+func (a *Agent) find(ctx context.Context) ([]*link.Link, error) {
+	conn, err := a.server.Connect(ctx, pg.Session{Name: "discover"})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := a.learn(ctx, conn); err != nil {
+		return nil, err
+	}
+	rows, err := conn.Query(ctx, `SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname`)
+	if err != nil {
+		return nil, pg.Classify(err, "list the databases")
+	}
+	databases, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, pg.Classify(err, "list the databases")
+	}
+	var found []*link.Link
+	for _, database := range databases {
+		records, err := a.linksOf(ctx, database)
+		if pg.IsUnknownDatabase(err) || problem.CodeOf(err) == "database_missing" {
+			continue // dropped meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range records {
+			found = append(found, link.New(a.place(), database, *r))
+		}
+	}
+	return found, nil
+}
+
+func (a *Agent) linksOf(ctx context.Context, database string) ([]*catalog.Link, error) {
+	conn, err := a.server.WithDatabase(database).Connect(ctx, pg.Session{Name: "discover"})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	have, err := catalog.Present(ctx, conn)
+	if err != nil || !have {
+		return nil, err
+	}
+	return catalog.Links(ctx, conn, a.identity.AgentID())
+}
+
+func (a *Agent) learn(ctx context.Context, conn *pgx.Conn) error {
+	var f facts
+	err := conn.QueryRow(ctx, `SELECT current_setting('server_version'), (SELECT system_identifier::text FROM pg_control_system())`).Scan(&f.version, &f.systemID)
+	if err != nil {
+		return pg.Classify(err, "ask the server for its version")
+	}
+	a.facts.Store(&f)
+	return nil
+}

@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/link"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// handle registers what other agents may ask. A link answers its own peer only.
+func (a *Agent) handle() {
+	unary(a, link.MethodCheck, func(ctx context.Context, from peer.Peer, r link.CheckRequest) (any, error) {
+		found, err := assess.Secondary(ctx, a.server, assess.Target{Source: r.Source, Database: r.Database})
+		return link.CheckResponse{Findings: found}, err
+	})
+	unary(a, link.MethodCreate, func(ctx context.Context, from peer.Peer, r link.CreateRequest) (any, error) {
+		return nil, a.makeTwin(ctx, from, r)
+	})
+	unary(a, link.MethodInvert, func(ctx context.Context, from peer.Peer, r api.CreateLink) (any, error) {
+		r.Peer, r.FromPeer = from.Name, false
+		return a.CreateLink(ctx, r)
+	})
+	onLink(a, link.MethodChange, func(ctx context.Context, l *link.Link, r link.ChangeRequest) (any, error) {
+		return nil, l.HandleChange(ctx, r)
+	}, func(r link.ChangeRequest) string { return r.ID })
+	onLink(a, link.MethodDelete, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.DeleteHere(ctx)
+	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodReport, func(ctx context.Context, l *link.Link, r link.Report) (any, error) {
+		return l.HandleReport(ctx, r)
+	}, func(r link.Report) string { return r.ID })
+	onLink(a, link.MethodBegin, func(ctx context.Context, l *link.Link, r link.BeginRequest) (any, error) {
+		return l.HandleBegin(ctx, r)
+	}, func(r link.BeginRequest) string { return r.ID })
+	onLink(a, link.MethodEnd, func(ctx context.Context, l *link.Link, r link.SessionReference) (any, error) {
+		return nil, l.HandleEnd(ctx, r)
+	}, func(r link.SessionReference) string { return r.ID })
+	onLinkStream(a, link.MethodTables, (*link.Link).HandleTables, func(r link.SessionReference) string { return r.ID })
+	onLinkStream(a, link.MethodSchema, (*link.Link).HandleSchema, func(r link.SessionReference) string { return r.ID })
+	onLinkStream(a, link.MethodSequences, (*link.Link).HandleSequences, func(r link.SessionReference) string { return r.ID })
+	onLinkStream(a, link.MethodCopy, (*link.Link).HandleCopy, func(r link.CopyRequest) string { return r.ID })
+	onLinkStream(a, link.MethodStream, (*link.Link).HandleStream, func(r link.StreamRequest) string { return r.ID })
+}
+
+func unary[R any](a *Agent, method string, f func(ctx context.Context, from peer.Peer, r R) (any, error)) {
+	a.endpoint.Handle(method, func(ctx context.Context, from peer.Peer, body json.RawMessage) (any, error) {
+		var r R
+		if err := decode(body, &r); err != nil {
+			return nil, err
+		}
+		return f(ctx, from, r)
+	})
+}
+
+func onLink[R any](a *Agent, method string, f func(ctx context.Context, l *link.Link, r R) (any, error), id func(R) string) {
+	unary(a, method, func(ctx context.Context, from peer.Peer, r R) (any, error) {
+		l, err := a.linkWith(from, id(r))
+		if err != nil {
+			return nil, err
+		}
+		return f(ctx, l, r)
+	})
+}
+
+func onLinkStream[R any](a *Agent, method string, f func(l *link.Link, ctx context.Context, r R, s *peer.Stream) error, id func(R) string) {
+	a.endpoint.HandleStream(method, func(ctx context.Context, from peer.Peer, body json.RawMessage, s *peer.Stream) error {
+		var r R
+		if err := decode(body, &r); err != nil {
+			return err
+		}
+		l, err := a.linkWith(from, id(r))
+		if err != nil {
+			return err
+		}
+		return f(l, ctx, r, s)
+	})
+}
+
+func decode(body json.RawMessage, into any) error {
+	if err := json.Unmarshal(body, into); err != nil {
+		return problem.Wrap(err, problem.Invalid, "request_invalid", "read the peer's request")
+	}
+	return nil
+}
+
+// linkWith finds a link that the asking agent is the other side of. To anybody
+// else it does not exist.
+func (a *Agent) linkWith(from peer.Peer, id string) (*link.Link, error) {
+	l, err := a.links.get(id)
+	if err != nil {
+		return nil, err
+	}
+	if l.PeerAgent() != from.AgentID {
+		return nil, problem.New(problem.NotFound, "link_unknown", "this agent has no such link with you").On(id)
+	}
+	return l, nil
+}
+
+// makeTwin makes this side of a link of which the peer has the primary.
+func (a *Agent) makeTwin(ctx context.Context, from peer.Peer, r link.CreateRequest) error {
+	a.links.making.Lock()
+	defer a.links.making.Unlock()
+	if err := a.links.ready(); err != nil {
+		return err
+	}
+	if _, err := a.linkWith(from, r.ID); err == nil {
+		return nil
+	}
+	if err := a.nameFree(r.Name); err != nil {
+		return err
+	}
+	l, err := link.MakeTwin(ctx, a.place(), from.Name, from.AgentID, r)
+	if err != nil {
+		return err
+	}
+	a.Log.Info("link made", "link", r.Name, "role", "secondary", "database", r.Database, "peer", from.Name)
+	return a.links.add(l)
+}
+
+func (a *Agent) nameFree(name string) error {
+	for _, l := range a.links.all() {
+		if l.Name() == name {
+			return problem.New(problem.Conflict, "link_exists", "agent %s has a link %q already", a.config.Name, name).On(name).
+				WithHint("choose another name, or delete that link first")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,250 @@
+package apply
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/twinspan/twinspan/internal/group"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pgoutput"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// role says what becomes of a relation's changes.
+type role uint8
+
+const (
+	ordinary role = iota
+	ignored       // the agents' own tables
+	signals       // twinspan.signal
+)
+
+// relation is a table as the stream describes it and, once a change needs it, as
+// the secondary has it. It embeds what planning knows of it.
+type relation struct {
+	group.Table
+	role     role
+	name     sqlname.Table
+	identity byte
+	message  []byte // the Relation message, for comparing
+	columns  []column
+
+	resolved bool
+	only     string        // "ONLY " for tables, nothing for partitioned ones
+	order    group.Order   // what its shape demands
+	written  []int         // columns that are written: all but generated ones
+	root     sqlname.Table // where generated identities are declared
+	always   []int         // columns GENERATED ALWAYS AS IDENTITY
+	textOnly []int         // columns whose binary form means nothing here
+
+	skipBefore, repair lsn.LSN
+	orderedUntil       time.Time     // folding failed lately
+	penalty            time.Duration // for how long, the next time
+
+	statements map[string]*statement
+	setSince   int // rows written since set-based statements were planned
+	setLimit   int // plan them again from here on
+}
+
+// column is a published column of a relation.
+type column struct {
+	name     string
+	sourceID uint32 // type on the primary
+	inKey    bool   // of the replica identity
+
+	number    int    // attnum on the secondary
+	typ       string // SQL name of its type there, domains resolved
+	typeID    uint32
+	array     string // SQL name of the type's array, "" if it has none
+	equal     string // its equality operator, "" if it has none
+	canon     group.Canon
+	foldable  bool // canon is all of its equality
+	generated bool
+	always    bool // GENERATED ALWAYS AS IDENTITY
+	notNull   bool
+}
+
+// keyless says whether the relation's rows can only be told apart by all columns.
+func (r *relation) keyless() bool { return len(r.Key) == 0 }
+
+// statement returns the cached statement of a shape, making it when it is new.
+func (r *relation) statement(shape []byte, build func() *statement) *statement {
+	st := r.statements[string(shape)]
+	if st == nil {
+		st = build()
+		r.statements[string(shape)] = st
+	}
+	return st
+}
+
+// describe takes a Relation message.
+func (e *engine) describe(msg []byte, m *pgoutput.Relation) {
+	if old := e.relations[m.ID]; old != nil {
+		if bytes.Equal(old.message, msg) {
+			return
+		}
+		e.current.plan.Append(group.Change{Op: group.Barrier})
+	}
+	schema := string(m.Schema)
+	if schema == "" {
+		schema = "pg_catalog"
+	}
+	r := &relation{
+		name: sqlname.Table{Schema: schema, Name: string(m.Name)}, identity: m.Identity,
+		message: bytes.Clone(msg), statements: map[string]*statement{},
+	}
+	if schema == "twinspan" {
+		r.role = ignored
+		if r.name.Name == "signal" {
+			r.role = signals
+		}
+	}
+	for _, c := range m.Columns {
+		r.columns = append(r.columns, column{name: string(c.Name), sourceID: c.TypeID, inKey: c.Key})
+	}
+	r.skipBefore, r.repair = e.a.SkipBefore[r.name], e.a.Repair[r.name]
+	e.relations[m.ID] = r
+	e.lastRelation, e.lastRelationID = r, m.ID
+}
+
+// relation finds the relation of a change.
+func (e *engine) relation(id uint32) (*relation, error) {
+	if e.lastRelation != nil && e.lastRelationID == id {
+		return e.lastRelation, nil
+	}
+	r := e.relations[id]
+	if r == nil {
+		return nil, corrupt("a change of relation %d, which was not described", id)
+	}
+	e.lastRelation, e.lastRelationID = r, id
+	return r, nil
+}
+
+// resolve looks the relation up on the secondary.
+func (e *engine) resolve(ctx context.Context, r *relation) error {
+	if err := e.settle(ctx); err != nil {
+		return err
+	}
+	t, err := e.look(ctx, r.name)
+	if err != nil {
+		return err
+	}
+	if err := r.match(t); err != nil {
+		return err
+	}
+	r.resolved = true
+	e.byTable[&r.Table] = r
+	return nil
+}
+
+const schemaHint = "make the secondary's table like the primary's, then resume the link; or delete the link and create it again"
+
+// match maps the stream's columns to the target's by name.
+func (r *relation) match(t *target) error {
+	differs := func(text string, args ...any) error {
+		return problem.New(problem.Diverged, "schema_differs", text, args...).On(r.name.String()).WithHint(schemaHint)
+	}
+	if t == nil || t.kind != "r" && t.kind != "p" {
+		return differs("table %s is missing on the secondary", r.name)
+	}
+	seen := map[string]bool{}
+	for i := range r.columns {
+		c := &r.columns[i]
+		there, ok := t.columns[c.name]
+		if !ok {
+			return differs("column %s of table %s is missing on the secondary", sqlname.Quote(c.name), r.name)
+		}
+		seen[c.name] = true
+		there.name, there.sourceID, there.inKey = c.name, c.sourceID, c.inKey
+		*c = there.column
+		if c.generated {
+			continue
+		}
+		r.written = append(r.written, i)
+		if c.always {
+			r.always = append(r.always, i)
+		}
+		other := c.sourceID < firstNormalOID && c.sourceID != c.typeID || c.sourceID >= firstNormalOID && there.declaredID < firstNormalOID
+		if there.textOnly || other {
+			r.textOnly = append(r.textOnly, i)
+		}
+	}
+	for name, c := range t.columns {
+		if !seen[name] && !c.generated {
+			return differs("the secondary's table %s has a column %s that the primary's has not", r.name, sqlname.Quote(name))
+		}
+	}
+	if t.kind == "r" {
+		r.only = "ONLY "
+	}
+	r.root = t.root
+	r.chooseKey(t)
+	return nil
+}
+
+// chooseKey decides by which columns rows are found, and how far their changes
+// may be rearranged.
+func (r *relation) chooseKey(t *target) {
+	r.Key = nil
+	r.order = group.Fold
+	add := func(i int) {
+		r.Key = append(r.Key, group.KeyColumn{Column: i, Canon: r.columns[i].canon})
+		if !r.columns[i].foldable {
+			r.order = group.Rows
+		}
+	}
+	switch r.identity {
+	case pgoutput.IdentityDefault, pgoutput.IdentityIndex:
+		for i := range r.columns {
+			if r.columns[i].inKey {
+				add(i)
+			}
+		}
+	case pgoutput.IdentityFull:
+		// The old row is whole, so a key of the secondary's will do as well.
+		byNumber := map[int]int{}
+		for i := range r.columns {
+			byNumber[r.columns[i].number] = i
+		}
+		for _, number := range t.key {
+			if i, ok := byNumber[number]; ok {
+				add(i)
+				continue
+			}
+			r.Key = nil // a generated column, which is not in the stream
+			break
+		}
+	}
+	if r.keyless() || t.exclusion {
+		r.order = group.Rows
+	}
+	if t.triggers {
+		r.order = group.Strict
+	}
+	r.Table.Order = r.order
+}
+
+// penalise keeps the relation from being folded for a while: its rows hold unique
+// values that passing states of folding violate.
+func (r *relation) penalise(now time.Time) {
+	const first, most = time.Minute, time.Hour
+	r.penalty = min(max(first, r.penalty*2), most)
+	r.orderedUntil = now.Add(r.penalty)
+	r.Table.Order = max(r.order, group.Rows)
+}
+
+// forgive lets the relation be folded again, and says so, when its time is over.
+func (r *relation) forgive(now time.Time) bool {
+	if now.Before(r.orderedUntil) {
+		return false
+	}
+	r.Table.Order = r.order
+	return true
+}
+
+// corrupt is the problem of a stream that cannot be understood.
+func corrupt(text string, args ...any) error {
+	return problem.New(problem.Internal, "stream_corrupt", "the stream holds "+text, args...)
+}

@@ -1,0 +1,315 @@
+package apply
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/twinspan/twinspan/internal/group"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// param is where a parameter's value comes from: a column of the old or of the
+// new tuple. Old ones come first, then new ones, each by column, so that a large
+// message is passed through once from front to back.
+type param struct {
+	old    bool
+	column int
+}
+
+// builder writes a statement for single changes.
+type builder struct {
+	r      *relation
+	params []param
+}
+
+// param returns the placeholder of a value.
+func (b *builder) param(old bool, column int) string {
+	p := param{old, column}
+	at := slices.Index(b.params, p)
+	if at < 0 {
+		at = len(b.params)
+		b.params = append(b.params, p)
+	}
+	return fmt.Sprintf("$%d", at+1)
+}
+
+func (b *builder) statement(sql string) *statement { return &statement{sql: sql, params: b.params} }
+
+func (r *relation) sql() string { return r.only + r.name.SQL() }
+
+func (r *relation) names(columns []int) string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = r.columns[c].name
+	}
+	return sqlname.Join(names)
+}
+
+func (r *relation) isKey(column int) bool {
+	return slices.ContainsFunc(r.Key, func(k group.KeyColumn) bool { return k.Column == column })
+}
+
+// insertStatement inserts one row.
+func (r *relation) insertStatement() *statement {
+	b := builder{r: r}
+	if len(r.written) == 0 {
+		return b.statement("INSERT INTO " + r.name.SQL() + " DEFAULT VALUES")
+	}
+	values := make([]string, len(r.written))
+	for i, c := range r.written {
+		values[i] = b.param(false, c)
+	}
+	return b.statement("INSERT INTO " + r.name.SQL() + " (" + r.names(r.written) + ") OVERRIDING SYSTEM VALUE VALUES (" + strings.Join(values, ", ") + ")")
+}
+
+// deleteStatement deletes the row of the key in the old tuple, or in the new one.
+func (r *relation) deleteStatement(keyInOld bool) *statement {
+	b := builder{r: r}
+	return b.statement("DELETE FROM " + r.sql() + " AS t WHERE " + b.key(keyInOld))
+}
+
+// key compares the key's columns with the old tuple's, or the new one's.
+func (b *builder) key(old bool) string {
+	columns := make([]int, len(b.r.Key))
+	for i, k := range b.r.Key {
+		columns[i] = k.Column
+	}
+	slices.Sort(columns)
+	terms := make([]string, len(columns))
+	for i, c := range columns {
+		terms[i] = "t." + sqlname.Quote(b.r.columns[c].name) + " " + b.r.columns[c].equal + " " + b.param(old, c)
+	}
+	return strings.Join(terms, " AND ")
+}
+
+// updateStatement updates the row of the key. With keyInOld the key is looked for
+// with the old tuple's values and may change. identity says that values of
+// columns GENERATED ALWAYS AS IDENTITY are written; otherwise they must be what
+// they are, for PostgreSQL refuses to set them.
+func (r *relation) updateStatement(unchanged group.Columns, keyInOld, identity bool) *statement {
+	b := builder{r: r}
+	where := []string{}
+	if keyInOld {
+		where = append(where, b.key(true))
+	}
+	var set []string
+	for c, col := range r.columns {
+		switch {
+		case unchanged.Has(c):
+		case r.isKey(c) && !keyInOld:
+			where = append(where, "t."+sqlname.Quote(col.name)+" "+col.equal+" "+b.param(false, c))
+		case col.generated:
+		case col.always && !identity:
+			where = append(where, "t."+sqlname.Quote(col.name)+" "+col.equal+" "+b.param(false, c))
+		default:
+			set = append(set, sqlname.Quote(col.name)+" = "+b.param(false, c))
+		}
+	}
+	return b.statement(updateSQL(r, set, "", where))
+}
+
+// updateSQL writes an UPDATE; one that sets nothing still has to find its rows.
+func updateSQL(r *relation, set []string, from string, where []string) string {
+	on := strings.Join(where, " AND ")
+	if len(set) == 0 {
+		if from != "" {
+			from = from + ", "
+		}
+		return "SELECT FROM " + from + r.sql() + " AS t WHERE " + on
+	}
+	if from != "" {
+		from = " FROM " + from
+	}
+	return "UPDATE " + r.sql() + " AS t SET " + strings.Join(set, ", ") + from + " WHERE " + on
+}
+
+// oneRow finds exactly one row that equals the old tuple, the values in null
+// excepted, which are NULL. Rows that equal it only by their types' equality
+// (1.0 and 1.00) come after one that is the same in every byte. Types without an
+// equality are compared by their text.
+func (b *builder) oneRow(null group.Columns) string {
+	var where, columns, params []string
+	for _, c := range b.r.written {
+		col := b.r.columns[c]
+		name := "x." + sqlname.Quote(col.name)
+		if null.Has(c) {
+			where = append(where, name+" IS NULL")
+			continue
+		}
+		p := b.param(true, c) + "::" + col.typ
+		// Domains are stripped, for record_image_eq wants the same types.
+		columns, params = append(columns, name+"::"+col.typ), append(params, p)
+		if col.equal != "" {
+			where = append(where, name+" "+col.equal+" "+p)
+		} else {
+			where = append(where, name+"::pg_catalog.text OPERATOR(pg_catalog.=) ("+p+")::pg_catalog.text")
+		}
+	}
+	if len(where) == 0 {
+		where = []string{"true"}
+	}
+	order := ""
+	if len(columns) > 0 {
+		order = " ORDER BY pg_catalog.record_image_eq(ROW(" + strings.Join(columns, ", ") + "), ROW(" + strings.Join(params, ", ") + ")) DESC"
+	}
+	found := " FROM " + b.r.sql() + " AS x WHERE " + strings.Join(where, " AND ") + order + " LIMIT 1)"
+	if b.r.only == "" { // every partition has its own row of a ctid
+		return "(t.tableoid, t.ctid) OPERATOR(pg_catalog.=) (SELECT x.tableoid, x.ctid" + found
+	}
+	return "t.ctid OPERATOR(pg_catalog.=) (SELECT x.ctid" + found
+}
+
+// deleteOneStatement deletes one row of a table without a key.
+func (r *relation) deleteOneStatement(null group.Columns) *statement {
+	b := builder{r: r}
+	return b.statement("DELETE FROM " + r.sql() + " AS t WHERE " + b.oneRow(null))
+}
+
+// updateOneStatement updates one row of a table without a key.
+func (r *relation) updateOneStatement(unchanged, null group.Columns, identity bool) *statement {
+	b := builder{r: r}
+	where := b.oneRow(null)
+	var set []string
+	for _, c := range r.written {
+		col := r.columns[c]
+		switch {
+		case unchanged.Has(c) || col.always && !identity:
+		default:
+			set = append(set, sqlname.Quote(col.name)+" = "+b.param(false, c))
+		}
+	}
+	return b.statement(updateSQL(r, set, "", []string{where}))
+}
+
+// setUpdateStatement updates many rows by their keys; a parameter is the array of
+// a column's values. In text mode elements are text and cast one by one.
+func (r *relation) setUpdateStatement(unchanged group.Columns, text bool) *statement {
+	var set, where []string
+	var columns []int
+	for c, col := range r.columns {
+		if unchanged.Has(c) || col.generated && !r.isKey(c) {
+			continue
+		}
+		columns = append(columns, c)
+		if r.isKey(c) || col.always {
+			where = append(where, "t."+sqlname.Quote(col.name)+" "+col.equal+" "+r.element(c, text))
+		} else {
+			set = append(set, sqlname.Quote(col.name)+" = "+r.element(c, text))
+		}
+	}
+	return r.setStatement(columns, updateSQL(r, set, r.unnest(columns, text), where))
+}
+
+// setDeleteStatement deletes many rows by their keys.
+func (r *relation) setDeleteStatement(text bool) *statement {
+	columns := make([]int, len(r.Key))
+	for i, k := range r.Key {
+		columns[i] = k.Column
+	}
+	if c := columns[0]; len(columns) == 1 && r.columns[c].array != "" {
+		cast := "$1::" + r.columns[c].array
+		if text {
+			cast = "$1::pg_catalog._text::" + r.columns[c].array
+		}
+		return r.setStatement(columns, "DELETE FROM "+r.sql()+" AS t WHERE t."+sqlname.Quote(r.columns[c].name)+" "+r.columns[c].equal+" ANY ("+cast+")")
+	}
+	where := make([]string, len(columns))
+	for i, c := range columns {
+		where[i] = "t." + sqlname.Quote(r.columns[c].name) + " " + r.columns[c].equal + " " + r.element(c, text)
+	}
+	return r.setStatement(columns, "DELETE FROM "+r.sql()+" AS t USING "+r.unnest(columns, text)+" WHERE "+strings.Join(where, " AND "))
+}
+
+func (r *relation) setStatement(columns []int, sql string) *statement {
+	st := &statement{sql: sql}
+	for _, c := range columns {
+		st.params = append(st.params, param{column: c})
+	}
+	return st
+}
+
+// element is a column's value in a row of unnest.
+func (r *relation) element(column int, text bool) string {
+	if text {
+		return fmt.Sprintf("v.c%d::%s", column, r.columns[column].typ)
+	}
+	return fmt.Sprintf("v.c%d", column)
+}
+
+func (r *relation) unnest(columns []int, text bool) string {
+	arrays, names := make([]string, len(columns)), make([]string, len(columns))
+	for i, c := range columns {
+		arrays[i] = fmt.Sprintf("$%d::%s", i+1, r.columns[c].array)
+		if text {
+			arrays[i] = fmt.Sprintf("$%d::pg_catalog._text", i+1)
+		}
+		names[i] = fmt.Sprintf("c%d", c)
+	}
+	return "unnest(" + strings.Join(arrays, ", ") + ") AS v (" + strings.Join(names, ", ") + ")"
+}
+
+// arrayable says whether every column that a set-based statement in binary needs
+// can be an element of an array: arrays cannot, unnest would flatten them.
+func (r *relation) arrayable(unchanged group.Columns) bool {
+	for i, c := range r.columns {
+		if c.array == "" && !unchanged.Has(i) && (!c.generated || r.isKey(i)) {
+			return false
+		}
+	}
+	return true
+}
+
+// keyArrayable is arrayable for deletes.
+func (r *relation) keyArrayable() bool {
+	return !slices.ContainsFunc(r.Key, func(k group.KeyColumn) bool { return r.columns[k.Column].array == "" })
+}
+
+// copySQL takes rows in bulk.
+func (r *relation) copySQL(text bool) string {
+	format := "binary"
+	if text {
+		format = "text"
+	}
+	return "COPY " + r.name.SQL() + " (" + r.names(r.written) + ") FROM STDIN (FORMAT " + format + ")"
+}
+
+// truncateSQL empties tables together.
+func truncateSQL(tables []*relation, cascade, restart bool) string {
+	names := make([]string, len(tables))
+	for i, r := range tables {
+		names[i] = r.sql()
+	}
+	sql := "TRUNCATE " + strings.Join(names, ", ")
+	if restart {
+		sql += " RESTART IDENTITY"
+	}
+	if cascade {
+		sql += " CASCADE"
+	}
+	return sql
+}
+
+// emptySQL empties one table and leaves every other alone, also those that refer
+// to it; restartSQL sets its own sequences back as TRUNCATE RESTART IDENTITY does.
+func (r *relation) emptySQL() string { return "DELETE FROM " + r.sql() }
+
+func (r *relation) restartSQL() string {
+	return "SELECT pg_catalog.setval(s.seqrelid::pg_catalog.regclass, s.seqstart, false) FROM pg_catalog.pg_sequence s" +
+		" JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = s.seqrelid AND d.deptype IN ('a', 'i')" +
+		" WHERE d.refobjid = " + sqlname.Literal(r.name.SQL()) + "::pg_catalog.regclass"
+}
+
+// identitySQL lets the values of a relation's generated identities be written, or
+// not any more.
+func (r *relation) identitySQL(allow bool) string {
+	how := "ALWAYS"
+	if allow {
+		how = "BY DEFAULT"
+	}
+	parts := make([]string, len(r.always))
+	for i, c := range r.always {
+		parts[i] = "ALTER COLUMN " + sqlname.Quote(r.columns[c].name) + " SET GENERATED " + how
+	}
+	return "ALTER TABLE " + r.root.SQL() + " " + strings.Join(parts, ", ")
+}

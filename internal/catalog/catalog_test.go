@@ -1,0 +1,334 @@
+package catalog_test
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+const (
+	linkID  = "0b9a4b4e-6f7e-4b7e-9f60-2f1c0e8d7a11"
+	otherID = "7c1e2d3f-0000-4000-8000-00000000000a"
+	agentA  = "11111111-1111-4111-8111-111111111111"
+	agentB  = "22222222-2222-4222-8222-222222222222"
+)
+
+func testContext(t testing.TB) context.Context {
+	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(stop)
+	return ctx
+}
+
+// open gives a session as agents have them, in a database of the test's own.
+func open(t testing.TB) (*pgx.Conn, string) {
+	t.Helper()
+	s := pgtest.Shared(t)
+	dsn := s.DSN(s.Database(t))
+	return connect(t, dsn), dsn
+}
+
+func connect(t testing.TB, dsn string) *pgx.Conn {
+	t.Helper()
+	d, err := pg.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := d.Connect(testContext(t), pg.Session{Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func install(t testing.TB, conn *pgx.Conn) error {
+	ctx := testContext(t)
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return catalog.Install(ctx, tx) })
+}
+
+func sample() *catalog.Link {
+	return &catalog.Link{
+		ID: linkID, Name: `sales "EU" 'x'`, Agent: agentA, Peer: "berlin", PeerAgent: agentB, PeerDatabase: "Sales", Role: "secondary",
+		Phase: "creating", Epoch: 7, Mode: "sync", CreatedDatabase: true, PrimaryAddress: "db.example:5432",
+	}
+}
+
+func seeded(t testing.TB) (*pgx.Conn, string, *catalog.Link) {
+	t.Helper()
+	conn, dsn := open(t)
+	if err := install(t, conn); err != nil {
+		t.Fatal(err)
+	}
+	l := sample()
+	if err := catalog.Insert(testContext(t), conn, l); err != nil {
+		t.Fatal(err)
+	}
+	return conn, dsn, l
+}
+
+func get(t testing.TB, conn *pgx.Conn, id string) *catalog.Link {
+	t.Helper()
+	l, err := catalog.Get(testContext(t), conn, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// objects lists everything of the database that names twinspan.
+const objects = `
+SELECT 'class ' || n.nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE n.nspname = 'twinspan' OR relname LIKE '%twinspan%'
+UNION ALL SELECT 'proc ' || proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE n.nspname = 'twinspan'
+UNION ALL SELECT 'type ' || typname FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace WHERE n.nspname = 'twinspan'
+UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE '%twinspan%'
+UNION ALL SELECT 'acl ' || defaclobjtype::text FROM pg_default_acl
+UNION ALL SELECT 'description ' || description FROM pg_description WHERE description LIKE '%winspan%' ORDER BY 1`
+
+func TestInstallTwiceAndRemove(t *testing.T) {
+	conn, dsn := open(t)
+	ctx := testContext(t)
+	if have, err := catalog.Present(ctx, conn); have || err != nil {
+		t.Fatalf("present before: %v %v", have, err)
+	}
+	if err := install(t, conn); err != nil {
+		t.Fatal(err)
+	}
+	if err := catalog.Insert(ctx, conn, sample()); err != nil {
+		t.Fatal(err)
+	}
+	if err := install(t, conn); err != nil {
+		t.Fatalf("a second time: %v", err)
+	}
+	if l := get(t, conn, linkID); l.Name != sample().Name {
+		t.Errorf("the second installation lost the link: %+v", l)
+	}
+	if have, err := catalog.Present(ctx, conn); !have || err != nil {
+		t.Errorf("present: %v %v", have, err)
+	}
+	if got := pgtest.Table(t, dsn, "twinspan.version"); got != "(1)\n" {
+		t.Errorf("version %s", got)
+	}
+	for range 2 { // the second time there is nothing
+		if err := catalog.Remove(ctx, conn); err != nil {
+			t.Fatal(err)
+		}
+		if left := pgtest.Query(t, dsn, objects); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+	if have, err := catalog.Present(ctx, conn); have || err != nil {
+		t.Errorf("present after: %v %v", have, err)
+	}
+}
+
+func TestInstallAtOnce(t *testing.T) {
+	_, dsn := open(t)
+	var group errgroup.Group
+	for range 8 {
+		conn := connect(t, dsn)
+		group.Go(func() error { return install(t, conn) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOthersSchemaIsLeftAlone(t *testing.T) {
+	conn, dsn := open(t)
+	pgtest.Exec(t, dsn, `CREATE SCHEMA twinspan; CREATE TABLE twinspan.mine (id int)`)
+	if err := install(t, conn); problem.CodeOf(err) != "schema_taken" || problem.KindOf(err) != problem.Conflict {
+		t.Errorf("got %v", err)
+	}
+	if got := pgtest.Query(t, dsn, `SELECT relname FROM pg_class WHERE relnamespace = 'twinspan'::regnamespace`); len(got) != 1 {
+		t.Errorf("the schema holds %v", got)
+	}
+}
+
+func TestNewerLayoutIsRefused(t *testing.T) {
+	conn, dsn, _ := seeded(t)
+	pgtest.Exec(t, dsn, `UPDATE twinspan.version SET version = version + 1`)
+	before := pgtest.Table(t, dsn, "twinspan.link")
+	if _, err := catalog.Present(testContext(t), conn); problem.CodeOf(err) != "catalog_newer" || problem.KindOf(err) != problem.Incompatible {
+		t.Errorf("Present: %v", err)
+	}
+	if err := install(t, conn); problem.CodeOf(err) != "catalog_newer" {
+		t.Errorf("Install: %v", err)
+	}
+	if after := pgtest.Table(t, dsn, "twinspan.link"); after != before {
+		t.Errorf("it was changed: %s", after)
+	}
+}
+
+func TestLinkRoundTrip(t *testing.T) {
+	conn, _, l := seeded(t)
+	ctx := testContext(t)
+	got := get(t, conn, l.ID)
+	if time.Since(got.CreatedAt).Abs() > time.Hour {
+		t.Errorf("made at %v", got.CreatedAt)
+	}
+	l.CreatedAt, l.Notices = got.CreatedAt, got.Notices
+	if !reflect.DeepEqual(got, l) {
+		t.Errorf("got  %+v\nwant %+v", got, l)
+	}
+	if err := catalog.SetStart(ctx, conn, l, 0x1A_2B3C4D5E, "7123456789012345678"); err != nil {
+		t.Fatal(err)
+	}
+	notices := []catalog.Notice{{At: time.Now().UTC().Truncate(time.Microsecond), Code: "identity_full", Subject: `a."B"`, Text: "it's done"}, {Code: "x", Text: "y"}}
+	if err := catalog.AddNotices(ctx, conn, l, notices[:1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := catalog.AddNotices(ctx, conn, l, notices[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := catalog.SetDeleting(ctx, conn, l, true); err != nil {
+		t.Fatal(err)
+	}
+	l.Phase, l.Seeded, l.Suspended, l.Change = "suspended", true, true, 3
+	if err := catalog.Store(ctx, conn, l); err != nil {
+		t.Fatal(err)
+	}
+	l.StartLSN, l.SystemID, l.Notices, l.Deleting = 0x1A_2B3C4D5E, "7123456789012345678", notices, true
+	if got = get(t, conn, l.ID); !reflect.DeepEqual(got, l) {
+		t.Errorf("got  %+v\nwant %+v", got, l)
+	}
+	if err := catalog.SetDeleting(ctx, conn, l, false); err != nil || get(t, conn, l.ID).Deleting {
+		t.Errorf("still deleting: %v", err)
+	}
+}
+
+func TestProblemRoundTrip(t *testing.T) {
+	conn, _, l := seeded(t)
+	ctx := testContext(t)
+	cause := errors.New("line one\n  line two")
+	l.Problem = problem.Wrap(cause, problem.Diverged, "row_missing", `table "Ünö" has 'no' such row \ %%d`).On(`public."Ünö"`).WithHint(`say "yes"`)
+	for range 2 { // what was read can be stored again
+		if err := catalog.Store(ctx, conn, l); err != nil {
+			t.Fatal(err)
+		}
+		got := get(t, conn, l.ID)
+		want := problem.Error{Kind: problem.Diverged, Code: "row_missing", Subject: `public."Ünö"`,
+			Text: `table "Ünö" has 'no' such row \ %d: line one line two`, Hint: `say "yes"`}
+		if got.Problem == nil || *got.Problem != want {
+			t.Fatalf("got %+v\nwant %+v", got.Problem, want)
+		}
+		l = got
+	}
+	l.Problem = nil
+	if err := catalog.Store(ctx, conn, l); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, conn, l.ID); got.Problem != nil {
+		t.Errorf("it stayed: %+v", got.Problem)
+	}
+}
+
+// TestStaleEpochChangesNothing tries every change with an epoch that the link has
+// left, and on a link that is gone.
+func TestStaleEpochChangesNothing(t *testing.T) {
+	conn, dsn, l := seeded(t)
+	ctx := testContext(t)
+	pgtest.Exec(t, dsn, `UPDATE twinspan.link SET epoch = epoch + 1`)
+	before := pgtest.Table(t, dsn, "twinspan.link")
+	ahead, gone := *l, *l
+	ahead.Epoch += 2
+	gone.ID = otherID
+	for name, change := range map[string]func(l *catalog.Link) error{
+		"Store":       func(l *catalog.Link) error { l.Phase = "broken"; return catalog.Store(ctx, conn, l) },
+		"SetStart":    func(l *catalog.Link) error { return catalog.SetStart(ctx, conn, l, 1, "1") },
+		"SetDeleting": func(l *catalog.Link) error { return catalog.SetDeleting(ctx, conn, l, true) },
+		"AddNotices":  func(l *catalog.Link) error { return catalog.AddNotices(ctx, conn, l, []catalog.Notice{{Text: "x"}}) },
+	} {
+		for _, l := range []*catalog.Link{l, &ahead, &gone} {
+			if err := change(l); problem.KindOf(err) != problem.Conflict || problem.CodeOf(err) != "link_moved_on" {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if after := pgtest.Table(t, dsn, "twinspan.link"); after != before {
+		t.Errorf("before %safter %s", before, after)
+	}
+}
+
+func TestLinksOfAnAgent(t *testing.T) {
+	conn, dsn, _ := seeded(t)
+	ctx := testContext(t)
+	second := sample()
+	second.ID, second.Name, second.Role = otherID, "aardvark", "primary"
+	third := sample()
+	third.ID, third.Name, third.Agent = agentA, "other agent's", agentB
+	for _, l := range []*catalog.Link{second, third} {
+		if err := catalog.Insert(ctx, conn, l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, taken := range []string{"id", "name"} {
+		l := sample()
+		if taken == "id" {
+			l.Name = "unheard of"
+		} else {
+			l.ID = agentB
+		}
+		if err := catalog.Insert(ctx, conn, l); problem.CodeOf(err) != "link_exists" || problem.KindOf(err) != problem.Conflict {
+			t.Errorf("the same %s: %v", taken, err)
+		}
+	}
+	links, err := catalog.Links(ctx, conn, agentA)
+	if err != nil || len(links) != 2 || links[0].Name != "aardvark" || links[1].ID != linkID {
+		t.Errorf("%v %v", links, err)
+	}
+	// Whatever is known of a link goes with it.
+	if kept := pgtest.Query(t, dsn, `SELECT attrelid::regclass FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
+		WHERE relnamespace = 'twinspan'::regnamespace AND relkind = 'r' AND attname = 'link' AND NOT attisdropped AND NOT EXISTS (SELECT FROM pg_constraint f
+			WHERE f.conrelid = attrelid AND f.contype = 'f' AND f.confdeltype = 'c' AND a.attnum = ANY (f.conkey))`); len(kept) > 0 {
+		t.Errorf("kept after a link's end: %v", kept)
+	}
+	if err := catalog.Delete(ctx, conn, linkID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := catalog.Get(ctx, conn, linkID); problem.KindOf(err) != problem.NotFound || problem.CodeOf(err) != "link_unknown" {
+		t.Errorf("after its removal: %v", err)
+	}
+	if links, err = catalog.Links(ctx, conn, agentA); err != nil || len(links) != 1 {
+		t.Errorf("%v %v", links, err)
+	}
+}
+
+// TestSchemaIsClosed looks in as a role without rights.
+func TestSchemaIsClosed(t *testing.T) {
+	_, dsn, _ := seeded(t)
+	conn := connect(t, dsn)
+	pgtest.Exec(t, dsn, `DROP ROLE IF EXISTS nobody_here; CREATE ROLE nobody_here`)
+	if _, err := conn.Exec(testContext(t), `SET ROLE nobody_here; SELECT * FROM twinspan.link`); pg.SQLState(err) != "42501" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestEveryTableIsUpdatable publishes the schema as a link does.
+func TestEveryTableIsUpdatable(t *testing.T) {
+	_, dsn, _ := seeded(t)
+	pgtest.Exec(t, dsn, `CREATE PUBLICATION p FOR ALL TABLES; UPDATE twinspan.version SET version = version; DELETE FROM twinspan.version`)
+	keyless := pgtest.Query(t, dsn, `SELECT relname FROM pg_class c WHERE relnamespace = 'twinspan'::regnamespace AND relkind = 'r'
+		AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)`)
+	if len(keyless) > 0 {
+		t.Errorf("without a key: %v", keyless)
+	}
+}
+
+func TestObjectName(t *testing.T) {
+	if got := catalog.ObjectName(linkID); got != "twinspan_0b9a4b4e6f7e4b7e9f602f1c0e8d7a11" || len(got) > 63 || strings.Contains(got, "-") {
+		t.Error(got)
+	}
+}

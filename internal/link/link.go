@@ -1,0 +1,367 @@
+// Package link supervises one side of one link: events go in, work comes out. It
+// joins the engines (capture, seed, schema, apply, gate), which do not know each
+// other, and speaks with the other side's agent.
+package link
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+// Peers is how a link reaches the other side's agent.
+type Peers interface {
+	Call(ctx context.Context, peer, method string, request, response any) error
+	Open(ctx context.Context, peer, method string, request any) (*peer.Stream, error)
+	Status(peer string) (peer.Status, bool)
+}
+
+// Place is what all links of an agent share. It is not changed after the start.
+type Place struct {
+	Agent     string  // the agent's id
+	AgentName string  //
+	Server    *pg.DSN // the instance, through its maintenance database
+	Peers     Peers
+	SpoolDir  string // for values too large for memory; its files have no names
+	Workers   int    // chunks copied at once; 0 lets the link choose
+	Log       *slog.Logger
+}
+
+// Link is one side of a link at work.
+type Link struct {
+	place    Place
+	database string
+	dsn      *pg.DSN
+	control  control
+	log      *slog.Logger
+
+	mu      sync.Mutex
+	record  catalog.Link  // as stored
+	changed chan struct{} // closed and replaced when record changes
+	trouble *problem.Error
+	live    live
+
+	removed chan struct{} // closed when this side's objects are gone
+
+	primary   primarySide
+	secondary secondarySide
+}
+
+// live is what is known now and stored nowhere.
+type live struct {
+	seeding  api.Progress
+	report   Report // the secondary's: its own, or the last one received
+	answer   Answer // the primary's: its own, or the last one received
+	heard    time.Time
+	textOnly bool // a value refused to cross in binary form
+
+	peerTrouble *problem.Error // what the other side says against this link
+}
+
+// New returns the side that a record describes, not yet at work.
+func New(place Place, database string, record catalog.Link) *Link {
+	l := &Link{
+		place:    place,
+		database: database,
+		dsn:      place.Server.WithDatabase(database),
+		log:      place.Log.With("link", record.Name),
+		record:   record,
+		changed:  make(chan struct{}),
+		removed:  make(chan struct{}),
+	}
+	l.control = control{dsn: l.dsn, name: record.Name}
+	return l
+}
+
+// ID returns the link's id, the same on both sides.
+func (l *Link) ID() string { return l.snapshot().ID }
+
+// Name returns the link's name, the same on both sides.
+func (l *Link) Name() string { return l.snapshot().Name }
+
+// PeerAgent returns the id of the other side's agent.
+func (l *Link) PeerAgent() string { return l.snapshot().PeerAgent }
+
+// Peer returns the name of the other side's agent.
+func (l *Link) Peer() string { return l.snapshot().Peer }
+
+// Database returns the name of the database on this side.
+func (l *Link) Database() string { return l.database }
+
+// Role returns what this side is.
+func (l *Link) Role() role.Role { return role.Role(l.snapshot().Role) }
+
+func (l *Link) snapshot() catalog.Link {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.record
+}
+
+func state(r catalog.Link) role.State {
+	return role.State{Role: role.Role(r.Role), Phase: role.Phase(r.Phase), Epoch: r.Epoch, Seeded: r.Seeded}
+}
+
+// work is what this side should do now. A link that is being removed rests.
+func work(r catalog.Link) role.Work {
+	if r.Deleting {
+		return role.Rest
+	}
+	return state(r).Work()
+}
+
+// watch returns the record and a channel that is closed when it changes.
+func (l *Link) watch() (catalog.Link, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.record, l.changed
+}
+
+// update stores a changed record, then makes it known. f edits a copy; an error
+// of it leaves everything as it was.
+func (l *Link) update(ctx context.Context, f func(r *catalog.Link) error) error {
+	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		next := l.snapshot()
+		before := next
+		if err := f(&next); err != nil {
+			return err
+		}
+		if next.Phase == before.Phase && next.Seeded == before.Seeded && next.Suspended == before.Suspended &&
+			next.Change == before.Change && next.Problem == before.Problem {
+			return nil
+		}
+		if err := catalog.Store(ctx, conn, &next); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.record.Phase, l.record.Seeded, l.record.Suspended = next.Phase, next.Seeded, next.Suspended
+		l.record.Change, l.record.Problem = next.Change, next.Problem
+		close(l.changed)
+		l.changed = make(chan struct{})
+		if before.Phase != next.Phase {
+			l.log.Info("phase changed", "from", before.Phase, "to", next.Phase, "role", next.Role, "epoch", next.Epoch)
+		}
+		return nil
+	})
+}
+
+// happen takes an event: the new state is stored before anything acts on it.
+func (l *Link) happen(ctx context.Context, e role.Event, trouble *problem.Error) error {
+	return l.update(ctx, func(r *catalog.Link) error {
+		next, err := role.Step(state(*r), e)
+		if err != nil {
+			return err
+		}
+		r.Phase, r.Seeded = string(next.Phase), next.Seeded
+		r.Problem = trouble
+		return nil
+	})
+}
+
+const (
+	firstPause = 200 * time.Millisecond
+	lastPause  = 5 * time.Second
+	settled    = 30 * time.Second // work that ran this long failed anew
+)
+
+// Run does what the state calls for until ctx ends. It returns nil when the link
+// was removed, and else the reason of ctx.
+func (l *Link) Run(ctx context.Context) error {
+	defer l.control.close()
+	ctx, cancel := context.WithCancel(ctx)
+	var reporting sync.WaitGroup
+	defer reporting.Wait()
+	defer cancel()
+	if l.Role() == role.Secondary {
+		reporting.Go(func() { l.reportLoop(ctx) })
+	}
+	pause := firstPause
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := l.workOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, errRemoved):
+			return nil
+		case err == nil || errors.Is(err, errChanged):
+			l.setTrouble(nil)
+			pause = firstPause
+			continue
+		}
+		if time.Since(began) > settled {
+			pause = firstPause
+		}
+		trouble := problem.As(err)
+		if !lasting(trouble) {
+			l.setTrouble(trouble)
+		} else if failed := l.happen(ctx, role.Failed, trouble); failed != nil {
+			l.setTrouble(trouble)
+			l.log.Warn("cannot store the problem", "err", failed)
+		} else {
+			l.setTrouble(nil)
+			l.log.Error("link stopped", "code", trouble.Code, "subject", trouble.Subject, "err", trouble)
+			continue
+		}
+		l.wait(ctx, pause+rand.N(pause/4))
+		pause = min(2*pause, lastPause)
+	}
+	return context.Cause(ctx)
+}
+
+var (
+	errChanged = errors.New("the link's state calls for other work")
+	errRemoved = errors.New("the link was removed")
+)
+
+// lasting says whether a problem stays until a person acts.
+func lasting(p *problem.Error) bool {
+	switch p.Kind {
+	case problem.Transient, problem.Cancelled:
+		return false
+	case problem.Unauthorised:
+		return p.Code != "login_refused" // a password that is being changed
+	}
+	return true
+}
+
+// workOnce runs the work that the state calls for until it ends or the state
+// calls for other work.
+func (l *Link) workOnce(ctx context.Context) error {
+	record, _ := l.watch()
+	now := work(record)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	watcher := make(chan struct{})
+	go func() {
+		defer close(watcher)
+		for {
+			r, changed := l.watch()
+			if work(r) != now || r.Deleting != record.Deleting || r.Epoch != record.Epoch {
+				stop(errChanged)
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	err := l.perform(ctx, now, record)
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		err = cause
+	}
+	stop(nil)
+	<-watcher
+	return err
+}
+
+func (l *Link) perform(ctx context.Context, w role.Work, r catalog.Link) error {
+	if r.Deleting {
+		return l.removeHere(ctx)
+	}
+	switch w {
+	case role.Prepare:
+		return l.prepare(ctx)
+	case role.Serve:
+		return l.serve(ctx)
+	case role.Seed:
+		return l.seed(ctx)
+	case role.Follow:
+		return l.follow(ctx)
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// wait pauses, but not beyond a change of state.
+func (l *Link) wait(ctx context.Context, pause time.Duration) {
+	_, changed := l.watch()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-time.After(pause):
+	}
+}
+
+func (l *Link) setTrouble(p *problem.Error) {
+	l.mu.Lock()
+	before := l.trouble
+	l.trouble = p
+	l.mu.Unlock()
+	switch {
+	case p != nil && (before == nil || before.Code != p.Code):
+		l.log.Warn("link interrupted", "code", p.Code, "subject", p.Subject, "err", p)
+	case p == nil && before != nil:
+		l.log.Info("link goes on", "after", before.Code)
+	}
+}
+
+// Suspend makes the link rest on both sides; the other learns of it now or at the
+// next contact. The primary keeps its log meanwhile.
+func (l *Link) Suspend(ctx context.Context) error { return l.change(ctx, role.Suspend) }
+
+// Resume ends a suspension, and lets a broken link try again.
+func (l *Link) Resume(ctx context.Context) error { return l.change(ctx, role.Resume) }
+
+func (l *Link) change(ctx context.Context, e role.Event) error {
+	suspended := e == role.Suspend
+	var request ChangeRequest
+	err := l.update(ctx, func(r *catalog.Link) error {
+		next, err := role.Step(state(*r), e)
+		if err != nil {
+			return err
+		}
+		r.Phase, r.Suspended, r.Problem = string(next.Phase), suspended, nil
+		r.Change++
+		request = ChangeRequest{ID: r.ID, Suspended: suspended, Change: r.Change}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.place.Peers.Call(ctx, l.snapshot().Peer, MethodChange, request, nil); err != nil {
+		l.log.Info("the peer learns of the change later", "err", err)
+	}
+	return nil
+}
+
+// adopt takes over a suspension or its end from the other side, if it is newer
+// than what is known here.
+func (l *Link) adopt(ctx context.Context, suspended bool, change int64) error {
+	if change <= l.snapshot().Change {
+		return nil
+	}
+	return l.update(ctx, func(r *catalog.Link) error {
+		if change <= r.Change {
+			return nil
+		}
+		e := role.Resume
+		if suspended {
+			e = role.Suspend
+		}
+		r.Change = change
+		next, err := role.Step(state(*r), e)
+		if err != nil {
+			// The phase does not allow it, for instance a suspension of a broken side:
+			// the wish is noted, the phase stays.
+			r.Suspended = suspended
+			return nil
+		}
+		r.Phase, r.Suspended, r.Problem = string(next.Phase), suspended, nil
+		return nil
+	})
+}

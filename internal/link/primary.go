@@ -1,0 +1,242 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/capture"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/seed"
+)
+
+// primarySide is what a primary holds for its secondary while it serves.
+type primarySide struct {
+	mu      sync.Mutex
+	serving context.Context // nil while the link does not serve
+	stream  *running        // the stream that is being sent
+	active  sync.WaitGroup  // requests that hold something of the server
+
+	seeds *seed.Source // holds the snapshot of a seeding; nil before the first was asked for
+}
+
+// running is a stream in progress.
+type running struct {
+	stop   context.CancelCauseFunc
+	done   chan struct{}
+	stream *capture.Stream
+}
+
+func (l *Link) source() capture.Source {
+	r := l.snapshot()
+	return capture.Source{DSN: l.dsn, Link: r.ID, Name: r.Name, Log: l.log}
+}
+
+// MakePrimary records a link in its primary database and asks the peer for the
+// other side. A refusal leaves nothing behind; when the peer is lost in the middle,
+// the link exists and goes on by itself.
+func MakePrimary(ctx context.Context, place Place, database string, record catalog.Link) (*Link, error) {
+	l := New(place, database, record)
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if err := catalog.Install(ctx, tx); err != nil {
+				return err
+			}
+			if err := catalog.Insert(ctx, tx, &record); err != nil {
+				return err
+			}
+			stored, err := catalog.Get(ctx, tx, record.ID)
+			if err == nil {
+				l.record = *stored
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Introduce(ctx); err != nil && !problem.Retry(err) {
+		undo := l.removePrimary(context.WithoutCancel(ctx), record)
+		return nil, errors.Join(err, undo)
+	}
+	return l, nil
+}
+
+// Introduce asks the peer for its side of the link. It can be repeated.
+func (l *Link) Introduce(ctx context.Context) error {
+	var source assess.Source
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		source, err = assess.Describe(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r := l.snapshot()
+	return l.place.Peers.Call(ctx, r.Peer, MethodCreate, CreateRequest{
+		ID: r.ID, Name: r.Name, Epoch: r.Epoch, Mode: r.Mode, Database: r.PeerDatabase,
+		Source: source, PrimaryAddress: r.PrimaryAddress,
+	}, nil)
+}
+
+// prepare brings the other side into being and makes this one ready to publish.
+func (l *Link) prepare(ctx context.Context) error {
+	if err := l.Introduce(ctx); err != nil {
+		return err
+	}
+	source := l.source()
+	if err := source.Prepare(ctx); err != nil {
+		return err
+	}
+	return l.happen(ctx, role.Prepared, nil)
+}
+
+// serve answers the secondary until the state calls for something else, and then
+// lets go of what it held for it: the snapshot and the stream.
+func (l *Link) serve(ctx context.Context) error {
+	p := &l.primary
+	p.mu.Lock()
+	p.serving = ctx
+	p.mu.Unlock()
+	<-ctx.Done()
+	p.mu.Lock()
+	p.serving = nil
+	p.mu.Unlock()
+	p.active.Wait()
+	l.closeSeeds()
+	return context.Cause(ctx)
+}
+
+// enter begins a request of the secondary: it gives a context that ends when
+// either the request or the serving does, and a function to call at the end.
+func (l *Link) enter(ctx context.Context, ref Reference) (context.Context, func(), error) {
+	if err := l.sameEpoch(ref); err != nil {
+		return nil, nil, err
+	}
+	p := &l.primary
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.serving == nil {
+		return nil, nil, problem.New(problem.Transient, "not_serving", "the primary's side of the link is in phase %s", l.snapshot().Phase)
+	}
+	p.active.Add(1)
+	ctx, stop := context.WithCancelCause(ctx)
+	end := context.AfterFunc(p.serving, func() { stop(errChanged) })
+	return ctx, func() {
+		end()
+		stop(nil)
+		p.active.Done()
+	}, nil
+}
+
+// sameEpoch refuses a side whose epoch is not ours: one of the two has missed a
+// change of roles and must not act before it learned of it.
+func (l *Link) sameEpoch(ref Reference) error {
+	if mine := l.snapshot().Epoch; ref.Epoch != mine {
+		return problem.New(problem.Conflict, "epoch_differs", "the request has epoch %d, the link is at %d", ref.Epoch, mine)
+	}
+	return nil
+}
+
+// HandleReport takes the secondary's report and answers with the primary's state.
+func (l *Link) HandleReport(ctx context.Context, report Report) (Answer, error) {
+	if err := l.sameEpoch(report.Reference); err != nil {
+		return Answer{}, err
+	}
+	if err := l.adopt(ctx, report.Suspended, report.Change); err != nil {
+		return Answer{}, err
+	}
+	l.mu.Lock()
+	l.live.report, l.live.heard = report, time.Now()
+	l.mu.Unlock()
+	if err := l.mirror(ctx, report); err != nil {
+		return Answer{}, err
+	}
+	r := l.snapshot()
+	answer := Answer{Phase: r.Phase, Epoch: r.Epoch, Suspended: r.Suspended, Change: r.Change, Deleting: r.Deleting, Sent: l.sent(), Problems: l.ownProblems()}
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text, clock_timestamp()`).Scan(&answer.Written, &answer.Now)
+		return pg.Classify(err, "read the end of the log")
+	})
+	l.mu.Lock()
+	l.live.answer = answer
+	l.mu.Unlock()
+	return answer, err
+}
+
+// mirror follows the secondary's phase, which leads.
+func (l *Link) mirror(ctx context.Context, report Report) error {
+	events := map[role.Phase]role.Event{
+		role.Seeding:     role.PeerSeeding,
+		role.CatchingUp:  role.PeerCatchingUp,
+		role.Replicating: role.PeerReplicating,
+		role.Broken:      role.PeerBroken,
+	}
+	e, ok := events[role.Phase(report.Phase)]
+	if !ok {
+		return nil
+	}
+	return l.update(ctx, func(r *catalog.Link) error {
+		r.Seeded = report.Seeded
+		next, err := role.Step(state(*r), e)
+		if err != nil || next.Phase == role.Phase(r.Phase) {
+			return nil // a phase of our own that the report does not touch
+		}
+		r.Phase = string(next.Phase)
+		return nil
+	})
+}
+
+func (l *Link) sent() lsnValue {
+	p := &l.primary
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stream == nil {
+		return 0
+	}
+	return p.stream.stream.Sent()
+}
+
+// HandleChange takes a suspension or its end from the other side.
+func (l *Link) HandleChange(ctx context.Context, request ChangeRequest) error {
+	return l.adopt(ctx, request.Suspended, request.Change)
+}
+
+// takeStream makes the caller's stream the only one of the link: an earlier one,
+// whose secondary is gone or has come back, is ended first.
+func (l *Link) takeStream(ctx context.Context, next *running) error {
+	p := &l.primary
+	for {
+		p.mu.Lock()
+		old := p.stream
+		if old == nil {
+			p.stream = next
+			p.mu.Unlock()
+			return nil
+		}
+		p.mu.Unlock()
+		old.stop(errReplaced)
+		select {
+		case <-old.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (l *Link) releaseStream(r *running) {
+	p := &l.primary
+	p.mu.Lock()
+	if p.stream == r {
+		p.stream = nil
+	}
+	p.mu.Unlock()
+	close(r.done)
+}

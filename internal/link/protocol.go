@@ -1,0 +1,131 @@
+package link
+
+import (
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/seed"
+)
+
+// The methods by which the two agents of a link speak (docs/format/stream.md).
+// Those of the second half are asked by the secondary of the primary.
+const (
+	MethodCheck  = "link.check"  // what stands against a twin on your instance?
+	MethodCreate = "link.create" // make the twin's database and record
+	MethodInvert = "link.invert" // create a link whose primary is yours
+	MethodChange = "link.change" // suspend or resume
+	MethodDelete = "link.delete" // remove your side
+
+	MethodReport    = "link.report"    // here is how I stand; how do you?
+	MethodBegin     = "seed.begin"     // a snapshot, the one you hold or a new one
+	MethodTables    = "seed.tables"    // what is to be copied
+	MethodSchema    = "seed.schema"    // the dump, a byte stream
+	MethodCopy      = "seed.copy"      // one chunk, a byte stream
+	MethodSequences = "seed.sequences" // values of sequences now
+	MethodEnd       = "seed.end"       // the snapshot is not needed any more
+	MethodStream    = "link.stream"    // changes from a position on
+)
+
+// CheckRequest asks whether an instance can take a twin.
+type CheckRequest struct {
+	Source   assess.Source `json:"source"`
+	Database string        `json:"database"`
+}
+
+// CheckResponse answers it.
+type CheckResponse struct {
+	Findings []assess.Finding `json:"findings"`
+}
+
+// CreateRequest asks the secondary's agent for its side. It can be repeated.
+type CreateRequest struct {
+	ID             string        `json:"id"`
+	Name           string        `json:"name"`
+	Epoch          int64         `json:"epoch"`
+	Mode           string        `json:"mode"`
+	Database       string        `json:"database"` // on the secondary
+	Source         assess.Source `json:"source"`
+	PrimaryAddress string        `json:"primaryAddress"`
+}
+
+// ChangeRequest carries a suspension or its end to the other side.
+type ChangeRequest struct {
+	ID        string `json:"id"`
+	Suspended bool   `json:"suspended"`
+	Change    int64  `json:"change"`
+}
+
+// Reference names a link, with the epoch that the asking side knows.
+type Reference struct {
+	ID    string `json:"id"`
+	Epoch int64  `json:"epoch"`
+}
+
+// Report is how the secondary stands. It is sent every second.
+type Report struct {
+	Reference
+	Phase     string        `json:"phase"`
+	Seeded    bool          `json:"seeded"`
+	Suspended bool          `json:"suspended"`
+	Change    int64         `json:"change"`
+	Seeding   api.Progress  `json:"seeding"`
+	Received  lsn.LSN       `json:"received"`
+	Applied   lsn.LSN       `json:"applied"`
+	Durable   lsn.LSN       `json:"durable"`
+	Lag       float64       `json:"lagSeconds"`
+	Rates     api.Rates     `json:"rates"`
+	Problems  []api.Problem `json:"problems"`
+}
+
+// Answer is how the primary stands.
+type Answer struct {
+	Phase     string        `json:"phase"`
+	Epoch     int64         `json:"epoch"`
+	Suspended bool          `json:"suspended"`
+	Change    int64         `json:"change"`
+	Deleting  bool          `json:"deleting"`
+	Written   lsn.LSN       `json:"written"`
+	Sent      lsn.LSN       `json:"sent"`
+	Now       time.Time     `json:"now"` // by the clock of the primary's server
+	Problems  []api.Problem `json:"problems"`
+}
+
+// StreamRequest asks for changes from a position on.
+type StreamRequest struct {
+	Reference
+	Position lsn.LSN `json:"position"`
+	Text     bool    `json:"text"`     // values as text, whatever their types allow
+	Compress bool    `json:"compress"` // the byte stream is one zstd frame
+}
+
+// StreamHeader is the answer's first frame.
+type StreamHeader struct {
+	Encoding string `json:"encoding"`
+	Major    int    `json:"major"`
+}
+
+// BeginRequest asks for a seeding session.
+type BeginRequest struct {
+	Reference
+	seed.BeginRequest
+}
+
+// SessionReference names a link and a seeding session of it.
+type SessionReference struct {
+	Reference
+	Token string `json:"token"`
+}
+
+// CopyRequest asks for rows of a table; the answer is a byte stream of COPY data.
+type CopyRequest struct {
+	SessionReference
+	seed.CopyRequest
+	Compress bool `json:"compress"` // the byte stream is one zstd frame
+}
+
+// CopyResult is the closing frame of that answer.
+type CopyResult struct {
+	Rows int64 `json:"rows"`
+}

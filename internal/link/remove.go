@@ -1,0 +1,138 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+// removePatience is how long a caller waits for a removal. The removal itself
+// goes on until it is complete.
+const removePatience = 2 * time.Minute
+
+// Delete removes the link on both sides; with force on this side alone, whatever
+// the peer does. Without force a peer that cannot be reached stops it before
+// anything has changed.
+func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error) {
+	r := l.snapshot()
+	other := api.DeletedSide{Agent: r.Peer, Database: r.PeerDatabase, Role: api.Role(otherRole(r)), State: api.Unknown,
+		Text: "was not asked; run link delete --force there", Left: []string{}}
+	if !force {
+		err := l.place.Peers.Call(ctx, r.Peer, MethodDelete, Reference{ID: r.ID, Epoch: r.Epoch}, &other)
+		switch {
+		case problem.CodeOf(err) == "link_unknown":
+			other.Text = "does not know the link any more"
+		case problem.Retry(err):
+			return api.DeleteResult{}, problem.Wrap(err, problem.Transient, problem.CodeOf(err), "remove the link on peer %s", r.Peer).
+				WithHint("try again when the peer is back, or remove this side alone with --force")
+		case err != nil:
+			return api.DeleteResult{}, err
+		}
+	}
+	mine, err := l.DeleteHere(ctx)
+	if err != nil {
+		return api.DeleteResult{}, err
+	}
+	return api.DeleteResult{Name: r.Name, Forced: force, Sides: []api.DeletedSide{mine, other}}, nil
+}
+
+// DeleteHere removes this side and says what is left of it.
+func (l *Link) DeleteHere(ctx context.Context) (api.DeletedSide, error) {
+	r := l.snapshot()
+	side := api.DeletedSide{Agent: l.place.AgentName, Database: l.database, Role: api.Role(r.Role), State: api.Independent, Left: []string{}}
+	position := l.view().Position.Applied
+	switch {
+	case role.Role(r.Role) == role.Primary:
+		side.Text = "unchanged, reads and writes"
+	case r.Seeded:
+		side.Text = fmt.Sprintf("a whole copy as of position %s of the former primary, reads and writes", position)
+	case r.CreatedDatabase:
+		side.State, side.Text = api.Dropped, "the copy was not finished; the database made for it was dropped"
+	default:
+		side.Text = "the copy was not finished; the database was there before the link and is empty again"
+	}
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		next := l.snapshot()
+		if err := catalog.SetDeleting(ctx, conn, &next, true); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.record.Deleting = true
+		close(l.changed)
+		l.changed = make(chan struct{})
+		return nil
+	})
+	if err != nil {
+		return side, err
+	}
+	select {
+	case <-l.removed:
+		return side, nil
+	case <-ctx.Done():
+		return side, context.Cause(ctx)
+	case <-time.After(removePatience):
+	}
+	p := problem.New(problem.Transient, "removal_pending", "the removal is under way and goes on by itself")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.trouble != nil {
+		p.Text += ": " + l.trouble.Error()
+		p.Hint = l.trouble.Hint
+	}
+	return side, p
+}
+
+func otherRole(r catalog.Link) role.Role {
+	if role.Role(r.Role) == role.Primary {
+		return role.Secondary
+	}
+	return role.Primary
+}
+
+// removeHere takes this side's objects away. It can be repeated, also by an agent
+// that was started anew in the middle.
+func (l *Link) removeHere(ctx context.Context) error {
+	r := l.snapshot()
+	var err error
+	if role.Role(r.Role) == role.Primary {
+		err = l.removePrimary(ctx, r)
+	} else {
+		err = l.removeTwin(ctx, r)
+	}
+	if err != nil {
+		return err
+	}
+	l.log.Info("link removed", "role", r.Role, "database", l.database)
+	close(l.removed)
+	return errRemoved
+}
+
+func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
+	source := l.source()
+	var others int
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `SELECT count(*) FROM twinspan.link WHERE id <> $1::text::uuid`, r.ID).Scan(&others)
+	})
+	if err != nil {
+		return err
+	}
+	if err := source.Remove(ctx, others == 0); err != nil {
+		return err
+	}
+	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if err := catalog.Delete(ctx, tx, r.ID); err != nil {
+				return err
+			}
+			return removeIfLast(ctx, tx)
+		})
+	})
+}

@@ -1,0 +1,303 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinspan/twinspan/internal/apply"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/wire"
+)
+
+// secondarySide is what a secondary has at work.
+type secondarySide struct {
+	applier  *apply.Applier
+	receiver *receiver
+	durable  lsn.LSN
+	rates    meter
+}
+
+const (
+	reportInterval  = time.Second
+	confirmInterval = 200 * time.Millisecond
+	// idleConfirm is how often a position without transactions is confirmed: the log
+	// of other databases, which this one holds back.
+	idleConfirm = 5 * time.Second
+	// inStep is the lag up to which a link counts as replicating; fallenBehind the
+	// one from which it no longer does. Between them it keeps its name.
+	inStep       = 5 * time.Second
+	fallenBehind = time.Minute
+)
+
+// reportLoop tells the primary how this side stands, and learns how it does.
+func (l *Link) reportLoop(ctx context.Context) {
+	tick := time.NewTicker(reportInterval)
+	defer tick.Stop()
+	for {
+		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient {
+			l.setPeerTrouble(problem.As(err))
+		}
+		l.control.rest()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *Link) report(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
+	defer stop()
+	r := l.snapshot()
+	if r.Deleting {
+		return nil
+	}
+	report := l.stand()
+	var answer Answer
+	if err := l.place.Peers.Call(ctx, r.Peer, MethodReport, report, &answer); err != nil {
+		return err
+	}
+	l.setPeerTrouble(nil)
+	l.mu.Lock()
+	l.live.answer, l.live.heard = answer, time.Now()
+	l.mu.Unlock()
+	if err := l.adopt(ctx, answer.Suspended, answer.Change); err != nil {
+		return err
+	}
+	if r.Phase == string(role.Creating) && answer.Phase == string(role.Seeding) {
+		return l.happen(ctx, role.Prepared, nil)
+	}
+	return nil
+}
+
+// stand describes this side.
+func (l *Link) stand() Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.record
+	report := Report{
+		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
+		Phase:     r.Phase, Seeded: r.Seeded, Suspended: r.Suspended, Change: r.Change,
+		Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
+	}
+	report.Applied, report.Received = report.Durable, report.Durable
+	if s := &l.secondary; s.applier != nil {
+		status := s.applier.Status()
+		report.Applied = max(report.Applied, status.Applied)
+		report.Received = max(lsn.LSN(s.receiver.received.Load()), report.Applied)
+		report.Rates = s.rates.per(time.Now(), status.Transactions, status.Changes, int64(s.receiver.bytes.Load()))
+		report.Lag = l.lagLocked(status).Seconds()
+	}
+	l.live.report = report
+	return report
+}
+
+// lagLocked is the age of what is not applied, by the clock of the primary's
+// server as far as its answers tell it.
+func (l *Link) lagLocked(status apply.Status) time.Duration {
+	s := &l.secondary
+	if status.Applied >= lsn.LSN(s.receiver.received.Load()) && s.receiver.reached.Load() > 0 {
+		return 0
+	}
+	if status.LastCommit.IsZero() || l.live.answer.Now.IsZero() {
+		return fallenBehind // nothing is known yet
+	}
+	now := l.live.answer.Now.Add(time.Since(l.live.heard))
+	return max(0, now.Sub(status.LastCommit))
+}
+
+// position is what the secondary's server durably holds of the primary's log. The
+// call writes its own log out first (origin.c, replorigin_get_progress with flush).
+func (l *Link) position(ctx context.Context) (lsn.LSN, error) {
+	var position lsn.LSN
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT coalesce((SELECT pg_replication_origin_progress(roname, true)::text
+			FROM pg_replication_origin WHERE roname = $1), '0/0')`, catalog.ObjectName(l.ID())).Scan(&position)
+		return pg.Classify(err, "read the applied position")
+	})
+	if err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	l.secondary.durable = max(l.secondary.durable, position)
+	l.mu.Unlock()
+	return position, nil
+}
+
+// follow applies the primary's changes until something ends it.
+func (l *Link) follow(ctx context.Context) error {
+	// Tables that were copied later than others pass over, for a while, what their
+	// copy has already.
+	r := l.snapshot()
+	copied, err := (&seed.Target{DSN: l.dsn, Link: r.ID, Name: r.Name}).Result(ctx)
+	if err != nil {
+		return err
+	}
+	return l.stream(ctx, copied, 0)
+}
+
+// stream applies changes from the durable position on; up to a position when
+// until is set, then it returns nil.
+func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) error {
+	start, err := l.position(ctx)
+	if err != nil {
+		return err
+	}
+	r := l.snapshot()
+	if start < r.StartLSN {
+		return problem.New(problem.Diverged, "position_lost", "the replication origin stands at %s, before the copy's position %s", start, r.StartLSN).
+			WithHint("the secondary's server was restored from a backup; delete the link and create it again")
+	}
+	l.mu.Lock()
+	text := l.live.textOnly
+	l.mu.Unlock()
+	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Text: text, Compress: !l.peerIsLocal()}
+	s, err := l.place.Peers.Open(ctx, r.Peer, MethodStream, request)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	defer context.AfterFunc(ctx, func() { s.Close() })()
+	kind, payload, err := s.ReadFrame()
+	if err != nil {
+		return err
+	}
+	var header StreamHeader
+	if kind != wire.FrameResult {
+		return problem.New(problem.Internal, "stream_corrupt", "the stream begins with a frame of kind %#x", kind)
+	}
+	if err := json.Unmarshal(payload, &header); err != nil {
+		return problem.Wrap(err, problem.Internal, "stream_corrupt", "read the stream's header")
+	}
+	in := newReceiver(s, request.Compress, l.place.SpoolDir)
+	applier := &apply.Applier{
+		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
+		SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
+	}
+	l.mu.Lock()
+	l.secondary.applier, l.secondary.receiver = applier, in
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		l.secondary.applier, l.secondary.receiver = nil, nil
+		l.mu.Unlock()
+	}()
+	return l.pump(ctx, s, in, applier)
+}
+
+// peerIsLocal says whether the bytes stay on this machine, where compressing them
+// would cost more than it saves.
+func (l *Link) peerIsLocal() bool {
+	status, _ := l.place.Peers.Status(l.snapshot().Peer)
+	host, _, err := net.SplitHostPort(status.Address)
+	ip := net.ParseIP(host)
+	return err == nil && ip != nil && ip.IsLoopback()
+}
+
+// pump runs the three parts of a stream: receive, apply, confirm.
+func (l *Link) pump(ctx context.Context, s *peer.Stream, in *receiver, applier *apply.Applier) error {
+	group, ctx := errgroup.WithContext(ctx)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var result error
+	group.Go(func() error {
+		err := in.run(ctx)
+		for item := range in.items { // what nobody will take any more
+			if item.Big != nil {
+				item.Big.Close()
+			}
+		}
+		return err
+	})
+	group.Go(func() error {
+		result = applier.Run(ctx, in)
+		if problem.CodeOf(result) == "stream_needs_text" {
+			l.mu.Lock()
+			l.live.textOnly = true
+			l.mu.Unlock()
+		}
+		if result == nil {
+			stop(errDone)
+			return errDone
+		}
+		return result
+	})
+	group.Go(func() error { return l.confirmLoop(ctx, s, in, applier) })
+	err := group.Wait()
+	if err == errDone {
+		return nil
+	}
+	if result != nil && problem.KindOf(result) == problem.Diverged {
+		return result // rather than the cut stream that followed from it
+	}
+	return err
+}
+
+var errDone = problem.New(problem.Cancelled, "stream_done", "the position was reached")
+
+// confirmLoop tells the primary what is durable, whenever that grew, and the link
+// whether it is in step.
+func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, applier *apply.Applier) error {
+	tick := time.NewTicker(confirmInterval)
+	defer tick.Stop()
+	var confirmed lsn.LSN
+	var transactions int64
+	var asked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		status := applier.Status()
+		if status.Transactions != transactions || status.Applied > confirmed && time.Since(asked) > idleConfirm {
+			transactions, asked = status.Transactions, time.Now()
+			durable, err := l.position(ctx)
+			if err != nil {
+				return err
+			}
+			applied := max(status.Applied, durable)
+			c := wire.Confirm{Received: max(lsn.LSN(in.received.Load()), applied), Applied: applied, Durable: durable}
+			if err := s.WriteFrame(wire.FrameConfirm, c.Append(nil)); err != nil {
+				return err
+			}
+			confirmed = durable
+		}
+		if err := l.judge(ctx, status); err != nil {
+			return err
+		}
+	}
+}
+
+// judge turns lag into the phase that operators see.
+func (l *Link) judge(ctx context.Context, status apply.Status) error {
+	l.mu.Lock()
+	lag := l.lagLocked(status)
+	phase := role.Phase(l.record.Phase)
+	l.mu.Unlock()
+	switch {
+	case phase == role.CatchingUp && lag <= inStep:
+		return l.happen(ctx, role.CaughtUp, nil)
+	case phase == role.Replicating && lag > fallenBehind && !l.live.answer.Now.IsZero():
+		return l.happen(ctx, role.FellBehind, nil)
+	}
+	return nil
+}
+
+func (l *Link) setPeerTrouble(p *problem.Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live.peerTrouble = p
+}

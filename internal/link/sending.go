@@ -1,0 +1,157 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/twinspan/twinspan/internal/capture"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/wire"
+)
+
+type lsnValue = lsn.LSN
+
+var errReplaced = problem.New(problem.Transient, "stream_replaced", "the secondary asked for the stream anew")
+
+// HandleStream sends the secondary everything from a position on, until either
+// side ends it.
+func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.Stream) error {
+	ctx, leave, err := l.enter(ctx, request.Reference)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	stream := capture.NewStream(l.source(), request.Position)
+	mine := &running{stop: stop, done: make(chan struct{}), stream: stream}
+	if err := l.takeStream(ctx, mine); err != nil {
+		return err
+	}
+	defer l.releaseStream(mine)
+
+	var header StreamHeader
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := capture.CheckSlot(ctx, conn, stream.Object(), request.Position, l.snapshot().SystemID); err != nil {
+			return err
+		}
+		unportable, err := pg.UnportableTypes(ctx, conn)
+		if err != nil {
+			return err
+		}
+		err = conn.QueryRow(ctx, `SELECT pg_encoding_to_char(encoding), current_setting('server_version_num')::int / 10000
+			FROM pg_database WHERE datname = current_database()`).Scan(&header.Encoding, &header.Major)
+		stream.Binary = header.Major >= 14 && !request.Text && len(unportable) == 0
+		return pg.Classify(err, "describe the stream")
+	})
+	if err != nil {
+		return err
+	}
+	stream.Encoding = header.Encoding
+	first, err := json.Marshal(header)
+	if err != nil {
+		return err
+	}
+	if err := s.WriteFrame(wire.FrameResult, first); err != nil {
+		return err
+	}
+	sink, err := newSender(s, request.Compress)
+	if err != nil {
+		return err
+	}
+	defer sink.close()
+	stream.Sink = sink
+	go func() { stop(takeConfirmations(s, stream)) }()
+	l.log.Info("stream begins", "lsn", request.Position, "binary", stream.Binary, "compressed", request.Compress)
+	err = stream.Run(ctx)
+	l.log.Info("stream ends", "lsn", stream.Sent(), "err", err)
+	return err
+}
+
+// takeConfirmations moves the slot as the secondary confirms. It ends with the
+// peer stream.
+func takeConfirmations(s *peer.Stream, stream *capture.Stream) error {
+	for {
+		kind, payload, err := s.ReadFrame()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return problem.New(problem.Transient, "stream_ended", "the secondary ended the stream")
+			}
+			return err
+		}
+		if kind != wire.FrameConfirm {
+			continue
+		}
+		c, err := wire.ParseConfirm(payload)
+		if err != nil {
+			return err
+		}
+		stream.Confirm(c.Durable)
+	}
+}
+
+// sender is the sink of a capture: a byte stream in frames, compressed as one
+// zstd frame whose blocks end where the stream is flushed.
+type sender struct {
+	stream *peer.Stream
+	zstd   *zstd.Encoder
+}
+
+// frameSize is how many bytes go into one frame.
+const frameSize = 256 << 10
+
+// window is how far back the compression looks, and what the other side has to
+// keep: small, for there is one for each link.
+const window = 512 << 10
+
+func newSender(s *peer.Stream, compress bool) (*sender, error) {
+	out := &sender{stream: s}
+	if !compress {
+		return out, nil
+	}
+	var err error
+	out.zstd, err = zstd.NewWriter(frames{s}, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
+	return out, err
+}
+
+func (s *sender) Write(p []byte) (int, error) {
+	if s.zstd != nil {
+		return s.zstd.Write(p)
+	}
+	return frames{s.stream}.Write(p)
+}
+
+func (s *sender) Flush() error {
+	if s.zstd != nil {
+		return s.zstd.Flush()
+	}
+	return nil
+}
+
+// close frees what the compression holds; the stream is not ended well by it.
+func (s *sender) close() {
+	if s.zstd != nil {
+		s.zstd.Reset(nil)
+	}
+}
+
+// frames cuts a byte stream into data frames.
+type frames struct{ s *peer.Stream }
+
+func (f frames) Write(p []byte) (int, error) {
+	for at := 0; at < len(p); at += frameSize {
+		if err := f.s.WriteFrame(wire.FrameData, p[at:min(at+frameSize, len(p))]); err != nil {
+			return at, err
+		}
+	}
+	return len(p), nil
+}

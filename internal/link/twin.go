@@ -1,0 +1,198 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// MakeTwin makes the secondary's database, if it is not there, with the link's
+// record in it and its gate shut. A database that exists must be empty. A new one
+// is made under another name and gets its own only once the record is in it, so
+// that a half-made one is never taken for the user's.
+func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, request CreateRequest) (*Link, error) {
+	record := catalog.Link{
+		ID: request.ID, Name: request.Name, Agent: place.Agent, Peer: peerName, PeerAgent: peerAgent, PeerDatabase: request.Source.Database,
+		Role: string(role.Secondary), Phase: string(role.Creating), Epoch: request.Epoch, Mode: request.Mode, PrimaryAddress: request.PrimaryAddress,
+	}
+	server, err := place.Server.Connect(ctx, pg.Session{Name: request.Name + "/create"})
+	if err != nil {
+		return nil, err
+	}
+	defer server.Close(context.WithoutCancel(ctx))
+	var exists bool
+	if err := server.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, request.Database).Scan(&exists); err != nil {
+		return nil, pg.Classify(err, "look for the database")
+	}
+	if exists {
+		dsn := place.Server.WithDatabase(request.Database)
+		empty, err := assess.Empty(ctx, dsn)
+		if err != nil {
+			return nil, err
+		}
+		if !empty {
+			return nil, problem.New(problem.Conflict, "target_not_empty", "database %q exists on the secondary and is not empty", request.Database).
+				On(request.Database).WithHint("choose another name with --peer-database, or drop it there")
+		}
+		if err := inscribe(ctx, dsn, &record); err != nil {
+			return nil, err
+		}
+		return New(place, request.Database, record), nil
+	}
+	record.CreatedDatabase = true
+	draft := "twinspan new " + request.ID
+	if _, err := server.Exec(ctx, `DROP DATABASE IF EXISTS `+sqlname.Quote(draft)+` WITH (FORCE)`); err != nil {
+		return nil, pg.Classify(err, "drop an unfinished database")
+	}
+	if _, err := server.Exec(ctx, createDatabase(draft, request.Source, server)); err != nil {
+		return nil, localeHint(pg.Classify(err, "create the twin's database"), request.Source)
+	}
+	err = inscribe(ctx, place.Server.WithDatabase(draft), &record)
+	if err == nil {
+		_, err = server.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(draft)+` RENAME TO `+sqlname.Quote(request.Database))
+		err = pg.Classify(err, "name the twin's database")
+	}
+	if err != nil {
+		_, dropped := server.Exec(context.WithoutCancel(ctx), `DROP DATABASE IF EXISTS `+sqlname.Quote(draft)+` WITH (FORCE)`)
+		return nil, errors.Join(err, dropped)
+	}
+	return New(place, request.Database, record), nil
+}
+
+// createDatabase makes the statement for a database that sorts and encodes as the
+// source does. Words of newer versions are used only where the server knows them.
+func createDatabase(name string, s assess.Source, conn *pgx.Conn) string {
+	sql := fmt.Sprintf(`CREATE DATABASE %s TEMPLATE template0 ENCODING %s LC_COLLATE %s LC_CTYPE %s`,
+		sqlname.Quote(name), sqlname.Literal(s.Encoding), sqlname.Literal(s.Collate), sqlname.Literal(s.CType))
+	major := conn.PgConn().ParameterStatus("server_version")
+	old := strings.HasPrefix(major, "14")
+	switch {
+	case old:
+	case s.Provider == "i":
+		sql += ` LOCALE_PROVIDER icu ICU_LOCALE ` + sqlname.Literal(s.Locale)
+	case s.Provider == "b" && !strings.HasPrefix(major, "15") && !strings.HasPrefix(major, "16"):
+		sql += ` LOCALE_PROVIDER builtin BUILTIN_LOCALE ` + sqlname.Literal(s.Locale)
+	default:
+		sql += ` LOCALE_PROVIDER libc`
+	}
+	return sql
+}
+
+func localeHint(err error, s assess.Source) error {
+	if p := problem.As(err); strings.Contains(p.Error(), "locale") || strings.Contains(p.Error(), "encoding") {
+		return problem.Wrap(err, problem.Incompatible, "locale_missing", "the secondary's server cannot make a database with encoding %s and locale %s", s.Encoding, s.Collate).
+			WithHint("install the locale on the secondary's machine, or create the empty database there with a locale of your choice and link again")
+	}
+	return err
+}
+
+// inscribe puts the record into the database and shuts the gate.
+func inscribe(ctx context.Context, dsn *pg.DSN, record *catalog.Link) error {
+	conn, err := dsn.Connect(ctx, pg.Session{Name: record.Name + "/create", Apply: true})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := catalog.Install(ctx, tx); err != nil {
+			return err
+		}
+		return catalog.Insert(ctx, tx, record)
+	})
+	if err != nil {
+		return err
+	}
+	return gate.Shut(ctx, conn)
+}
+
+// removeTwin takes the link away from the secondary. A whole copy becomes an
+// independent database; an unfinished one is dropped, or emptied where the
+// database was there before the link.
+func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
+	l.control.close()
+	server, err := l.place.Server.Connect(ctx, pg.Session{Name: r.Name + "/delete"})
+	if err != nil {
+		return err
+	}
+	defer server.Close(context.WithoutCancel(ctx))
+	// The origin first: it belongs to the instance and would stay behind.
+	_, err = server.Exec(ctx, `SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1`, catalog.ObjectName(r.ID))
+	if err != nil {
+		return pg.Classify(err, "drop the replication origin")
+	}
+	if !r.Seeded && r.CreatedDatabase {
+		_, err := server.Exec(ctx, `DROP DATABASE IF EXISTS `+sqlname.Quote(l.database)+` WITH (FORCE)`)
+		return pg.Classify(err, "drop the unfinished copy")
+	}
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: r.Name + "/delete", Apply: true})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if !r.Seeded {
+		if err := clear(ctx, conn); err != nil {
+			return err
+		}
+	}
+	if err := gate.Open(ctx, conn); err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := catalog.Delete(ctx, tx, r.ID); err != nil {
+			return err
+		}
+		return removeIfLast(ctx, tx)
+	})
+}
+
+// removeIfLast drops the schema twinspan when no link is left in the database.
+func removeIfLast(ctx context.Context, tx pgx.Tx) error {
+	var left int
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM twinspan.link`).Scan(&left); err != nil {
+		return pg.Classify(err, "count the links")
+	}
+	if left > 0 {
+		return nil
+	}
+	return catalog.Remove(ctx, tx)
+}
+
+// clear empties a database of a half-made copy, but for the schema twinspan. The
+// schema public is made again as a new database has it.
+func clear(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `DO $$
+DECLARE r record;
+BEGIN
+    FOR r IN SELECT evtname FROM pg_event_trigger WHERE evtname NOT LIKE 'twinspan\_%' LOOP
+        EXECUTE format('DROP EVENT TRIGGER %I', r.evtname);
+    END LOOP;
+    FOR r IN SELECT nspname FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'twinspan')
+                AND nspname NOT LIKE 'pg\_temp%' AND nspname NOT LIKE 'pg\_toast%' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', r.nspname);
+    END LOOP;
+    FOR r IN SELECT extname FROM pg_extension WHERE extname <> 'plpgsql' LOOP
+        EXECUTE format('DROP EXTENSION IF EXISTS %I CASCADE', r.extname);
+    END LOOP;
+    PERFORM lo_unlink(oid) FROM pg_largeobject_metadata;
+    IF current_setting('server_version_num')::int >= 150000 THEN
+        CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+        GRANT USAGE ON SCHEMA public TO PUBLIC;
+    ELSE
+        CREATE SCHEMA public;
+        GRANT ALL ON SCHEMA public TO PUBLIC;
+    END IF;
+    COMMENT ON SCHEMA public IS 'standard public schema';
+END $$`)
+	return pg.Classify(err, "empty the unfinished copy")
+}

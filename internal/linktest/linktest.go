@@ -1,0 +1,303 @@
+// Package linktest gives tests two servers with an agent beside each, the agents
+// as processes of their own that can be killed. Only tests import it.
+package linktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/agent"
+	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// agentVariable tells the test binary to be an agent, and in which directory.
+const agentVariable = "TWINSPAN_LINKTEST_AGENT"
+
+// Patience bounds every wait for a link; machines for tests can be slow.
+const Patience = 3 * time.Minute
+
+// Main runs the tests. The same binary, started by Side.Start, is an agent.
+func Main(m *testing.M) {
+	if dir := os.Getenv(agentVariable); dir != "" {
+		os.Exit(serve(config.Dir(dir)))
+	}
+	pgtest.Main(m)
+}
+
+func serve(dir config.Dir) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	a := &agent.Agent{Dir: dir, Version: "test", Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	if err := a.Run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		return 1
+	}
+	return 0
+}
+
+// Side is a server with its agent.
+type Side struct {
+	Name   string
+	Server *pgtest.Server
+	Dir    config.Dir
+	Client *client.Client
+
+	t       testing.TB
+	process *exec.Cmd
+	ended   chan struct{}
+}
+
+// Pair is two sides that are peers.
+type Pair struct {
+	A, B *Side
+}
+
+// Options changes what New makes.
+type Options struct {
+	ServerA, ServerB []pgtest.Option
+	// DSN, when set, changes the connection string that a side's agent gets.
+	DSN func(name, dsn string) string
+	// Advertise, when set, changes the address at which a side tells others to dial it.
+	Advertise func(name, listen string) string
+}
+
+// New starts two servers and two agents and pairs them: b dials a.
+func New(t testing.TB, o Options) *Pair {
+	t.Helper()
+	p := &Pair{A: newSide(t, "a", o, o.ServerA), B: newSide(t, "b", o, o.ServerB)}
+	p.A.Start()
+	p.B.Start()
+	invitation, err := p.A.Client.Invite(t.Context(), time.Hour)
+	if err != nil {
+		t.Fatalf("invite: %v", err)
+	}
+	if _, err := p.B.Client.Join(t.Context(), api.JoinRequest{Token: invitation.Token}); err != nil {
+		t.Fatalf("join: %v", err)
+	}
+	pgtest.Eventually(t, Patience, func() error {
+		peers, err := p.A.Client.Peers(t.Context())
+		if err != nil || len(peers) != 1 || !peers[0].Connected {
+			return fmt.Errorf("peers: %+v, %v", peers, err)
+		}
+		return nil
+	})
+	return p
+}
+
+func newSide(t testing.TB, name string, o Options, server []pgtest.Option) *Side {
+	t.Helper()
+	s := &Side{Name: name, Server: pgtest.Start(t, server...), t: t}
+	dir, err := config.OpenDir(filepath.Join(pgtest.Dir(t), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Dir = dir
+	dsn := s.Server.DSN("postgres")
+	if o.DSN != nil {
+		dsn = o.DSN(name, dsn)
+	}
+	c := config.Config{Name: name, Postgres: config.Postgres{DSN: dsn}}
+	c.Endpoint.Listen = fmt.Sprintf("127.0.0.1:%d", pgtest.FreePort())
+	c.Endpoint.Advertise = c.Endpoint.Listen
+	if o.Advertise != nil {
+		c.Endpoint.Advertise = o.Advertise(name, c.Endpoint.Listen)
+	}
+	if err := dir.Create(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.CreateIdentity(dir.Path(), name); err != nil {
+		t.Fatal(err)
+	}
+	if err := config.WriteNew(dir.File(), config.Render(c)); err != nil {
+		t.Fatal(err)
+	}
+	s.Client, err = client.New(client.Dial{Socket: dir.Socket()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Client.Close)
+	return s
+}
+
+// Start starts the agent and waits until it has read its instance.
+func (s *Side) Start() {
+	s.t.Helper()
+	s.Launch()
+	pgtest.Eventually(s.t, Patience, func() error {
+		_, err := s.Client.Links(s.t.Context())
+		return err
+	})
+}
+
+// Launch starts the agent and does not wait.
+func (s *Side) Launch() {
+	s.t.Helper()
+	log, err := os.OpenFile(filepath.Join(s.Dir.Path(), "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	s.process = exec.Command(os.Args[0])
+	s.process.Env = append(os.Environ(), agentVariable+"="+s.Dir.Path())
+	s.process.Stdout, s.process.Stderr = log, log
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	ended := make(chan struct{})
+	started := make(chan error)
+	process := s.process
+	go func() {
+		// The signal comes at the end of the thread that started the child.
+		runtime.LockOSThread()
+		started <- process.Start()
+		process.Wait()
+		close(ended)
+	}()
+	if err := <-started; err != nil {
+		s.t.Fatal(err)
+	}
+	s.ended = ended
+	s.t.Cleanup(func() {
+		process.Process.Kill()
+		<-ended
+		if s.t.Failed() {
+			s.dump()
+		}
+	})
+}
+
+// PID returns the process id of the agent.
+func (s *Side) PID() int { return s.process.Process.Pid }
+
+// Kill ends the agent as kill -9 does.
+func (s *Side) Kill() {
+	s.process.Process.Kill()
+	<-s.ended
+}
+
+// Stop ends the agent as an operator does.
+func (s *Side) Stop() {
+	s.t.Helper()
+	s.process.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.ended:
+	case <-time.After(time.Minute):
+		s.t.Fatalf("agent %s does not stop", s.Name)
+	}
+}
+
+func (s *Side) dump() {
+	text, err := os.ReadFile(filepath.Join(s.Dir.Path(), "agent.log"))
+	if err == nil {
+		s.t.Logf("log of agent %s:\n%s", s.Name, text[max(0, len(text)-6000):])
+	}
+}
+
+// Log returns what the agent has logged so far.
+func (s *Side) Log() string {
+	text, err := os.ReadFile(filepath.Join(s.Dir.Path(), "agent.log"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Create makes a link of a database from a to b and returns at once.
+func (p *Pair) Create(t testing.TB, name, database string) api.Link {
+	t.Helper()
+	l, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: name, Database: database, Peer: "b"})
+	if err != nil {
+		t.Fatalf("create link: %v", describe(err))
+	}
+	return l
+}
+
+// WaitPhase waits until both sides of the link are in one of the phases; a broken
+// link fails the test unless that is waited for.
+func (p *Pair) WaitPhase(t testing.TB, name string, phases ...api.Phase) {
+	t.Helper()
+	for _, side := range []*Side{p.B, p.A} {
+		pgtest.Eventually(t, Patience, func() error {
+			l, err := side.Client.Link(t.Context(), name)
+			if err != nil {
+				return err
+			}
+			if slices.Contains(phases, l.Phase) {
+				return nil
+			}
+			if l.Phase == api.Broken {
+				t.Fatalf("link %s broke on side %s: %+v", name, side.Name, l.Problems)
+			}
+			return fmt.Errorf("side %s: phase %s, problems %+v", side.Name, l.Phase, l.Problems)
+		})
+	}
+}
+
+// WaitEqual waits until everything that the primary has written is applied, and
+// compares the two databases row by row. Nothing may write meanwhile.
+func (p *Pair) WaitEqual(t testing.TB, name, database string) {
+	t.Helper()
+	p.WaitApplied(t, name, database)
+	pgtest.Equal(t, p.A.Server.DSN(database), p.B.Server.DSN(database))
+}
+
+// WaitApplied waits until the primary's log as it is now is applied.
+func (p *Pair) WaitApplied(t testing.TB, name, database string) {
+	t.Helper()
+	end := pgtest.Query(t, p.A.Server.DSN(database), `SELECT pg_current_wal_insert_lsn()`)[0][0]
+	pgtest.Eventually(t, Patience, func() error {
+		l, err := p.B.Client.Link(t.Context(), name)
+		if err != nil {
+			return err
+		}
+		if l.Phase == api.Broken {
+			t.Fatalf("link %s broke: %+v", name, l.Problems)
+		}
+		if l.Phase != api.Replicating && l.Phase != api.CatchingUp {
+			return fmt.Errorf("phase %s", l.Phase)
+		}
+		if got := pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT $1::pg_lsn <= $2::pg_lsn`, end, l.Position.Applied)[0][0]; got != "true" && got != "t" {
+			return fmt.Errorf("applied %s of %s; problems %+v", l.Position.Applied, end, l.Problems)
+		}
+		return nil
+	})
+}
+
+func describe(err error) string {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return fmt.Sprintf("[%s] %s (%s)", e.Code, e.Text, e.Hint)
+	}
+	return err.Error()
+}
+
+// PeakMemory returns the most memory that the agent's process has held, in bytes.
+func (s *Side) PeakMemory(t testing.TB) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var kilobytes int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kilobytes); n == 1 {
+			return kilobytes << 10
+		}
+	}
+	t.Fatal("the system does not tell the peak of memory")
+	return 0
+}

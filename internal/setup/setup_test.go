@@ -1,0 +1,117 @@
+package setup
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func dir(t *testing.T, name string) config.Dir {
+	t.Helper()
+	d, err := config.OpenDir(filepath.Join(t.TempDir(), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestAgentIsMadeBesideARealServer(t *testing.T) {
+	server := pgtest.Shared(t)
+	in := Request{Dir: dir(t, "a b'c"), Name: "a", DSN: server.DSN("postgres"), Endpoint: "a.example.com:7000", API: "127.0.0.1:7001", Connect: true}
+	made, err := Init(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !made.Created || made.Name != "a" || made.Endpoint != "a.example.com:7000" || made.Tokens == nil || made.Tokens.Reader == made.Tokens.Operator {
+		t.Errorf("%+v", made)
+	}
+	c, err := in.Dir.Load()
+	if err != nil || c.Postgres.DSN != in.DSN || c.Endpoint.Listen != ":7000" || c.API.Listen != "127.0.0.1:7001" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	identity, err := peer.LoadIdentity(in.Dir.Path())
+	if err != nil || identity.AgentID() != made.ID || identity.Fingerprint() != made.Fingerprint {
+		t.Errorf("%v, %v", identity, err)
+	}
+	info, err := os.Stat(in.Dir.File())
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	again, err := Init(t.Context(), in)
+	if err != nil || again.Created || again.ID != made.ID || again.Tokens != nil {
+		t.Errorf("%+v, %v", again, err)
+	}
+	in.Endpoint = "other.example.com:7000"
+	if _, err := Init(t.Context(), in); problem.CodeOf(err) != "already_initialised" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestServerThatIsAwayLeavesNothing(t *testing.T) {
+	in := Request{Dir: dir(t, "a"), Name: "a", DSN: "host=127.0.0.1 port=1 user=x password=hunter2", Connect: true}
+	_, err := Init(t.Context(), in)
+	p := problem.As(err)
+	if p == nil || p.Code != "connection_lost" || p.Hint == "" || strings.Contains(p.Error(), "hunter2") {
+		t.Errorf("%+v", p)
+	}
+	if _, err := os.Stat(in.Dir.Path()); !os.IsNotExist(err) {
+		t.Errorf("the directory: %v", err)
+	}
+	in.Connect = false
+	if _, err := Init(t.Context(), in); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInitThatWasCutOffIsCompletedByTheNext(t *testing.T) {
+	in := Request{Dir: dir(t, "a"), Name: "a", Managed: true, Port: 6000, API: "127.0.0.1:7001"}
+	first, err := Init(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The configuration is written last: without it, the rest is what a crash leaves.
+	if err := os.Remove(in.Dir.File()); err != nil {
+		t.Fatal(err)
+	}
+	second, err := Init(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.ID != first.ID || second.Tokens == nil || *second.Tokens == *first.Tokens || !second.Created {
+		t.Errorf("%+v\n%+v", first, second)
+	}
+	if err := os.Remove(in.Dir.File()); err != nil {
+		t.Fatal(err)
+	}
+	in.Name = "b"
+	if _, err := Init(t.Context(), in); problem.CodeOf(err) != "identity_exists" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWrongParametersAreRefusedBeforeAnythingIsMade(t *testing.T) {
+	for code, in := range map[string]Request{
+		"name_invalid":       {Name: "a/b", Managed: true},
+		"endpoint_invalid":   {Name: "a", Managed: true, Endpoint: "x"},
+		"dsn_invalid":        {Name: "a", DSN: "postgres://u:hunter2@h:p:q/"},
+		"parameters_invalid": {Name: "a", Managed: true, API: "x"},
+	} {
+		in.Dir = dir(t, "a")
+		_, err := Init(context.Background(), in)
+		if problem.CodeOf(err) != code || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", code, err)
+		}
+		if _, err := os.Stat(in.Dir.Path()); !os.IsNotExist(err) {
+			t.Errorf("%s: the directory: %v", code, err)
+		}
+	}
+}
