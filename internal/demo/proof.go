@@ -48,12 +48,17 @@ func (d *demo) demonstrate(ctx context.Context) error {
 		}
 	}
 	d.stage.say("Written on a, read on b %s later: %q", terminal.Duration(time.Since(written).Seconds()), read)
+	// Ordinary sessions there are read-only to begin with; the gate is what refuses
+	// those that are not.
+	if _, err := b.Exec(ctx, "SET default_transaction_read_only = off"); err != nil {
+		return problem.Wrap(err, problem.Internal, "demo_sql", "open the session on b for writing")
+	}
 	_, err = b.Exec(ctx, "INSERT INTO greetings (id, text) VALUES (2, 'hello from b')")
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) {
 		return problem.New(problem.Internal, "demo_written", "the secondary accepted a write (%v)", err)
 	}
-	d.stage.say("Written on b, refused by b: %s", refused.Message)
+	d.stage.say("Written on b, refused there: %s", refused.Message)
 	d.stage.guide(d.a, d.b)
 	return nil
 }

@@ -1,0 +1,157 @@
+package demo
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// output collects what a demonstration prints.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// started runs "twinspan demo" in a process of its own, in a directory of its own.
+func started(t *testing.T, args ...string) (cmd *exec.Cmd, dir string, out *output) {
+	t.Helper()
+	dir = filepath.Join(pgtest.Dir(t), "demo")
+	out = &output{}
+	cmd = exec.Command(os.Args[0], append([]string{"demo", "--no-ui", "--dir", dir}, args...)...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+		gone(t, dir)
+	})
+	return cmd, dir, out
+}
+
+// printed waits until the demonstration has said something.
+func printed(t *testing.T, out *output, want string) {
+	t.Helper()
+	pgtest.Eventually(t, patience, func() error {
+		if !strings.Contains(out.String(), want) {
+			return fmt.Errorf("it did not say %q:\n%s", want, out)
+		}
+		return nil
+	})
+}
+
+// gone waits until no agent and no server of the demonstration is left.
+func gone(t *testing.T, dir string) {
+	t.Helper()
+	pgtest.Eventually(t, patience, func() error {
+		for _, name := range []string{"a", "b"} {
+			d := config.Dir(filepath.Join(dir, name))
+			if _, err := os.Stat(d.Run()); errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			lock, err := d.Lock()
+			if err != nil {
+				return err
+			}
+			if err := lock.Release(); err != nil {
+				return err
+			}
+			text, err := os.ReadFile(filepath.Join(d.Instance(), "data", "postmaster.pid"))
+			if err != nil {
+				continue
+			}
+			line, _, _ := strings.Cut(string(text), "\n")
+			pid, err := strconv.Atoi(line)
+			if err != nil {
+				return fmt.Errorf("postmaster.pid of %s: %w", name, err)
+			}
+			if syscall.Kill(pid, 0) == nil {
+				return fmt.Errorf("the server of %s, process %d, is still there", name, pid)
+			}
+		}
+		return nil
+	})
+}
+
+func TestDemonstrationProvesTheTwinAndEndsByItself(t *testing.T) {
+	cmd, dir, out := started(t, "--exit-after", "1s")
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"Peers by an invitation", "Linking while the workload runs", "copying tables", "Replicating", `"hello from a"`,
+		"refused there: ", "link show shop --dir ", "psql -h ", "public.page_views", "6 tables", "the two sides are equal",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it did not say %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+	gone(t, dir)
+}
+
+func TestInterruptWhileSeedingEndsEverything(t *testing.T) {
+	cmd, dir, out := started(t)
+	printed(t, out, "Linking while the workload runs")
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "Interrupted") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	gone(t, dir)
+}
+
+func TestKilledDemonstrationTakesItsServersAlongAndTheNextBeginsAfresh(t *testing.T) {
+	cmd, dir, out := started(t)
+	printed(t, out, "Filling")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("it was not killed")
+	}
+	gone(t, dir)
+	again := &output{}
+	second := exec.Command(os.Args[0], "demo", "--no-ui", "--dir", dir)
+	second.Stdout, second.Stderr = again, again
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	printed(t, again, "Filling")
+	if err := second.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, again)
+	}
+	gone(t, dir)
+}
