@@ -13,7 +13,7 @@ import (
 )
 
 // reachedInterval is how long a position without changes may wait to be stored.
-const reachedInterval = 5 * time.Second
+const reachedInterval = time.Second
 
 // batch is what is written in one go: whole transactions, or a piece of a large one.
 type batch struct {

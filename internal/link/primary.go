@@ -36,7 +36,7 @@ type running struct {
 
 func (l *Link) source() capture.Source {
 	r := l.snapshot()
-	return capture.Source{DSN: l.dsn, Link: r.ID, Name: r.Name, Log: l.log}
+	return capture.Source{DSN: l.dsn, Link: r.ID, Name: r.Name, Log: l.place.Log}
 }
 
 // MakePrimary records a link in its primary database and asks the peer for the

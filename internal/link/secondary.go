@@ -33,7 +33,7 @@ const (
 	confirmInterval = 200 * time.Millisecond
 	// idleConfirm is how often a position without transactions is confirmed: the log
 	// of other databases, which this one holds back.
-	idleConfirm = 5 * time.Second
+	idleConfirm = 2 * time.Second
 	// inStep is the lag up to which a link counts as replicating; fallenBehind the
 	// one from which it no longer does. Between them it keeps its name.
 	inStep       = 5 * time.Second

@@ -60,7 +60,7 @@ func (l *Link) seed(ctx context.Context) error {
 
 func (l *Link) structure() *schema.Target {
 	r := l.snapshot()
-	return &schema.Target{DSN: l.dsn, Link: r.ID, Name: r.Name, Workers: l.place.Workers, Log: l.log, Progress: func(p schema.Progress) {
+	return &schema.Target{DSN: l.dsn, Link: r.ID, Name: r.Name, Workers: l.place.Workers, Log: l.place.Log, Progress: func(p schema.Progress) {
 		l.step(fmt.Sprintf("%s, %d of %d", p.Step, p.Done, p.Total))
 	}}
 }
@@ -68,7 +68,7 @@ func (l *Link) structure() *schema.Target {
 func (l *Link) target(remote *remote, structure *schema.Target) *seed.Target {
 	r := l.snapshot()
 	return &seed.Target{
-		DSN: l.dsn, Link: r.ID, Name: r.Name, Remote: remote, Workers: l.place.Workers, Log: l.log,
+		DSN: l.dsn, Link: r.ID, Name: r.Name, Remote: remote, Workers: l.place.Workers, Log: l.place.Log,
 		Prepare: func(ctx context.Context, token string) error {
 			l.step("creating the schema")
 			made, err := structure.Prepare(ctx, func(ctx context.Context) (*schema.Dump, error) { return remote.schema(ctx, token) })

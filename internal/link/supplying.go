@@ -23,7 +23,7 @@ func (l *Link) supply() *seed.Source {
 	defer p.mu.Unlock()
 	if p.seeds == nil {
 		r := l.snapshot()
-		p.seeds = &seed.Source{DSN: l.dsn, Name: r.Name, Slot: catalog.ObjectName(r.ID), Log: l.log}
+		p.seeds = &seed.Source{DSN: l.dsn, Name: r.Name, Slot: catalog.ObjectName(r.ID), Log: l.place.Log}
 	}
 	return p.seeds
 }
