@@ -48,7 +48,7 @@ func (m *meter) start(j job) *atomic.Int64 {
 	return n
 }
 
-func (m *meter) finish(j job, moved *atomic.Int64, done bool) {
+func (m *meter) finish(j job, done bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.moving, j)

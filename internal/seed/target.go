@@ -216,7 +216,7 @@ func (r *round) work(ctx context.Context) error {
 		}
 		moved := r.meter.start(j)
 		err := c.do(ctx, j, moved)
-		r.meter.finish(j, moved, err == nil)
+		r.meter.finish(j, err == nil)
 		switch {
 		case problem.CodeOf(err) == "table_changed":
 			r.mu.Lock()
