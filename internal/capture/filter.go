@@ -82,8 +82,24 @@ func (f *filter) look(head []byte) (emit [][]byte, keep bool, err error) {
 			return nil, false, tooShort(kind)
 		}
 		return emit, !f.foreign && !f.skipped[binary.BigEndian.Uint32(head[1:])], nil
+	case 'T':
+		return emit, !f.foreign && !f.internal(head), nil
 	}
 	return emit, !f.foreign, nil
+}
+
+// internal says whether a Truncate names nothing but relations whose rows stay
+// here: it would go on without their description.
+func (f *filter) internal(head []byte) bool {
+	if len(head) < 1+4+1+4 {
+		return false
+	}
+	for rest := head[1+4+1:]; len(rest) >= 4; rest = rest[4:] {
+		if !f.skipped[binary.BigEndian.Uint32(rest)] {
+			return false
+		}
+	}
+	return true
 }
 
 func cstring(b []byte, at int) ([]byte, bool) {

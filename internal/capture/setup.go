@@ -22,6 +22,9 @@ import (
 // the primary, and so the longest that it can make others wait behind it.
 const LockTimeout = time.Second
 
+// setupLock is the advisory lock of Prepare and Remove: "twinlink" in ASCII.
+const setupLock int64 = 0x7477696e6c696e6b
+
 // lockPatience is how long Prepare and Remove go on trying for a lock.
 const lockPatience = 2 * time.Minute
 
@@ -45,12 +48,19 @@ func (s *Source) session(purpose string) pg.Session {
 	}}
 }
 
+// eventTriggers are those of a primary, shared by all links of the database.
+var eventTriggers = [...]struct{ name, event, function string }{
+	{"twinspan_ddl_end", "ddl_command_end", "twinspan.on_ddl_end()"},
+	{"twinspan_drop", "sql_drop", "twinspan.on_drop()"},
+	{"twinspan_drop_index", "ddl_command_start WHEN TAG IN ('DROP INDEX')", "twinspan.on_drop_index()"},
+}
+
 // Prepare makes every table updatable while it is published, keeps it so for
 // tables to come, and publishes the database. The order matters: a table that is
 // published before it has an identity refuses the application's UPDATEs. It can
 // be repeated. The schema twinspan must be there.
 func (s *Source) Prepare(ctx context.Context) error {
-	conn, err := s.DSN.Connect(ctx, s.session("prepare"))
+	conn, err := s.open(ctx, "prepare")
 	if err != nil {
 		return err
 	}
@@ -58,23 +68,13 @@ func (s *Source) Prepare(ctx context.Context) error {
 	if _, err := conn.Exec(ctx, setupSQL); err != nil {
 		return pg.Classify(err, "create the functions of the primary")
 	}
-	for _, t := range []struct{ name, event, function string }{
-		{"twinspan_ddl_end", "ddl_command_end", "twinspan.on_ddl_end()"},
-		{"twinspan_drop", "sql_drop", "twinspan.on_drop()"},
-	} {
-		var have bool
-		if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)`, t.name).Scan(&have); err != nil {
-			return pg.Classify(err, "look for the event trigger "+t.name)
+	for _, t := range eventTriggers {
+		if err := makeEventTrigger(ctx, conn, t.name, t.event, t.function); err != nil {
+			return err
 		}
-		if have {
-			continue
-		}
-		// ALWAYS: a session in replica role makes tables too.
-		_, err := conn.Exec(ctx, fmt.Sprintf(`CREATE EVENT TRIGGER %[1]s ON %[2]s EXECUTE PROCEDURE %[3]s; ALTER EVENT TRIGGER %[1]s ENABLE ALWAYS`,
-			t.name, t.event, t.function))
-		if err != nil {
-			return pg.Classify(err, "create the event trigger "+t.name)
-		}
+	}
+	if err := s.settle(ctx, conn); err != nil {
+		return err
 	}
 	if err := s.identify(ctx, conn); err != nil {
 		return err
@@ -83,10 +83,65 @@ func (s *Source) Prepare(ctx context.Context) error {
 		return err
 	}
 	_, err = conn.Exec(ctx, `CREATE PUBLICATION `+s.Object()+` FOR ALL TABLES`)
-	if pg.SQLState(err) == "42710" {
+	if err != nil && pg.SQLState(err) != "42710" {
+		return pg.Classify(err, "create the publication")
+	}
+	// A command that was just beginning when the event triggers came may have
+	// escaped both them and settle.
+	return s.identify(ctx, conn)
+}
+
+// open begins a session that works alone on what the links of a database share.
+func (s *Source) open(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	conn, err := s.DSN.Connect(ctx, s.session(purpose))
+	if err != nil {
+		return nil, err
+	}
+	err = s.patiently(ctx, func() error {
+		_, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, setupLock)
+		return pg.Classify(err, "wait for another link of the database")
+	})
+	if err != nil {
+		conn.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	return conn, nil
+}
+
+func makeEventTrigger(ctx context.Context, conn *pgx.Conn, name, event, function string) error {
+	var have bool
+	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)`, name).Scan(&have); err != nil {
+		return pg.Classify(err, "look for the event trigger "+name)
+	}
+	if have {
 		return nil
 	}
-	return pg.Classify(err, "create the publication")
+	// ALWAYS: a session in replica role makes tables too.
+	_, err := conn.Exec(ctx, fmt.Sprintf(`CREATE EVENT TRIGGER %[1]s ON %[2]s EXECUTE PROCEDURE %[3]s; ALTER EVENT TRIGGER %[1]s ENABLE ALWAYS`,
+		name, event, function))
+	return pg.Classify(err, "create the event trigger "+name)
+}
+
+// settle waits for the end of transactions that have made or changed tables and
+// not committed: their commands came before the event triggers, and their tables
+// are not to be seen yet. Such a transaction holds the strongest lock.
+func (s *Source) settle(ctx context.Context, conn *pgx.Conn) error {
+	const changing = ` FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+	var earlier []string
+	err := conn.QueryRow(ctx, `SELECT coalesce(array_agg(DISTINCT virtualtransaction), '{}')`+changing).Scan(&earlier)
+	if err != nil || len(earlier) == 0 {
+		return pg.Classify(err, "look for open schema changes")
+	}
+	return s.patiently(ctx, func() error {
+		var open, pid int
+		err := conn.QueryRow(ctx, `SELECT count(*), coalesce(min(pid), 0)`+changing+` AND virtualtransaction = ANY ($1)`, earlier).Scan(&open, &pid)
+		if err != nil || open == 0 {
+			return pg.Classify(err, "look for open schema changes")
+		}
+		return problem.New(problem.Transient, "lock_not_available", "a transaction that changes tables is open, in server process %d", pid).
+			WithHint("end that transaction; the agent tries again by itself")
+	})
 }
 
 func (s *Source) identify(ctx context.Context, conn *pgx.Conn) error {
@@ -105,7 +160,7 @@ func (s *Source) identify(ctx context.Context, conn *pgx.Conn) error {
 	for _, t := range tables {
 		err := s.patiently(ctx, func() error {
 			_, err := conn.Exec(ctx, `SELECT twinspan.keep_identity($1)`, t.OID)
-			return pg.Classify(err, "set REPLICA IDENTITY FULL on "+t.Name)
+			return unlessGone(err, "set REPLICA IDENTITY FULL on "+t.Name)
 		})
 		if err != nil {
 			return problem.As(err).On(t.Name)
@@ -115,18 +170,36 @@ func (s *Source) identify(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
+// unlessGone passes over that a table was dropped in the meantime.
+func unlessGone(err error, op string) error {
+	if pg.SQLState(err) == "42P01" {
+		return nil
+	}
+	return pg.Classify(err, op)
+}
+
 // watchTruncate puts a trigger on each table of a server whose pgoutput says
 // nothing of TRUNCATE (before version 11).
 func (s *Source) watchTruncate(ctx context.Context, conn *pgx.Conn) error {
-	tables, err := s.truncateTables(ctx, conn, `current_setting('server_version_num')::int < 110000 AND NOT EXISTS`)
+	return s.eachTable(ctx, conn, "watch TRUNCATE of", `SELECT c.oid::regclass::text, format('SELECT twinspan.watch_truncate(%s)', c.oid) FROM pg_class c
+		WHERE c.relkind = 'r' AND current_setting('server_version_num')::int < 110000`)
+}
+
+// eachTable runs a statement for each table; sql gives their names and statements.
+func (s *Source) eachTable(ctx context.Context, conn *pgx.Conn, what, sql string) error {
+	rows, err := conn.Query(ctx, sql)
 	if err != nil {
-		return err
+		return pg.Classify(err, "list tables")
 	}
-	for _, t := range tables {
+	type work struct{ Table, SQL string }
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[work])
+	if err != nil {
+		return pg.Classify(err, "list tables")
+	}
+	for _, w := range list {
 		err := s.patiently(ctx, func() error {
-			_, err := conn.Exec(ctx, `CREATE TRIGGER twinspan_truncate AFTER TRUNCATE ON `+t+` FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.on_truncate();
-				ALTER TABLE `+t+` ENABLE ALWAYS TRIGGER twinspan_truncate`)
-			return pg.Classify(err, "watch TRUNCATE of "+t)
+			_, err := conn.Exec(ctx, w.SQL)
+			return unlessGone(err, what+" "+w.Table)
 		})
 		if err != nil {
 			return err
@@ -135,17 +208,6 @@ func (s *Source) watchTruncate(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// truncateTables lists tables, quoted, by whether they have the trigger.
-func (s *Source) truncateTables(ctx context.Context, conn *pgx.Conn, condition string) ([]string, error) {
-	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('twinspan', 'pg_catalog', 'information_schema') AND `+condition+
-		` (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'twinspan_truncate')`)
-	if err != nil {
-		return nil, pg.Classify(err, "list tables")
-	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return tables, pg.Classify(err, "list tables")
-}
 
 // patiently repeats what failed for want of a lock, with pauses in which the
 // application goes on.
@@ -171,22 +233,26 @@ type Former struct {
 	Index string        `json:"index,omitempty"`
 }
 
-// SQL returns the statement that brings the identity back.
+// SQL returns the statement that brings the identity back. An identity whose index
+// has been dropped becomes NOTHING, as which PostgreSQL treats it.
 func (f Former) SQL() string {
 	identity := "DEFAULT"
-	switch f.Was {
-	case "n":
+	switch {
+	case f.Was == "i" && f.Index != "":
+		identity = "USING INDEX " + sqlname.Quote(f.Index)
+	case f.Was != "d":
 		identity = "NOTHING"
-	case "i":
-		if f.Index != "" {
-			identity = "USING INDEX " + sqlname.Quote(f.Index)
-		}
 	}
 	return `ALTER TABLE ONLY ` + f.Table.SQL() + ` REPLICA IDENTITY ` + identity
 }
 
 // Identities lists the tables whose replica identity was changed.
 func (s *Source) Identities(ctx context.Context, q catalog.Querier) ([]Former, error) {
+	var have bool
+	err := q.QueryRow(ctx, `SELECT to_regclass('twinspan.identity') IS NOT NULL`).Scan(&have)
+	if err != nil || !have {
+		return nil, pg.Classify(err, "look for the schema twinspan")
+	}
 	rows, err := q.Query(ctx, `SELECT n.nspname, c.relname, i.was::text, coalesce((SELECT x.relname FROM pg_class x JOIN pg_index y ON y.indexrelid = x.oid
 		WHERE y.indrelid = c.oid AND x.relname = i.was_index), '')
 		FROM twinspan.identity i JOIN pg_class c ON c.oid = i.oid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2`)
@@ -203,7 +269,7 @@ func (s *Source) Identities(ctx context.Context, q catalog.Querier) ([]Former, e
 // links of the database share, and brings the replica identities back. Nothing of
 // it needs the link's record; it can be repeated.
 func (s *Source) Remove(ctx context.Context, last bool) error {
-	conn, err := s.DSN.Connect(ctx, s.session("remove"))
+	conn, err := s.open(ctx, "remove")
 	if err != nil {
 		return err
 	}
@@ -217,30 +283,36 @@ func (s *Source) Remove(ctx context.Context, last bool) error {
 	if !last {
 		return nil
 	}
-	if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS twinspan_ddl_end; DROP EVENT TRIGGER IF EXISTS twinspan_drop`); err != nil {
-		return pg.Classify(err, "drop the event triggers")
+	for _, t := range eventTriggers {
+		if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS `+t.name); err != nil {
+			return pg.Classify(err, "drop the event trigger "+t.name)
+		}
 	}
+	if err := s.restore(ctx, conn); err != nil {
+		return err
+	}
+	err = s.eachTable(ctx, conn, "drop the trigger of", `SELECT tgrelid::regclass::text, format('DROP TRIGGER IF EXISTS twinspan_truncate ON %s', tgrelid::regclass)
+		FROM pg_trigger WHERE tgname = 'twinspan_truncate'`)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.on_ddl_end(), twinspan.on_drop(), twinspan.on_drop_index(), twinspan.on_truncate(),
+		twinspan.keep_identity(oid), twinspan.watch_truncate(oid), twinspan.without_identity()`)
+	return pg.Classify(err, "drop the functions of the primary")
+}
+
+// restore brings the replica identities back that Prepare and the event triggers
+// have changed. What is restored is forgotten with it, so that another time does
+// not undo what somebody chose since.
+func (s *Source) restore(ctx context.Context, conn *pgx.Conn) error {
 	formers, err := s.Identities(ctx, conn)
 	if err != nil {
 		return err
 	}
 	for _, f := range formers {
 		err := s.patiently(ctx, func() error {
-			_, err := conn.Exec(ctx, f.SQL())
-			return pg.Classify(err, "restore the replica identity of "+f.Table.String())
-		})
-		if err != nil {
-			return err
-		}
-	}
-	tables, err := s.truncateTables(ctx, conn, `EXISTS`)
-	if err != nil {
-		return err
-	}
-	for _, t := range tables {
-		err := s.patiently(ctx, func() error {
-			_, err := conn.Exec(ctx, `DROP TRIGGER IF EXISTS twinspan_truncate ON `+t)
-			return pg.Classify(err, "drop the trigger on "+t)
+			_, err := conn.Exec(ctx, f.SQL()+`; DELETE FROM twinspan.identity WHERE oid = `+sqlname.Literal(f.Table.SQL())+`::regclass`)
+			return unlessGone(err, "restore the replica identity of "+f.Table.String())
 		})
 		if err != nil {
 			return err

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/twinspan/twinspan/internal/lsn"
@@ -20,7 +22,7 @@ import (
 
 // Sink takes the record stream. Write's bytes may end within a record and are
 // the sink's only until it returns; it may block, which holds the slot where it
-// is. Flush says that nothing more is there for now: what was written should
+// is, but must return when the context of Run ends. Flush says that nothing more is there for now: what was written should
 // leave at once.
 type Sink interface {
 	io.Writer
@@ -33,7 +35,7 @@ type Stream struct {
 	Source
 	Start    lsn.LSN // where to begin; the slot must not be ahead (CheckSlot)
 	Binary   bool    // values in binary form; needs 14 and types that allow it
-	Encoding string  // client_encoding of text values
+	Encoding string  // client_encoding of text values; empty means UTF8
 	Sink     Sink
 
 	sent      atomic.Uint64
@@ -42,8 +44,8 @@ type Stream struct {
 }
 
 const (
-	// replyInterval is how often the server hears of us, well within the default
-	// wal_sender_timeout of 60 s, also while the sink blocks.
+	// replyInterval is how often the server hears of us, also while the sink blocks;
+	// more often when wal_sender_timeout asks for it.
 	replyInterval = 2 * time.Second
 	// pieceSize is how much is collected before it goes to the sink unasked.
 	pieceSize = 128 << 10
@@ -83,28 +85,38 @@ func (s *Stream) Confirm(position lsn.LSN) {
 // Run streams until ctx ends or something breaks. A problem of kind Transient
 // means: begin again at the position that the secondary then holds.
 func (s *Stream) Run(ctx context.Context) error {
-	conn, err := s.DSN.ConnectReplication(ctx, pg.Session{Name: s.Name + "/capture", Settings: map[string]string{"client_encoding": s.Encoding}})
+	session := pg.Session{Name: s.Name + "/capture"}
+	if s.Encoding != "" {
+		session.Settings = map[string]string{"client_encoding": s.Encoding}
+	}
+	conn, err := s.DSN.ConnectReplication(ctx, session)
 	if err != nil {
 		return err
 	}
+	interval, err := replyEvery(ctx, conn)
+	if err != nil {
+		conn.Close(context.WithoutCancel(ctx))
+		return s.classify(ctx, err)
+	}
 	raw, err := pg.NewRaw(conn)
 	if err != nil {
+		conn.Close(context.WithoutCancel(ctx))
 		return pg.Classify(err, "take over the replication connection")
 	}
 	defer raw.Close()
-	// The sessions's end is the only way to wake a blocked read or write.
+	// The session's end is the only way to wake a blocked read or write.
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	if err := s.start(raw); err != nil {
 		return s.classify(ctx, err)
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, inner := errgroup.WithContext(ctx)
 	done := make(chan struct{})
 	group.Go(func() error {
 		defer close(done)
 		return s.read(raw)
 	})
 	group.Go(func() error {
-		err := s.reply(ctx, raw, done)
+		err := s.reply(inner, raw, interval, done)
 		if err != nil {
 			raw.Close()
 		}
@@ -113,8 +125,28 @@ func (s *Stream) Run(ctx context.Context) error {
 	return s.classify(ctx, group.Wait())
 }
 
+// replyEvery returns how often to reply so that the server, whose timeout may be
+// shorter than usual, does not take us for dead.
+func replyEvery(ctx context.Context, conn *pgconn.PgConn) (time.Duration, error) {
+	results, err := conn.Exec(ctx, `SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`).ReadAll()
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range results {
+		for _, row := range r.Rows {
+			ms, err := strconv.Atoi(string(row[0]))
+			if err == nil && ms > 0 { // 0: no timeout
+				return min(replyInterval, max(time.Duration(ms)*time.Millisecond/4, time.Millisecond)), nil
+			}
+		}
+	}
+	return replyInterval, nil
+}
+
+// classify makes a problem of what ended the stream. When ctx has ended, whatever
+// broke did so because of it.
 func (s *Stream) classify(ctx context.Context, err error) error {
-	if ctx.Err() != nil && err != nil && problem.KindOf(err) == problem.Internal {
+	if ctx.Err() != nil && err != nil {
 		err = context.Cause(ctx)
 	}
 	switch pg.SQLState(err) {
@@ -156,19 +188,22 @@ func (s *Stream) start(raw *pg.Raw) error {
 
 // reply tells the server what is durable: when it changes, and often enough that
 // the server does not take us for dead. It asks for an answer, which carries the
-// end of the log, so that an idle database in a busy instance moves on too.
-func (s *Stream) reply(ctx context.Context, raw *pg.Raw, done <-chan struct{}) error {
-	tick := time.NewTicker(replyInterval)
+// end of the log, so that an idle database in a busy instance moves on too. It
+// never confirms what was not read: the slot would move past it.
+func (s *Stream) reply(ctx context.Context, raw *pg.Raw, interval time.Duration, done <-chan struct{}) error {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	ask := byte(1)
 	for {
+		sent := s.sent.Load()
+		durable := min(s.durable.Load(), sent)
 		b := make([]byte, 0, 64)
 		b = append(b, 'd')
 		b = binary.BigEndian.AppendUint32(b, 4+1+8+8+8+8+1)
 		b = append(b, 'r')
-		b = binary.BigEndian.AppendUint64(b, s.sent.Load())
-		b = binary.BigEndian.AppendUint64(b, s.durable.Load())
-		b = binary.BigEndian.AppendUint64(b, s.durable.Load())
+		b = binary.BigEndian.AppendUint64(b, sent)
+		b = binary.BigEndian.AppendUint64(b, durable)
+		b = binary.BigEndian.AppendUint64(b, durable)
 		b = binary.BigEndian.AppendUint64(b, uint64(time.Since(postgresEpoch).Microseconds()))
 		b = append(b, ask)
 		if _, err := raw.Conn().Write(b); err != nil {
