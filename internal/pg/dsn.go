@@ -165,7 +165,7 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 		c.RuntimeParams = map[string]string{}
 	}
 	maps.Copy(c.RuntimeParams, params)
-	c.AfterConnect = liftTimeouts
+	c.AfterConnect = settle
 	return c
 }
 

@@ -116,11 +116,11 @@ func connectionValue(s string) (value, rest string) {
 	return b.String(), ""
 }
 
-// liftTimeouts takes back timeouts that an administrator set as defaults and
-// that not every supported version knows, so that they cannot be sent with the
-// others when the session starts.
-func liftTimeouts(ctx context.Context, conn *pgconn.PgConn) error {
-	return conn.Exec(ctx, `SELECT pg_catalog.set_config(n, '0', false)
-		FROM (VALUES ('idle_session_timeout'), ('transaction_timeout')) AS v (n)
-		WHERE pg_catalog.current_setting(n, true) <> '0'`).Close()
+// settle sets what not every supported version knows, so that it cannot be sent
+// with the other settings when the session starts: timeouts that an administrator
+// set as defaults, and JIT, which costs more than all of a query on the catalogs.
+func settle(ctx context.Context, conn *pgconn.PgConn) error {
+	return conn.Exec(ctx, `SELECT pg_catalog.set_config(n, v, false)
+		FROM (VALUES ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('jit', 'off')) AS s (n, v)
+		WHERE pg_catalog.current_setting(n, true) <> v`).Close()
 }
