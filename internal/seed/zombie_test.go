@@ -1,0 +1,86 @@
+package seed_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// A former agent's worker has the rows of a chunk and is about to commit them,
+// when another agent has already gone on to a later session.
+func TestWhatAFormerAgentStillCopiesComesToNothing(t *testing.T) {
+	w := sharedTwin(t, tables)
+	w.remember()
+	w.target.Workers = 1
+	reached, release, entered := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	w.tap.after = func(n int, _ seed.CopyRequest, rows int64, err error) (int64, error) {
+		if n == 4 {
+			close(reached)
+			<-release
+		}
+		return rows, err
+	}
+	former := make(chan error, 1)
+	go func() {
+		_, err := w.target.Copy(t.Context())
+		former <- err
+	}()
+	<-reached
+	w.lose()
+
+	later := *w.target
+	later.Name = "another" // or the former's sessions would simply be ended
+	later.Remote = &tap{Remote: keeping{w.source}, onBegin: w.tap.onBegin}
+	later.Identity = func(ctx context.Context, tables []sqlname.Table) error {
+		close(entered)
+		return w.schema.BuildIdentity(ctx, tables)
+	}
+	type outcome struct {
+		r   seed.Result
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		r, err := later.Copy(t.Context())
+		done <- outcome{r, err}
+	}()
+	<-entered
+	close(release)
+	wantProblem(t, <-former, "already_copied", "", problem.Transient)
+	o := <-done
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	w.check(o.r)
+}
+
+func TestASecondAgentEndsTheSessionsOfTheFirst(t *testing.T) {
+	w := sharedTwin(t, tables)
+	w.target.Workers = 1
+	reached, release := make(chan struct{}), make(chan struct{})
+	w.tap.after = func(n int, _ seed.CopyRequest, rows int64, err error) (int64, error) {
+		if n == 4 {
+			close(reached)
+			<-release
+		}
+		return rows, err
+	}
+	former := make(chan error, 1)
+	go func() {
+		_, err := w.target.Copy(t.Context())
+		former <- err
+	}()
+	<-reached
+	later := *w.target
+	later.Remote = w.source
+	if _, err := later.Copy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	if err := <-former; !problem.Retry(err) {
+		t.Errorf("the former says %v", err)
+	}
+}
