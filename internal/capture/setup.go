@@ -208,7 +208,6 @@ func (s *Source) eachTable(ctx context.Context, conn *pgx.Conn, what, sql string
 	return nil
 }
 
-
 // patiently repeats what failed for want of a lock, with pauses in which the
 // application goes on.
 func (s *Source) patiently(ctx context.Context, do func() error) error {
