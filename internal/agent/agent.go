@@ -68,7 +68,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(softMemory)
 	}
-	if err := a.open(); err != nil {
+	if err := a.open(ctx); err != nil {
+		if ctx.Err() != nil && problem.KindOf(err) == problem.Cancelled {
+			return nil
+		}
 		return err
 	}
 	a.Log.Info("agent starts", telemetry.Agent, a.config.Name, "version", a.Version, "dir", a.Dir.Path())
@@ -81,9 +84,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.managed != nil {
 		below.Go(func() error {
 			defer stopServer()
-			if err := a.managed.Init(serverContext); err != nil {
-				return err
-			}
 			return a.managed.Run(serverContext)
 		})
 	}
@@ -113,8 +113,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
-// open reads the directory.
-func (a *Agent) open() error {
+// open reads the directory, and makes the managed server when it is the first time.
+func (a *Agent) open(ctx context.Context) error {
 	var err error
 	if a.config, err = a.Dir.Load(); err != nil {
 		return err
@@ -132,6 +132,11 @@ func (a *Agent) open() error {
 			return err
 		}
 		a.managed = &instance.Server{Dir: a.Dir.Instance(), Port: port, Log: a.Log}
+		// Before the connection string: it holds the password that this makes, where the
+		// server listens on TCP alone.
+		if err := a.managed.Init(ctx); err != nil {
+			return err
+		}
 		dsn = a.managed.DSN()
 	}
 	if a.server, err = pg.ParseDSN(dsn); err != nil {

@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twinspan/twinspan/api"
@@ -28,9 +30,12 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 	}
 	out.Postgres = api.Postgres{Managed: a.managed != nil, Host: host, User: a.server.User()}
 	out.Postgres.Port, _ = strconv.Atoi(port)
-	out.Postgres.DSN = "host=" + host + " port=" + port + " user=" + a.server.User()
+	out.Postgres.DSN = "host=" + quoteDSN(host) + " port=" + port + " user=" + quoteDSN(a.server.User())
 	if a.managed != nil {
-		out.Postgres.SocketDir, out.Postgres.DataDir = host, a.managed.DataDir()
+		out.Postgres.DataDir = a.managed.DataDir()
+		if filepath.IsAbs(host) {
+			out.Postgres.SocketDir = host
+		}
 	}
 	if f := a.facts.Load(); f != nil {
 		out.Postgres.Version, out.Postgres.SystemID = f.version, f.systemID
@@ -41,6 +46,15 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 		out.Problems = append(out.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Hint: p.Hint})
 	}
 	return out, nil
+}
+
+// quoteDSN writes a value of a connection string (manual, "Keyword/Value
+// Connection Strings"), bare where it may be.
+func quoteDSN(s string) string {
+	if s != "" && !strings.ContainsAny(s, ` '\`) {
+		return s
+	}
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 }
 
 // Peers implements httpapi.Agent.
