@@ -43,13 +43,7 @@ type Agent struct {
 	managed  *instance.Server
 	links    registry
 	started  time.Time
-	facts    atomic.Pointer[facts] // of the server, once it answered
-}
-
-// facts are what an instance says of itself.
-type facts struct {
-	version  string
-	systemID string
+	facts    atomic.Pointer[pg.Server] // of the server, once it answered
 }
 
 // softMemory is what the process tries to stay below: garbage is collected more

@@ -38,7 +38,7 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 		}
 	}
 	if f := a.facts.Load(); f != nil {
-		out.Postgres.Version, out.Postgres.SystemID = f.version, f.systemID
+		out.Postgres.Version, out.Postgres.SystemID = f.Version, f.SystemID
 		out.Postgres.Connected = a.links.ready() == nil
 	}
 	if err := a.links.ready(); err != nil {

@@ -7,8 +7,6 @@ import (
 	"net"
 	"os"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/catalog"
@@ -175,22 +173,13 @@ func (a *Agent) Check(ctx context.Context, in api.CheckRequest) (api.Check, erro
 
 // Databases implements httpapi.Agent.
 func (a *Agent) Databases(ctx context.Context) ([]api.Database, error) {
-	conn, err := a.server.Connect(ctx, pg.Session{Name: "list"})
+	_, databases, err := a.server.Describe(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	rows, err := conn.Query(ctx, `SELECT datname, pg_get_userbyid(datdba), pg_database_size(oid) FROM pg_database
-		WHERE datallowconn AND NOT datistemplate ORDER BY datname`)
-	if err != nil {
-		return nil, pg.Classify(err, "list the databases")
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d api.Database, err error) {
-		d.Links = []api.DatabaseLink{}
-		return d, row.Scan(&d.Name, &d.Owner, &d.Bytes)
-	})
-	if err != nil {
-		return nil, pg.Classify(err, "list the databases")
+	list := []api.Database{}
+	for _, d := range databases {
+		list = append(list, api.Database{Name: d.Name, Owner: d.Owner, Bytes: d.Bytes, Links: []api.DatabaseLink{}})
 	}
 	for _, l := range a.links.all() {
 		v := l.View()

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -149,25 +147,14 @@ func (a *Agent) findPatiently(ctx context.Context) ([]*link.Link, error) {
 
 // find looks into every database of the instance.
 func (a *Agent) find(ctx context.Context) ([]*link.Link, error) {
-	conn, err := a.server.Connect(ctx, pg.Session{Name: "discover"})
+	server, databases, err := a.server.Describe(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if err := a.learn(ctx, conn); err != nil {
-		return nil, err
-	}
-	rows, err := conn.Query(ctx, `SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname`)
-	if err != nil {
-		return nil, pg.Classify(err, "list the databases")
-	}
-	databases, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, pg.Classify(err, "list the databases")
-	}
+	a.facts.Store(&server)
 	var found []*link.Link
 	for _, database := range databases {
-		records, err := a.linksOf(ctx, database)
+		records, err := a.linksOf(ctx, database.Name)
 		if pg.IsUnknownDatabase(err) || problem.CodeOf(err) == "database_missing" {
 			continue // dropped meanwhile
 		}
@@ -175,7 +162,7 @@ func (a *Agent) find(ctx context.Context) ([]*link.Link, error) {
 			return nil, err
 		}
 		for _, r := range records {
-			found = append(found, link.New(a.place(), database, *r))
+			found = append(found, link.New(a.place(), database.Name, *r))
 		}
 	}
 	return found, nil
@@ -192,14 +179,4 @@ func (a *Agent) linksOf(ctx context.Context, database string) ([]*catalog.Link, 
 		return nil, err
 	}
 	return catalog.Links(ctx, conn, a.identity.AgentID())
-}
-
-func (a *Agent) learn(ctx context.Context, conn *pgx.Conn) error {
-	var f facts
-	err := conn.QueryRow(ctx, `SELECT current_setting('server_version'), (SELECT system_identifier::text FROM pg_control_system())`).Scan(&f.version, &f.systemID)
-	if err != nil {
-		return pg.Classify(err, "ask the server for its version")
-	}
-	a.facts.Store(&f)
-	return nil
 }
