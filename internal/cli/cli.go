@@ -3,7 +3,7 @@
 // (making an agent, running one, the demonstration) is handed in by main.
 //
 // The contract: the answer goes to stdout, everything else to stderr; exit
-// status 0 is done, 1 failed with one "error:" line and at most one "hint:" line,
+// status 0 is done, 1 failed with one "error:" line and one "hint:" line,
 // 2 a wrong command line.
 package cli
 
@@ -133,28 +133,53 @@ func runs(body func(cmd *cobra.Command, args []string) error) func(*cobra.Comman
 	}
 }
 
-// report prints an error by the contract.
+// report prints an error by the contract: there is always a hint.
 func (a *app) report(err error) {
-	code, text, hint := explain(err)
-	fmt.Fprintf(a.errs, "error: [%s] %s\n", code, text)
-	if hint != "" {
-		fmt.Fprintf(a.errs, "hint: %s\n", hint)
+	code, kind, text, hint := explain(err)
+	if hint == "" {
+		hint = remedy(kind)
 	}
+	fmt.Fprintf(a.errs, "error: [%s] %s\nhint: %s\n", code, text, hint)
+}
+
+// remedy is the hint of an error that has none of its own.
+func remedy(kind problem.Kind) string {
+	switch kind {
+	case problem.Invalid:
+		return "correct what the command was given; --help describes it"
+	case problem.NotFound:
+		return "see that the name is right"
+	case problem.Conflict:
+		return "look at what there is already, with one of the list commands"
+	case problem.Unauthorised:
+		return "see that the agent, or its role in PostgreSQL, may do this"
+	case problem.Incompatible:
+		return "twinspan check says what does not fit"
+	case problem.Transient:
+		return "try again; the agent's log says more when it stays so"
+	case problem.Resource:
+		return "see that there is space, and that the directory can be written"
+	case problem.Diverged:
+		return "twinspan link show NAME says what differs"
+	case problem.Cancelled:
+		return "run the command again to go on"
+	}
+	return "this may be a defect: report it with what the agent's log says"
 }
 
 // explain returns what to print of an error, on one line each. An error of the
 // agent keeps its text, with the context that was wrapped around it.
-func explain(err error) (code, text, hint string) {
+func explain(err error) (code string, kind problem.Kind, text, hint string) {
 	var sent *api.Error
 	if errors.As(err, &sent) {
 		text := err.Error()
 		if sent.Subject != "" && !strings.Contains(text, sent.Subject) {
 			text = sent.Subject + ": " + text
 		}
-		return sent.Code, line(text), line(sent.Hint)
+		return sent.Code, problem.Kind(sent.Kind), line(text), line(sent.Hint)
 	}
 	p := problem.As(err)
-	return p.Code, line(p.Error()), line(p.Hint)
+	return p.Code, p.Kind, line(p.Error()), line(p.Hint)
 }
 
 func line(s string) string { return strings.Join(strings.Fields(s), " ") }
