@@ -81,8 +81,11 @@ func Open(ctx context.Context, conn *pgx.Conn) error {
 	if err := conn.QueryRow(ctx, `SELECT current_database()`).Scan(&database); err != nil {
 		return pg.Classify(err, "open the gate")
 	}
-	_, err = conn.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` RESET default_transaction_read_only`)
-	return pg.Classify(err, "make the database read/write by default")
+	if _, err := conn.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` RESET default_transaction_read_only`); err != nil {
+		return pg.Classify(err, "make the database read/write by default")
+	}
+	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text)`)
+	return pg.Classify(err, "drop the gate's functions")
 }
 
 type table struct {
@@ -104,29 +107,43 @@ func each(ctx context.Context, conn *pgx.Conn, having string, statement func(tab
 		return pg.Classify(err, "list tables")
 	}
 	end := time.Now().Add(patience)
-	for len(tables) > 0 {
-		n := min(batch, len(tables))
-		var sql strings.Builder
-		sql.WriteString("SET LOCAL lock_timeout = '1s';")
-		for _, t := range tables[:n] {
-			sql.WriteString(statement(t) + ";")
-		}
-		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, sql.String())
-			return pg.Classify(err, "change the gate's triggers")
-		})
-		if problem.CodeOf(err) == "lock_not_available" && time.Now().Before(end) {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(200 * time.Millisecond):
-			}
+	for n := batch; len(tables) > 0; {
+		n = min(n, len(tables))
+		err := apply(ctx, conn, tables[:n], statement)
+		switch {
+		case err == nil:
+			tables, n = tables[n:], min(2*n, batch)
 			continue
-		}
-		if err != nil {
+		case n > 1 && (problem.CodeOf(err) == "lock_not_available" || pg.SQLState(err) == "42P01"):
+			// One of them is locked, or gone: find it without holding the others.
+			n = 1
+			continue
+		case pg.SQLState(err) == "42P01":
+			tables = tables[1:]
+			continue
+		case problem.CodeOf(err) != "lock_not_available" || time.Now().After(end):
 			return fmt.Errorf("gate of %d tables: %w", len(tables), err)
 		}
-		tables = tables[n:]
+		tables = append(tables[1:], tables[0]) // the others first
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
 	return nil
+}
+
+// apply runs a statement for each of the tables in one transaction, waiting no
+// longer than a second for a lock.
+func apply(ctx context.Context, conn *pgx.Conn, tables []table, statement func(table) string) error {
+	var sql strings.Builder
+	sql.WriteString("SET LOCAL lock_timeout = '1s';")
+	for _, t := range tables {
+		sql.WriteString(statement(t) + ";")
+	}
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, sql.String())
+		return pg.Classify(err, "change the gate's triggers")
+	})
 }
