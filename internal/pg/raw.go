@@ -34,6 +34,13 @@ const readBuffer = 1 << 18
 
 // NewRaw takes over a session that is idle. The PgConn must not be used after.
 func NewRaw(c *pgconn.PgConn) (*Raw, error) {
+	// After a write that took long, a reader of pgx's own may still wait for the
+	// next bytes in the background. It must be gone, or it takes them.
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	defer stop()
+	if err := c.SyncConn(ctx); err != nil {
+		return nil, fmt.Errorf("take over connection: %w", err)
+	}
 	hi, err := c.Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -165,6 +167,54 @@ func TestRawCloseWakesTheReader(t *testing.T) {
 	if err := r.Cancel(ended); err == nil {
 		t.Error("cancelled with a context that had ended")
 	}
+}
+
+// slowConn returns from a write late, after the answer came, as happens on a busy
+// machine; pgx takes it for a sign that nobody reads.
+type slowConn struct {
+	net.Conn
+	slow atomic.Bool
+}
+
+func (c *slowConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if c.slow.Load() {
+		<-time.After(100 * time.Millisecond)
+	}
+	return n, err
+}
+
+func TestRawTakesOverAfterASlowWrite(t *testing.T) {
+	config, err := pgconn.ParseConfig(pgtest.Shared(t).DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := &slowConn{}
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		slow.Conn = conn
+		return slow, err
+	}
+	conn, err := pgconn.ConnectConfig(testContext(t), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow.slow.Store(true)
+	if err := conn.Exec(testContext(t), "SELECT 1").Close(); err != nil {
+		t.Fatal(err)
+	}
+	slow.slow.Store(false)
+	r, err := pg.NewRaw(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.Conn().SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	send(t, r, "SELECT 1")
+	until(t, r, 'Z') // pgx's reader in the background would have taken it
 }
 
 // server is the other end of a Raw that says what it is told to.
