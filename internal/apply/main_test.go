@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -224,11 +225,27 @@ func (p *pair) try(change ...func(*Applier)) (*Applier, error) {
 	for _, c := range change {
 		c(a)
 	}
-	return a, a.Run(testContext(p.t), p.record(p.messages(), until, nil))
+	source := p.record(p.messages(), until, nil)
+	return a, p.run(a, source)
+}
+
+// run runs an applier; when it takes too long it shows what the server does.
+func (p *pair) run(a *Applier, source Source) error {
+	p.t.Helper()
+	ctx := testContext(p.t)
+	defer context.AfterFunc(ctx, func() {
+		if ctx.Err() == context.DeadlineExceeded {
+			fmt.Fprintln(os.Stderr, "applier:", fmt.Sprintf("%+v", a.Status()))
+			for _, row := range pgtest.Query(p.t, p.target, "SELECT pid, application_name, state, wait_event_type, wait_event, pg_blocking_pids(pid), left(query, 300) FROM pg_stat_activity WHERE pid <> pg_backend_pid()") {
+				fmt.Fprintln(os.Stderr, row)
+			}
+		}
+	})()
+	return a.Run(ctx, source)
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, stop := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(stop)
 	return ctx
 }
