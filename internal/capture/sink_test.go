@@ -25,6 +25,7 @@ type collector struct {
 	reached  []wire.Reached
 	flushed  int // bytes that were there at the last Flush
 	received int
+	inside   bool // between Begin and Commit
 	err      error
 }
 
@@ -51,8 +52,12 @@ func (c *collector) Write(p []byte) (int, error) {
 			c.err = err
 		case ok:
 			c.reached = append(c.reached, r)
+			if c.inside {
+				c.err = errors.New("a position inside a transaction")
+			}
 		default:
 			c.records = append(c.records, record)
+			c.inside = record[0] != 'C' && (c.inside || record[0] == 'B')
 		}
 	}
 	c.b = append(c.b[:0], c.b[whole:]...)

@@ -78,11 +78,11 @@ func TestStreamIsWhatPgoutputSends(t *testing.T) {
 		`', 'sales', '` + linkID + `', 'p', '` + linkID + `', 'd', 'primary', 'x', 1);`
 	pgtest.Exec(t, dsn,
 		`INSERT INTO public.t VALUES ('mine 1', 1, 0.1, now(), 'ok', repeat('x', 600000)), ('mine 2', NULL, 'NaN', '4713-01-01 BC', 'sad', NULL)`,
-		link+`INSERT INTO twinspan.signal (id, kind) VALUES (1, 'hello'); UPDATE twinspan.link SET phase = 'y'; INSERT INTO public.t VALUES ('mine 3')`,
+		link+`INSERT INTO twinspan.signal (id, kind) VALUES (1001, 'hello'); UPDATE twinspan.link SET phase = 'y'; INSERT INTO public.t VALUES ('mine 3')`,
 		`UPDATE twinspan.link SET phase = 'z'`, // a transaction of nothing else
 		`UPDATE public.t SET n = 2 WHERE id = 'mine 1'; UPDATE public.t SET id = 'mine 4' WHERE id = 'mine 2'; DELETE FROM public.t WHERE id = 'mine 3'`)
 	session(own, `BEGIN; INSERT INTO public.theirs_only VALUES ('theirs 1'); INSERT INTO public.keyless VALUES ('theirs 2', 1); UPDATE public.t SET n = 77; TRUNCATE public.keyless; COMMIT`)
-	session(own, `BEGIN; INSERT INTO twinspan.signal (id, kind) VALUES (2, 'theirs'); COMMIT`)
+	session(own, `BEGIN; INSERT INTO twinspan.signal (id, kind) VALUES (1002, 'theirs'); COMMIT`)
 	session(own+"_other", `BEGIN; INSERT INTO public.keyless VALUES ('others 1', 1); UPDATE public.keyless SET n = 2; COMMIT`)
 	pgtest.Exec(t, dsn, `INSERT INTO public.theirs_only VALUES ('mine 5')`, `TRUNCATE public.keyless, public.theirs_only`,
 		`ALTER TABLE public.keyless ADD x text DEFAULT 'd'; INSERT INTO public.keyless VALUES ('mine 6')`,
@@ -213,11 +213,11 @@ func TestIdleDatabaseMovesOn(t *testing.T) {
 func TestNoPositionInsideATransaction(t *testing.T) {
 	server := pgtest.Start(t, pgtest.WithSetting("wal_sender_timeout", "200ms"))
 	dsn, _, c := stream(t, server, `CREATE TABLE public.t (id text PRIMARY KEY, v text)`)
-	pgtest.Exec(t, dsn, `INSERT INTO public.t SELECT n, repeat('x', 500) FROM generate_series(1, 60000) n`, `INSERT INTO public.t VALUES ('the end')`)
+	pgtest.Exec(t, dsn, `INSERT INTO public.t SELECT n, repeat('x', 500) FROM generate_series(1, 15000) n`, `INSERT INTO public.t VALUES ('the end')`)
 	c.await(t, "the end")
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.records) < 60000 || c.err != nil {
+	if len(c.records) < 15000 || c.err != nil {
 		t.Errorf("%d records %v", len(c.records), c.err)
 	}
 	for i := 1; i < len(c.reached); i++ {
@@ -353,7 +353,7 @@ func (s *sums) Write(p []byte) (int, error) {
 func (s *sums) Flush() error { return nil }
 
 func TestRowOf200MB(t *testing.T) {
-	dsn, s := fresh(t, pgtest.Start(t, pgtest.OnDisk(), pgtest.WithSetting("max_wal_size", "2GB")))
+	dsn, s := fresh(t, pgtest.Start(t, pgtest.WithSetting("max_wal_size", "2GB")))
 	pgtest.Exec(t, dsn, `CREATE TABLE public.t (id text PRIMARY KEY, v text); ALTER TABLE public.t ALTER v SET STORAGE EXTERNAL`)
 	prepare(t, s)
 	st := capture.NewStream(s, makeSlot(t, dsn, s.Object()))
@@ -376,7 +376,11 @@ func TestRowOf200MB(t *testing.T) {
 }
 
 func TestCheckSlot(t *testing.T) {
-	server := pgtest.Start(t, pgtest.WithInitdbArgs("--wal-segsize=1"), pgtest.WithSetting("max_wal_size", "2MB"), pgtest.WithSetting("min_wal_size", "2MB"))
+	var small []pgtest.Option // segments, for less to write until one is lost
+	if pgtest.Shared(t).Major >= 13 {
+		small = []pgtest.Option{pgtest.WithInitdbArgs("--wal-segsize=1"), pgtest.WithSetting("max_wal_size", "2MB"), pgtest.WithSetting("min_wal_size", "2MB")}
+	}
+	server := pgtest.Start(t, small...)
 	dsn, s := fresh(t, server)
 	elsewhere, other := fresh(t, server)
 	prepare(t, s)
