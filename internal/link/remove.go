@@ -24,6 +24,7 @@ func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error)
 	r := l.snapshot()
 	other := api.DeletedSide{Agent: r.Peer, Database: r.PeerDatabase, Role: api.Role(otherRole(r)), State: api.Unknown,
 		Text: "was not asked; run link delete --force there", Left: []string{}}
+	sequences := l.lastSequences(ctx, r)
 	if !force {
 		err := l.place.Peers.Call(ctx, r.Peer, MethodDelete, Reference{ID: r.ID, Epoch: r.Epoch}, &other)
 		switch {
@@ -36,7 +37,7 @@ func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error)
 			return api.DeleteResult{}, err
 		}
 	}
-	mine, err := l.DeleteHere(ctx)
+	mine, err := l.remove(ctx, sequences)
 	if err != nil {
 		return api.DeleteResult{}, err
 	}
@@ -45,6 +46,23 @@ func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error)
 
 // DeleteHere removes this side and says what is left of it.
 func (l *Link) DeleteHere(ctx context.Context) (api.DeletedSide, error) {
+	return l.remove(ctx, l.lastSequences(ctx, l.snapshot()))
+}
+
+// lastSequences brings the sequences of a whole copy up to date while the primary
+// still answers, and says in words how that went.
+func (l *Link) lastSequences(ctx context.Context, r catalog.Link) string {
+	if role.Role(r.Role) == role.Primary || !r.Seeded {
+		return ""
+	}
+	if err := l.bringSequences(ctx); err != nil {
+		l.log.Warn("sequences stay as they were", "err", err)
+		return "; its sequences are as of the copy, for the primary did not answer: set them before writing"
+	}
+	return ", sequences included"
+}
+
+func (l *Link) remove(ctx context.Context, sequences string) (api.DeletedSide, error) {
 	r := l.snapshot()
 	side := api.DeletedSide{Agent: l.place.AgentName, Database: l.database, Role: api.Role(r.Role), State: api.Independent, Left: []string{}}
 	position := l.view().Position.Applied
@@ -52,7 +70,7 @@ func (l *Link) DeleteHere(ctx context.Context) (api.DeletedSide, error) {
 	case role.Role(r.Role) == role.Primary:
 		side.Text = "unchanged, reads and writes"
 	case r.Seeded:
-		side.Text = fmt.Sprintf("a whole copy as of position %s of the former primary, reads and writes", position)
+		side.Text = fmt.Sprintf("a whole copy as of position %s of the former primary%s; reads and writes", position, sequences)
 	case r.CreatedDatabase:
 		side.State, side.Text = api.Dropped, "the copy was not finished; the database made for it was dropped"
 	default:

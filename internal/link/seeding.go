@@ -40,11 +40,7 @@ func (l *Link) seed(ctx context.Context) error {
 		return err
 	}
 	l.step("setting sequences")
-	sequences, err := remote.sequences(ctx)
-	if err != nil {
-		return err
-	}
-	if err := structure.SetSequences(ctx, sequences); err != nil {
+	if err := l.bringSequences(ctx); err != nil {
 		return err
 	}
 	l.step("gathering statistics")
@@ -56,6 +52,15 @@ func (l *Link) seed(ctx context.Context) error {
 	}
 	l.step("")
 	return l.happen(ctx, role.SeedingDone, nil)
+}
+
+// bringSequences gives the copy's sequences the values that the primary's have now.
+func (l *Link) bringSequences(ctx context.Context) error {
+	sequences, err := (&remote{link: l}).sequences(ctx)
+	if err != nil {
+		return err
+	}
+	return l.structure().SetSequences(ctx, sequences)
 }
 
 func (l *Link) structure() *schema.Target {
@@ -145,14 +150,18 @@ func (l *Link) shutTables(ctx context.Context) error {
 	return gate.ShutTables(ctx, conn)
 }
 
+func roleCreated(name string) catalog.Notice {
+	return catalog.Notice{At: time.Now().UTC(), Code: "role_created", Subject: name,
+		Text: "the role " + sqlname.Quote(name) + " was missing on the secondary and was created NOLOGIN, for it owns or is granted something"}
+}
+
 // noteRoles tells the owner of the link which roles it made.
 func (l *Link) noteRoles(ctx context.Context, made []string) error {
 	r := l.snapshot()
 	var notices []catalog.Notice
 	for _, name := range made {
 		if !slices.ContainsFunc(r.Notices, func(n catalog.Notice) bool { return n.Code == "role_created" && n.Subject == name }) {
-			notices = append(notices, catalog.Notice{At: time.Now().UTC(), Code: "role_created", Subject: name,
-				Text: "the role " + sqlname.Quote(name) + " was missing on the secondary and was created NOLOGIN, for it owns or is granted something"})
+			notices = append(notices, roleCreated(name))
 		}
 	}
 	if len(notices) == 0 {

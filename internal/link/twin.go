@@ -58,7 +58,13 @@ func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, requ
 	if _, err := server.Exec(ctx, createDatabase(draft, request.Source, server)); err != nil {
 		return nil, localeHint(pg.Classify(err, "create the twin's database"), request.Source)
 	}
-	err = inscribe(ctx, place.Server.WithDatabase(draft), &record)
+	made, err := own(ctx, server, draft, request.Source.Owner)
+	if made != nil {
+		record.Notices = append(record.Notices, *made)
+	}
+	if err == nil {
+		err = inscribe(ctx, place.Server.WithDatabase(draft), &record)
+	}
 	if err == nil {
 		_, err = server.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(draft)+` RENAME TO `+sqlname.Quote(request.Database))
 		err = pg.Classify(err, "name the twin's database")
@@ -68,6 +74,22 @@ func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, requ
 		return nil, errors.Join(err, dropped)
 	}
 	return New(place, request.Database, record), nil
+}
+
+// own gives the database the owner that the primary's has. A role that is missing
+// is made, which the notice says.
+func own(ctx context.Context, server *pgx.Conn, database, owner string) (*catalog.Notice, error) {
+	var made *catalog.Notice
+	_, err := server.Exec(ctx, `CREATE ROLE `+sqlname.Quote(owner)+` NOLOGIN`)
+	switch {
+	case err == nil:
+		n := roleCreated(owner)
+		made = &n
+	case pg.SQLState(err) != "42710" && pg.SQLState(err) != "23505":
+		return nil, pg.Classify(err, "create the role that owns the database")
+	}
+	_, err = server.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` OWNER TO `+sqlname.Quote(owner))
+	return made, pg.Classify(err, "give the database its owner")
 }
 
 // createDatabase makes the statement for a database that sorts and encodes as the
@@ -108,7 +130,10 @@ func inscribe(ctx context.Context, dsn *pg.DSN, record *catalog.Link) error {
 		if err := catalog.Install(ctx, tx); err != nil {
 			return err
 		}
-		return catalog.Insert(ctx, tx, record)
+		if err := catalog.Insert(ctx, tx, record); err != nil || len(record.Notices) == 0 {
+			return err
+		}
+		return catalog.AddNotices(ctx, tx, record, record.Notices)
 	})
 	if err != nil {
 		return err
