@@ -301,6 +301,23 @@ func TestTablesTruncatedOrRewrittenUnderTheSnapshot(t *testing.T) {
 	}
 }
 
+func TestTruncatedBeforeThePlan(t *testing.T) {
+	w := sharedTwin(t, tables)
+	w.remember()
+	remember := w.tap.onBegin
+	w.tap.onBegin = func(b seed.Begun) {
+		remember(b)
+		if len(w.tap.begun) == 1 {
+			pgtest.Exec(t, w.from, "TRUNCATE small, keyed", "INSERT INTO small VALUES (7, 'new')")
+		}
+	}
+	r := w.copy()
+	if len(w.tap.begun) != 2 || r.SkipBefore[sqlname.Table{Schema: "public", Name: "small"}] != w.tap.begun[1].LSN {
+		t.Errorf("%d sessions, %v", len(w.tap.begun), r.SkipBefore)
+	}
+	w.check(r)
+}
+
 func TestTruncatedBetweenSessions(t *testing.T) {
 	w := sharedTwin(t, tables)
 	w.target.Workers = 1

@@ -28,7 +28,11 @@ func TestWhatAFormerAgentStillCopiesComesToNothing(t *testing.T) {
 		_, err := w.target.Copy(t.Context())
 		former <- err
 	}()
-	<-reached
+	select {
+	case <-reached:
+	case err := <-former:
+		t.Fatalf("the former ended before: %v", err)
+	}
 	w.lose()
 
 	later := *w.target
@@ -47,7 +51,12 @@ func TestWhatAFormerAgentStillCopiesComesToNothing(t *testing.T) {
 		r, err := later.Copy(t.Context())
 		done <- outcome{r, err}
 	}()
-	<-entered
+	select {
+	case <-entered:
+	case o := <-done:
+		close(release)
+		t.Fatalf("it ended before: %v", o.err)
+	}
 	close(release)
 	wantProblem(t, <-former, "already_copied", "", problem.Transient)
 	o := <-done
@@ -73,7 +82,11 @@ func TestASecondAgentEndsTheSessionsOfTheFirst(t *testing.T) {
 		_, err := w.target.Copy(t.Context())
 		former <- err
 	}()
-	<-reached
+	select {
+	case <-reached:
+	case err := <-former:
+		t.Fatalf("the former ended before: %v", err)
+	}
 	later := *w.target
 	later.Remote = w.source
 	if _, err := later.Copy(t.Context()); err != nil {
