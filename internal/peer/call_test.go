@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/twinspan/twinspan/internal/problem"
@@ -46,14 +47,17 @@ func TestCallsGoBothWaysOverOneConnection(t *testing.T) {
 
 func TestLargeBodies(t *testing.T) {
 	a, _ := pair(t, func(a, b *agent) { b.Handle("echo", echo) })
-	text := strings.Repeat("x", 10<<20)
-	for range 8 { // more than the memory for bodies at once
-		var got question
-		check(t, a.Call(background(t), "b", "echo", question{text}, &got))
-		if got.Text != "a says "+text {
-			t.Fatalf("got %d bytes", len(got.Text))
-		}
+	text := strings.Repeat("x", 9<<20)
+	var callers sync.WaitGroup
+	for range 2 * largeBodies / MaxBody { // more at once than there is memory for
+		callers.Go(func() {
+			var got question
+			if err := a.Call(background(t), "b", "echo", question{text}, &got); err != nil || got.Text != "a says "+text {
+				t.Errorf("got %d bytes, %v", len(got.Text), err)
+			}
+		})
 	}
+	callers.Wait()
 	err := a.Call(background(t), "b", "echo", question{text + text}, nil)
 	if problem.CodeOf(err) != "body_too_large" {
 		t.Errorf("got %v", err)

@@ -24,7 +24,7 @@ type clockSample struct{ roundTrip, difference time.Duration }
 func (c *clock) start(theirs int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.difference = time.Unix(0, theirs).Sub(time.Now())
+	c.difference = time.Until(time.Unix(0, theirs))
 }
 
 // ping returns the number of the next ping. While one is unanswered it is repeated, and

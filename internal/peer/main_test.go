@@ -3,9 +3,7 @@ package peer
 import (
 	"bytes"
 	"context"
-	"errors"
 	"log/slog"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -22,7 +20,7 @@ func TestMain(m *testing.M) {
 const patience = 30 * time.Second
 
 // quick makes connections come back and die fast enough for tests.
-var quick = times{handshake: 5 * time.Second, ping: 50 * time.Millisecond, dead: 3 * time.Second, retryMin: 10 * time.Millisecond, retryMax: 100 * time.Millisecond}
+var quick = times{handshake: 5 * time.Second, ping: 50 * time.Millisecond, dead: 10 * time.Second, retryMin: 10 * time.Millisecond, retryMax: 100 * time.Millisecond}
 
 // agent is an endpoint with a directory of its own.
 type agent struct {
@@ -49,7 +47,7 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-func newAgent(t *testing.T, name string) *agent {
+func newAgent(t testing.TB, name string) *agent {
 	t.Helper()
 	a := &agent{dir: t.TempDir(), logs: &logBuffer{}}
 	id, err := CreateIdentity(a.dir, name)
@@ -59,7 +57,7 @@ func newAgent(t *testing.T, name string) *agent {
 }
 
 // open makes the endpoint anew from the agent's directory.
-func (a *agent) open(t *testing.T, id *Identity) {
+func (a *agent) open(t testing.TB, id *Identity) {
 	t.Helper()
 	book, err := OpenBook(a.dir)
 	check(t, err)
@@ -69,7 +67,7 @@ func (a *agent) open(t *testing.T, id *Identity) {
 }
 
 // start runs the endpoint until the test or stop ends it.
-func (a *agent) start(t *testing.T) *agent {
+func (a *agent) start(t testing.TB) *agent {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -99,7 +97,7 @@ func (a *agent) start(t *testing.T) *agent {
 }
 
 // know adds other to the book of a, at the endpoint ("" to wait for it).
-func (a *agent) know(t *testing.T, other *agent, endpoint string) {
+func (a *agent) know(t testing.TB, other *agent, endpoint string) {
 	t.Helper()
 	p, err := NewPeer(other.Identity.Name(), endpoint, other.Identity.CertificatePEM())
 	check(t, err)
@@ -107,7 +105,7 @@ func (a *agent) know(t *testing.T, other *agent, endpoint string) {
 }
 
 // pair starts two agents, b dialling a, and waits until they are connected.
-func pair(t *testing.T, register func(a, b *agent)) (a, b *agent) {
+func pair(t testing.TB, register func(a, b *agent)) (a, b *agent) {
 	t.Helper()
 	a, b = newAgent(t, "a"), newAgent(t, "b")
 	if register != nil {
@@ -121,13 +119,13 @@ func pair(t *testing.T, register func(a, b *agent)) (a, b *agent) {
 	return a, b
 }
 
-func together(t *testing.T, a, b *agent) {
+func together(t testing.TB, a, b *agent) {
 	t.Helper()
 	await(t, "the agents to connect", func() bool { return a.Connected(b.Identity.Name()) && b.Connected(a.Identity.Name()) })
 }
 
 // await polls for a condition.
-func await(t *testing.T, what string, condition func() bool) {
+func await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -142,14 +140,14 @@ func await(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func background(t *testing.T) context.Context {
+func background(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	t.Cleanup(cancel)
@@ -157,7 +155,7 @@ func background(t *testing.T) context.Context {
 }
 
 // receive takes one value that must come.
-func receive[T any](t *testing.T, c <-chan T) T {
+func receive[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -166,9 +164,4 @@ func receive[T any](t *testing.T, c <-chan T) T {
 		t.Fatal("nothing came")
 		panic("unreachable")
 	}
-}
-
-func isTimeout(err error) bool {
-	var n net.Error
-	return errors.As(err, &n) && n.Timeout()
 }

@@ -122,12 +122,10 @@ func newSession(ctx context.Context, e *Endpoint, conn *tls.Conn, p Peer, finger
 	return s, nil
 }
 
-// run works the session until the connection or the context ends, and returns why. When it
-// returns, every handler has.
+// run works the session until the connection or the context ends, and returns why. Handlers
+// may still be returning then: the endpoint waits for them, a new connection need not.
 func (s *session) run() error {
 	g, ctx := errgroup.WithContext(s.ctx)
-	var served sync.WaitGroup
-	defer served.Wait()
 	defer context.AfterFunc(ctx, func() {
 		s.end(context.Cause(ctx))
 		s.mux.Close()
@@ -143,7 +141,7 @@ func (s *session) run() error {
 		return err
 	}
 	defer s.endpoint.depart(s)
-	g.Go(func() error { return s.accept(&served) })
+	g.Go(s.accept)
 	g.Go(s.listen)
 	g.Go(func() error { return s.heartbeat(ctx) })
 	g.Go(func() error { return s.watch(ctx) })
@@ -154,16 +152,16 @@ func (s *session) run() error {
 }
 
 // accept takes the streams that the peer opens.
-func (s *session) accept(served *sync.WaitGroup) error {
+func (s *session) accept() error {
 	for {
 		mux, err := s.mux.AcceptStream()
 		if err != nil {
 			return connectionBroke(err)
 		}
 		st := newStream(s.ctx, s, mux)
-		st.hook(nil)
+		st.hook(s.ctx)
 		s.enter(st)
-		served.Go(func() {
+		s.endpoint.running.Go(func() {
 			select {
 			case s.slots <- struct{}{}:
 				defer func() { <-s.slots }()

@@ -161,12 +161,10 @@ func TestCutConnectionEndsStreamsAndComesBack(t *testing.T) {
 	a, b, p := far(t, func(a, b *agent) {
 		b.Handle("echo", echo)
 		a.HandleStream("wait", func(ctx context.Context, _ Peer, _ json.RawMessage, s *Stream) error {
-			if err := s.WriteFrame(0x10); err != nil {
-				return err
-			}
+			err := s.WriteFrame(0x10) // may arrive and yet meet the cut
 			<-ctx.Done()
 			ended <- context.Cause(ctx)
-			return nil
+			return err
 		})
 	})
 	ctx, cancel := context.WithCancel(background(t))
@@ -208,15 +206,18 @@ func TestCutConnectionEndsStreamsAndComesBack(t *testing.T) {
 }
 
 func TestSilentConnectionIsFoundDead(t *testing.T) {
-	a, b, p := far(t, func(_, b *agent) { b.Handle("echo", echo) })
+	a, b, p := far(t, func(a, b *agent) {
+		b.Handle("echo", echo)
+		a.tempo.dead, b.tempo.dead = time.Second, time.Second
+	})
 	// Bytes vanish, the connection stays: what a firewall that forgot it does.
 	for _, direction := range []string{"upstream", "downstream"} {
 		_, err := p.Toxics.AddToxicJson(strings.NewReader(`{"name":"hole-` + direction + `","type":"timeout","stream":"` + direction + `","attributes":{"timeout":0}}`))
 		check(t, err)
 	}
 	await(t, "both sides to notice", func() bool { return !a.Connected("b") && !b.Connected("a") })
-	if !strings.Contains(a.logs.String(), "nothing came from peer") {
-		t.Error("a noticed by other means")
+	if !strings.Contains(a.logs.String()+b.logs.String(), "nothing came from peer") {
+		t.Error("they noticed by other means") // the first to notice closes, which the other may see
 	}
 	p.Toxics.ResetToxics(context.Background())
 	together(t, a, b)
@@ -226,7 +227,7 @@ func TestSilentConnectionIsFoundDead(t *testing.T) {
 func TestSlowNetworkIsNotADeadOne(t *testing.T) {
 	a, b, p := far(t, func(a, b *agent) {
 		b.HandleStream("sink", sink)
-		a.tempo.dead, b.tempo.dead = time.Second, time.Second
+		a.tempo.dead, b.tempo.dead = 2*time.Second, 2*time.Second
 	})
 	check(t, addToxic(p, &toxics.BandwidthToxic{Rate: 300}, "bandwidth", "downstream")) // KB/s
 	s, err := a.Open(background(t), "b", "sink", nil)
@@ -257,14 +258,11 @@ func addToxic(p *toxiproxy.Proxy, toxic any, kind, direction string) error {
 }
 
 func TestRestartedPeerIsNotRefused(t *testing.T) {
-	// The old connection looks alive to a, for its cut does not show there.
-	a, b, p := far(t, func(a, b *agent) {
-		a.Handle("echo", echo)
-		a.tempo.dead = time.Hour
-	})
-	_, err := p.Toxics.AddToxicJson(strings.NewReader(`{"type":"timeout","stream":"upstream","attributes":{"timeout":0}}`))
+	// The connection of the process before still stands, as it does after a crash of its host.
+	a, b := pair(t, func(a, _ *agent) { a.Handle("echo", echo) })
+	old, err := a.sessionOf("b")
 	check(t, err)
-	b.stop()
+	check(t, b.Book.SetEndpoint("a", "")) // it shall not come back itself
 	again := &agent{dir: b.dir, logs: b.logs}
 	id, err := LoadIdentity(b.dir)
 	check(t, err)
@@ -274,7 +272,36 @@ func TestRestartedPeerIsNotRefused(t *testing.T) {
 	again.start(t)
 	together(t, a, again)
 	check(t, again.Call(background(t), "a", "echo", question{}, nil))
-	await(t, "the old session to end", func() bool { return sessions(a, "b") == 1 })
+	receive(t, old.ctx.Done())
+	if cause := context.Cause(old.ctx); cause != errReplaced {
+		t.Errorf("the old session ended with %v", cause)
+	}
+	await(t, "one session to be left", func() bool { return sessions(a, "b") == 1 })
+}
+
+func TestSlowHandlerDoesNotKeepTheConnectionAway(t *testing.T) {
+	entered, finish := make(chan struct{}), make(chan struct{})
+	_, b, p := far(t, func(a, b *agent) {
+		a.Handle("echo", echo)
+		b.Handle("slow", func(context.Context, Peer, json.RawMessage) (any, error) {
+			close(entered)
+			<-finish // deaf to its context
+			return nil, nil
+		})
+		a.HandleStream("callback", func(ctx context.Context, from Peer, _ json.RawMessage, _ *Stream) error {
+			return a.Call(ctx, from.Name, "slow", nil, nil)
+		})
+	})
+	defer close(finish)
+	s, err := b.Open(background(t), "a", "callback", nil)
+	check(t, err)
+	defer s.Close()
+	receive(t, entered)
+	p.Stop()
+	await(t, "b to notice", func() bool { return !b.Connected("a") })
+	check(t, p.Start())
+	await(t, "b to be back", func() bool { return b.Connected("a") })
+	check(t, b.Call(background(t), "a", "echo", question{}, nil))
 }
 
 func TestHandlersReturnBeforeRun(t *testing.T) {

@@ -63,11 +63,13 @@ func newStream(ctx context.Context, s *session, mux *yamux.Stream) *Stream {
 	return st
 }
 
-// hook lets the stream end with its session and, if it was opened here, with the
-// caller's context.
+// hook lets the stream end with its session and with the context of who opened it: for one
+// that the peer opened, both are the session.
 func (s *Stream) hook(caller context.Context) {
-	hooks := []func() bool{context.AfterFunc(s.session.ctx, func() { s.fail(s.session.lost()) })}
-	if caller != nil {
+	hooks := []func() bool{
+		context.AfterFunc(s.session.ctx, func() { s.fail(s.session.lost()) }),
+	}
+	if caller != s.session.ctx {
 		hooks = append(hooks, context.AfterFunc(caller, func() { s.giveUp(problem.As(context.Cause(caller))) }))
 	}
 	s.mu.Lock()
@@ -319,10 +321,13 @@ func (s *Stream) broken(err error) error {
 	select {
 	case <-s.ctx.Done():
 	case <-timer.C:
+		s.giveUp(problem.New(problem.Transient, "peer_lost", "the stream with peer %s broke", s.session.peer).On(s.session.peer))
 	}
-	s.fail(problem.New(problem.Transient, "peer_lost", "the stream from peer %s broke", s.session.peer).On(s.session.peer))
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.failure == nil { // the context it was opened with ended just now
+		return problem.As(context.Cause(s.ctx))
+	}
 	return s.failure
 }
 
