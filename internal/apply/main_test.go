@@ -32,6 +32,7 @@ type pair struct {
 	server *pgtest.Server
 	source string // connection strings
 	target string
+	plain  string // the source's, with the server's own encoding
 	slot   string
 	origin string
 	text   bool
@@ -47,7 +48,8 @@ func newPairOn(t testing.TB, s *pgtest.Server, text bool, schema ...string) *pai
 	t.Helper()
 	n := serial.Add(1)
 	p := &pair{t: t, server: s, text: text, slot: fmt.Sprintf("s%d", n), origin: fmt.Sprintf("o%d", n)}
-	p.source, p.target = s.DSN(s.Database(t)), s.DSN(s.Database(t))
+	p.plain = s.DSN(s.Database(t))
+	p.source, p.target = p.plain+"&client_encoding=UTF8", s.DSN(s.Database(t))+"&client_encoding=UTF8"
 	pgtest.Exec(t, p.source, schema...)
 	pgtest.Exec(t, p.target, schema...)
 	pgtest.Exec(t, p.target, "SELECT pg_replication_origin_create('"+p.origin+"')")
@@ -109,14 +111,21 @@ func (p *pair) messages() []message {
 	if !p.text {
 		options += ",'binary','true'"
 	}
-	rows := pgtest.Query(p.t, p.source, "SELECT lsn, encode(data, 'hex') FROM pg_logical_slot_peek_binary_changes('"+p.slot+"', NULL, NULL, "+options+")")
+	// In the protocol that pgx does not look into: the session's encoding, which the
+	// stream has, too, is the server's.
+	results, err := pgtest.Conn(p.t, p.plain).PgConn().Exec(testContext(p.t),
+		"SELECT lsn, encode(data, 'hex') FROM pg_logical_slot_peek_binary_changes('"+p.slot+"', NULL, NULL, "+options+")").ReadAll()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	rows := results[0].Rows
 	out := make([]message, len(rows))
 	for i, r := range rows {
-		at, err := lsn.Parse(r[0])
+		at, err := lsn.Parse(string(r[0]))
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		data, err := hex.DecodeString(r[1])
+		data, err := hex.DecodeString(string(r[1]))
 		if err != nil {
 			p.t.Fatal(err)
 		}
