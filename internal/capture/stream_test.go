@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,6 +106,7 @@ func TestStreamIsWhatPgoutputSends(t *testing.T) {
 			return nil
 		})
 		r.stop()
+		awaitIdle(t, dsn, own)
 		got, _ := c.all()
 		want := expected(t, dsn, own+"_twin", options, own)
 		for i := range max(len(got), len(want)) {
@@ -237,6 +239,8 @@ func TestBlockedSinkKeepsTheConnection(t *testing.T) {
 	st := capture.NewStream(s, makeSlot(t, dsn, s.Object()))
 	st.Sink = c
 	start(t, st)
+	open := sync.OnceFunc(func() { close(c.gate) })
+	t.Cleanup(open)
 	pgtest.Exec(t, dsn, `INSERT INTO public.t SELECT n, repeat('x', 5000) FROM generate_series(1, 4000) n`)
 	walsender := `SELECT pid, clock_timestamp() - backend_start FROM pg_stat_replication`
 	var pid string
@@ -248,7 +252,7 @@ func TestBlockedSinkKeepsTheConnection(t *testing.T) {
 		pid = rows[0][0]
 		return nil
 	})
-	close(c.gate)
+	open()
 	pgtest.Exec(t, dsn, `INSERT INTO public.t VALUES ('the end')`)
 	c.await(t, "the end")
 	if now := pgtest.Query(t, dsn, walsender); len(now) != 1 || now[0][0] != pid {
@@ -257,6 +261,17 @@ func TestBlockedSinkKeepsTheConnection(t *testing.T) {
 	if len(c.rows()) != 4001 {
 		t.Errorf("%d rows", len(c.rows()))
 	}
+}
+
+// awaitIdle waits until nobody reads a slot.
+func awaitIdle(t testing.TB, dsn, slot string) {
+	t.Helper()
+	pgtest.Eventually(t, patience, func() error {
+		if n := len(pgtest.Query(t, dsn, `SELECT FROM pg_replication_slots WHERE active AND slot_name = '`+slot+`'`)); n > 0 {
+			return errors.New("the slot is read")
+		}
+		return nil
+	})
 }
 
 func TestRunEnds(t *testing.T) {
@@ -270,12 +285,17 @@ func TestRunEnds(t *testing.T) {
 	if problem.KindOf(err) != problem.Transient {
 		t.Errorf("after the walsender's end: %v", err)
 	}
-	begin := func(ctx context.Context) (chan error, *collector) {
+	beginAtOnce := func(ctx context.Context) (chan error, *collector) {
 		c, done := &collector{}, make(chan error, 1)
 		s := capture.NewStream(r.Source, r.Start)
 		s.Sink = c
 		go func() { done <- s.Run(ctx) }()
 		return done, c
+	}
+	// The server needs a moment to see that a reader has gone.
+	begin := func(ctx context.Context) (chan error, *collector) {
+		awaitIdle(t, dsn, r.Object())
+		return beginAtOnce(ctx)
 	}
 	before := goleak.IgnoreCurrent()
 	why := problem.New(problem.Transient, "stream_replaced", "another one")
@@ -295,7 +315,7 @@ func TestRunEnds(t *testing.T) {
 	// A second reader of the same slot.
 	first, c1 := begin(testContext(t))
 	c1.await(t, "1")
-	second, _ := begin(testContext(t))
+	second, _ := beginAtOnce(testContext(t))
 	if err := <-second; problem.KindOf(err) != problem.Transient || problem.CodeOf(err) != "object_in_use" {
 		t.Errorf("two readers: %v", err)
 	}
@@ -306,7 +326,7 @@ func TestRunEnds(t *testing.T) {
 	if left := traces(t, dsn); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	third, _ := begin(testContext(t))
+	third, _ := beginAtOnce(testContext(t))
 	if err := <-third; problem.CodeOf(err) != "slot_unusable" || problem.KindOf(err) != problem.Transient {
 		t.Errorf("no slot: %v", err)
 	}
