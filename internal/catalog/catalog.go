@@ -207,6 +207,9 @@ func SetDeleting(ctx context.Context, q Querier, l *Link, deleting bool) error {
 
 // AddNotices appends to what the link did by itself.
 func AddNotices(ctx context.Context, q Querier, l *Link, notices []Notice) error {
+	if len(notices) == 0 {
+		return nil
+	}
 	b, err := json.Marshal(notices)
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ func (l *Link) reportLoop(ctx context.Context) {
 	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
 	for {
-		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient {
+		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient && !l.fresh() {
 			l.setPeerTrouble(problem.As(err))
 		}
 		l.control.rest()
@@ -55,6 +55,13 @@ func (l *Link) reportLoop(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// fresh says whether the link was made a moment ago: the primary's agent knows it
+// only once this side has answered.
+func (l *Link) fresh() bool {
+	r := l.snapshot()
+	return r.Phase == string(role.Creating) && time.Since(r.CreatedAt) < 30*time.Second
 }
 
 func (l *Link) report(ctx context.Context) error {

@@ -130,10 +130,17 @@ func inscribe(ctx context.Context, dsn *pg.DSN, record *catalog.Link) error {
 		if err := catalog.Install(ctx, tx); err != nil {
 			return err
 		}
-		if err := catalog.Insert(ctx, tx, record); err != nil || len(record.Notices) == 0 {
+		if err := catalog.Insert(ctx, tx, record); err != nil {
 			return err
 		}
-		return catalog.AddNotices(ctx, tx, record, record.Notices)
+		if err := catalog.AddNotices(ctx, tx, record, record.Notices); err != nil {
+			return err
+		}
+		stored, err := catalog.Get(ctx, tx, record.ID)
+		if err == nil {
+			*record = *stored
+		}
+		return err
 	})
 	if err != nil {
 		return err
