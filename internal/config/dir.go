@@ -128,6 +128,16 @@ func (d Dir) PrepareSocket() (string, error) {
 	return short, nil
 }
 
+// ReleaseSocket removes the directory that PrepareSocket made, once the socket in
+// it is closed; where the socket lies in Run there is nothing to do.
+func (d Dir) ReleaseSocket() {
+	record := filepath.Join(d.Run(), socketName)
+	if text, err := os.ReadFile(record); err == nil {
+		// What cannot be removed is in nobody's way: the next agent uses it again.
+		_ = os.Remove(filepath.Dir(strings.TrimSpace(string(text))))
+	}
+}
+
 func (d Dir) shortSocket() string {
 	base := os.Getenv("XDG_RUNTIME_DIR")
 	if base == "" {

@@ -82,6 +82,10 @@ func TestSocketFitsWhateverThePathIs(t *testing.T) {
 		}
 		conn.Close()
 		l.Close()
+		d.ReleaseSocket()
+	}
+	if left, err := filepath.Glob(filepath.Join(short, "twinspan-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

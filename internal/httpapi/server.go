@@ -58,6 +58,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		listeners = append(listeners, serving{listener, handler})
 	}
+	defer s.Dir.ReleaseSocket()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		group.Go(func() error { return s.serve(ctx, l) })
