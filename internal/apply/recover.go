@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/twinspan/twinspan/internal/group"
@@ -62,7 +63,11 @@ func (e *engine) recover(ctx context.Context, b *batch, f *failure) error {
 		}
 		switch {
 		case passing(f):
-			e.a.Log.DebugContext(ctx, "group waits for a lock", "code", f.state(), "dur", backoff)
+			level := slog.LevelDebug
+			if backoff == mostBackoff {
+				level = slog.LevelWarn // for a while now: a session on the secondary holds it
+			}
+			e.a.Log.Log(ctx, level, "group waits for a lock", "code", f.state(), "dur", backoff)
 			e.a.status.retries.Add(1)
 			if err := pause(ctx, backoff); err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"github.com/twinspan/twinspan/internal/capture"
@@ -27,9 +28,17 @@ func expected(t testing.TB, dsn, slot, options, own string) [][]byte {
 	t.Helper()
 	var want, transaction [][]byte
 	hidden := map[string]bool{}
-	for _, row := range pgtest.Query(t, dsn, `SELECT encode(data, 'hex') FROM pg_logical_slot_peek_binary_changes('`+slot+`', NULL, NULL,
-			'proto_version', '1', 'publication_names', '`+own+`'`+options+`)`) {
-		m, err := hex.DecodeString(row[0])
+	rows, err := connect(t, dsn).Query(testContext(t), `SELECT encode(data, 'hex') FROM pg_logical_slot_peek_binary_changes('`+slot+`', NULL, NULL,
+			'proto_version', '1', 'publication_names', '`+own+`'`+options+`)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, message := range messages {
+		m, err := hex.DecodeString(message)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +82,7 @@ func TestStreamIsWhatPgoutputSends(t *testing.T) {
 	})
 	// As from the twin over this link, and over another.
 	session := func(origin, sql string) {
-		pgtest.Exec(t, dsn, `SELECT pg_replication_origin_session_setup('`+origin+`')`+";"+sql)
+		pgtest.Exec(t, dsn, `SELECT pg_replication_origin_session_setup('`+origin+`')`+";"+sql+`; SELECT pg_replication_origin_session_reset()`)
 	}
 	link := `INSERT INTO twinspan.link (id, name, agent, peer, peer_agent, peer_database, role, phase, epoch) VALUES ('` + linkID +
 		`', 'sales', '` + linkID + `', 'p', '` + linkID + `', 'd', 'primary', 'x', 1);`
