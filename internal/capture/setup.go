@@ -73,6 +73,9 @@ func (s *Source) Prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := captureSchema(ctx, conn); err != nil {
+		return err
+	}
 	if err := s.settle(ctx, conn); err != nil {
 		return err
 	}
@@ -118,7 +121,7 @@ func makeEventTrigger(ctx context.Context, conn *pgx.Conn, name, event, function
 	}
 	// ALWAYS: a session in replica role makes tables too.
 	_, err := conn.Exec(ctx, fmt.Sprintf(`CREATE EVENT TRIGGER %[1]s ON %[2]s EXECUTE PROCEDURE %[3]s; ALTER EVENT TRIGGER %[1]s ENABLE ALWAYS`,
-		name, event, function))
+		sqlname.Quote(name), event, function))
 	return pg.Classify(err, "create the event trigger "+name)
 }
 
@@ -286,6 +289,9 @@ func (s *Source) Remove(ctx context.Context, last bool) error {
 		if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS `+t.name); err != nil {
 			return pg.Classify(err, "drop the event trigger "+t.name)
 		}
+	}
+	if err := releaseSchema(ctx, conn); err != nil {
+		return err
 	}
 	if err := s.restore(ctx, conn); err != nil {
 		return err

@@ -1,0 +1,71 @@
+package capture
+
+import (
+	"context"
+	_ "embed"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+//go:embed ddl.sql
+var ddlSQL string
+
+// schemaTriggers are the event triggers that put schema changes into the stream.
+// They fire in the order of their names, before those of users.
+var schemaTriggers = [...]struct{ name, event, function string }{
+	{"!twinspan_caller", "ddl_command_end", "twinspan.on_ddl_caller()"},
+	{"!twinspan_capture", "ddl_command_end", "twinspan.on_ddl_capture()"},
+	{"!twinspan_drop", "sql_drop", "twinspan.on_ddl_drop()"},
+	{"!twinspan_rewrite", "table_rewrite", "twinspan.on_ddl_rewrite()"},
+	{"!twinspan_start", "ddl_command_start WHEN TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION')", "twinspan.on_ddl_start()"},
+}
+
+// captureSchema makes what puts schema changes into the stream.
+func captureSchema(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, ddlSQL); err != nil {
+		return pg.Classify(err, "create the functions that capture schema changes")
+	}
+	for _, t := range schemaTriggers {
+		if err := makeEventTrigger(ctx, conn, t.name, t.event, t.function); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// releaseSchema takes away what captureSchema made.
+func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
+	for _, t := range schemaTriggers {
+		if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS `+sqlname.Quote(t.name)); err != nil {
+			return pg.Classify(err, "drop the event trigger "+t.name)
+		}
+	}
+	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS `+strings.Join(schemaFunctions[:], ", ")+`; DROP TABLE IF EXISTS twinspan.twin_extension`)
+	return pg.Classify(err, "drop the functions that capture schema changes")
+}
+
+// schemaFunctions are those that ddl.sql makes.
+var schemaFunctions = [...]string{
+	"twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()", "twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()",
+	"twinspan.capture_ddl(text, text, json, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)",
+	"twinspan.fits(text, text)", "twinspan.immutable(pg_node_tree)", "twinspan.immutable_text(text)",
+	"twinspan.missing_values(text, text, oid[])", "twinspan.own(text, text, text)", "twinspan.pick(text, text, boolean)",
+	"twinspan.raw(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)",
+	"twinspan.resend(oid, text)", "twinspan.say(text, jsonb)", "twinspan.statements(text, boolean)", "twinspan.table_text(oid)",
+}
+
+// NoteExtensions records which extensions the twin's server has, so that others
+// are refused on the primary when somebody creates them.
+func (s *Source) NoteExtensions(ctx context.Context, conn *pgx.Conn, names []string) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM twinspan.twin_extension WHERE link = $1::text::uuid AND name <> ALL ($2)`, s.Link, names); err != nil {
+			return pg.Classify(err, "note the twin's extensions")
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO twinspan.twin_extension SELECT $1::text::uuid, unnest($2::text[]) ON CONFLICT DO NOTHING`, s.Link, names)
+		return pg.Classify(err, "note the twin's extensions")
+	})
+}

@@ -1,0 +1,565 @@
+-- How schema changes get into the stream (docs/design/0006-schema-changes.md).
+-- Made again at each link create. Names of event triggers begin with "!" so that
+-- they fire before those of users, whose own commands then come after.
+
+-- The extensions that the twin's server has, as its agent told.
+CREATE TABLE IF NOT EXISTS twinspan.twin_extension (
+    link uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
+    name text NOT NULL,
+    PRIMARY KEY (link, name)
+);
+
+-- The caller's role and settings, which every other function here hides: it alone
+-- runs with the caller's rights, and so names everything in full.
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_caller() RETURNS event_trigger
+    LANGUAGE plpgsql AS
+$$
+BEGIN
+    PERFORM pg_catalog.set_config('twinspan.caller', pg_catalog.json_build_object(
+        'role', current_user, 'session', session_user,
+        'search_path', pg_catalog.current_setting('search_path'),
+        'standard_conforming_strings', pg_catalog.current_setting('standard_conforming_strings'),
+        'DateStyle', pg_catalog.current_setting('DateStyle'),
+        'IntervalStyle', pg_catalog.current_setting('IntervalStyle'),
+        'TimeZone', pg_catalog.current_setting('TimeZone'),
+        'xmloption', pg_catalog.current_setting('xmloption'),
+        'array_nulls', pg_catalog.current_setting('array_nulls'),
+        'transform_null_equals', pg_catalog.current_setting('transform_null_equals'),
+        'default_text_search_config', pg_catalog.current_setting('default_text_search_config'),
+        'default_table_access_method', pg_catalog.current_setting('default_table_access_method', true),
+        'default_toast_compression', pg_catalog.current_setting('default_toast_compression', true))::pg_catalog.text, true);
+END
+$$;
+
+-- Text as bytes of the database's encoding, in base64: JSON is read as UTF-8,
+-- which they need not be.
+CREATE OR REPLACE FUNCTION twinspan.raw(t text) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT translate(encode(convert_to(t, getdatabaseencoding()::name), 'base64'), E'\n', '')
+$$;
+
+-- Puts a signal into the stream. What the secondary needs is in the log; nothing
+-- has to stay here.
+CREATE OR REPLACE FUNCTION twinspan.say(kind text, payload jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    said bigint;
+BEGIN
+    INSERT INTO twinspan.signal (kind, payload) VALUES (kind, payload) RETURNING id INTO said;
+    DELETE FROM twinspan.signal s WHERE s.id = said;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION twinspan.refuse_ddl(tag text, code text, reason text, remedy text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    link text;
+BEGIN
+    SELECT name INTO link FROM twinspan.link WHERE role = 'primary' ORDER BY name LIMIT 1;
+    RAISE EXCEPTION USING
+        ERRCODE = 'feature_not_supported',
+        MESSAGE = format('cannot execute %s: database "%s" is the primary of link "%s", and %s', tag, current_database(), link, reason),
+        DETAIL = format('Twinspan code: %s', code),
+        HINT = remedy;
+END
+$$;
+
+-- The statements of a string, in order: where each begins and ends, and a mask of
+-- it, in lower case, with blanks for comments and x for everything quoted. Semicolons
+-- in parentheses (rules) and in BEGIN ATOMIC bodies end no statement.
+CREATE OR REPLACE FUNCTION twinspan.statements(q text, conforming boolean) RETURNS TABLE (first int, last int, mask text)
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    pos int := 1;
+    depth int := 0;
+    m text[];
+    rest text;
+    token text;
+    n int;
+    opened int;
+    nested text;
+BEGIN
+    first := 1;
+    mask := '';
+    LOOP
+        rest := substr(q, pos);
+        m := regexp_match(rest, '^([^''"$/();-]*)(\$(?:[[:alpha:]_\u0080-\uffff][[:alnum:]_\u0080-\uffff]*)?\$|--|/\*|.)?');
+        mask := mask || m[1];
+        token := m[2];
+        pos := pos + length(m[1]) + coalesce(length(token), 0);
+        rest := substr(q, pos);
+        CASE
+        WHEN token IS NULL THEN
+            EXIT;
+        WHEN token = '''' THEN
+            IF conforming AND mask !~* '(^|[^[:alnum:]_$])e$' THEN
+                n := length(substring(rest from '^(?:[^'']|'''')*''?'));
+            ELSE
+                n := length(substring(rest from '^(?:[^''\\]|''''|\\.)*''?'));
+            END IF;
+            pos := pos + n;
+            mask := mask || 'x';
+        WHEN token = '"' THEN
+            pos := pos + length(substring(rest from '^(?:[^"]|"")*"?'));
+            mask := mask || 'x';
+        WHEN token = '--' THEN
+            pos := pos + length(substring(rest from '^[^\n]*'));
+            mask := mask || ' ';
+        WHEN token = '/*' THEN
+            opened := 1;
+            WHILE opened > 0 LOOP
+                nested := substring(rest from '^(?:[^*/]|\*(?!/)|/(?!\*))*(?:\*/|/\*)');
+                IF nested IS NULL THEN
+                    pos := length(q) + 1;
+                    EXIT;
+                END IF;
+                opened := opened + CASE WHEN right(nested, 2) = '*/' THEN -1 ELSE 1 END;
+                pos := pos + length(nested);
+                rest := substr(q, pos);
+            END LOOP;
+            mask := mask || ' ';
+        WHEN length(token) >= 2 AND mask ~ '[[:alnum:]_\u0080-\uffff]$' THEN
+            -- A dollar within a name quotes nothing.
+            mask := mask || '$';
+            pos := pos - length(token) + 1;
+        WHEN length(token) >= 2 THEN
+            n := strpos(rest, token);
+            pos := CASE n WHEN 0 THEN length(q) + 1 ELSE pos + n + length(token) - 1 END;
+            mask := mask || 'x';
+        WHEN token = ';' AND depth <= 0 AND (mask !~* '\mbegin\s+atomic\M'
+                OR (SELECT count(*) FROM regexp_matches(mask, '\m(begin|case)\M', 'gi')) <= (SELECT count(*) FROM regexp_matches(mask, '\mend\M', 'gi'))) THEN
+            last := pos - 2;
+            mask := lower(btrim(mask, E' \t\n\r\f'));
+            IF mask <> '' THEN
+                RETURN NEXT;
+            END IF;
+            first := pos;
+            mask := '';
+            depth := 0;
+        ELSE
+            depth := depth + CASE token WHEN '(' THEN 1 WHEN ')' THEN -1 ELSE 0 END;
+            mask := mask || token;
+        END CASE;
+    END LOOP;
+    last := length(q);
+    mask := lower(btrim(mask, E' \t\n\r\f'));
+    IF mask <> '' THEN
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+-- Whether a statement, given by its mask, is one that fires event triggers with
+-- this tag. Commands on what all databases share fire none.
+CREATE OR REPLACE FUNCTION twinspan.fits(mask text, tag text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT CASE
+        WHEN tag = 'SELECT INTO' THEN mask ~ '^\(*\s*(select|with|table|values)\M.*\minto\M'
+        WHEN tag = 'CREATE TABLE AS' THEN mask ~ '^(explain\M.*)?create\M.*\mas\M'
+        WHEN tag IN ('GRANT', 'REVOKE') THEN mask ~ ('^' || lower(tag) || '\M.*\mon\M')
+            AND mask !~ '\mon\s+(database|tablespace|parameter)\M'
+        WHEN tag IN ('COMMENT', 'SECURITY LABEL') THEN mask ~ ('^' || replace(lower(tag), ' ', '\s+') || '\M.*\mon\M')
+            AND mask !~ '\mon\s+(database|role|tablespace|event\s+trigger|subscription|publication)\M'
+        ELSE mask ~ ('^' || split_part(lower(tag), ' ', 1)
+            || '(\s+(or|replace|temp|temporary|local|global|unlogged|unique|constraint|trusted|procedural|recursive|default))*'
+            || regexp_replace(substr(lower(tag), length(split_part(tag, ' ', 1)) + 1), '\s+', '\\s+', 'g') || '\M')
+        END
+$$;
+
+-- The statement of the given tag in a string that may hold several. Of several that
+-- fit it is the next behind the one found before, which is remembered by the string
+-- and the moment at which the client sent it.
+CREATE OR REPLACE FUNCTION twinspan.pick(q text, tag text, conforming boolean) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    key text;
+    place text[];
+    after int := 0;
+    total int;
+    fitting int;
+    undoes boolean;
+    s record;
+BEGIN
+    IF q IS NULL OR q = '' THEN
+        RETURN NULL;
+    END IF;
+    SELECT count(*), count(*) FILTER (WHERE twinspan.fits(x.mask, tag)), coalesce(bool_or(x.mask ~ '^(rollback|abort)\M'), false)
+      INTO total, fitting, undoes FROM twinspan.statements(q, conforming) x;
+    IF fitting = 0 THEN
+        RETURN NULL;
+    ELSIF fitting > 1 AND undoes THEN
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_text_ambiguous', 'the string that holds the command also holds a ROLLBACK, so that it is not sure which of its commands this is',
+            'Send the commands one by one.');
+    END IF;
+    IF total > 1 THEN
+        key := md5(statement_timestamp()::text || q);
+        place := string_to_array(current_setting('twinspan.place', true), ' ');
+        IF place[1] = key THEN
+            after := place[2]::int;
+        END IF;
+    END IF;
+    SELECT x.first, x.last INTO s FROM twinspan.statements(q, conforming) x
+     WHERE twinspan.fits(x.mask, tag) ORDER BY x.first <= after, x.first LIMIT 1;
+    IF total > 1 THEN
+        PERFORM set_config('twinspan.place', key || ' ' || s.first, false);
+    END IF;
+    RETURN substr(q, s.first, s.last - s.first + 1);
+END
+$$;
+
+-- The text of the command that an event trigger fires for. stack is what called
+-- the trigger: nothing when the client sent the command itself, else the
+-- innermost statement comes first, quoted (spi.c, _SPI_error_callback; functions.c,
+-- sql_exec_error_callback).
+CREATE OR REPLACE FUNCTION twinspan.ddl_text(stack text, tag text, conforming boolean) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    m text[];
+    q text;
+    n int;
+    r record;
+    found_text text;
+BEGIN
+    IF stack = '' THEN
+        RETURN twinspan.pick(current_query(), tag, conforming);
+    END IF;
+    IF stack LIKE 'SQL statement "%' THEN
+        q := substr(stack, length('SQL statement "') + 1);
+        SELECT min(strpos(q, E'"\n' || f)) INTO n
+          FROM unnest(ARRAY['PL/', 'SQL function ', 'SQL statement "', 'SQL expression "', 'extension script ', 'COPY ', 'while ', 'processing ', 'portal ', 'unnamed portal']) f
+         WHERE strpos(q, E'"\n' || f) > 0;
+        q := CASE WHEN n IS NULL THEN left(q, -1) ELSE left(q, n - 1) END;
+        RETURN twinspan.pick(q, tag, conforming);
+    END IF;
+    m := regexp_match(stack, '^SQL function "((?:[^"]|"(?! statement))*)" statement (\d+)');
+    IF m IS NULL THEN
+        RETURN NULL;
+    END IF;
+    FOR r IN SELECT DISTINCT substr(p.prosrc, x.first, x.last - x.first + 1) AS text
+               FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'sql'
+               CROSS JOIN LATERAL (SELECT s.*, row_number() OVER (ORDER BY s.first) AS number FROM twinspan.statements(p.prosrc, conforming) s) x
+              WHERE p.proname = m[1] AND x.number = m[2]::int AND twinspan.fits(x.mask, tag) LOOP
+        IF found_text IS NOT NULL THEN
+            RETURN NULL;
+        END IF;
+        found_text := r.text;
+    END LOOP;
+    RETURN found_text;
+END
+$$;
+
+-- A table as CREATE TABLE AS made it: columns and options, nothing else can it have.
+CREATE OR REPLACE FUNCTION twinspan.table_text(t oid) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT format('CREATE %sTABLE %I.%I (%s)%s%s', CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED ' ELSE '' END, n.nspname, c.relname,
+            coalesce((SELECT string_agg(format('%I %s%s', a.attname, format_type(a.atttypid, a.atttypmod),
+                    CASE WHEN a.attcollation <> y.typcollation THEN format(' COLLATE %I.%I', ln.nspname, l.collname) ELSE '' END), ', ' ORDER BY a.attnum)
+                FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+                LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
+               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), ''),
+            CASE WHEN m.amname <> 'heap' THEN format(' USING %I', m.amname) ELSE '' END,
+            CASE WHEN c.reloptions IS NOT NULL THEN ' WITH (' || array_to_string(c.reloptions, ', ') || ')' ELSE '' END)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid
+     WHERE c.oid = t
+$$;
+
+-- Whether an expression of the catalogs gives the same everywhere and always.
+-- Values of SQL's clock and user functions and casts over text are taken for not.
+CREATE OR REPLACE FUNCTION twinspan.immutable(expression pg_node_tree) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT expression IS NULL OR expression::text !~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR|COERCEVIAIO|XMLEXPR) '
+       AND NOT EXISTS (SELECT FROM regexp_matches(expression::text, ':(?:funcid|opfuncid|elemfuncid) (\d+)', 'g') f
+                         JOIN pg_proc p ON p.oid = f[1]::oid WHERE p.provolatile <> 'i')
+$$;
+
+-- Whether a command's text gives the same everywhere: it calls immutable functions
+-- only. A name followed by a parenthesis is taken for a function if there is one.
+CREATE OR REPLACE FUNCTION twinspan.immutable_text(mask text) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT mask !~ '\m(current_date|current_time|current_timestamp|localtime|localtimestamp|current_user|session_user|user|current_role|current_catalog|current_schema)\M'
+       AND mask !~ '\mx\s*\('
+       AND NOT EXISTS (SELECT FROM regexp_matches(mask, '([[:alpha:]_\u0080-\uffff][[:alnum:]_$\u0080-\uffff]*)\s*\(', 'g') f
+                         JOIN pg_proc p ON p.proname = f[1]
+                        WHERE p.provolatile <> 'i' AND p.proname NOT IN ('to_char', 'to_date', 'to_number', 'to_timestamp', 'date_trunc', 'date_part', 'timezone', 'concat', 'concat_ws', 'format'))
+$$;
+
+-- Sends every row of a table anew, for a twin that cannot compute them: between
+-- the two signals an UPDATE carries a whole row, and means that this row is there.
+CREATE OR REPLACE FUNCTION twinspan.resend(t oid, tag text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET session_replication_role = replica AS
+$$
+DECLARE
+    r record;
+    target text;
+BEGIN
+    SELECT n.nspname, c.relname, c.relreplident, format('%I.%I', n.nspname, c.relname) AS name,
+           (SELECT format('%I', x.relname) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident) AS index
+      INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid = t AND c.relkind = 'r' AND c.relpersistence = 'p';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT format('%I', a.attname) INTO target FROM pg_attribute a
+     WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped
+       AND coalesce(to_jsonb(a)->>'attgenerated', '') = '' AND coalesce(to_jsonb(a)->>'attidentity', '') <> 'a'
+     ORDER BY a.attlen < 0, a.attnum LIMIT 1;
+    IF target IS NULL THEN
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_rows_unsent', format('the new values of table %s differ from server to server, and it has no column by which they could be sent', r.name),
+            'Add the column without the default, set its values with UPDATE, then set the default.');
+    END IF;
+    PERFORM twinspan.say('resend', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname)));
+    IF r.relreplident <> 'f' THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name);
+    END IF;
+    EXECUTE format('UPDATE ONLY %s SET %s = %s', r.name, target, target);
+    IF r.relreplident <> 'f' THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY %s', r.name,
+            CASE r.relreplident WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN 'USING INDEX ' || r.index ELSE 'DEFAULT' END);
+    END IF;
+    PERFORM twinspan.say('resent', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname)));
+END
+$$;
+
+-- What a command has dropped is known only while this trigger runs.
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_drop() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+BEGIN
+    PERFORM set_config('twinspan.dropped', (SELECT json_build_object(
+               'kept', bool_or(NOT d.is_temporary AND NOT twinspan.own(d.object_type, d.schema_name, d.object_identity)),
+               'temporary', bool_or(d.original AND d.is_temporary),
+               'objects', json_agg(json_build_object('type', d.object_type, 'identity', d.object_identity, 'name', d.object_name))
+                    FILTER (WHERE d.original AND NOT d.is_temporary))::text
+        FROM pg_event_trigger_dropped_objects() d), true);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION twinspan.own(object_type text, schema_name text, identity text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT coalesce(schema_name = 'twinspan', false) OR coalesce(identity ~ '(^| on )twinspan(\.|$)', false)
+        OR object_type IN ('publication', 'publication relation', 'publication namespace', 'subscription', 'event trigger')
+        OR object_type = 'trigger' AND identity ~ '^twinspan_(truncate|gate) on '
+$$;
+
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_rewrite() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+BEGIN
+    PERFORM set_config('twinspan.rewritten', concat_ws(' ', nullif(current_setting('twinspan.rewritten', true), ''),
+        pg_event_trigger_table_rewrite_oid()::text || ':' || pg_event_trigger_table_rewrite_reason()::text), true);
+END
+$$;
+
+-- The commands of an extension's script are part of the command on the extension.
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_start() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+BEGIN
+    PERFORM set_config('twinspan.extension', 'on', true);
+END
+$$;
+
+-- Puts the schema change that has just been made into the stream, or refuses it.
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_capture() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' SET standard_conforming_strings = on AS
+$$
+DECLARE
+    stack text;
+    dropped json := nullif(current_setting('twinspan.dropped', true), '')::json;
+    rewritten text := current_setting('twinspan.rewritten', true);
+    c record;
+BEGIN
+    GET DIAGNOSTICS stack = PG_CONTEXT;
+    stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
+    PERFORM set_config('twinspan.dropped', '', true), set_config('twinspan.rewritten', '', true);
+    -- The triggers' own commands, and those of an extension's script.
+    IF stack ~ '^SQL statement "[^\n]*"\nPL/pgSQL function twinspan\.(keep_identity|watch_truncate|resend)\(' THEN
+        RETURN;
+    ELSIF current_setting('twinspan.extension', true) = 'on' THEN
+        IF TG_TAG NOT IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+            RETURN;
+        END IF;
+        PERFORM set_config('twinspan.extension', '', true);
+    END IF;
+    -- Nothing of these crosses: they change no content, or belong to each server alone.
+    IF TG_TAG IN ('REINDEX', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'DROP PUBLICATION', 'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION', 'DROP SUBSCRIPTION')
+        OR NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') THEN
+        RETURN;
+    END IF;
+    SELECT count(*) AS total,
+           count(*) FILTER (WHERE x.schema_name ~ '^pg_temp(_|$)' OR x.object_identity ~ '(^| on )pg_temp(_\d+)?\.') AS temporary,
+           count(*) FILTER (WHERE x.in_extension OR twinspan.own(x.object_type, x.schema_name, x.object_identity)) AS own
+      INTO c FROM pg_event_trigger_ddl_commands() x;
+    IF TG_TAG LIKE 'DROP %' THEN
+        IF NOT coalesce((dropped->>'kept')::boolean, true) THEN
+            RETURN;
+        END IF;
+    ELSIF c.total = c.temporary + c.own AND TG_TAG <> 'ALTER DEFAULT PRIVILEGES' THEN
+        RETURN;
+    END IF;
+    PERFORM twinspan.capture_ddl(TG_TAG, stack, dropped, coalesce(rewritten, ''));
+END
+$$;
+
+CREATE OR REPLACE FUNCTION twinspan.capture_ddl(tag text, stack text, dropped json, rewritten text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    caller json := current_setting('twinspan.caller', true)::json;
+    conforming boolean := caller->>'standard_conforming_strings' = 'on';
+    command text;
+    mask text;
+    extra text[] := '{}';
+    again oid[] := '{}';
+BEGIN
+    PERFORM twinspan.refuse_early(tag);
+    IF tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
+        SELECT twinspan.table_text(x.objid) INTO command FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass AND x.objsubid = 0;
+        conforming := true;
+    ELSIF (dropped->>'temporary')::boolean THEN
+        SELECT string_agg(format('DROP %s IF EXISTS %s CASCADE', upper(o->>'type'), o->>'identity'), '; ') INTO command FROM json_array_elements(dropped->'objects') o;
+    ELSE
+        command := twinspan.ddl_text(stack, tag, conforming);
+    END IF;
+    IF command IS NULL THEN
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_text_unknown', 'the text of the command cannot be told from what called it',
+            'Send the command by itself, or run it with EXECUTE in a PL/pgSQL function or DO block.');
+    END IF;
+    SELECT x.mask INTO mask FROM twinspan.statements(command, conforming) x ORDER BY x.first LIMIT 1;
+    PERFORM twinspan.refuse_late(tag, command, mask);
+    IF tag IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE') THEN
+        again := twinspan.differing_rows(mask, rewritten);
+        extra := twinspan.missing_values(command, mask, again);
+    END IF;
+    PERFORM twinspan.say('ddl', jsonb_build_object('tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
+            'role', twinspan.raw(caller->>'role'),
+            'settings', (SELECT jsonb_object_agg(e.key, twinspan.raw(e.value)) FROM json_each_text(caller) e WHERE e.key NOT IN ('role', 'session') AND e.value IS NOT NULL),
+            'objects', (SELECT coalesce(jsonb_agg(DISTINCT twinspan.raw(o)), '[]') FROM (
+                    SELECT x.object_identity AS o FROM pg_event_trigger_ddl_commands() x WHERE x.object_identity IS NOT NULL
+                    UNION ALL SELECT d->>'identity' FROM json_array_elements(dropped->'objects') d) i),
+            'roles', (SELECT coalesce(jsonb_agg(twinspan.raw(r.rolname)), '[]') FROM pg_roles r
+                       WHERE r.rolname NOT LIKE 'pg\_%' AND (strpos(lower(command), lower(r.rolname)) > 0 OR r.rolname = caller->>'session')),
+            'session', twinspan.raw(caller->>'session'),
+            'tablespaces', (SELECT coalesce(jsonb_agg(twinspan.raw(s.spcname)), '[]') FROM pg_tablespace s WHERE strpos(lower(command), lower(s.spcname)) > 0),
+            'after', (SELECT coalesce(jsonb_agg(twinspan.raw(e)), '[]') FROM unnest(extra) e)));
+    PERFORM twinspan.resend(t, tag) FROM unnest(again) t;
+END
+$$;
+
+-- Refusals that need no text.
+CREATE OR REPLACE FUNCTION twinspan.refuse_early(tag text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    r record;
+BEGIN
+    IF tag ~ '^(ALTER|DROP) ' AND tag <> 'ALTER DEFAULT PRIVILEGES'
+        AND EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND NOT seeded AND phase <> 'creating' AND NOT deleting) THEN
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_while_seeding', 'the first copy of the database is being made, which reads what the command changes',
+            'Wait until the link is replicating (twinspan link show), or delete the link.');
+    ELSIF tag = 'IMPORT FOREIGN SCHEMA' THEN
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_import_foreign_schema', 'what it creates is decided by a server that the twin may not reach',
+            'Create the foreign tables with CREATE FOREIGN TABLE.');
+    ELSIF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+        FOR r IN SELECT e.extname, k.name AS link FROM pg_event_trigger_ddl_commands() x
+                   JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid
+                   JOIN twinspan.link k ON k.role = 'primary'
+                    AND EXISTS (SELECT FROM twinspan.twin_extension t WHERE t.link = k.id)
+                    AND NOT EXISTS (SELECT FROM twinspan.twin_extension t WHERE t.link = k.id AND t.name = e.extname) LOOP
+            PERFORM twinspan.refuse_ddl(tag, 'ddl_extension_missing', format('the twin of link "%s" runs on a server without the extension "%s"', r.link, r.extname),
+                format('Install the package of extension "%s" on the twin''s server, then suspend and resume the link.', r.extname));
+        END LOOP;
+    END IF;
+END
+$$;
+
+-- Refusals that look into the text.
+CREATE OR REPLACE FUNCTION twinspan.refuse_late(tag text, q text, mask text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    r record;
+BEGIN
+    IF tag IN ('CREATE FUNCTION', 'CREATE PROCEDURE') AND EXISTS (
+            SELECT FROM pg_event_trigger_ddl_commands() x JOIN pg_proc p ON x.classid = 'pg_proc'::regclass AND p.oid = x.objid
+              JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c') THEN
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_c_function', 'a function in C needs a library that the twin''s server may not have',
+            'Pack it into an extension, install that on both servers, and use CREATE EXTENSION.');
+    ELSIF tag = 'CREATE TABLE' AND mask ~ '\mlike\M' THEN
+        FOR r IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = pg_my_temp_schema() AND c.relkind IN ('r', 'p', 'v', 'f')
+                    AND strpos(lower(q), lower(c.relname)) > 0
+                    AND EXISTS (SELECT FROM regexp_matches(lower(q), '\mlike\s+(?:pg_temp\s*\.\s*)?"?([^\s",)]+)', 'g') m WHERE m[1] = lower(c.relname)) LOOP
+            PERFORM twinspan.refuse_ddl(tag, 'ddl_temporary', format('it is made like the temporary table "%s", which the twin does not have', r.relname),
+                'Write the columns out, or use CREATE TABLE ... AS SELECT ... WITH NO DATA.');
+        END LOOP;
+    ELSIF tag IN ('ALTER TABLE', 'ALTER INDEX', 'ALTER MATERIALIZED VIEW') AND mask ~ '\mall\s+in\s+tablespace\M' THEN
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_tablespace', 'tablespaces are each server''s own', 'Move the tables one by one with SET TABLESPACE: the twin passes over it.');
+    END IF;
+END
+$$;
+
+-- Tables that were rewritten with values that the twin cannot compute: 1 is that
+-- the table became logged or unlogged, 2 a default, 4 a changed type (the
+-- AT_REWRITE_ constants of event_trigger.h).
+CREATE OR REPLACE FUNCTION twinspan.differing_rows(mask text, rewritten text) RETURNS oid[]
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT coalesce(array_agg(DISTINCT c.oid), '{}')
+      FROM regexp_split_to_table(nullif(rewritten, ''), ' ') w
+     CROSS JOIN LATERAL (SELECT split_part(w, ':', 1)::oid AS id, split_part(w, ':', 2)::int AS reason) x
+      JOIN pg_class c ON c.oid = x.id AND c.relkind = 'r' AND c.relpersistence = 'p'
+     WHERE x.reason & 1 <> 0
+        OR x.reason & 2 <> 0 AND EXISTS (
+            SELECT FROM pg_attribute a
+              LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+              JOIN pg_type t ON t.oid = a.atttypid
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+               AND (coalesce(to_jsonb(a)->>'attidentity', '') <> '' OR NOT twinspan.immutable(d.adbin) OR d.adbin IS NULL AND t.typtype = 'd' AND NOT twinspan.immutable(t.typdefaultbin)))
+        OR x.reason & 4 <> 0 AND mask ~ '\musing\M' AND NOT twinspan.immutable_text(mask)
+$$;
+
+-- Since version 11 a column is added without a rewrite when its default is stable:
+-- its value now, the same for every row, lies in the catalogs. The twin gets it as
+-- a constant.
+CREATE OR REPLACE FUNCTION twinspan.missing_values(q text, mask text, except_tables oid[]) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+    SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' SET extra_float_digits = 3 AS
+$$
+DECLARE
+    list text[];
+BEGIN
+    IF current_setting('server_version_num')::int < 110000 OR mask !~ '\madd\M' THEN
+        RETURN '{}';
+    END IF;
+    EXECUTE $q$
+        WITH RECURSIVE t (oid) AS (
+            SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass
+            UNION SELECT i.inhrelid FROM t JOIN pg_inherits i ON i.inhparent = t.oid)
+        SELECT array_agg(format('UPDATE ONLY %I.%I SET %I = CAST(%L AS %s)', n.nspname, c.relname, a.attname,
+                   (a.attmissingval::text::text[])[1], format_type(a.atttypid, a.atttypmod)) ORDER BY c.oid, a.attnum)
+          FROM t JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid <> ALL ($2)
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atthasmissing
+          JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND NOT twinspan.immutable(d.adbin)
+         WHERE txid_status(CASE WHEN d.xmin::text::bigint < 3 THEN NULL ELSE
+                   txid_current() - ((txid_current() - d.xmin::text::bigint) & 4294967295) END) = 'in progress'
+           AND $1 ~* ('\madd\s+(column\s+)?(if\s+not\s+exists\s+)?"?' || regexp_replace(replace(a.attname, '"', '""'), '([^[:alnum:]_])', '\\\1', 'g') || '("|\s|$)')
+           AND NOT (c.oid || '.' || a.attnum) = ANY (string_to_array(coalesce(current_setting('twinspan.filled', true), ''), ' '))
+           AND set_config('twinspan.filled', concat_ws(' ', nullif(current_setting('twinspan.filled', true), ''), c.oid || '.' || a.attnum), true) <> ''
+    $q$ INTO list USING q, except_tables;
+    RETURN coalesce(list, '{}');
+END
+$$;
