@@ -95,6 +95,11 @@ var errNotReady = problem.New(problem.Transient, "agent_starting", "the agent ha
 func (a *Agent) runLinks(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
+	if a.managed != nil {
+		if err := a.managed.WaitReady(ctx); err != nil {
+			return nil // ctx ended, or the server did, which ends the agent
+		}
+	}
 	found, err := a.findPatiently(ctx)
 	if err != nil {
 		return nil // ctx ended

@@ -138,7 +138,8 @@ func each(ctx context.Context, conn *pgx.Conn, having string, statement func(tab
 // longer than a second for a lock.
 func apply(ctx context.Context, conn *pgx.Conn, tables []table, statement func(table) string) error {
 	var sql strings.Builder
-	sql.WriteString("SET LOCAL lock_timeout = '1s';")
+	// A vacuum in the way gives way sooner than the lock's wait ends.
+	sql.WriteString("SET LOCAL lock_timeout = '1s'; SET LOCAL deadlock_timeout = '100ms';")
 	for _, t := range tables {
 		sql.WriteString(statement(t) + ";")
 	}
