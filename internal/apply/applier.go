@@ -96,7 +96,8 @@ type Applier struct {
 	Log      *slog.Logger
 	Limits   Limits
 
-	status status
+	status       status
+	appointments appointments
 }
 
 // Run applies what the source hands over until ctx ends, the source fails, the

@@ -97,7 +97,7 @@ func (e *engine) run(ctx context.Context) error {
 		_ = e.s.raw.Conn().SetDeadline(time.Unix(1, 0))
 	})()
 	for {
-		if done, err := e.atUntil(ctx); done || err != nil {
+		if done, err := e.atPosition(ctx); done || err != nil {
 			return err
 		}
 		if !e.src.Ready() {
@@ -209,7 +209,7 @@ func (e *engine) message(ctx context.Context, msg []byte) error {
 	case pgoutput.TypeInsert, pgoutput.TypeUpdate, pgoutput.TypeDelete:
 		return e.change(ctx, m)
 	case pgoutput.TypeBegin:
-		return e.begin(m.Begin)
+		return e.beginAt(ctx, m.Begin)
 	case pgoutput.TypeCommit:
 		return e.commit(ctx, m.Commit)
 	case pgoutput.TypeRelation:
