@@ -41,6 +41,7 @@ type Agent struct {
 	endpoint *peer.Endpoint
 	server   *pg.DSN
 	managed  *instance.Server
+	spooled  *link.Spool
 	links    registry
 	started  time.Time
 	facts    atomic.Pointer[pg.Server] // of the server, once it answered
@@ -179,12 +180,13 @@ func (a *Agent) clearSpool() error {
 	if err := os.MkdirAll(a.spool(), 0o700); err != nil {
 		return problem.Wrap(err, problem.Resource, "dir_not_writable", "make the spool")
 	}
+	a.spooled = link.NewSpool(a.spool())
 	return nil
 }
 
 func (a *Agent) place() link.Place {
 	return link.Place{
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Server: a.server, Peers: a.endpoint,
-		SpoolDir: a.spool(), Workers: a.config.Limits.SeedWorkers, Log: a.Log,
+		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Log: a.Log,
 	}
 }

@@ -45,7 +45,28 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 		p := problem.As(err)
 		out.Problems = append(out.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Hint: p.Hint})
 	}
+	out.Problems = append(out.Problems, a.expiries(peers)...)
 	return out, nil
+}
+
+// expiryWarning is how long before its end a certificate is spoken of.
+const expiryWarning = 60 * 24 * time.Hour
+
+// expiries warns of certificates that end soon. The keys are pinned, so an expired
+// one still lets its owner in; it is time to rotate all the same.
+func (a *Agent) expiries(peers []peer.Peer) []api.Problem {
+	list := []api.Problem{}
+	warn := func(subject string, end time.Time, hint string) {
+		if !end.IsZero() && time.Until(end) < expiryWarning {
+			list = append(list, api.Problem{Code: "certificate_expires", Severity: api.Warns, Subject: subject,
+				Title: "the certificate of " + subject + " ends on " + end.UTC().Format(time.DateOnly), Hint: hint})
+		}
+	}
+	warn(a.config.Name, a.identity.Expires(), "twinspan peer rotate makes a new one, without interruption")
+	for _, p := range peers {
+		warn(p.Name, p.Expires(), "run twinspan peer rotate at that agent")
+	}
+	return list
 }
 
 // quoteDSN writes a value of a connection string (manual, "Keyword/Value

@@ -34,7 +34,7 @@ type Place struct {
 	AgentName string  //
 	Server    *pg.DSN // the instance, through its maintenance database
 	Peers     Peers
-	SpoolDir  string // for values too large for memory; its files have no names
+	Spool     *Spool // for values too large for memory
 	Workers   int    // chunks copied at once; 0 lets the link choose
 	Log       *slog.Logger
 }
@@ -68,6 +68,7 @@ type live struct {
 	textOnly bool // a value refused to cross in binary form
 
 	peerTrouble *problem.Error // what the other side says against this link
+	retained    *problem.Error // of the log that is held back, on a primary
 }
 
 // New returns the side that a record describes, not yet at work.
@@ -186,6 +187,8 @@ func (l *Link) Run(ctx context.Context) error {
 	defer cancel()
 	if l.Role() == role.Secondary {
 		reporting.Go(func() { l.reportLoop(ctx) })
+	} else {
+		reporting.Go(func() { l.guard(ctx) })
 	}
 	pause := firstPause
 	for ctx.Err() == nil {

@@ -34,7 +34,7 @@ const (
 type receiver struct {
 	stream   *peer.Stream
 	compress bool
-	spool    string // directory for big records
+	spool    *Spool // for big records
 
 	items chan apply.Item
 
@@ -45,7 +45,7 @@ type receiver struct {
 	err error // why items was closed
 }
 
-func newReceiver(s *peer.Stream, compress bool, spool string) *receiver {
+func newReceiver(s *peer.Stream, compress bool, spool *Spool) *receiver {
 	return &receiver{stream: s, compress: compress, spool: spool, items: make(chan apply.Item, ahead)}
 }
 
@@ -94,7 +94,7 @@ func (r *receiver) receive(ctx context.Context) error {
 	}
 	b := bufio.NewReaderSize(source, 64<<10)
 	for {
-		item, err := r.next(b)
+		item, err := r.next(ctx, b)
 		if err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func (r *receiver) receive(ctx context.Context) error {
 }
 
 // next collects the whole records that are there, at least one.
-func (r *receiver) next(b *bufio.Reader) (apply.Item, error) {
+func (r *receiver) next(ctx context.Context, b *bufio.Reader) (apply.Item, error) {
 	var item apply.Item
 	for {
 		if len(item.Records) > 0 && (len(item.Records) >= itemSize || !recordBuffered(b)) {
@@ -132,8 +132,12 @@ func (r *receiver) next(b *bufio.Reader) (apply.Item, error) {
 			if _, err := b.Discard(wire.RecordHeader); err != nil {
 				return item, err
 			}
-			item.Big, err = spill(r.spool, b, length)
-			return item, err
+			big, err := r.spool.spill(ctx, b, length)
+			if err != nil {
+				return item, err
+			}
+			item.Big = big
+			return item, nil
 		}
 		if item.Records == nil {
 			item.Records = make([]byte, 0, max(4<<10, min(itemSize, b.Buffered()), length+wire.RecordHeader))

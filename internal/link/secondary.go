@@ -188,7 +188,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 	if err := json.Unmarshal(payload, &header); err != nil {
 		return problem.Wrap(err, problem.Internal, "stream_corrupt", "read the stream's header")
 	}
-	in := newReceiver(s, request.Compress, l.place.SpoolDir)
+	in := newReceiver(s, request.Compress, l.place.Spool)
 	applier := &apply.Applier{
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
 		SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,

@@ -1,27 +1,63 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"syscall"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
+// SpoolBudget is how much disk the values of all links of an agent may take at
+// once, each of which is at most a gigabyte. A link whose value does not fit
+// waits until others are applied.
+const SpoolBudget = 4 << 30
+
+// Spool is where values too large for memory pass through. Its files have no
+// names: whatever ends the agent, nothing is left.
+type Spool struct {
+	dir    string
+	budget *semaphore.Weighted
+}
+
+// NewSpool returns a spool in a directory that exists.
+func NewSpool(dir string) *Spool {
+	return &Spool{dir: dir, budget: semaphore.NewWeighted(SpoolBudget)}
+}
+
+// Dir returns the directory.
+func (s *Spool) Dir() string { return s.dir }
+
 // spilled is a record that is too large for memory: a file without a name, mapped.
 // Its pages are the system's to drop, and are dropped as they have been used, so
 // a row of hundreds of megabytes does not count as the agent's memory.
 type spilled struct {
-	data []byte
-	done int
+	data    []byte
+	done    int
+	release func()
 }
 
-// spill reads a record of the length into a file of the directory.
-func spill(dir string, from io.Reader, length int) (*spilled, error) {
-	f, err := os.CreateTemp(dir, "record-*")
+// spill reads a record of the length into a file. It waits for room in the budget.
+func (s *Spool) spill(ctx context.Context, from io.Reader, length int) (*spilled, error) {
+	if err := s.budget.Acquire(ctx, int64(length)); err != nil {
+		return nil, err
+	}
+	record, err := s.keep(from, length)
+	if err != nil {
+		s.budget.Release(int64(length))
+		return nil, err
+	}
+	record.release = func() { s.budget.Release(int64(length)) }
+	return record, nil
+}
+
+func (s *Spool) keep(from io.Reader, length int) (*spilled, error) {
+	f, err := os.CreateTemp(s.dir, "record-*")
 	if err != nil {
 		return nil, spoolProblem(err)
 	}
@@ -80,4 +116,7 @@ func (s *spilled) Done(upTo int) {
 }
 
 // Close frees the record and its file.
-func (s *spilled) Close() error { return unix.Munmap(s.data) }
+func (s *spilled) Close() error {
+	defer s.release()
+	return unix.Munmap(s.data)
+}

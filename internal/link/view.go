@@ -99,6 +99,9 @@ func (l *Link) ownProblemsLocked() []api.Problem {
 	}
 	add(l.record.Problem, api.Blocks)
 	add(l.live.peerTrouble, api.Blocks)
+	if l.record.Problem == nil {
+		add(l.live.retained, api.Warns)
+	}
 	if l.trouble != nil && l.trouble.Code != "peer_unreachable" {
 		add(l.trouble, api.Warns)
 	}

@@ -1,0 +1,93 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+const (
+	guardInterval = 10 * time.Second
+	// retainedWarning is how much log the link's slot may hold back unremarked.
+	retainedWarning = 8 << 30
+)
+
+// guard watches, on a primary, the log that the slot holds back for the twin, in
+// every phase: a link that rests or is broken holds back the most. It stops the
+// link when the server has dropped what the twin needed, and else only warns.
+func (l *Link) guard(ctx context.Context) {
+	tick := time.NewTicker(guardInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r := l.snapshot()
+		if r.Deleting || r.StartLSN == 0 {
+			continue
+		}
+		trouble, err := l.lookAtSlot(ctx, catalog.ObjectName(r.ID))
+		if err != nil {
+			continue // the link's work meets the same server and says so
+		}
+		l.mu.Lock()
+		before := l.live.retained
+		l.live.retained = trouble
+		l.mu.Unlock()
+		if trouble == nil || before != nil && before.Code == trouble.Code {
+			continue
+		}
+		l.log.Warn("log held back for the twin", "code", trouble.Code, "err", trouble)
+		if trouble.Kind != problem.Diverged || role.Phase(r.Phase) == role.Broken {
+			continue
+		}
+		if err := l.happen(ctx, role.Failed, trouble); err != nil {
+			l.log.Warn("cannot store the problem", "err", err)
+		}
+	}
+}
+
+func (l *Link) lookAtSlot(ctx context.Context, slot string) (*problem.Error, error) {
+	var status string
+	var retained, safe int64
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT coalesce(to_jsonb(s)->>'wal_status', ''), coalesce(pg_current_wal_lsn() - s.restart_lsn, 0)::bigint,
+			coalesce((to_jsonb(s)->>'safe_wal_size')::bigint, -1) FROM pg_replication_slots s WHERE s.slot_name = $1`, slot).Scan(&status, &retained, &safe)
+		return pg.Classify(err, "look at the replication slot")
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case status == "lost":
+		return problem.New(problem.Diverged, "slot_lost", "the primary removed log that the twin still needed").On(slot).
+			WithHint("raise max_slot_wal_keep_size on the primary, then delete the link and create it again"), nil
+	case status == "unreserved" || safe >= 0 && safe < retained/4:
+		return problem.New(problem.Resource, "slot_at_risk", "the primary will soon remove log that the twin still needs: it holds %s, and %s more are allowed",
+			size(retained), size(max(0, safe))).On(slot).
+			WithHint("raise max_slot_wal_keep_size on the primary now, or bring the twin back: a slot that is lost means a new copy"), nil
+	case retained > retainedWarning:
+		return problem.New(problem.Resource, "wal_retained", "the primary holds %s of log for the twin", size(retained)).On(slot).
+			WithHint("bring the twin back or resume the link; if the disk fills up, link delete --force on the primary lets the log go"), nil
+	}
+	return nil, nil
+}
+
+func size(bytes int64) string {
+	switch {
+	case bytes >= 1<<30:
+		return fmt.Sprintf("%.1f GB", float64(bytes)/(1<<30))
+	case bytes >= 1<<20:
+		return fmt.Sprintf("%d MB", bytes>>20)
+	}
+	return fmt.Sprintf("%d kB", bytes>>10)
+}
