@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -30,6 +31,15 @@ func pgbench(t *testing.T, ctx context.Context, s *linktest.Side, database strin
 		return fmt.Errorf("pgbench %v: %w\n%s", args, err, out[max(0, len(out)-500):])
 	}
 	return nil
+}
+
+// scale is the size of the database of the chaos test; TWINSPAN_SCALE=50 is a run
+// worth its time on a quiet machine.
+func scale() string {
+	if s := os.Getenv("TWINSPAN_SCALE"); s != "" {
+		return s
+	}
+	return "10"
 }
 
 // load runs pgbench until the returned function is called, again and again, for
@@ -61,7 +71,7 @@ func TestKilledWhateverAndWhenever(t *testing.T) {
 		ServerB: []pgtest.Option{pgtest.WithSetting("fsync", "on")},
 	})
 	p.A.Server.CreateDatabase(t, "bank")
-	if err := pgbench(t, t.Context(), p.A, "bank", "-i", "-s", "10", "-q"); err != nil {
+	if err := pgbench(t, t.Context(), p.A, "bank", "-i", "-s", scale(), "-q"); err != nil {
 		t.Fatal(err)
 	}
 	a := p.A.Server.DSN("bank")
