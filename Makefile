@@ -43,7 +43,12 @@ fuzz: ## Run every fuzz test for FUZZTIME (60s) each
 	@scripts/fuzz
 
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: ## Compare with every peer on this machine (ARGS='-cases tpcb -rounds 5')
+	@scripts/ensure-postgres
+	@exec go run ./bench $(ARGS)
+
+.PHONY: gobench
+gobench: ## Run the Go benchmarks of the hot paths
 	@scripts/ensure-postgres
 	@go test -run '^$$' -bench . -benchmem -p 1 -timeout 60m ./...
 

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
+)
+
+// sample is one timed run, in seconds.
+type sample struct {
+	wall      float64
+	walsender float64 // CPU of the slot's backend
+	source    float64 // CPU of the source's server, the walsender included
+	target    float64 // CPU of the target's server
+	others    float64 // CPU of agents or programs
+}
+
+func (s sample) cpu() float64 { return s.source + s.target + s.others }
+
+// field is what runs followers against workloads.
+type field struct {
+	r         *rig
+	followers []follower
+	limit     *limit // nil when it is not asked for
+	pairs     []*pair
+	marker    int64
+}
+
+// followCases runs every case that needs a followed database.
+func followCases(ctx context.Context, r *rig, out *results) (err error) {
+	wanted := func(name string) bool { return r.asked(r.cases, name) }
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	f := &field{r: r}
+	defer f.close()
+	if err := f.establish(ctx, out); err != nil {
+		return err
+	}
+	for round := range r.rounds {
+		for _, w := range workloads {
+			if !wanted(w.name) {
+				continue
+			}
+			if err := f.compete(ctx, w, round, out); err != nil {
+				return fmt.Errorf("case %s: %w", w.name, err)
+			}
+		}
+	}
+	for name, run := range map[string]func(context.Context, *results) error{"lag": f.lag, "throughput": f.throughput, "memory": f.memory} {
+		if wanted(name) {
+			if err := run(ctx, out); err != nil {
+				return fmt.Errorf("case %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// establish sets all followers up and lets them rest.
+func (f *field) establish(ctx context.Context, out *results) error {
+	r := f.r
+	if err := r.a.exec(ctx, source, publicationSQL); err != nil {
+		return err
+	}
+	has := func(name string) bool { return r.asked(r.candidates, name) }
+	if has("limit") {
+		f.limit = &limit{r}
+		if err := f.limit.establish(ctx); err != nil {
+			return err
+		}
+	}
+	if has("twinspan") {
+		if err := f.addTwinspan(ctx, "twinspan", r.program); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.programs {
+		label, path, _ := strings.Cut(p, "=")
+		if err := f.addTwinspan(ctx, label, path); err != nil {
+			return err
+		}
+	}
+	for _, n := range []*native{
+		{r: r, label: "native", options: "binary = true"},
+		{r: r, label: "native-text", options: "binary = false"},
+		{r: r, label: "native-streaming", options: "binary = true, streaming = on", stream: true},
+	} {
+		if has(n.label) {
+			f.followers = append(f.followers, n)
+		}
+	}
+	if has("pglogical") {
+		if why := r.optional["pglogical"]; why != "" {
+			out.missing("pglogical", why)
+		} else {
+			f.followers = append(f.followers, &pglogical{r})
+		}
+	}
+	for _, c := range f.followers {
+		r.say("%s: first copy", c.name())
+		if err := c.establish(ctx); err != nil {
+			return fmt.Errorf("%s: %w", c.name(), err)
+		}
+		if err := f.rest(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *field) addTwinspan(ctx context.Context, label, program string) error {
+	p, err := f.r.newPair(ctx, label, program, nil)
+	if err != nil {
+		return err
+	}
+	f.pairs = append(f.pairs, p)
+	f.followers = append(f.followers, &twinspan{r: f.r, label: label, pair: p, db: source})
+	return nil
+}
+
+func (f *field) close() {
+	for _, p := range f.pairs {
+		_ = p.close()
+	}
+}
+
+// rest suspends a follower and waits until it has let go of its slot.
+func (f *field) rest(ctx context.Context, c follower) error {
+	if err := c.suspend(ctx); err != nil {
+		return err
+	}
+	return until(ctx, 10*time.Millisecond, func() (bool, error) {
+		return value[bool](ctx, f.r.a, "postgres", `SELECT NOT EXISTS (SELECT FROM pg_replication_slots WHERE active)`)
+	})
+}
+
+// mark writes the row by which followers are seen to have come to the end, and
+// returns the end of the log behind it.
+func (f *field) mark(ctx context.Context) (end lsn.LSN, err error) {
+	f.marker++
+	if err := f.r.a.exec(ctx, source, fmt.Sprintf("INSERT INTO bench_marker VALUES (%d)", f.marker)); err != nil {
+		return 0, err
+	}
+	text, err := value[string](ctx, f.r.a, source, `SELECT pg_current_wal_insert_lsn()::text`)
+	if err != nil {
+		return 0, err
+	}
+	return lsn.Parse(text)
+}
+
+// compete makes a backlog and lets every candidate catch up with it.
+func (f *field) compete(ctx context.Context, w workload, round int, out *results) error {
+	r := f.r
+	n := r.amount(w.count)
+	if w.prepare != nil {
+		changed, err := w.prepare(ctx, r, n)
+		if err != nil {
+			return err
+		}
+		if changed {
+			if err := f.drainAll(ctx, workload{}, nil); err != nil {
+				return err
+			}
+		}
+	}
+	if f.limit != nil {
+		if err := f.limit.advance(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.a.exec(ctx, source, "VACUUM ANALYZE", "CHECKPOINT"); err != nil {
+		return err
+	}
+	r.say("round %d, %s: making the backlog", round+1, w.name)
+	if err := w.run(ctx, r, n); err != nil {
+		return err
+	}
+	order := slices.Clone(f.followers)
+	if len(order) > 0 {
+		order = append(order[round%len(order):], order[:round%len(order)]...)
+	}
+	if err := f.drainAll(ctx, w, func(name string, s sample) {
+		out.add(w.name, w.title, name, s)
+		r.say("round %d, %s: %-17s %6.2f s wall, cpu %5.2f source (walsender %5.2f) %5.2f target %5.2f agents", round+1, w.name, name,
+			s.wall, s.source, s.walsender, s.target, s.others)
+	}, order...); err != nil {
+		return err
+	}
+	return f.compare(ctx, w.tables)
+}
+
+// drainAll marks the end and lets everybody come to it; timed when there is somebody
+// to tell.
+func (f *field) drainAll(ctx context.Context, w workload, tell func(string, sample), order ...follower) error {
+	end, err := f.mark(ctx)
+	if err != nil {
+		return err
+	}
+	if len(order) == 0 {
+		order = f.followers
+	}
+	if tell != nil && f.limit != nil {
+		s, err := f.limit.drain(ctx, end-1)
+		if err != nil {
+			return fmt.Errorf("limit: %w", err)
+		}
+		tell("limit", s)
+	}
+	for _, c := range order {
+		s, err := f.drain(ctx, w, c, tell != nil)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name(), err)
+		}
+		if tell != nil && c.takes(w) {
+			tell(c.name(), s)
+		}
+	}
+	return nil
+}
+
+// drain resumes a follower, waits for the marker, and suspends it again.
+func (f *field) drain(ctx context.Context, w workload, c follower, timed bool) (s sample, err error) {
+	r := f.r
+	watch, err := r.b.dsn(c.database()).Connect(ctx, session())
+	if err != nil {
+		return s, err
+	}
+	defer watch.Close(context.WithoutCancel(ctx))
+	slots, err := r.a.dsn("postgres").Connect(ctx, session())
+	if err != nil {
+		return s, err
+	}
+	defer slots.Close(context.WithoutCancel(ctx))
+	if timed {
+		if err := r.b.exec(ctx, "postgres", "CHECKPOINT"); err != nil {
+			return s, err
+		}
+	}
+	stopProfile := f.profile(ctx, w, c, timed)
+	m := r.measure(c.pids(), []int{int(watch.PgConn().PID())})
+	if err := c.resume(ctx); err != nil {
+		return s, err
+	}
+	// The clock starts with the walsender: how soon a candidate takes notice of being
+	// resumed is no question of speed.
+	var walsender int
+	err = until(ctx, 2*time.Millisecond, func() (bool, error) {
+		err := slots.QueryRow(ctx, `SELECT coalesce(max(active_pid), 0) FROM pg_replication_slots WHERE active`).Scan(&walsender)
+		return walsender != 0, err
+	})
+	if err != nil {
+		return s, err
+	}
+	began := time.Now()
+	err = until(ctx, 10*time.Millisecond, func() (bool, error) {
+		var there bool
+		err := watch.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM bench_marker WHERE n = %d)`, f.marker)).Scan(&there)
+		if err == nil && !there && time.Since(began) > 10*time.Second {
+			err = f.alive(ctx, c)
+		}
+		return there, err
+	})
+	if err != nil {
+		return s, err
+	}
+	s.wall = time.Since(began).Seconds()
+	u := m.spent()
+	s.walsender = ownCPU(walsender)
+	s.source, s.target, s.others = u.source, u.target, u.others
+	stopProfile()
+	return s, f.rest(ctx, c)
+}
+
+// alive finds out why a follower takes long: a broken link never comes to the end.
+func (f *field) alive(ctx context.Context, c follower) error {
+	t, ok := c.(*twinspan)
+	if !ok {
+		return nil
+	}
+	l, err := t.pair.b.client.Link(ctx, t.link())
+	if err == nil && l.Phase == "broken" {
+		return fmt.Errorf("link %s broke: %+v", t.link(), l.Problems)
+	}
+	return nil
+}
+
+// profile records what both agents do, until the function that it returns is called.
+func (f *field) profile(ctx context.Context, w workload, c follower, timed bool) func() {
+	t, ok := c.(*twinspan)
+	if f.r.profiles == "" || !timed || !ok {
+		return func() {}
+	}
+	if err := os.MkdirAll(f.r.profiles, 0o755); err != nil {
+		f.r.say("no profiles: %v", err)
+		return func() {}
+	}
+	ended := make(chan struct{}, 2)
+	for _, g := range []*agent{t.pair.a, t.pair.b} {
+		go func() {
+			file := filepath.Join(f.r.profiles, w.name+"-"+g.label+".pprof")
+			if err := g.profile(ctx, 3, file); err != nil {
+				f.r.say("no profile of %s: %v", g.label, err)
+			}
+			ended <- struct{}{}
+		}()
+	}
+	return func() { <-ended; <-ended }
+}
+
+// compare sees that the copies equal the source, by count and hash of all rows.
+func (f *field) compare(ctx context.Context, tables []string) error {
+	want, err := digests(ctx, f.r.a.dsn(source), tables)
+	if err != nil {
+		return err
+	}
+	for _, c := range f.followers {
+		for _, table := range tables {
+			if !c.takes(workload{keyless: table == "keyless", large: true}) {
+				continue
+			}
+			got, err := digests(ctx, f.r.b.dsn(c.database()), []string{table})
+			if err != nil {
+				return err
+			}
+			if got[table] != want[table] {
+				return fmt.Errorf("%s: table %s differs from the source: %s there, %s here", c.name(), table, got[table], want[table])
+			}
+		}
+	}
+	return nil
+}
+
+// digests counts and hashes the rows of tables.
+func digests(ctx context.Context, dsn *pg.DSN, tables []string) (map[string]string, error) {
+	conn, err := dsn.Connect(ctx, session())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	out := map[string]string{}
+	for _, t := range tables {
+		var digest string
+		err := conn.QueryRow(ctx, fmt.Sprintf(`SELECT count(*) || ' rows, ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM %s t`, t)).Scan(&digest)
+		if err != nil {
+			return nil, err
+		}
+		out[t] = digest
+	}
+	return out, nil
+}

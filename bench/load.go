@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+)
+
+// source is the database that is followed.
+const source = "bench"
+
+// pgbenchScale of the followed database, and rows of the table items.
+const (
+	pgbenchScale = 20
+	itemRows     = 500_000
+)
+
+// workload makes a backlog.
+type workload struct {
+	name, title string
+	count       int      // at scale 1
+	tables      []string // what it changes
+	large       bool     // transactions that native replication may stream
+	keyless     bool     // a table without a key is changed
+	// prepare brings the tables to where run can begin; changed says whether there
+	// was anything to do.
+	prepare func(ctx context.Context, r *rig, n int) (changed bool, err error)
+	run     func(ctx context.Context, r *rig, n int) error
+}
+
+var pgbenchTables = []string{"pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history"}
+
+var workloads = []workload{
+	{name: "tpcb", title: "200,000 TPC-B transactions", count: 200_000, tables: pgbenchTables, run: tpcb},
+	{name: "inserts", title: "200,000 single-row inserts", count: 200_000, tables: []string{"events"},
+		run: looped(`INSERT INTO events SELECT coalesce(max(id), 0) + 1, clock_timestamp(), i % 10, md5(i::text) FROM events`)},
+	{name: "deletes", title: "200,000 single-row deletes", count: 200_000, tables: []string{"events"}, prepare: fillEvents, run: deletes},
+	{name: "updates", title: "200,000 single-row updates by random key", count: 200_000, tables: []string{"items"},
+		run: looped(fmt.Sprintf(`UPDATE items SET n = n + 1, v = md5(i::text), at = clock_timestamp() WHERE id = 1 + floor(random() * %d)::int`, itemRows))},
+	{name: "bulk", title: "2,000,000 rows in four transactions", count: 2_000_000, tables: []string{"bulk"}, large: true, prepare: emptyBulk, run: bulk},
+	{name: "mixed", title: "50,000 transactions on wide rows, half of the updates leave TOAST unchanged", count: 50_000, tables: []string{"documents"}, run: mixed},
+	{name: "indexes", title: "200,000 changes of a table with six indexes", count: 200_000, tables: []string{"indexed"}, run: indexed},
+	{name: "keyless", title: "20,000 changes of a small table without a key", count: 20_000, tables: []string{"keyless"}, keyless: true, run: keyless},
+}
+
+// schemaSQL makes the tables beside pgbench's.
+const schemaSQL = `
+CREATE TABLE bench_marker (n bigint PRIMARY KEY);
+CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz NOT NULL, kind int NOT NULL, body text);
+CREATE TABLE items (id int PRIMARY KEY, n int NOT NULL, v text, at timestamptz, extra text);
+ALTER TABLE items ALTER extra SET STORAGE EXTERNAL;
+CREATE TABLE bulk (id bigint PRIMARY KEY, a int, b text, c numeric(12,2), at timestamptz);
+CREATE TABLE documents (id int PRIMARY KEY, title text, body text, data jsonb, n int NOT NULL DEFAULT 0);
+ALTER TABLE documents ALTER body SET STORAGE EXTERNAL;
+CREATE TABLE indexed (id bigint PRIMARY KEY, a int, b int, c text, d timestamptz, e uuid);
+CREATE INDEX ON indexed (a);
+CREATE INDEX ON indexed (b, a);
+CREATE INDEX ON indexed (c);
+CREATE INDEX ON indexed (d);
+CREATE INDEX ON indexed (e);
+CREATE TABLE keyless (a int, b text, c timestamptz);
+ALTER TABLE keyless REPLICA IDENTITY FULL
+`
+
+const fillSQL = `
+INSERT INTO items SELECT i, 0, md5(i::text), now(), CASE WHEN i %% 20 = 0 THEN repeat(md5(i::text), 94) END FROM generate_series(1, %d) i;
+INSERT INTO documents SELECT i, 'title ' || i, repeat(md5(i::text), 100), jsonb_build_object('id', i, 'tags', ARRAY['a', 'b', md5(i::text)]) FROM generate_series(1, %d) i;
+INSERT INTO indexed SELECT i, i %% 1000, i %% 77, md5(i::text), now() + i * interval '1 second', md5('e' || i)::uuid FROM generate_series(1, %d) i;
+INSERT INTO keyless SELECT i, md5(i::text), now() FROM generate_series(1, 1000) i`
+
+// documentRows and indexedRows are what the tables begin with.
+const documentRows, indexedRows = 20_000, 200_000
+
+// load makes the followed database.
+func (r *rig) load(ctx context.Context) error {
+	r.say("loading the database")
+	if err := r.a.exec(ctx, "postgres", "CREATE DATABASE "+source); err != nil {
+		return err
+	}
+	if err := r.pgbench(ctx, "-i", "-q", "-s", strconv.Itoa(r.amount(pgbenchScale))); err != nil {
+		return err
+	}
+	return r.a.exec(ctx, source, schemaSQL, fmt.Sprintf(fillSQL, itemRows, documentRows, indexedRows), "VACUUM ANALYZE", "CHECKPOINT")
+}
+
+// pgbench runs pgbench on the followed database.
+func (r *rig) pgbench(ctx context.Context, args ...string) error {
+	env := []string{"PGOPTIONS=-c synchronous_commit=off"}
+	_, err := command(ctx, env, r.a.Binaries.Path("pgbench"), append(args, r.a.conninfo(source, true))...)
+	return err
+}
+
+func tpcb(ctx context.Context, r *rig, n int) error {
+	return r.pgbench(ctx, "-n", "-c", "4", "-j", "2", "-t", strconv.Itoa((n+3)/4))
+}
+
+// looped runs a statement n times, each in a transaction of its own; i counts.
+func looped(statement string) func(context.Context, *rig, int) error {
+	return func(ctx context.Context, r *rig, n int) error {
+		return r.a.exec(ctx, source, fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%d LOOP %s; COMMIT; END LOOP; END $$`, n, statement))
+	}
+}
+
+func fillEvents(ctx context.Context, r *rig, n int) (bool, error) {
+	there, err := value[int](ctx, r.a, source, `SELECT count(*)::int FROM events`)
+	if err != nil || there >= n {
+		return false, err
+	}
+	return true, r.a.exec(ctx, source, fmt.Sprintf(`INSERT INTO events SELECT coalesce((SELECT max(id) FROM events), 0) + i, now(), i %% 10, md5(i::text)
+		FROM generate_series(1, %d) i`, n-there))
+}
+
+func deletes(ctx context.Context, r *rig, n int) error {
+	return r.a.exec(ctx, source, fmt.Sprintf(`DO $$ DECLARE r record; BEGIN
+		FOR r IN SELECT id FROM events ORDER BY random() LIMIT %d LOOP DELETE FROM events WHERE id = r.id; COMMIT; END LOOP; END $$`, n))
+}
+
+func emptyBulk(ctx context.Context, r *rig, _ int) (bool, error) {
+	return true, r.a.exec(ctx, source, "TRUNCATE bulk")
+}
+
+func bulk(ctx context.Context, r *rig, n int) error {
+	for part := range 4 {
+		err := r.a.exec(ctx, source, fmt.Sprintf(`INSERT INTO bulk SELECT i, i %% 1000, md5(i::text), i / 100.0, now() FROM generate_series(%d, %d) i`,
+			part*n/4+1, (part+1)*n/4))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mixed(ctx context.Context, r *rig, n int) error {
+	return looped(fmt.Sprintf(`
+		IF i %% 2 = 0 THEN UPDATE documents SET n = n + 1 WHERE id = 1 + floor(random() * %[1]d)::int;
+		ELSIF i %% 5 = 0 THEN UPDATE documents SET body = repeat(md5(i::text), 100) WHERE id = 1 + floor(random() * %[1]d)::int;
+		ELSIF i %% 7 = 0 THEN DELETE FROM documents WHERE id = (SELECT max(id) FROM documents WHERE id > %[1]d);
+		ELSE INSERT INTO documents SELECT max(id) + 1, 'new ' || i, repeat(md5(i::text), 60), jsonb_build_object('i', i) FROM documents;
+		END IF`, documentRows))(ctx, r, n)
+}
+
+func indexed(ctx context.Context, r *rig, n int) error {
+	return looped(fmt.Sprintf(`
+		IF i %% 2 = 0 THEN UPDATE indexed SET a = i %% 1000, c = md5(i::text), d = clock_timestamp() WHERE id = 1 + floor(random() * %d)::int;
+		ELSE INSERT INTO indexed SELECT max(id) + 1, i %% 1000, i %% 77, md5(i::text), now(), md5('e' || i)::uuid FROM indexed;
+		END IF`, indexedRows))(ctx, r, n)
+}
+
+func keyless(ctx context.Context, r *rig, n int) error {
+	return looped(`
+		IF i % 2 = 0 THEN UPDATE keyless SET b = md5(i::text) WHERE a = 1 + floor(random() * 1000)::int;
+		ELSE INSERT INTO keyless VALUES (1000 + i, md5(i::text), now()); DELETE FROM keyless WHERE a = 1000 + i;
+		END IF`)(ctx, r, n)
+}

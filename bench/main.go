@@ -1,0 +1,160 @@
+// Command bench compares Twinspan with what else there is to copy and follow a
+// PostgreSQL database: native logical replication, pglogical, pgcopydb, pg_dump,
+// and with what the machine allows at best. It starts servers of its own, runs
+// every case for every candidate in turn, several rounds, checks that both sides
+// end equal, and prints medians and ratios. docs: bench/README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// options are the flags.
+type options struct {
+	cases      []string
+	candidates []string
+	programs   []string // LABEL=PATH of other builds of twinspan to compare with
+	rounds     int
+	scale      float64
+	socket     bool   // everybody reads the source through its Unix socket
+	dir        string // where to make the temporary directory
+	profiles   string // directory for CPU profiles of the agents
+	write      bool   // bench/RESULTS.md and the README's headline
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "error:", err)
+		}
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", problem.As(err))
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	var cases, candidates, programs string
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&cases, "cases", "all", "comma-separated: all, "+strings.Join(caseNames(), ", "))
+	f.StringVar(&candidates, "candidates", "all", "comma-separated: all, "+strings.Join(candidateNames, ", "))
+	f.StringVar(&programs, "programs", "", "comma-separated LABEL=PATH: other builds of twinspan, as candidates of their own")
+	f.IntVar(&o.rounds, "rounds", 3, "how often each case runs")
+	f.Float64Var(&o.scale, "scale", 1, "size of the data and of the backlogs; 1 is what the published table has")
+	f.BoolVar(&o.socket, "socket", false, "let everybody read the source through its Unix socket rather than TCP")
+	f.StringVar(&o.dir, "dir", "", "where to make the temporary directory for the servers' data")
+	f.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of both agents during each catch-up")
+	f.BoolVar(&o.write, "write", false, "write bench/RESULTS.md and the headline in README.md")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	o.cases = expand(cases, caseNames())
+	o.candidates = expand(candidates, candidateNames)
+	if programs != "" {
+		o.programs = strings.Split(programs, ",")
+	}
+	for _, c := range o.cases {
+		if !slices.Contains(caseNames(), c) {
+			return o, fmt.Errorf("there is no case %q", c)
+		}
+	}
+	for _, c := range o.candidates {
+		if !slices.Contains(candidateNames, c) {
+			return o, fmt.Errorf("there is no candidate %q", c)
+		}
+	}
+	if o.rounds < 1 || o.scale <= 0 {
+		return o, errors.New("rounds and scale must be positive")
+	}
+	return o, nil
+}
+
+func expand(list string, all []string) []string {
+	if list == "all" {
+		return all
+	}
+	return strings.Split(list, ",")
+}
+
+// run makes the rig, runs the cases and reports. Whatever happens, nothing is left.
+func run(ctx context.Context, o options) (err error) {
+	var root string
+	if o.write {
+		if root, err = moduleRoot(ctx); err != nil {
+			return err
+		}
+	}
+	results := &results{rounds: o.rounds, scale: o.scale}
+	for _, s := range sections {
+		if !slices.ContainsFunc(s.cases(), func(c string) bool { return slices.Contains(o.cases, c) }) {
+			continue
+		}
+		if err := s.in(ctx, o, results); err != nil {
+			return err
+		}
+	}
+	results.print(os.Stdout)
+	if !o.write {
+		return nil
+	}
+	if err := results.writeFile(filepath.Join(root, "bench", "RESULTS.md")); err != nil {
+		return err
+	}
+	return results.writeHeadline(filepath.Join(root, "README.md"))
+}
+
+// section is some cases that share a rig.
+type section struct {
+	cases     func() []string
+	run       func(context.Context, *rig, *results) error
+	pglogical bool // its workers run in the servers, where DROP DATABASE waits for them without end
+}
+
+var sections = []section{
+	{cases: func() []string { return []string{"copy"} }, run: copyCases},
+	{cases: followNames, run: followCases, pglogical: true},
+}
+
+// in runs a section in a rig of its own, of which nothing is left.
+func (s section) in(ctx context.Context, o options, out *results) (err error) {
+	r, err := newRig(ctx, o, s.pglogical && slices.Contains(o.candidates, "pglogical"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	out.facts = r.facts()
+	return s.run(ctx, r, out)
+}
+
+func caseNames() []string {
+	var names []string
+	for _, s := range sections {
+		names = append(names, s.cases()...)
+	}
+	return names
+}
+
+func followNames() []string {
+	var names []string
+	for _, w := range workloads {
+		names = append(names, w.name)
+	}
+	return append(names, "lag", "throughput", "memory")
+}
