@@ -87,12 +87,16 @@ type Applier struct {
 	// Encoding is the client_encoding that the stream was started with: UTF8, or the
 	// primary's own encoding.
 	Encoding string
-	// OnSignal is called for each row inserted into twinspan.signal except kind
-	// "truncate", which is applied. When it is called, all transactions before are
-	// committed, and the changes before it in its own transaction are written but
-	// not committed. After a restart it may be called for the same row again.
-	// Optional: without it signals are passed over.
-	OnSignal func(ctx context.Context, kind string, payload []byte) error
+	// OnSignal is called for each row inserted into twinspan.signal except those
+	// that concern rows alone, which are applied. When it is called, all transactions
+	// before are committed, and the changes before it in its own transaction are
+	// written but not committed. The script it returns is run at this place, within
+	// the target transaction, before anything that follows. After a restart it may be
+	// called for the same row again. Optional: without it signals are passed over.
+	OnSignal func(ctx context.Context, kind string, payload []byte) (*Script, error)
+	// SpoolDir is for rows that have to wait for their table and are too many for
+	// memory. Optional: without it they may only be few.
+	SpoolDir string
 	Log      *slog.Logger
 	Limits   Limits
 
@@ -119,6 +123,8 @@ func (a *Applier) Run(ctx context.Context, src Source) error {
 	}
 	e := newEngine(a, s, src)
 	err = e.run(ctx)
+	e.held.close()
+	a.status.blocked.Store(nil)
 	s.close(err == nil)
 	if err != nil && ctx.Err() != nil && problem.KindOf(err) != problem.Diverged {
 		return context.Cause(ctx)
@@ -147,6 +153,8 @@ type Status struct {
 	Waiting    time.Duration // for the source
 	Applying   time.Duration // for the server, to execute
 	Committing time.Duration // for the server, to commit, where nothing else was under way
+
+	Blocked *problem.Error // what a schema change waits for now; nil usually
 }
 
 // status is Status while it changes. One goroutine writes.
@@ -155,6 +163,7 @@ type status struct {
 	lastCommit                                        atomic.Int64 // microseconds since 1970
 	transactions, changes, groups, fallbacks, retries atomic.Int64
 	waiting, applying, committing                     atomic.Int64
+	blocked                                           atomic.Pointer[problem.Error]
 }
 
 // Status may be called at any time by any goroutine.
@@ -167,6 +176,7 @@ func (a *Applier) Status() Status {
 		Waiting:    time.Duration(s.waiting.Load()),
 		Applying:   time.Duration(s.applying.Load()),
 		Committing: time.Duration(s.committing.Load()),
+		Blocked:    s.blocked.Load(),
 	}
 	if at := s.lastCommit.Load(); at != 0 {
 		out.LastCommit = time.UnixMicro(at).UTC()

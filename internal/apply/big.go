@@ -12,6 +12,7 @@ import (
 // from the message to the socket.
 func (e *engine) takeBig(ctx context.Context, big Big) error {
 	msg := big.Bytes()
+	e.raw = msg
 	m, err := e.decoder.Decode(msg)
 	if err != nil {
 		return corrupt("a message that cannot be read: %v", err)

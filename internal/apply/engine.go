@@ -10,6 +10,7 @@ import (
 	"github.com/twinspan/twinspan/internal/group"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pgoutput"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // reachedInterval is how long a position without changes may wait to be stored.
@@ -35,6 +36,7 @@ type transaction struct {
 	time  pgoutput.Timestamp
 	skip  bool // it is a duplicate
 	any   bool // it has changes that are applied
+	alone bool // the target transaction ends with it
 }
 
 // commit is what a target transaction makes true when it commits.
@@ -74,6 +76,10 @@ type engine struct {
 	committed lsn.LSN // the origin's position
 	storedAt  time.Time
 
+	raw    []byte                 // the message being taken
+	held   held                   // rows of the open transaction whose table is not there yet
+	resent map[sqlname.Table]bool // tables whose rows are being sent anew
+
 	writeIdentity map[*relation]bool // during a replay
 	penalised     map[*relation]bool // not folded for now
 }
@@ -83,8 +89,9 @@ func newEngine(a *Applier, s *session, src Source) *engine {
 		a: a, s: s, w: writer{s: s, shape: make([]byte, 0, 64)}, src: src, limits: a.Limits.orDefault(),
 		relations: map[uint32]*relation{}, byTable: map[*group.Table]*relation{}, penalised: map[*relation]bool{},
 		current: &batch{plan: group.New()},
-		reached: a.Start, committed: a.Start, storedAt: time.Now(),
+		reached: a.Start, committed: a.Start, storedAt: time.Now(), resent: map[sqlname.Table]bool{},
 	}
+	e.held.dir = a.SpoolDir
 	a.status.applied.Store(uint64(a.Start))
 	a.status.received.Store(uint64(a.Start))
 	return e
@@ -201,6 +208,7 @@ func (e *engine) reach(position lsn.LSN) {
 
 // message takes one message of the stream.
 func (e *engine) message(ctx context.Context, msg []byte) error {
+	e.raw = msg
 	m, err := e.decoder.Decode(msg)
 	if err != nil {
 		return corrupt("a message that cannot be read: %v", err)
@@ -245,7 +253,11 @@ func (e *engine) commit(ctx context.Context, m pgoutput.Commit) error {
 	if e.tx.skip != (m.End <= e.a.Start) {
 		return corrupt("a commit from %s to %s around the start position %s", m.LSN, m.End, e.a.Start)
 	}
+	if err := e.heldAtCommit(); err != nil {
+		return err
+	}
 	e.open = false
+	clear(e.resent)
 	e.a.status.received.Store(max(e.a.status.received.Load(), uint64(m.End)))
 	if e.tx.skip {
 		return nil
@@ -261,6 +273,9 @@ func (e *engine) commit(ctx context.Context, m pgoutput.Commit) error {
 	b.ends = true
 	b.end.position, b.end.time = m.End, m.Time
 	b.end.transactions++
+	if e.tx.alone {
+		return e.finish(ctx)
+	}
 	if e.full(b) {
 		return e.flush(ctx)
 	}
@@ -305,8 +320,17 @@ func (e *engine) prepare(ctx context.Context, m *pgoutput.Message) (*relation, g
 		return nil, group.Change{}, nil
 	}
 	c := group.Change{Table: &r.Table, Op: op, OldKind: m.Change.OldKind, Old: m.Change.Old, New: m.Change.New}
+	if op == group.Update && e.resent[r.name] {
+		if c.OldKind != pgoutput.OldFull {
+			return nil, group.Change{}, corrupt("a row of table %s that is sent anew and not whole", r.name)
+		}
+		c = group.Change{Table: &r.Table, Op: group.Insert, New: group.Filled(c.Old, c.New)}
+	}
 	if err := e.check(ctx, r, &c); err != nil {
 		return nil, group.Change{}, err
+	}
+	if r.missing {
+		return nil, group.Change{}, e.hold(r)
 	}
 	return r, c, nil
 }
@@ -320,7 +344,7 @@ func (e *engine) check(ctx context.Context, r *relation, c *group.Change) error 
 		return nil
 	}
 	if !r.resolved {
-		if err := e.resolve(ctx, r); err != nil {
+		if err := e.resolve(ctx, r); err != nil || r.missing {
 			return err
 		}
 	}
@@ -385,6 +409,9 @@ func (e *engine) truncate(ctx context.Context, m *pgoutput.Truncate) error {
 		if !r.resolved {
 			if err := e.resolve(ctx, r); err != nil {
 				return err
+			}
+			if r.missing {
+				return r.match(nil)
 			}
 		}
 		set.Tables = append(set.Tables, &r.Table)

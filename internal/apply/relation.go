@@ -32,6 +32,7 @@ type relation struct {
 	columns  []column
 
 	resolved bool
+	missing  bool          // the secondary does not have it; it may come later in its transaction
 	only     string        // "ONLY " for tables, nothing for partitioned ones
 	order    group.Order   // what its shape demands
 	written  []int         // columns that are written: all but generated ones
@@ -130,6 +131,10 @@ func (e *engine) resolve(ctx context.Context, r *relation) error {
 	t, err := e.look(ctx, r.name)
 	if err != nil {
 		return err
+	}
+	r.missing = t == nil
+	if r.missing {
+		return nil
 	}
 	if err := r.match(t); err != nil {
 		return err

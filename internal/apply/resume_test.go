@@ -48,6 +48,19 @@ func TestLargeTransactionsAreAppliedInPieces(t *testing.T) {
 	})
 }
 
+func TestALargeTransactionThatEndsWithAPiece(t *testing.T) {
+	p := newPair(t, false, "CREATE TABLE t (id int PRIMARY KEY)")
+	p.do("INSERT INTO t SELECT generate_series(1, 200)", "INSERT INTO t VALUES (-1)")
+	a, err := p.try(func(a *Applier) { a.Limits = Limits{Changes: 100} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.same()
+	if s := a.Status(); s.Transactions != 2 || s.Changes != 201 {
+		t.Errorf("status is %+v", s)
+	}
+}
+
 func TestAPieceThatFailsIsReplayedAlone(t *testing.T) {
 	p := newPair(t, false, "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE)")
 	p.do("INSERT INTO t SELECT i, i FROM generate_series(1, 10) i")
@@ -126,6 +139,25 @@ func TestPositionsWithoutChangesAreStored(t *testing.T) {
 	if got := a.Status().Applied; got != reached {
 		t.Errorf("status says %s", got)
 	}
+}
+
+func TestAPositionIsStoredWithTheGroupBeforeIt(t *testing.T) {
+	p := newPair(t, false, "CREATE TABLE t (id int PRIMARY KEY)")
+	p.do("INSERT INTO t VALUES (1)")
+	reached := p.position() + 0x1000
+	tape := p.record(p.messages(), reached, nil)
+	tape.items = append(tape.items, Item{})
+	tape.end = errCut
+	tape.ready = func() bool { return false }
+	tape.took = func(n int) {
+		if got := p.progress(); n == 2 && got != reached {
+			t.Errorf("the origin stands at %s, want %s", got, reached)
+		}
+	}
+	if err := p.applier(0).Run(testContext(t), tape); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	p.same()
 }
 
 func TestSkipBefore(t *testing.T) {
@@ -411,30 +443,27 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	until := p.position()
 	messages := p.messages()
 	r := rand.New(rand.NewPCG(5, 5))
-	kill := "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'twinspan/" + p.origin + "/apply'"
 	killer := pgtest.Conn(t, p.target)
-	kills, ends := 0, 0
-	for p.progress() < until {
+	const kills = 12
+	for n := range kills {
 		a := p.applier(until)
 		a.Limits = Limits{Changes: 1 + r.IntN(300)}
 		tape := p.record(messages, until, r)
-		tape.took = func(n int) {
-			if kills < 12 && r.IntN(len(tape.items)/4+1) == 0 {
-				kills++
-				if _, err := killer.Exec(context.Background(), kill); err != nil {
-					t.Error(err)
-				}
+		at := 1 + len(tape.items)*n/(kills+1) + r.IntN(3)
+		tape.took = func(taken int) {
+			if taken != at {
+				return
+			}
+			if _, err := killer.Exec(context.Background(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'twinspan/"+p.origin+"/apply'"); err != nil {
+				t.Error(err)
 			}
 		}
-		ends++
-		if err := p.run(a, tape); err != nil && !problem.Retry(err) {
-			t.Fatalf("%v (%s)", err, code(err))
+		if err := p.run(a, tape); !problem.Retry(err) {
+			t.Fatalf("kill %d: %v (%s)", n, err, code(err))
 		}
 	}
+	p.apply()
 	p.same()
-	if kills < 12 || ends < 5 {
-		t.Errorf("killed %d times in %d runs", kills, ends)
-	}
 }
 
 func TestKilledInsideALargeTransaction(t *testing.T) {

@@ -348,14 +348,14 @@ func TestSignals(t *testing.T) {
 			"UPDATE twinspan.signal SET kind = 'x'", "DELETE FROM twinspan.signal", "INSERT INTO u VALUES (2)")
 		var seen []string
 		a, err := p.try(func(a *Applier) {
-			a.OnSignal = func(_ context.Context, kind string, payload []byte) error {
+			a.OnSignal = func(_ context.Context, kind string, payload []byte) (*Script, error) {
 				var v map[string]any
 				if err := json.Unmarshal(payload, &v); err != nil {
-					return err
+					return nil, err
 				}
 				rows := pgtest.Query(t, p.target, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM t")[0][0]
 				seen = append(seen, fmt.Sprint(kind, v, rows))
-				return nil
+				return nil, nil
 			}
 		})
 		if err != nil {

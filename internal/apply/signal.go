@@ -26,8 +26,11 @@ func (e *engine) signal(ctx context.Context, r *relation, c group.Change) error 
 			}
 		}
 	}
-	if kind == "truncate" {
+	switch kind {
+	case "truncate":
 		return e.truncateSignal(ctx, payload)
+	case "resend", "resent":
+		return e.resendSignal(ctx, kind, payload)
 	}
 	if e.a.OnSignal == nil {
 		return nil
@@ -35,7 +38,11 @@ func (e *engine) signal(ctx context.Context, r *relation, c group.Change) error 
 	if err := e.drain(ctx); err != nil {
 		return err
 	}
-	return e.a.OnSignal(ctx, kind, payload)
+	script, err := e.a.OnSignal(ctx, kind, payload)
+	if err != nil || script == nil || len(script.Statements) == 0 {
+		return err
+	}
+	return e.script(ctx, script)
 }
 
 // truncateSignal applies a TRUNCATE of a primary that cannot put it in the stream.

@@ -1,0 +1,145 @@
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// Script is what a signal asks to be run on the secondary: statements without
+// parameters, all of them or none, in the target transaction of the signal's own.
+type Script struct {
+	Statements []string
+	Main       int    // index of the statement that the others serve
+	Tag        string // what it is, for people: CREATE TABLE
+	Subject    string // the object it is about
+}
+
+// opScript is the first statement of a script; the next ones are below.
+const opScript = -100
+
+// blockedAfter is how long a script waits for a lock before it counts as a problem.
+const blockedAfter = 3 * time.Second
+
+// script runs a script. Everything before it is applied (drain). A lock that
+// somebody holds is waited for in turns, so that readers of the secondary are not
+// queued behind the wait for long.
+func (e *engine) script(ctx context.Context, script *Script) error {
+	b := &batch{savepoint: e.inTarget}
+	defer e.a.status.blocked.Store(nil)
+	began, entered := time.Now(), false
+	for backoff := firstBackoff; ; backoff = min(backoff*2, mostBackoff) {
+		x := e.s.begin()
+		if !entered || !b.savepoint {
+			e.enter(b)
+			entered = true
+		}
+		for i, sql := range script.Statements {
+			e.s.exec(sql, opScript-i, anyCount)
+		}
+		e.s.sync()
+		f, err := e.s.wait(ctx, x)
+		if err != nil {
+			return err
+		}
+		if f == nil {
+			break
+		}
+		if err := e.undo(ctx, b); err != nil {
+			return err
+		}
+		if !passing(f) {
+			return e.scriptProblem(script, f)
+		}
+		e.a.status.retries.Add(1)
+		if time.Since(began) > blockedAfter {
+			e.a.status.blocked.Store(problem.New(problem.Transient, "schema_change_waits", "%s of %s waits for a lock that somebody holds on the secondary", script.Tag, script.Subject).
+				On(script.Subject).WithHint("end the transaction on the secondary that uses %s; the link tries again by itself and applies nothing meanwhile", script.Subject))
+		}
+		e.a.Log.DebugContext(ctx, "schema change waits for a lock", "subject", script.Subject, "code", f.state(), "dur", backoff)
+		if err := pause(ctx, backoff); err != nil {
+			return err
+		}
+	}
+	e.touched()
+	e.a.Log.InfoContext(ctx, "schema changed", "tag", script.Tag, "subject", script.Subject, "lsn", e.tx.final)
+	e.forget()
+	return e.release(ctx)
+}
+
+// touched notes that the open transaction has an effect that is no planned change,
+// and that the target transaction is to end where it does: a new value of an enum
+// is usable only then.
+func (e *engine) touched() {
+	e.tx.alone = true
+	if !e.tx.any {
+		e.tx.any = true
+		e.tx.first = 0
+		e.current.txs = append(e.current.txs, e.tx)
+	}
+}
+
+// forget makes every relation be looked up anew, and every statement be prepared
+// anew: what the secondary's tables are like may have changed.
+func (e *engine) forget() {
+	e.s.generation++
+	e.s.statements = maxStatements + 1 // given up with the next exchange
+	clear(e.byTable)
+	clear(e.penalised)
+	e.lastRelation = nil
+	for id, r := range e.relations {
+		e.relations[id] = r.fresh()
+	}
+}
+
+// fresh is the relation as it was described, before it was looked up.
+func (r *relation) fresh() *relation {
+	next := &relation{
+		role: r.role, name: r.name, identity: r.identity, message: r.message,
+		skipBefore: r.skipBefore, repair: r.repair, statements: map[string]*statement{},
+	}
+	for _, c := range r.columns {
+		next.columns = append(next.columns, column{name: c.name, sourceID: c.sourceID, inKey: c.inKey})
+	}
+	return next
+}
+
+// scriptProblem says which schema change the server refuses, and why.
+func (e *engine) scriptProblem(script *Script, f *failure) error {
+	cause := serverProblem(f.err, "the server refuses")
+	if hopeless(f) {
+		return cause
+	}
+	what := script.Tag + " of " + script.Subject
+	if f.op != opScript-script.Main {
+		what = "what belongs to " + what
+	}
+	return problem.Wrap(cause, problem.Diverged, "schema_change_failed", "%s (transaction %d, committed at %s)", what, e.tx.xid, e.tx.final).
+		On(script.Subject).WithHint("make it possible on the secondary (what the server names is missing or in the way there), then resume the link")
+}
+
+// resendSignal takes the marks around the rows of a table that are sent anew.
+func (e *engine) resendSignal(ctx context.Context, kind string, payload []byte) error {
+	var p struct{ Schema, Table []byte }
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return corrupt("a %s signal that cannot be read: %v", kind, err)
+	}
+	name := sqlname.Table{Schema: string(p.Schema), Name: string(p.Table)}
+	if kind == "resent" {
+		delete(e.resent, name)
+		return nil
+	}
+	if err := e.drain(ctx); err != nil {
+		return err
+	}
+	// TRUNCATE, which is quicker, is not for tables that foreign keys refer to.
+	err := e.script(ctx, &Script{Statements: []string{"DELETE FROM ONLY " + name.SQL()}, Tag: "the sending anew", Subject: name.String()})
+	if err != nil {
+		return err
+	}
+	e.resent[name] = true
+	return nil
+}
