@@ -69,6 +69,9 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 	}
 	defer sink.close()
 	stream.Sink = sink
+	// A secondary that has stopped reading holds up Write: only the stream's end
+	// frees it.
+	defer context.AfterFunc(ctx, func() { s.Close() })()
 	go func() { stop(takeConfirmations(s, stream)) }()
 	l.log.Info("stream begins", "lsn", request.Position, "binary", stream.Binary, "compressed", request.Compress)
 	err = stream.Run(ctx)
