@@ -1,0 +1,173 @@
+package ddl
+
+import (
+	"slices"
+	"strings"
+)
+
+// rewrite returns the text to run on the twin: the client's, with what has another
+// meaning there taken out. "" means that nothing is left to do.
+func (c *Change) rewrite() string {
+	e := editor{text: string(c.SQL), tokens: scan(string(c.SQL), c.Conforming)}
+	switch c.Tag {
+	case "CREATE INDEX", "DROP INDEX":
+		e.concurrently()
+		if c.Tag == "DROP INDEX" {
+			e.ifExists()
+		}
+	case "ALTER TABLE":
+		e.detach()
+	}
+	if len(c.Tablespaces) > 0 && !e.tablespaces(c.Tag, c.Tablespaces) {
+		return ""
+	}
+	return e.result()
+}
+
+// editor replaces tokens of a statement.
+type editor struct {
+	text   string
+	tokens []token
+	cuts   []cut
+}
+
+type cut struct {
+	start, end int
+	with       string
+}
+
+func (e *editor) remove(from, to int) {
+	e.cuts = append(e.cuts, cut{e.tokens[from].start, e.tokens[to].end, ""})
+}
+
+func (e *editor) result() string {
+	slices.SortFunc(e.cuts, func(a, b cut) int { return a.start - b.start })
+	var out strings.Builder
+	at := 0
+	for _, c := range e.cuts {
+		out.WriteString(e.text[at:c.start])
+		out.WriteString(c.with)
+		at = c.end
+	}
+	out.WriteString(e.text[at:])
+	return strings.TrimSpace(out.String())
+}
+
+// concurrently makes an index, or drops one, within the transaction: it is not the
+// application that has to wait here, and readers of the table do not wait for the
+// making of an index.
+func (e *editor) concurrently() {
+	for i, t := range e.tokens {
+		if t.depth == 0 && t.is("concurrently") && i > 0 && e.tokens[i-1].is("index") {
+			e.remove(i, i)
+			return
+		}
+	}
+}
+
+// ifExists forgives an index that is not there: on the primary it was perhaps one
+// whose making had failed and which never was here.
+func (e *editor) ifExists() {
+	for i, t := range e.tokens {
+		if !t.is("index") {
+			continue
+		}
+		at := i + 1
+		if at < len(e.tokens) && e.tokens[at].is("concurrently") {
+			at++
+		}
+		if at < len(e.tokens) && !e.tokens[at].is("if") {
+			e.cuts = append(e.cuts, cut{t.end, t.end, " IF EXISTS"})
+		}
+		return
+	}
+}
+
+// detach makes DETACH PARTITION ... CONCURRENTLY and ... FINALIZE plain.
+func (e *editor) detach() {
+	for i, t := range e.tokens {
+		if t.depth > 0 || !t.is("detach") || i+1 >= len(e.tokens) || !e.tokens[i+1].is("partition") {
+			continue
+		}
+		if last := len(e.tokens) - 1; last > i+2 {
+			if e.tokens[last].word == ";" {
+				last--
+			}
+			if e.tokens[last].is("concurrently", "finalize") && last > i+2 {
+				e.remove(last, last)
+			}
+		}
+		return
+	}
+}
+
+// tablespaces takes out where something is to lie: that is each server's own. It
+// returns false when nothing else was asked for.
+func (e *editor) tablespaces(tag string, names []Raw) bool {
+	for i := 0; i+1 < len(e.tokens); i++ {
+		t, name := e.tokens[i], e.tokens[i+1]
+		if !t.is("tablespace") || !name.name() || !slices.Contains(names, Raw(name.word)) {
+			continue
+		}
+		if i >= 1 && e.tokens[i-1].is("set") && strings.HasPrefix(tag, "ALTER") {
+			switch {
+			case i >= 2 && e.tokens[i-2].word == ",":
+				e.remove(i-2, i+1)
+			case i+2 < len(e.tokens) && e.tokens[i+2].word == ",":
+				e.remove(i-1, i+2)
+			default:
+				return false
+			}
+			continue
+		}
+		from := i
+		if i >= 2 && e.tokens[i-1].is("index") && e.tokens[i-2].is("using") {
+			from = i - 2
+		}
+		e.remove(from, i+1)
+		i++
+	}
+	return true
+}
+
+// RenamedSchemas says which schemas get another name.
+func (c *Change) RenamedSchemas() map[string]string {
+	t := scan(string(c.SQL), c.Conforming)
+	if c.Tag != "ALTER SCHEMA" || len(t) < 6 || !t[3].is("rename") || !t[4].is("to") {
+		return nil
+	}
+	return map[string]string{t[2].word: t[5].word}
+}
+
+// NamedRoles lists the roles that must exist for the change to be made: whoever
+// made it, and those it names.
+func (c *Change) NamedRoles() []string {
+	list := []string{string(c.Role)}
+	tokens := scan(string(c.SQL), c.Conforming)
+	for i, t := range tokens {
+		if !t.name() || i == 0 || !slices.Contains(c.Roles, Raw(t.word)) || slices.Contains(list, t.word) {
+			continue
+		}
+		if afterRoleWord(tokens[:i]) {
+			list = append(list, t.word)
+		}
+	}
+	return list
+}
+
+// afterRoleWord says whether a name that follows the tokens can be a role's: it
+// stands in a list behind TO, FROM, BY, AUTHORIZATION, ROLE, USER or FOR.
+func afterRoleWord(tokens []token) bool {
+	for i := len(tokens) - 1; i >= 0; i-- {
+		t := tokens[i]
+		switch {
+		case t.is("to", "from", "by", "authorization", "role", "user", "for", "group"):
+			return true
+		case t.word == "," && i > 0 && tokens[i-1].name():
+			i--
+		default:
+			return false
+		}
+	}
+	return false
+}
