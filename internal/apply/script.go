@@ -16,6 +16,10 @@ type Script struct {
 	Main       int    // index of the statement that the others serve
 	Tag        string // what it is, for people: CREATE TABLE
 	Subject    string // the object it is about
+	// Renamed are schemas that get another name. The stream goes on naming tables
+	// that it has described before by the old one (pgoutput notices changes of a
+	// table, not of its schema).
+	Renamed map[string]string
 }
 
 // opScript is the first statement of a script; the next ones are below.
@@ -66,7 +70,7 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 	}
 	e.touched()
 	e.a.Log.InfoContext(ctx, "schema changed", "tag", script.Tag, "subject", script.Subject, "lsn", e.tx.final)
-	e.forget()
+	e.forget(script.Renamed)
 	return e.release(ctx)
 }
 
@@ -84,14 +88,18 @@ func (e *engine) touched() {
 
 // forget makes every relation be looked up anew, and every statement be prepared
 // anew: what the secondary's tables are like may have changed.
-func (e *engine) forget() {
+func (e *engine) forget(renamed map[string]string) {
 	e.s.generation++
 	e.s.statements = maxStatements + 1 // given up with the next exchange
 	clear(e.byTable)
 	clear(e.penalised)
 	e.lastRelation = nil
 	for id, r := range e.relations {
-		e.relations[id] = r.fresh()
+		next := r.fresh()
+		if to, ok := renamed[next.name.Schema]; ok {
+			next.name.Schema = to
+		}
+		e.relations[id] = next
 	}
 }
 
