@@ -171,43 +171,41 @@ $$
         END
 $$;
 
+-- Where in the client's string this session is: the value that a session last took
+-- from a sequence is its own, and stays when a transaction is rolled back.
+CREATE SEQUENCE IF NOT EXISTS twinspan.place;
+
 -- The statement of the given tag in a string that may hold several. Of several that
--- fit it is the next behind the one found before, which is remembered by the string
--- and the moment at which the client sent it.
-CREATE OR REPLACE FUNCTION twinspan.pick(q text, tag text, conforming boolean) RETURNS text
+-- fit it is the next behind the one found before in the same string, which a client
+-- sent at one moment, or a function executes again and again (nested).
+CREATE OR REPLACE FUNCTION twinspan.pick(q text, tag text, conforming boolean, nested boolean) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 DECLARE
-    key text;
-    place text[];
-    after int := 0;
+    key bigint := ('x' || left(md5(statement_timestamp()::text || q), 8))::bit(32)::bigint << 30;
+    place bigint := 0;
     total int;
-    fitting int;
-    undoes boolean;
     s record;
 BEGIN
     IF q IS NULL OR q = '' THEN
         RETURN NULL;
     END IF;
-    SELECT count(*), count(*) FILTER (WHERE twinspan.fits(x.mask, tag)), coalesce(bool_or(x.mask ~ '^(rollback|abort)\M'), false)
-      INTO total, fitting, undoes FROM twinspan.statements(q, conforming) x;
-    IF fitting = 0 THEN
-        RETURN NULL;
-    ELSIF fitting > 1 AND undoes THEN
-        PERFORM twinspan.refuse_ddl(tag, 'ddl_text_ambiguous', 'the string that holds the command also holds a ROLLBACK, so that it is not sure which of its commands this is',
-            'Send the commands one by one.');
-    END IF;
-    IF total > 1 THEN
-        key := md5(statement_timestamp()::text || q);
-        place := string_to_array(current_setting('twinspan.place', true), ' ');
-        IF place[1] = key THEN
-            after := place[2]::int;
-        END IF;
+    SELECT count(*) INTO total FROM twinspan.statements(q, conforming);
+    IF total > 1 AND nested THEN
+        place := coalesce(nullif(current_setting('twinspan.place', true), ''), '0')::bigint;
+    ELSIF total > 1 THEN
+        BEGIN
+            place := currval('twinspan.place');
+        EXCEPTION WHEN object_not_in_prerequisite_state THEN
+            NULL;
+        END;
     END IF;
     SELECT x.first, x.last INTO s FROM twinspan.statements(q, conforming) x
-     WHERE twinspan.fits(x.mask, tag) ORDER BY x.first <= after, x.first LIMIT 1;
-    IF total > 1 THEN
-        PERFORM set_config('twinspan.place', key || ' ' || s.first, false);
+     WHERE twinspan.fits(x.mask, tag) ORDER BY key + x.first <= place AND key = place >> 30 << 30, x.first LIMIT 1;
+    IF total > 1 AND nested THEN
+        PERFORM set_config('twinspan.place', (key + s.first)::text, true);
+    ELSIF total > 1 THEN
+        PERFORM setval('twinspan.place', key + s.first);
     END IF;
     RETURN substr(q, s.first, s.last - s.first + 1);
 END
@@ -228,7 +226,7 @@ DECLARE
     found_text text;
 BEGIN
     IF stack = '' THEN
-        RETURN twinspan.pick(current_query(), tag, conforming);
+        RETURN twinspan.pick(current_query(), tag, conforming, false);
     END IF;
     IF stack LIKE 'SQL statement "%' THEN
         q := substr(stack, length('SQL statement "') + 1);
@@ -236,7 +234,7 @@ BEGIN
           FROM unnest(ARRAY['PL/', 'SQL function ', 'SQL statement "', 'SQL expression "', 'extension script ', 'COPY ', 'while ', 'processing ', 'portal ', 'unnamed portal']) f
          WHERE strpos(q, E'"\n' || f) > 0;
         q := CASE WHEN n IS NULL THEN left(q, -1) ELSE left(q, n - 1) END;
-        RETURN twinspan.pick(q, tag, conforming);
+        RETURN twinspan.pick(q, tag, conforming, true);
     END IF;
     m := regexp_match(stack, '^SQL function "((?:[^"]|"(?! statement))*)" statement (\d+)');
     IF m IS NULL THEN
@@ -466,7 +464,7 @@ DECLARE
     r record;
 BEGIN
     IF tag ~ '^(ALTER|DROP) ' AND tag <> 'ALTER DEFAULT PRIVILEGES'
-        AND EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND NOT seeded AND phase <> 'creating' AND NOT deleting) THEN
+        AND EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND NOT seeded AND phase IN ('seeding', 'suspended', 'broken') AND NOT deleting) THEN
         PERFORM twinspan.refuse_ddl(tag, 'ddl_while_seeding', 'the first copy of the database is being made, which reads what the command changes',
             'Wait until the link is replicating (twinspan link show), or delete the link.');
     ELSIF tag = 'IMPORT FOREIGN SCHEMA' THEN
