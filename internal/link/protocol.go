@@ -98,6 +98,8 @@ type StreamRequest struct {
 	Position lsn.LSN `json:"position"`
 	Text     bool    `json:"text"`     // values as text, whatever their types allow
 	Compress bool    `json:"compress"` // the byte stream is one zstd frame
+	// Extensions are those that the secondary's server has.
+	Extensions []string `json:"extensions"`
 }
 
 // StreamHeader is the answer's first frame.

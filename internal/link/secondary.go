@@ -170,7 +170,11 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 	l.mu.Lock()
 	text := l.live.textOnly
 	l.mu.Unlock()
-	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Text: text, Compress: !l.peerIsLocal()}
+	extensions, err := l.twinExtensions(ctx)
+	if err != nil {
+		return err
+	}
+	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Text: text, Compress: !l.peerIsLocal(), Extensions: extensions}
 	s, err := l.place.Peers.Open(ctx, r.Peer, MethodStream, request)
 	if err != nil {
 		return err
@@ -192,6 +196,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 	applier := &apply.Applier{
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
 		SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
+		OnSignal: l.signal, SpoolDir: l.place.Spool.Dir(),
 	}
 	l.mu.Lock()
 	l.secondary.applier, l.secondary.receiver = applier, in

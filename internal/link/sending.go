@@ -43,6 +43,10 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 		if err := capture.CheckSlot(ctx, conn, stream.Object(), request.Position, l.snapshot().SystemID); err != nil {
 			return err
 		}
+		source := l.source()
+		if err := source.NoteExtensions(ctx, conn, request.Extensions); err != nil {
+			return err
+		}
 		unportable, err := pg.UnportableTypes(ctx, conn)
 		if err != nil {
 			return err

@@ -98,6 +98,9 @@ func (l *Link) ownProblemsLocked() []api.Problem {
 		}
 	}
 	add(l.record.Problem, api.Blocks)
+	if a := l.secondary.applier; a != nil {
+		add(a.Status().Blocked, api.Warns)
+	}
 	add(l.live.peerTrouble, api.Blocks)
 	if l.record.Problem == nil {
 		add(l.live.retained, api.Warns)
