@@ -1,0 +1,198 @@
+package verify
+
+import (
+	"context"
+	_ "embed"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+//go:embed fingerprint.sql
+var fingerprintSQL string
+
+// aclSQL lists grants of an aclexplode named a. MAINTAIN is in the default of
+// newer versions alone.
+const aclSQL = `coalesce(string_agg(DISTINCT (', ' || CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END || ' may ' || a.privilege_type ||
+	CASE WHEN a.is_grantable THEN ' and grant it' ELSE '' END) COLLATE "C", '') FILTER (WHERE a.privilege_type <> 'MAINTAIN'), '')`
+
+// fingerprint completes the query. The schema twinspan may be missing.
+func fingerprint(identities bool) string {
+	was := "(SELECT NULL::oid AS oid, NULL::text AS was WHERE false) AS none"
+	if identities {
+		was = "twinspan.identity"
+	}
+	return strings.NewReplacer("/*acl*/", aclSQL, "/*identity*/", was).Replace(fingerprintSQL)
+}
+
+// tablesSQL lists the tables, with why one's rows are not compared.
+const tablesSQL = `
+SELECT c.oid, n.nspname, c.relname, c.relfilenode, pg_relation_size(c.oid) / current_setting('block_size')::int, pg_table_size(c.oid), c.reltuples::bigint,
+       CASE WHEN c.relpersistence = 'u' THEN 'unlogged tables are not kept in step'
+            WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') THEN 'it belongs to an extension'
+            ELSE '' END
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+ ORDER BY 2, 3`
+
+// columnsSQL lists the columns of those tables. A type below a domain decides on
+// the family.
+const columnsSQL = `
+WITH RECURSIVE base AS (
+    SELECT oid, oid AS base, typbasetype, typlen FROM pg_type
+    UNION ALL
+    SELECT b.oid, t.oid, t.typbasetype, t.typlen FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typbasetype <> 0
+)
+SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
+       CASE WHEN b.base = 17 THEN 'bytes' WHEN b.base IN (700, 701) THEN 'float'
+            WHEN b.typlen <> -1 OR b.base IN (650, 869, 1700) THEN 'plain' ELSE 'long' END,
+       coalesce(to_jsonb(a)->>'attgenerated', '') <> ''
+  FROM pg_attribute a
+  JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND c.relpersistence = 'p'
+  JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+ ORDER BY a.attrelid, a.attnum`
+
+// known is a table as this side knows it.
+type known struct {
+	Table
+	oid, filenode uint32
+	blocks        int64
+	key           []keyColumn
+}
+
+// Describe implements Side.
+func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
+	d := &Database{}
+	err := s.piece(ctx, false, func(conn *pgx.Conn) error {
+		var identities bool
+		err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
+			to_regclass('twinspan.identity') IS NOT NULL, (SELECT count(*) FROM pg_largeobject_metadata)`).
+			Scan(&d.ServerVersion, &d.Encoding, &identities, &d.LargeObjects)
+		if err != nil {
+			return err
+		}
+		if d.ServerVersion >= 110000 {
+			if err := conn.QueryRow(ctx, `SELECT hashtextextended('Twinspan'::text COLLATE "C", 42)::text`).Scan(&d.Probe); err != nil {
+				return err
+			}
+		}
+		rows, err := conn.Query(ctx, fingerprint(identities))
+		if err != nil {
+			return err
+		}
+		var e Entry
+		_, err = pgx.ForEachRow(rows, []any{&e.Kind, &e.Name, &e.Detail, &e.Printed, &e.Invalid, &e.Table.Schema, &e.Table.Name, &e.Object, &e.Definition, &e.Index}, func() error {
+			d.Entries = append(d.Entries, e)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		tables, err := readTables(ctx, conn, d.ServerVersion)
+		if err != nil {
+			return err
+		}
+		s.learn(d.ServerVersion, tables)
+		for _, t := range tables {
+			d.Tables = append(d.Tables, t.Table)
+		}
+		return nil
+	})
+	return d, err
+}
+
+// readTables reads the tables with their columns and keys.
+func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*known, error) {
+	identities, err := pg.Identities(ctx, conn, version/10000)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := conn.Query(ctx, tablesSQL)
+	if err != nil {
+		return nil, err
+	}
+	byOID := map[uint32]*known{}
+	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*known, error) {
+		t := &known{}
+		err := row.Scan(&t.oid, &t.Name.Schema, &t.Name.Name, &t.filenode, &t.blocks, &t.Bytes, &t.Rows, &t.Skip)
+		byOID[t.oid] = t
+		return t, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if rows, err = conn.Query(ctx, columnsSQL); err != nil {
+		return nil, err
+	}
+	var oid uint32
+	var c Column
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.Family, &c.Generated}, func() error {
+		if t := byOID[oid]; t != nil {
+			t.Columns = append(t.Columns, c)
+		}
+		return nil
+	})
+	for _, t := range tables {
+		id, have := identities[t.oid]
+		if !have {
+			continue
+		}
+		for i, name := range id.Columns {
+			t.Key = append(t.Key, name)
+			t.key = append(t.key, keyColumn{name: name, typ: columnType(t.Columns, name), equal: id.Operators[i]})
+		}
+	}
+	return tables, err
+}
+
+func columnType(columns []Column, name string) string {
+	for _, c := range columns {
+		if c.Name == name {
+			return c.Type
+		}
+	}
+	return "text"
+}
+
+// keyOf returns how this side finds rows by a key that the other side chose, which
+// need not be a key here.
+func (t *known) keyOf(names []string) []keyColumn {
+	list := make([]keyColumn, len(names))
+	for i, name := range names {
+		list[i] = keyColumn{name: name, typ: columnType(t.Columns, name)}
+		for _, k := range t.key {
+			if k.name == name {
+				list[i] = k
+			}
+		}
+	}
+	return list
+}
+
+// largeObjectsKnown stands for the large objects among the tables.
+func largeObjectsKnown() *known {
+	loid := Column{Name: "loid", Type: "oid", Family: Plain}
+	return &known{
+		Table: Table{Name: largeObjects, Columns: []Column{loid, {Name: "data", Type: "text", Family: Plain}}, Key: []string{"loid"}},
+		key:   []keyColumn{{name: "loid", typ: "oid", equal: "OPERATOR(pg_catalog.=)"}},
+	}
+}
+
+// tableOf returns a table of this side.
+func (s *Snapshot) tableOf(name sqlname.Table) (*known, error) {
+	if IsLargeObjects(name) {
+		return largeObjectsKnown(), nil
+	}
+	s.mu.Lock()
+	t := s.tables[name]
+	s.mu.Unlock()
+	if t == nil {
+		return nil, changed(name)
+	}
+	return t, nil
+}

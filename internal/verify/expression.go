@@ -1,0 +1,255 @@
+package verify
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// longest is the length in bytes up to which a value stands in its row's text
+// itself. A row's text must stay below 1 GB, whatever its columns hold.
+const longest = 64 << 10
+
+// The seeds of the hashes: the one that divides a table into blocks, and two that
+// are added up.
+const (
+	seedBlock = 0
+	seed1     = 0x7477696e
+	seed2     = 0x7370616e
+)
+
+// text is the expression of a column's value as text, the same on both servers.
+func (m Method) text(c Column) string {
+	name := "t." + sqlname.Quote(c.Name)
+	switch {
+	case c.Family == Bytes:
+		return fmt.Sprintf("CASE WHEN octet_length(%[1]s) > %[2]d THEN md5(%[1]s) ELSE %[1]s::text END", name, longest)
+	case c.Family == Long && m.Convert:
+		return fmt.Sprintf("CASE WHEN length(%[1]s::text) > %[2]d THEN md5(convert_to(%[1]s::text, 'UTF8')) ELSE %[1]s::text END", name, longest)
+	case c.Family == Long:
+		return fmt.Sprintf("CASE WHEN octet_length(%[1]s::text) > %[2]d THEN md5(%[1]s::text) ELSE %[1]s::text END", name, longest)
+	case c.Family == Float && m.OldText:
+		// The bits; but there are many NaN, all equal.
+		send := "float8send"
+		if c.Type == "real" {
+			send = "float4send"
+		}
+		return fmt.Sprintf("CASE WHEN %[1]s = 'NaN' THEN 'NaN' ELSE encode(%[2]s(%[1]s), 'hex') END", name, send)
+	}
+	return name + "::text"
+}
+
+// hash is the expression of a text's hash, a bigint.
+func (m Method) hash(text string, seed int64) string {
+	if !m.MD5 {
+		return fmt.Sprintf(`hashtextextended(%s COLLATE "C", %d)`, text, seed)
+	}
+	if m.Convert {
+		text = "convert_to(" + text + ", 'UTF8')"
+	}
+	// The two halves of one MD5; a third hash, where it decides on blocks alone, may
+	// be the same as one of them.
+	at := 1
+	if seed == seed2 {
+		at = 17
+	}
+	return fmt.Sprintf("('x' || substr(md5(%s), %d, 16))::bit(64)::bigint", text, at)
+}
+
+// largeObjectsSQL shows large objects as a table with the columns loid and data.
+const largeObjectsSQL = `(SELECT m.oid AS loid, coalesce((SELECT md5(string_agg(md5(l.pageno::text || encode(l.data, 'hex')), '' ORDER BY l.pageno))
+	FROM pg_catalog.pg_largeobject l WHERE l.loid = m.oid), '') AS data FROM pg_catalog.pg_largeobject_metadata m)`
+
+// from is the FROM item of a subject, named t.
+func (s *Subject) from() string {
+	if IsLargeObjects(s.Table) {
+		return largeObjectsSQL + " AS t"
+	}
+	return "ONLY " + s.Table.SQL() + " AS t"
+}
+
+// place is the expression of where a row lies.
+func (s *Subject) place() string {
+	if IsLargeObjects(s.Table) {
+		return "''"
+	}
+	return "t.ctid::text"
+}
+
+// row is the expression of the text of a whole row.
+func (s *Subject) row() string {
+	parts := make([]string, len(s.Columns))
+	for i, c := range s.Columns {
+		parts[i] = s.Method.text(c)
+	}
+	return "ROW(" + strings.Join(parts, ", ") + ")::text"
+}
+
+// keyTexts are the expressions of the key's values. They are what a lookup by
+// the key reads back.
+func (s *Subject) keyTexts() []string {
+	parts := make([]string, len(s.Key))
+	for i, k := range s.Key {
+		parts[i] = "t." + sqlname.Quote(k) + "::text"
+	}
+	return parts
+}
+
+// divider is the expression of the text whose hash divides the table.
+func (s *Subject) divider() string {
+	if len(s.Key) == 0 {
+		return s.row()
+	}
+	return "ROW(" + strings.Join(s.keyTexts(), ", ") + ")::text"
+}
+
+// block is the expression of the number of a row's block, from its hash h.
+func block(bits int) string {
+	if bits == 0 {
+		return "0::bigint"
+	}
+	return fmt.Sprintf("h >> %d", 64-bits)
+}
+
+// within is the condition that a row, by its hash h, is in one of the blocks.
+func (b Blocks) within() string {
+	if b.Bits == 0 {
+		return "true"
+	}
+	numbers := make([]string, len(b.Numbers))
+	for i, n := range b.Numbers {
+		numbers[i] = strconv.FormatInt(n, 10)
+	}
+	return fmt.Sprintf("%s = ANY ('{%s}'::bigint[])", block(b.Bits), strings.Join(numbers, ","))
+}
+
+// named is an expression and the name of its column.
+type named struct{ expression, name string }
+
+// hashedSQL shows the rows of a range with their hashes: h, h1, h2 and whatever
+// extra columns are asked for. OFFSET 0 keeps the texts from being made anew for
+// each use.
+func (s *Subject) hashedSQL(where string, extra ...named) string {
+	var inner, outer strings.Builder
+	for _, e := range extra {
+		inner.WriteString(", " + e.expression + " AS " + e.name)
+		outer.WriteString(", " + e.name)
+	}
+	return fmt.Sprintf(`SELECT %s AS h, %s AS h1, %s AS h2%s FROM (SELECT %s AS k, %s AS r%s FROM %s WHERE %s OFFSET 0) AS x OFFSET 0`,
+		s.Method.hash("k", seedBlock), s.Method.hash("r", seed1), s.Method.hash("r", seed2), outer.String(),
+		s.divider(), s.row(), inner.String(), s.from(), where)
+}
+
+// digestSQL adds up the blocks among the rows of a range.
+func (r *DigestRequest) digestSQL(where string) string {
+	return fmt.Sprintf(`SELECT %s, count(*), sum(h1)::text, sum(h2)::text FROM (%s) AS y WHERE %s GROUP BY 1`,
+		block(r.Bits), r.hashedSQL(where), r.Within.within())
+}
+
+// listSQL lists the rows of blocks among the rows of a range.
+func (r *ListRequest) listSQL(where string) string {
+	key := "NULL::text[]"
+	if len(r.Key) > 0 {
+		key = "ARRAY[" + strings.Join(r.keyTexts(), ", ") + "]"
+	}
+	return fmt.Sprintf(`SELECT place, keys, h1, h2 FROM (%s) AS y WHERE %s LIMIT %d`,
+		r.hashedSQL(where, named{r.place(), "place"}, named{key, "keys"}), r.Blocks.within(), r.Most+1)
+}
+
+// keyColumn is a column of a key as this side knows it.
+type keyColumn struct {
+	name, typ, equal string
+}
+
+// lookup is a FROM item of keys, and the condition that a row has one of them. A
+// column whose equality is not known is compared as text, which is exact but needs
+// every row to be looked at.
+func lookup(columns []keyColumn, keys [][]string) (item, condition string) {
+	var arrays, names, conditions []string
+	for i, c := range columns {
+		values := make([]string, len(keys))
+		for j, k := range keys {
+			values[j] = sqlname.Literal(k[i])
+		}
+		name := "k" + strconv.Itoa(i)
+		arrays = append(arrays, "ARRAY["+strings.Join(values, ",")+"]::text[]")
+		names = append(names, name)
+		if c.equal == "" {
+			conditions = append(conditions, fmt.Sprintf("t.%s::text = w.%s", sqlname.Quote(c.name), name))
+		} else {
+			conditions = append(conditions, fmt.Sprintf("t.%s %s w.%s::%s", sqlname.Quote(c.name), c.equal, name, c.typ))
+		}
+	}
+	return fmt.Sprintf("unnest(%s) AS w(%s)", strings.Join(arrays, ", "), strings.Join(names, ", ")), strings.Join(conditions, " AND ")
+}
+
+// longMark begins what stands for a value that is too long to report.
+const longMark = "(long value, MD5 "
+
+// shown is the expression of a value for people.
+func shown(c Column) string {
+	name := "t." + sqlname.Quote(c.Name)
+	switch c.Family {
+	case Bytes:
+		return fmt.Sprintf("CASE WHEN octet_length(%[1]s) > %[2]d THEN '%[3]s' || md5(%[1]s) || ')' ELSE %[1]s::text END", name, longest, longMark)
+	case Long:
+		return fmt.Sprintf("CASE WHEN octet_length(%[1]s::text) > %[2]d THEN '%[3]s' || md5(%[1]s::text) || ')' ELSE %[1]s::text END", name, longest, longMark)
+	}
+	return name + "::text"
+}
+
+// valuesSQL reads the values of rows by their keys.
+func (r *ValuesRequest) valuesSQL(columns []keyColumn) string {
+	parts := make([]string, len(r.Columns))
+	for i, c := range r.Columns {
+		text := r.Method.text(c)
+		switch {
+		case !r.Hashed:
+			text = shown(c)
+		case r.Method.Convert:
+			text = "md5(convert_to(" + text + ", 'UTF8'))"
+		default:
+			text = "md5(" + text + ")"
+		}
+		parts[i] = text
+	}
+	item, condition := lookup(columns, r.Keys)
+	return fmt.Sprintf("SELECT ARRAY[%s], ARRAY[%s] FROM %s JOIN %s ON %s",
+		strings.Join(r.keyTexts(), ", "), strings.Join(parts, ", "), r.from(), item, condition)
+}
+
+// written are the columns that a COPY carries.
+func written(columns []Column) []string {
+	var names []string
+	for _, c := range columns {
+		if !c.Generated {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// copySQL reads whole rows.
+func (r *CopyRequest) copySQL(columns []keyColumn) string {
+	names := written(r.Columns)
+	for i, n := range names {
+		names[i] = "t." + sqlname.Quote(n)
+	}
+	from := r.from()
+	if len(r.Keys) > 0 {
+		item, condition := lookup(columns, r.Keys)
+		return fmt.Sprintf("COPY (SELECT %s FROM %s JOIN %s ON %s) TO STDOUT", strings.Join(names, ", "), from, item, condition)
+	}
+	return fmt.Sprintf("COPY (SELECT %s FROM %s WHERE %s) TO STDOUT", strings.Join(names, ", "), from, at(r.Places))
+}
+
+// at is the condition that a row lies at one of the places.
+func at(places []string) string {
+	quoted := make([]string, len(places))
+	for i, p := range places {
+		quoted[i] = sqlname.Literal(p)
+	}
+	return "t.ctid = ANY (ARRAY[" + strings.Join(quoted, ",") + "]::text[]::tid[])"
+}

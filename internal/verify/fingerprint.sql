@@ -1,0 +1,124 @@
+-- What a database consists of, an object in each row: kind, name, detail; whether
+-- versions print the detail differently; whether it is an index that cannot be
+-- used; and for what can be built again its table, own name, definition, and
+-- the definition of the index below it. Columns that older catalogs lack are read
+-- by way of jsonb. Nothing of the link itself, of extensions, of temporary tables.
+WITH space AS (
+    SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
+     WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND nspname !~ '^pg_(toast|temp)'
+), member AS (
+    SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+), rel AS (
+    SELECT c.oid, c.relname, c.relkind, c.relpersistence, c.relowner, c.relacl, c.relreplident, c.relrowsecurity, c.relforcerowsecurity,
+           c.relpartbound, c.reloptions, c.reloftype, n.nspname, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name
+      FROM pg_class c JOIN space n ON n.oid = c.relnamespace
+     WHERE c.relpersistence <> 't' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid = c.oid)
+), identity AS (
+    -- What the link made FULL had another identity before.
+    SELECT oid, was::text FROM /*identity*/
+)
+SELECT 'schema', quote_ident(nspname),
+       CASE WHEN nspname <> 'public' THEN 'owner ' || pg_get_userbyid(nspowner) || (SELECT /*acl*/ FROM aclexplode(coalesce(nspacl, acldefault('n', nspowner))) a WHERE a.grantee <> nspowner) ELSE '' END,
+       false, false, '', '', '', '', ''
+  FROM space WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_namespace'::regclass AND m.objid = space.oid)
+UNION ALL
+SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' WHEN 'c' THEN 'composite type' ELSE 'table' END,
+       name,
+       concat_ws(', ', 'owner ' || pg_get_userbyid(relowner), 'kind ' || relkind::text, CASE relpersistence WHEN 'u' THEN 'unlogged' END,
+           CASE WHEN relkind IN ('r', 'p') THEN 'replica identity ' || coalesce((SELECT was FROM identity i WHERE i.oid = rel.oid), relreplident::text) END,
+           CASE WHEN relrowsecurity THEN 'row security' END, CASE WHEN relforcerowsecurity THEN 'forced row security' END,
+           'partitioned by ' || pg_get_partkeydef(oid), pg_get_expr(relpartbound, oid),
+           'child of ' || (SELECT string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = rel.oid),
+           'with ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(reloptions) o),
+           'of type ' || nullif(reloftype, 0)::regtype::text,
+           (SELECT concat_ws(' ', format_type(s.seqtypid, NULL), 'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax, 'cache', s.seqcache, CASE WHEN s.seqcycle THEN 'cycle' END)
+              FROM pg_sequence s WHERE s.seqrelid = rel.oid))
+           || CASE WHEN relkind = 'c' THEN '' ELSE (SELECT /*acl*/ FROM aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))) a WHERE a.grantee <> relowner) END,
+       false, false, nspname, relname, '', '', ''
+  FROM rel WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+UNION ALL
+SELECT 'definition of view', name, pg_get_viewdef(oid), true, false, nspname, relname, '', '', '' FROM rel WHERE relkind IN ('v', 'm')
+UNION ALL
+SELECT 'column', name || '.' || quote_ident(a.attname),
+       concat_ws(' ', format_type(a.atttypid, a.atttypmod),
+           'collate ' || (SELECT nullif(quote_ident(cn.nspname) || '.' || quote_ident(co.collname), 'pg_catalog."default"') FROM pg_collation co JOIN pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = a.attcollation),
+           CASE WHEN a.attnotnull THEN 'not null' END,
+           CASE WHEN coalesce(to_jsonb(a)->>'attgenerated', '') <> '' THEN 'generated' ELSE NULL END,
+           'default ' || (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
+           CASE a.attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity by default' END,
+           'options ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) o),
+           (SELECT nullif(/*acl*/, '') FROM aclexplode(a.attacl) a)),
+       false, false, nspname, relname, '', '', ''
+  FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+UNION ALL
+SELECT 'constraint', name || ': ' || quote_ident(o.conname), pg_get_constraintdef(o.oid) || CASE WHEN o.convalidated THEN '' ELSE ' (not validated)' END,
+       false, false, nspname, relname, o.conname, pg_get_constraintdef(o.oid),
+       CASE WHEN o.contype IN ('p', 'u') AND o.conparentid = 0 AND relkind = 'r' THEN pg_get_indexdef(o.conindid) ELSE '' END
+  FROM (SELECT oid, conname, conrelid, contype, conindid, convalidated, coalesce((to_jsonb(pg_constraint)->>'conparentid')::oid, 0) AS conparentid FROM pg_constraint) o
+  JOIN rel ON rel.oid = o.conrelid
+ WHERE o.contype IN ('p', 'u', 'x', 'c', 'f')
+UNION ALL
+SELECT 'index', quote_ident(x.nspname) || '.' || quote_ident(x.relname),
+       pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisclustered THEN ' (clustered)' ELSE '' END,
+       false, NOT (i.indisvalid AND i.indisready), t.nspname, t.relname, x.relname, 
+       CASE WHEN EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.contype IN ('p', 'u', 'x')) THEN '' ELSE pg_get_indexdef(i.indexrelid) END, x.relkind::text
+  FROM pg_index i JOIN rel x ON x.oid = i.indexrelid JOIN rel t ON t.oid = i.indrelid
+UNION ALL
+SELECT 'trigger', name || ': ' || quote_ident(t.tgname), replace(pg_get_triggerdef(t.oid), ' EXECUTE PROCEDURE ', ' EXECUTE FUNCTION ') || ' (enabled ' || t.tgenabled::text || ')',
+       false, false, nspname, relname, t.tgname, '', ''
+  FROM pg_trigger t JOIN rel ON rel.oid = t.tgrelid WHERE NOT t.tgisinternal AND t.tgname NOT LIKE 'twinspan\_%'
+UNION ALL
+SELECT 'rule', name || ': ' || quote_ident(r.rulename), pg_get_ruledef(r.oid) || ' (enabled ' || r.ev_enabled::text || ')', true, false, nspname, relname, r.rulename, '', ''
+  FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class WHERE r.rulename <> '_RETURN'
+UNION ALL
+SELECT 'policy', name || ': ' || quote_ident(p.polname),
+       concat_ws(' ', p.polcmd, CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END,
+           'to ' || (SELECT string_agg(r, ', ' ORDER BY r COLLATE "C") FROM (SELECT CASE u WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(u)::text END AS r FROM unnest(p.polroles) u) v),
+           'using ' || pg_get_expr(p.polqual, p.polrelid), 'check ' || pg_get_expr(p.polwithcheck, p.polrelid)),
+       false, false, nspname, relname, p.polname, '', ''
+  FROM pg_policy p JOIN rel ON rel.oid = p.polrelid
+UNION ALL
+SELECT 'statistics', quote_ident(n.nspname) || '.' || quote_ident(s.stxname), pg_get_statisticsobjdef(s.oid), true, false, '', '', '', '', ''
+  FROM pg_statistic_ext s JOIN space n ON n.oid = s.stxnamespace
+UNION ALL
+SELECT 'function', quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')',
+       concat_ws(', ', 'owner ' || pg_get_userbyid(p.proowner), (SELECT lanname FROM pg_language l WHERE l.oid = p.prolang), pg_get_function_arguments(p.oid), 'returns ' || pg_get_function_result(p.oid),
+           p.provolatile, p.proparallel, CASE WHEN p.proisstrict THEN 'strict' END, CASE WHEN p.prosecdef THEN 'security definer' END, CASE WHEN p.proleakproof THEN 'leakproof' END,
+           'cost ' || p.procost, 'rows ' || p.prorows, array_to_string(p.proconfig, ', '), 'body ' || md5(p.prosrc), p.probin, 'transition ' || (SELECT aggtransfn::regproc::text || ' ' || aggfinalfn::regproc::text FROM pg_aggregate g WHERE g.aggfnoid = p.oid))
+           || (SELECT /*acl*/ FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee <> p.proowner),
+       false, false, '', '', '', '', ''
+  FROM pg_proc p JOIN space n ON n.oid = p.pronamespace
+ WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid)
+UNION ALL
+SELECT 'type', quote_ident(n.nspname) || '.' || quote_ident(t.typname),
+       concat_ws(', ', 'owner ' || pg_get_userbyid(t.typowner), 'kind ' || t.typtype::text,
+           'labels ' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
+           CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END, CASE WHEN t.typnotnull THEN 'not null' END, 'default ' || t.typdefault,
+           (SELECT string_agg(quote_ident(o.conname) || ' ' || pg_get_constraintdef(o.oid), ', ' ORDER BY o.conname) FROM pg_constraint o WHERE o.contypid = t.oid AND o.contype = 'c'),
+           'of ' || (SELECT format_type(r.rngsubtype, NULL) FROM pg_range r WHERE r.rngtypid = t.oid)),
+       false, false, '', '', '', '', ''
+  FROM pg_type t JOIN space n ON n.oid = t.typnamespace
+ WHERE (t.typrelid = 0 AND t.typelem = 0) AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_type'::regclass AND m.objid = t.oid)
+UNION ALL
+SELECT 'extension', quote_ident(e.extname), 'version ' || e.extversion || ' in ' || quote_ident(n.nspname), true, false, '', '', '', '', ''
+  FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+UNION ALL
+SELECT 'event trigger', quote_ident(evtname), concat_ws(' ', evtevent, evtfoid::regproc::text, evtenabled, array_to_string(evttags, ', ')), false, false, '', '', '', '', ''
+  FROM pg_event_trigger e WHERE evtname NOT LIKE 'twinspan\_%' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid)
+UNION ALL
+SELECT o.type, o.identity, '', false, false, '', '', '', '', ''
+  FROM (SELECT 'pg_operator'::regclass AS class, oid FROM pg_operator UNION ALL SELECT 'pg_opclass'::regclass, oid FROM pg_opclass UNION ALL SELECT 'pg_opfamily'::regclass, oid FROM pg_opfamily
+        UNION ALL SELECT 'pg_cast'::regclass, oid FROM pg_cast UNION ALL SELECT 'pg_conversion'::regclass, oid FROM pg_conversion UNION ALL SELECT 'pg_collation'::regclass, oid FROM pg_collation
+        UNION ALL SELECT 'pg_ts_config'::regclass, oid FROM pg_ts_config UNION ALL SELECT 'pg_ts_dict'::regclass, oid FROM pg_ts_dict UNION ALL SELECT 'pg_ts_parser'::regclass, oid FROM pg_ts_parser
+        UNION ALL SELECT 'pg_ts_template'::regclass, oid FROM pg_ts_template UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl UNION ALL SELECT 'pg_am'::regclass, oid FROM pg_am
+        UNION ALL SELECT 'pg_language'::regclass, oid FROM pg_language UNION ALL SELECT 'pg_foreign_server'::regclass, oid FROM pg_foreign_server
+        UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid FROM pg_foreign_data_wrapper UNION ALL SELECT 'pg_transform'::regclass, oid FROM pg_transform) x
+ CROSS JOIN LATERAL pg_identify_object(x.class, x.oid, 0) o
+ WHERE x.oid >= 16384 AND o.identity IS NOT NULL AND NOT EXISTS (SELECT FROM member m WHERE m.classid = x.class AND m.objid = x.oid)
+UNION ALL
+SELECT 'comment', o.type || ' ' || o.identity, d.description, false, false, '', '', '', '', ''
+  FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) o
+ WHERE d.objoid >= 16384 AND o.identity IS NOT NULL AND coalesce(o.schema, '') NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND o.identity <> 'twinspan' AND o.identity NOT LIKE 'twinspan\_%'
+   AND NOT EXISTS (SELECT FROM member m WHERE m.classid = d.classoid AND m.objid = d.objoid)
+   AND d.classoid NOT IN ('pg_extension'::regclass, 'pg_largeobject'::regclass)

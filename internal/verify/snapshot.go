@@ -1,0 +1,322 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/big"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+const (
+	// pieceBytes is about how much of a table is read in one transaction, and so how
+	// long its lock is held.
+	pieceBytes = 32 << 20
+	// lockPatience is how long a piece is tried again while somebody changes its table.
+	lockPatience = time.Minute
+)
+
+// Snapshot is a Side over an exported snapshot. Set the fields before the first
+// call; Describe must be called before what names tables. Close ends its sessions.
+type Snapshot struct {
+	DSN         *pg.DSN
+	Link        string        // the link's name, for the names of sessions
+	ID          string        // as pg_export_snapshot returned it; whoever exported it keeps it
+	Workers     int           // sessions that read at once; at least 1
+	Rate        int64         // bytes of tables in a second; 0 for no limit
+	LockTimeout time.Duration // the longest wait for a lock, which makes others wait, too
+	// Read, when set, is called with the bytes of each piece of a table that was read
+	// to add up its blocks.
+	Read func(bytes int64)
+
+	once  sync.Once
+	pace  pace
+	slots chan *pgx.Conn // nil stands for a session that is not open
+
+	mu      sync.Mutex // guards what follows
+	version int
+	tables  map[sqlname.Table]*known
+}
+
+func (s *Snapshot) prepare() {
+	s.once.Do(func() {
+		s.pace.rate = s.Rate
+		s.slots = make(chan *pgx.Conn, max(1, s.Workers))
+		for range max(1, s.Workers) {
+			s.slots <- nil
+		}
+	})
+}
+
+// Close ends the sessions. No call may be under way.
+func (s *Snapshot) Close(ctx context.Context) {
+	s.prepare()
+	for range cap(s.slots) {
+		if conn := <-s.slots; conn != nil {
+			conn.Close(ctx)
+		}
+	}
+}
+
+func (s *Snapshot) learn(version int, tables []*known) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version, s.tables = version, map[sqlname.Table]*known{}
+	for _, t := range tables {
+		s.tables[t.Name] = t
+	}
+}
+
+// changed says that the rows of a table at the snapshot cannot be had any more.
+func changed(name sqlname.Table) error {
+	return problem.New(problem.Conflict, "table_changed", "the table was truncated, rewritten or dropped while it was compared").
+		On(name.String()).WithHint("verify it again")
+}
+
+// piece runs f in a transaction of its own at the snapshot, again while a lock is
+// in the way.
+func (s *Snapshot) piece(ctx context.Context, oldText bool, f func(conn *pgx.Conn) error) error {
+	s.prepare()
+	var conn *pgx.Conn
+	select {
+	case conn = <-s.slots:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { s.slots <- conn }()
+	for end := time.Now().Add(lockPatience); ; {
+		if conn == nil || conn.IsClosed() {
+			opened, err := s.DSN.Connect(ctx, pg.Session{Name: s.Link + "/verify", Settings: map[string]string{
+				"lock_timeout": fmt.Sprint(s.LockTimeout.Milliseconds()), "jit": "off", "max_parallel_workers_per_gather": "0",
+			}})
+			if err != nil {
+				return err
+			}
+			conn = opened
+		}
+		err := s.within(ctx, conn, oldText, f)
+		if problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (s *Snapshot) within(ctx context.Context, conn *pgx.Conn, oldText bool, f func(conn *pgx.Conn) error) error {
+	begin := "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT " + sqlname.Literal(s.ID)
+	if oldText {
+		begin += "; SET LOCAL extra_float_digits = 0"
+	}
+	_, err := conn.PgConn().Exec(ctx, begin).ReadAll()
+	if err == nil {
+		err = f(conn)
+	} else if state := pg.SQLState(err); state == "22023" || state == "55000" || state == "42704" {
+		err = problem.New(problem.Transient, "snapshot_lost", "the snapshot of the verification is gone").WithHint("verify again")
+	}
+	if _, ended := conn.Exec(context.WithoutCancel(ctx), "ROLLBACK"); ended != nil {
+		conn.Close(context.WithoutCancel(ctx))
+	}
+	return pg.Classify(err, "compare the databases")
+}
+
+// read runs f at the snapshot, and makes sure that what it read of a table was
+// of the snapshot's time: TRUNCATE and rewriting leave an old snapshot with an
+// empty table. The lock that f took keeps the file until the end.
+func (s *Snapshot) read(ctx context.Context, t *known, m Method, f func(conn *pgx.Conn) error) error {
+	return s.piece(ctx, m.OldText, func(conn *pgx.Conn) error {
+		if err := f(conn); err != nil {
+			if state := pg.SQLState(err); state == "42P01" || state == "42703" || state == "3F000" {
+				return changed(t.Name)
+			}
+			return err
+		}
+		if t.oid == 0 {
+			return nil
+		}
+		var same bool
+		err := conn.QueryRow(ctx, `SELECT coalesce(pg_relation_filenode($1::bigint::oid) = $2::bigint::oid, false)`, int64(t.oid), int64(t.filenode)).Scan(&same)
+		if err == nil && !same {
+			err = changed(t.Name)
+		}
+		return err
+	})
+}
+
+// ranges divides a table into pieces, as conditions on t. The last has no end, for
+// the table may have grown since it was measured.
+func (s *Snapshot) ranges(t *known) []string {
+	s.mu.Lock()
+	ranged := s.version >= 140000
+	s.mu.Unlock()
+	if !ranged || t.oid == 0 || t.Bytes <= pieceBytes || t.blocks < 2 {
+		return []string{"true"}
+	}
+	step := max(1, t.blocks*pieceBytes/t.Bytes)
+	var list []string
+	for first := int64(0); first < t.blocks; first += step {
+		condition := fmt.Sprintf("t.ctid >= '(%d,0)'", first)
+		if first+step < t.blocks {
+			condition += fmt.Sprintf(" AND t.ctid < '(%d,0)'", first+step)
+		}
+		list = append(list, condition)
+	}
+	return list
+}
+
+// each runs f for each piece of a table, several at once, at the rate.
+func (s *Snapshot) each(ctx context.Context, t *known, f func(ctx context.Context, where string) error) error {
+	s.prepare()
+	pieces := s.ranges(t)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(cap(s.slots))
+	for _, where := range pieces {
+		bytes := t.Bytes / int64(len(pieces))
+		group.Go(func() error {
+			if wait := s.pace.reserve(time.Now(), bytes); wait > 0 {
+				select {
+				case <-ctx.Done():
+				case <-time.After(wait):
+				}
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return f(ctx, where)
+		})
+	}
+	return group.Wait()
+}
+
+// Digest implements Side.
+func (s *Snapshot) Digest(ctx context.Context, r DigestRequest) ([]Block, error) {
+	t, err := s.tableOf(r.Table)
+	if err != nil {
+		return nil, err
+	}
+	pieces := int64(len(s.ranges(t)))
+	var mu sync.Mutex
+	sums := map[int64]Block{}
+	err = s.each(ctx, t, func(ctx context.Context, where string) error {
+		var found []Block
+		err := s.read(ctx, t, r.Method, func(conn *pgx.Conn) (err error) {
+			rows, err := conn.Query(ctx, r.digestSQL(where))
+			if err != nil {
+				return err
+			}
+			found, err = pgx.CollectRows(rows, scanBlock)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, b := range found {
+			sum := sums[b.Number]
+			sums[b.Number] = Block{Number: b.Number, Rows: sum.Rows + b.Rows, Sum1: sum.Sum1 + b.Sum1, Sum2: sum.Sum2 + b.Sum2}
+		}
+		if s.Read != nil && r.Within.Bits == 0 {
+			s.Read(t.Bytes / pieces)
+		}
+		return nil
+	})
+	blocks := make([]Block, 0, len(sums))
+	for _, b := range sums {
+		blocks = append(blocks, b)
+	}
+	return blocks, err
+}
+
+func scanBlock(row pgx.CollectableRow) (b Block, err error) {
+	var sum1, sum2 string
+	if err := row.Scan(&b.Number, &b.Rows, &sum1, &sum2); err != nil {
+		return b, err
+	}
+	if b.Sum1, err = wrap(sum1); err == nil {
+		b.Sum2, err = wrap(sum2)
+	}
+	return b, err
+}
+
+// wrap takes the low 64 bits of a number that may be longer.
+func wrap(number string) (uint64, error) {
+	n, ok := new(big.Int).SetString(number, 10)
+	if !ok {
+		return 0, problem.New(problem.Internal, "answer_unexpected", "the server's sum is no number")
+	}
+	mask := new(big.Int).SetUint64(^uint64(0))
+	return n.And(n, mask).Uint64(), nil
+}
+
+// List implements Side.
+func (s *Snapshot) List(ctx context.Context, r ListRequest) (List, error) {
+	t, err := s.tableOf(r.Table)
+	if err != nil {
+		return List{}, err
+	}
+	var mu sync.Mutex
+	var list List
+	err = s.each(ctx, t, func(ctx context.Context, where string) error {
+		return s.read(ctx, t, r.Method, func(conn *pgx.Conn) error {
+			rows, err := conn.Query(ctx, r.listSQL(where))
+			if err != nil {
+				return err
+			}
+			found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Hashed])
+			mu.Lock()
+			defer mu.Unlock()
+			list.Rows = append(list.Rows, found...)
+			return err
+		})
+	})
+	if len(list.Rows) > r.Most {
+		list.Rows, list.More = list.Rows[:r.Most], true
+	}
+	return list, err
+}
+
+// Values implements Side.
+func (s *Snapshot) Values(ctx context.Context, r ValuesRequest) ([]Row, error) {
+	t, err := s.tableOf(r.Table)
+	if err != nil || len(r.Keys) == 0 {
+		return nil, err
+	}
+	var list []Row
+	err = s.read(ctx, t, r.Method, func(conn *pgx.Conn) error {
+		// A few rows are wanted of a table that may be large.
+		if _, err := conn.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+			return err
+		}
+		rows, err := conn.Query(ctx, r.valuesSQL(t.keyOf(r.Key)))
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Row])
+		return err
+	})
+	return list, err
+}
+
+// Copy implements Source.
+func (s *Snapshot) Copy(ctx context.Context, r CopyRequest, w io.Writer) error {
+	t, err := s.tableOf(r.Table)
+	if err != nil {
+		return err
+	}
+	return s.read(ctx, t, Method{}, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+			return err
+		}
+		_, err := conn.PgConn().CopyTo(ctx, w, r.copySQL(t.keyOf(r.Key)))
+		return err
+	})
+}
+
+var _ Source = (*Snapshot)(nil)
