@@ -21,6 +21,10 @@ type filter struct {
 	inside    bool            // within a transaction
 	foreign   bool            // within one that came from the twin
 	committed uint64          // end position of a commit that was just passed; the reader resets it
+
+	sentAt      int64 // when the server sent the message, in microseconds by its clock
+	committedAt int64 // when the transaction committed, by the same clock
+	behind      bool  // the transaction is old, or has been coming for long
 }
 
 // look takes the head of a message and returns what was held back and goes before
@@ -28,10 +32,15 @@ type filter struct {
 func (f *filter) look(head []byte) (emit [][]byte, keep bool, err error) {
 	kind := head[0]
 	if kind == 'B' {
+		if len(head) < 1+8+8 {
+			return nil, false, tooShort(kind)
+		}
+		f.committedAt = int64(binary.BigEndian.Uint64(head[1+8:]))
 		f.begin = append(f.begin[:0], head...)
 		f.inside, f.foreign = true, false
 		return nil, false, nil
 	}
+	f.behind = f.sentAt-f.committedAt > behindAfter.Microseconds()
 	if f.begin != nil && len(f.begin) > 0 {
 		// Origin, if there is one, follows Begin at once (pgoutput.c, pgoutput_begin_txn).
 		if kind == 'O' {

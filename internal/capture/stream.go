@@ -51,6 +51,13 @@ const (
 	pieceSize = 128 << 10
 	// bodyPortion bounds what is read of one message at once.
 	bodyPortion = 256 << 10
+	// gather is how long messages may gather in the socket while the stream is behind.
+	// The walsender makes one write of each message, and spends twice to three times as
+	// much where each of them wakes a reader (docs/design/0007-speed.md).
+	gather = 15 * time.Millisecond
+	// behindAfter is the age of a commit, by the clock of its server, at which the
+	// stream is behind. What is younger is read and handed on at once.
+	behindAfter = 200 * time.Millisecond
 )
 
 // NewStream returns a stream of the source from a position on.
@@ -232,6 +239,9 @@ func (s *Stream) read(raw *pg.Raw) error {
 			if err := w.flush(); err != nil {
 				return err
 			}
+			if f.behind && raw.Drained() {
+				time.Sleep(gather)
+			}
 		}
 		kind, length, err := raw.Next()
 		if err != nil {
@@ -277,9 +287,11 @@ func (s *Stream) message(raw *pg.Raw, length int, f *filter, w *pieces) error {
 		s.sent.Store(max(s.sent.Load(), end))
 		return w.write(wire.Reached{Position: lsn.LSN(end), At: at}.Append(nil))
 	case 'w':
-		if _, err := take(raw, 8+8+8); err != nil {
+		b, err := take(raw, 8+8+8)
+		if err != nil {
 			return err
 		}
+		f.sentAt = int64(binary.BigEndian.Uint64(b[16:]))
 		if err := s.payload(raw, length-25, f, w); err != nil {
 			return err
 		}
