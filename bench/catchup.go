@@ -72,7 +72,7 @@ func (f *field) establish(ctx context.Context, out *results) error {
 	}
 	has := func(name string) bool { return r.asked(r.candidates, name) }
 	if has("limit") {
-		f.limit = &limit{r}
+		f.limit = &limit{r: r}
 		if err := f.limit.establish(ctx); err != nil {
 			return err
 		}
@@ -172,6 +172,7 @@ func (f *field) compete(ctx context.Context, w workload, round int, out *results
 		}
 	}
 	if f.limit != nil {
+		f.limit.turn = round + 1
 		if err := f.limit.advance(ctx); err != nil {
 			return err
 		}
@@ -207,14 +208,15 @@ func (f *field) drainAll(ctx context.Context, w workload, tell func(string, samp
 	if len(order) == 0 {
 		order = f.followers
 	}
-	if tell != nil && f.limit != nil {
-		s, err := f.limit.drain(ctx, end-1)
-		if err != nil {
-			return fmt.Errorf("limit: %w", err)
+	for i, c := range order {
+		// The limit takes its turn like everybody, for who is first finds the log cold.
+		if tell != nil && f.limit != nil && i == f.limit.turn%len(order) {
+			s, err := f.limit.drain(ctx, end-1)
+			if err != nil {
+				return fmt.Errorf("limit: %w", err)
+			}
+			tell("limit", s)
 		}
-		tell("limit", s)
-	}
-	for _, c := range order {
 		s, err := f.drain(ctx, w, c, tell != nil)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name(), err)

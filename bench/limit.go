@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/twinspan/twinspan/internal/lsn"
@@ -14,7 +16,10 @@ import (
 
 // limit reads a slot as fast as the server decodes it and does nothing with what
 // comes: no follower of one slot can be faster.
-type limit struct{ r *rig }
+type limit struct {
+	r    *rig
+	turn int // before which of the others
+}
 
 const limitSlot = "bench_limit"
 
@@ -73,7 +78,7 @@ func (l *limit) drain(ctx context.Context, end lsn.LSN) (s sample, err error) {
 // pass reads messages until a commit ends behind the position.
 func pass(raw *pg.Raw, end lsn.LSN) error {
 	for {
-		if raw.Buffered() == 0 {
+		if raw.Buffered() == 0 && raw.Drained() {
 			time.Sleep(nap)
 		}
 		kind, _, err := raw.Next()
@@ -92,9 +97,16 @@ func pass(raw *pg.Raw, end lsn.LSN) error {
 		case 'd':
 			// XLogData: 'w', three 64-bit numbers, then pgoutput's message; of a Commit
 			// the flags, its position and its end.
-			head, err := raw.Take(25 + 1 + 1 + 8 + 8)
-			if err != nil {
-				return err
+			head := make([]byte, 0, 43)
+			for len(head) < cap(head) {
+				b, err := raw.Take(cap(head) - len(head))
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					return err
+				}
+				head = append(head, b...)
 			}
 			if len(head) == 43 && head[0] == 'w' && head[25] == 'C' && lsn.LSN(binary.BigEndian.Uint64(head[35:])) >= end {
 				return nil

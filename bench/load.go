@@ -33,10 +33,10 @@ var pgbenchTables = []string{"pgbench_accounts", "pgbench_branches", "pgbench_te
 var workloads = []workload{
 	{name: "tpcb", title: "200,000 TPC-B transactions", count: 200_000, tables: pgbenchTables, run: tpcb},
 	{name: "inserts", title: "200,000 single-row inserts", count: 200_000, tables: []string{"events"},
-		run: looped(`INSERT INTO events SELECT coalesce(max(id), 0) + 1, clock_timestamp(), i % 10, md5(i::text) FROM events`)},
+		run: looped(1, `INSERT INTO events SELECT coalesce(max(id), 0) + 1, clock_timestamp(), i % 10, md5(i::text) FROM events`)},
 	{name: "deletes", title: "200,000 single-row deletes", count: 200_000, tables: []string{"events"}, prepare: fillEvents, run: deletes},
 	{name: "updates", title: "200,000 single-row updates by random key", count: 200_000, tables: []string{"items"},
-		run: looped(fmt.Sprintf(`UPDATE items SET n = n + 1, v = md5(i::text), at = clock_timestamp() WHERE id = 1 + floor(random() * %d)::int`, itemRows))},
+		run: looped(itemRows, `UPDATE items SET n = n + 1, v = md5(i::text), at = clock_timestamp() WHERE id = k`)},
 	{name: "bulk", title: "2,000,000 rows in four transactions", count: 2_000_000, tables: []string{"bulk"}, large: true, prepare: emptyBulk, run: bulk},
 	{name: "mixed", title: "50,000 transactions on wide rows, half of the updates leave TOAST unchanged", count: 50_000, tables: []string{"documents"}, run: mixed},
 	{name: "indexes", title: "200,000 changes of a table with six indexes", count: 200_000, tables: []string{"indexed"}, run: indexed},
@@ -94,10 +94,12 @@ func tpcb(ctx context.Context, r *rig, n int) error {
 	return r.pgbench(ctx, "-n", "-c", "4", "-j", "2", "-t", strconv.Itoa((n+3)/4))
 }
 
-// looped runs a statement n times, each in a transaction of its own; i counts.
-func looped(statement string) func(context.Context, *rig, int) error {
+// looped runs a statement n times, each in a transaction of its own; i counts and k
+// is any number up to another.
+func looped(upTo int, statement string) func(context.Context, *rig, int) error {
 	return func(ctx context.Context, r *rig, n int) error {
-		return r.a.exec(ctx, source, fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%d LOOP %s; COMMIT; END LOOP; END $$`, n, statement))
+		return r.a.exec(ctx, source, fmt.Sprintf(`DO $$ DECLARE k int; BEGIN FOR i IN 1..%d LOOP k := 1 + floor(random() * %d); %s; COMMIT; END LOOP; END $$`,
+			n, upTo, statement))
 	}
 }
 
@@ -131,24 +133,24 @@ func bulk(ctx context.Context, r *rig, n int) error {
 }
 
 func mixed(ctx context.Context, r *rig, n int) error {
-	return looped(fmt.Sprintf(`
-		IF i %% 2 = 0 THEN UPDATE documents SET n = n + 1 WHERE id = 1 + floor(random() * %[1]d)::int;
-		ELSIF i %% 5 = 0 THEN UPDATE documents SET body = repeat(md5(i::text), 100) WHERE id = 1 + floor(random() * %[1]d)::int;
-		ELSIF i %% 7 = 0 THEN DELETE FROM documents WHERE id = (SELECT max(id) FROM documents WHERE id > %[1]d);
+	return looped(documentRows, fmt.Sprintf(`
+		IF i %% 2 = 0 THEN UPDATE documents SET n = n + 1 WHERE id = k;
+		ELSIF i %% 5 = 0 THEN UPDATE documents SET body = repeat(md5(i::text), 100) WHERE id = k;
+		ELSIF i %% 7 = 0 THEN DELETE FROM documents WHERE id = (SELECT max(id) FROM documents WHERE id > %d);
 		ELSE INSERT INTO documents SELECT max(id) + 1, 'new ' || i, repeat(md5(i::text), 60), jsonb_build_object('i', i) FROM documents;
 		END IF`, documentRows))(ctx, r, n)
 }
 
 func indexed(ctx context.Context, r *rig, n int) error {
-	return looped(fmt.Sprintf(`
-		IF i %% 2 = 0 THEN UPDATE indexed SET a = i %% 1000, c = md5(i::text), d = clock_timestamp() WHERE id = 1 + floor(random() * %d)::int;
-		ELSE INSERT INTO indexed SELECT max(id) + 1, i %% 1000, i %% 77, md5(i::text), now(), md5('e' || i)::uuid FROM indexed;
-		END IF`, indexedRows))(ctx, r, n)
+	return looped(indexedRows, `
+		IF i % 2 = 0 THEN UPDATE indexed SET a = i % 1000, c = md5(i::text), d = clock_timestamp() WHERE id = k;
+		ELSE INSERT INTO indexed SELECT max(id) + 1, i % 1000, i % 77, md5(i::text), now(), md5('e' || i)::uuid FROM indexed;
+		END IF`)(ctx, r, n)
 }
 
 func keyless(ctx context.Context, r *rig, n int) error {
-	return looped(`
-		IF i % 2 = 0 THEN UPDATE keyless SET b = md5(i::text) WHERE a = 1 + floor(random() * 1000)::int;
+	return looped(1000, `
+		IF i % 2 = 0 THEN UPDATE keyless SET b = md5(i::text) WHERE a = k;
 		ELSE INSERT INTO keyless VALUES (1000 + i, md5(i::text), now()); DELETE FROM keyless WHERE a = 1000 + i;
 		END IF`)(ctx, r, n)
 }
