@@ -2,8 +2,9 @@ package api
 
 // CheckRequest asks whether a database can be linked.
 type CheckRequest struct {
-	Database string `json:"database" minLength:"1" maxLength:"63" doc:"The database on this agent's instance"`
-	Peer     string `json:"peer,omitempty" doc:"Also look at this peer's instance"`
+	Database     string `json:"database" minLength:"1" maxLength:"63" doc:"The database on this agent's instance"`
+	Peer         string `json:"peer,omitempty" doc:"Also look at this peer's instance"`
+	PeerDatabase string `json:"peerDatabase,omitempty" maxLength:"63" doc:"The database on the peer's instance; the same name by default"`
 }
 
 // Check is the answer: what stands in the way of a link, and what to know before.

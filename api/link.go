@@ -155,6 +155,10 @@ type CreateLink struct {
 	Mode         Mode     `json:"mode,omitempty" enum:"async,sync" doc:"async by default"`
 	Accept       []string `json:"accept,omitempty" nullable:"false" doc:"Codes of findings that do not stop the creation"`
 	FromPeer     bool     `json:"fromPeer,omitempty" doc:"The peer's database is the initial primary"`
+	// CreateRoles and WithPasswords say what becomes of roles that the secondary's
+	// instance lacks; without, those that own or are granted something are made NOLOGIN.
+	CreateRoles   bool `json:"createRoles,omitempty" doc:"Create the roles that use the database and are missing on the secondary, with attributes and memberships"`
+	WithPasswords bool `json:"withPasswords,omitempty" doc:"With createRoles: they keep their passwords"`
 }
 
 // DeleteResult says what the deletion of a link left.

@@ -33,7 +33,7 @@ var pgbenchTables = []string{"pgbench_accounts", "pgbench_branches", "pgbench_te
 var workloads = []workload{
 	{name: "tpcb", title: "200,000 TPC-B transactions", count: 200_000, tables: pgbenchTables, run: tpcb},
 	{name: "inserts", title: "200,000 single-row inserts", count: 200_000, tables: []string{"events"},
-		run: looped(1, `INSERT INTO events SELECT coalesce(max(id), 0) + 1, clock_timestamp(), i % 10, md5(i::text) FROM events`)},
+		run: looped(1, `INSERT INTO events VALUES (nextval('events_id'), clock_timestamp(), i % 10, md5(i::text))`)},
 	{name: "deletes", title: "200,000 single-row deletes", count: 200_000, tables: []string{"events"}, prepare: fillEvents, run: deletes},
 	{name: "updates", title: "200,000 single-row updates by random key", count: 200_000, tables: []string{"items"},
 		run: looped(itemRows, `UPDATE items SET n = n + 1, v = md5(i::text), at = clock_timestamp() WHERE id = k`)},
@@ -46,6 +46,7 @@ var workloads = []workload{
 // schemaSQL makes the tables beside pgbench's.
 const schemaSQL = `
 CREATE TABLE bench_marker (n bigint PRIMARY KEY);
+CREATE SEQUENCE events_id;
 CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz NOT NULL, kind int NOT NULL, body text);
 CREATE TABLE items (id int PRIMARY KEY, n int NOT NULL, v text, at timestamptz, extra text);
 ALTER TABLE items ALTER extra SET STORAGE EXTERNAL;
@@ -108,7 +109,7 @@ func fillEvents(ctx context.Context, r *rig, n int) (bool, error) {
 	if err != nil || there >= n {
 		return false, err
 	}
-	return true, r.a.exec(ctx, source, fmt.Sprintf(`INSERT INTO events SELECT coalesce((SELECT max(id) FROM events), 0) + i, now(), i %% 10, md5(i::text)
+	return true, r.a.exec(ctx, source, fmt.Sprintf(`INSERT INTO events SELECT nextval('events_id'), now(), i %% 10, md5(i::text)
 		FROM generate_series(1, %d) i`, n-there))
 }
 

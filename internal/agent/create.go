@@ -10,10 +10,8 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/catalog"
-	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
-	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 )
@@ -32,6 +30,10 @@ func (a *Agent) CreateLink(ctx context.Context, in api.CreateLink) (api.Link, er
 	if in.Mode == api.Sync {
 		return api.Link{}, problem.New(problem.Invalid, "mode_unsupported", "links in mode sync are not available").On(in.Name).
 			WithHint("create the link with --mode async")
+	}
+	if in.WithPasswords && !in.CreateRoles {
+		return api.Link{}, problem.New(problem.Invalid, "roles_not_asked", "passwords are brought with the roles that are created").On(in.Name).
+			WithHint("add --create-roles")
 	}
 	other, err := a.peerNamed(in.Peer)
 	if err != nil {
@@ -79,16 +81,21 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 	if err := a.nameFree(in.Name); err != nil {
 		return nil, err
 	}
-	found, _, err := a.assess(ctx, in.Database, in.Peer, in.PeerDatabase)
+	report, err := a.assess(ctx, in.Database, in.Peer, in.PeerDatabase)
 	if err != nil {
 		return nil, err
 	}
-	if err := assess.Verdict(found, in.Accept); err != nil {
+	if err := assess.Verdict(report.Findings, in.Accept); err != nil {
+		return nil, err
+	}
+	notices, err := a.createRoles(ctx, in)
+	if err != nil {
 		return nil, err
 	}
 	record := catalog.Link{
 		ID: newID(), Name: in.Name, Agent: a.identity.AgentID(), Peer: other.Name, PeerAgent: other.AgentID, PeerDatabase: in.PeerDatabase,
 		Role: string(role.Primary), Phase: string(role.Creating), Epoch: 1, Mode: string(in.Mode), PrimaryAddress: a.primaryAddress(),
+		Notices: notices,
 	}
 	l, err := link.MakePrimary(ctx, a.place(), in.Database, record)
 	if err != nil {
@@ -121,54 +128,6 @@ func (a *Agent) primaryAddress() string {
 		}
 	}
 	return net.JoinHostPort(host, port)
-}
-
-// assess looks at both sides of a link that may be made.
-func (a *Agent) assess(ctx context.Context, database, peerName, peerDatabase string) ([]assess.Finding, assess.Source, error) {
-	conn, err := a.server.WithDatabase(database).Connect(ctx, pg.Session{Name: "check"})
-	if err != nil {
-		return nil, assess.Source{}, err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	source, err := assess.Describe(ctx, conn)
-	if err != nil {
-		return nil, source, err
-	}
-	_, dump, err := instance.FindClient("pg_dump", source.Major)
-	if err != nil {
-		dump = 0
-	}
-	found, err := assess.Primary(ctx, conn, dump)
-	if err != nil || peerName == "" {
-		return found, source, err
-	}
-	var there link.CheckResponse
-	if err := a.endpoint.Call(ctx, peerName, link.MethodCheck, link.CheckRequest{Source: source, Database: peerDatabase}, &there); err != nil {
-		return nil, source, err
-	}
-	return append(found, there.Findings...), source, nil
-}
-
-// Check implements httpapi.Agent.
-func (a *Agent) Check(ctx context.Context, in api.CheckRequest) (api.Check, error) {
-	if in.Peer != "" {
-		if _, err := a.peerNamed(in.Peer); err != nil {
-			return api.Check{}, err
-		}
-	}
-	found, _, err := a.assess(ctx, in.Database, in.Peer, in.Database)
-	if err != nil {
-		return api.Check{}, err
-	}
-	out := api.Check{Database: in.Database, Peer: in.Peer, Findings: []api.Finding{}}
-	for _, severity := range []problem.Severity{problem.Blocks, problem.Warns, problem.Informs} {
-		for _, f := range found {
-			if f.Severity == severity {
-				out.Findings = append(out.Findings, api.Finding{Code: f.Code, Severity: api.Severity(f.Severity), Object: f.Object, Why: f.Why, Remedy: f.Remedy})
-			}
-		}
-	}
-	return out, nil
 }
 
 // Databases implements httpapi.Agent.

@@ -14,8 +14,14 @@ import (
 // handle registers what other agents may ask. A link answers its own peer only.
 func (a *Agent) handle() {
 	unary(a, link.MethodCheck, func(ctx context.Context, from peer.Peer, r link.CheckRequest) (any, error) {
-		found, err := assess.Secondary(ctx, a.server, assess.Target{Source: r.Source, Database: r.Database})
+		found, err := assess.Secondary(ctx, a.server, assess.Target{Source: r.Source, Needs: r.Needs, Database: r.Database})
 		return link.CheckResponse{Findings: found}, err
+	})
+	unary(a, link.MethodRoles, func(ctx context.Context, from peer.Peer, r link.RolesRequest) (any, error) {
+		return link.MakeRoles(ctx, a.server, r)
+	})
+	a.endpoint.HandleStream(link.MethodProbe, func(ctx context.Context, from peer.Peer, body json.RawMessage, s *peer.Stream) error {
+		return link.TakeProbe(s)
 	})
 	unary(a, link.MethodCreate, func(ctx context.Context, from peer.Peer, r link.CreateRequest) (any, error) {
 		return nil, a.makeTwin(ctx, from, r)
@@ -42,6 +48,7 @@ func (a *Agent) handle() {
 	onLinkStream(a, link.MethodTables, (*link.Link).HandleTables, func(r link.SessionReference) string { return r.ID })
 	onLinkStream(a, link.MethodSchema, (*link.Link).HandleSchema, func(r link.SessionReference) string { return r.ID })
 	onLinkStream(a, link.MethodSequences, (*link.Link).HandleSequences, func(r link.SessionReference) string { return r.ID })
+	onLinkStream(a, link.MethodPromises, (*link.Link).HandlePromises, func(r link.PromisesRequest) string { return r.ID })
 	onLinkStream(a, link.MethodCopy, (*link.Link).HandleCopy, func(r link.CopyRequest) string { return r.ID })
 	onLinkStream(a, link.MethodStream, (*link.Link).HandleStream, func(r link.StreamRequest) string { return r.ID })
 }

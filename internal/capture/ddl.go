@@ -53,7 +53,7 @@ var schemaFunctions = [...]string{
 	"twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()", "twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()",
 	"twinspan.capture_ddl(text, text, json, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)",
 	"twinspan.fits(text, text)", "twinspan.immutable(pg_node_tree)", "twinspan.immutable_text(text)",
-	"twinspan.missing_values(text, text, oid[])", "twinspan.own(text, text, text)", "twinspan.pick(text, text, boolean, boolean)",
+	"twinspan.names_it(text, text)", "twinspan.missing_values(text, text, oid[])", "twinspan.own(text, text, text)", "twinspan.pick(text, text, boolean, boolean)",
 	"twinspan.raw(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)",
 	"twinspan.resend(oid, text)", "twinspan.say(text, jsonb)", "twinspan.statements(text, boolean)", "twinspan.table_text(oid)",
 }

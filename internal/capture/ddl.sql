@@ -335,10 +335,10 @@ CREATE OR REPLACE FUNCTION twinspan.on_ddl_drop() RETURNS event_trigger
 $$
 BEGIN
     PERFORM set_config('twinspan.dropped', (SELECT json_build_object(
-               'kept', bool_or(NOT d.is_temporary AND NOT twinspan.own(d.object_type, d.schema_name, d.object_identity)),
-               'temporary', bool_or(d.original AND d.is_temporary),
-               'objects', json_agg(json_build_object('type', d.object_type, 'identity', d.object_identity, 'name', d.object_name))
-                    FILTER (WHERE d.original AND NOT d.is_temporary))::text
+               'kept', coalesce(bool_or(d.original AND NOT d.is_temporary AND NOT twinspan.own(d.object_type, d.schema_name, d.object_identity)), false),
+               'temporary', coalesce(bool_or(d.original AND d.is_temporary), false),
+               'objects', coalesce(json_agg(json_build_object('type', d.object_type, 'identity', d.object_identity))
+                    FILTER (WHERE d.original AND NOT d.is_temporary), '[]'))::text
         FROM pg_event_trigger_dropped_objects() d), true);
 END
 $$;
@@ -365,7 +365,8 @@ CREATE OR REPLACE FUNCTION twinspan.on_ddl_start() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 BEGIN
-    PERFORM set_config('twinspan.extension', 'on', true);
+    -- A script may itself hold commands on extensions.
+    PERFORM set_config('twinspan.extension', (coalesce(nullif(current_setting('twinspan.extension', true), ''), '0')::int + 1)::text, true);
 END
 $$;
 
@@ -377,6 +378,7 @@ DECLARE
     stack text;
     dropped json := nullif(current_setting('twinspan.dropped', true), '')::json;
     rewritten text := current_setting('twinspan.rewritten', true);
+    inside int := coalesce(nullif(current_setting('twinspan.extension', true), ''), '0')::int;
     c record;
 BEGIN
     GET DIAGNOSTICS stack = PG_CONTEXT;
@@ -385,11 +387,14 @@ BEGIN
     -- The triggers' own commands, and those of an extension's script.
     IF stack ~ '^SQL statement "[^\n]*"\nPL/pgSQL function twinspan\.(keep_identity|watch_truncate|resend)\(' THEN
         RETURN;
-    ELSIF current_setting('twinspan.extension', true) = 'on' THEN
-        IF TG_TAG NOT IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+    ELSIF inside > 0 THEN
+        IF TG_TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+            inside := inside - 1;
+            PERFORM set_config('twinspan.extension', inside::text, true);
+        END IF;
+        IF inside > 0 OR TG_TAG NOT IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
             RETURN;
         END IF;
-        PERFORM set_config('twinspan.extension', '', true);
     END IF;
     -- Nothing of these crosses: they change no content, or belong to each server alone.
     IF TG_TAG IN ('REINDEX', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'DROP PUBLICATION', 'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION', 'DROP SUBSCRIPTION')
@@ -400,11 +405,12 @@ BEGIN
            count(*) FILTER (WHERE x.schema_name ~ '^pg_temp(_|$)' OR x.object_identity ~ '(^| on )pg_temp(_\d+)?\.') AS temporary,
            count(*) FILTER (WHERE x.in_extension OR twinspan.own(x.object_type, x.schema_name, x.object_identity)) AS own
       INTO c FROM pg_event_trigger_ddl_commands() x;
-    IF TG_TAG LIKE 'DROP %' THEN
-        IF NOT coalesce((dropped->>'kept')::boolean, true) THEN
-            RETURN;
+    IF (CASE WHEN TG_TAG LIKE 'DROP %' THEN NOT coalesce((dropped->>'kept')::boolean, true)
+            ELSE c.total = c.temporary + c.own AND TG_TAG <> 'ALTER DEFAULT PRIVILEGES' END) THEN
+        -- Nothing to carry; but of a string of several commands this one is over now.
+        IF stack <> '' OR strpos(rtrim(current_query(), E'; \t\r\n'), ';') > 0 THEN
+            PERFORM twinspan.ddl_text(stack, TG_TAG, current_setting('twinspan.caller', true)::json->>'standard_conforming_strings' = 'on');
         END IF;
-    ELSIF c.total = c.temporary + c.own AND TG_TAG <> 'ALTER DEFAULT PRIVILEGES' THEN
         RETURN;
     END IF;
     PERFORM twinspan.capture_ddl(TG_TAG, stack, dropped, coalesce(rewritten, ''));
@@ -431,7 +437,7 @@ BEGIN
     ELSE
         command := twinspan.ddl_text(stack, tag, conforming);
     END IF;
-    IF command IS NULL THEN
+    IF command IS NULL OR NOT twinspan.names_it(tag, command) THEN
         PERFORM twinspan.refuse_ddl(tag, 'ddl_text_unknown', 'the text of the command cannot be told from what called it',
             'Send the command by itself, or run it with EXECUTE in a PL/pgSQL function or DO block.');
     END IF;
@@ -454,6 +460,19 @@ BEGIN
             'after', (SELECT coalesce(jsonb_agg(twinspan.raw(e)), '[]') FROM unnest(extra) e)));
     PERFORM twinspan.resend(t, tag) FROM unnest(again) t;
 END
+$$;
+
+-- Whether a text names what the command has made or changed, as far as it has to:
+-- one that does not is that of another command.
+CREATE OR REPLACE FUNCTION twinspan.names_it(tag text, q text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT tag !~ '^(CREATE|ALTER) (TABLE|VIEW|MATERIALIZED VIEW|FOREIGN TABLE|SEQUENCE|FUNCTION|PROCEDURE)$' OR q ~* 'u&"'
+        OR coalesce(bool_or(strpos(lower(replace(q, '""', '"')), lower(coalesce(c.relname, p.proname))) > 0), true)
+      FROM pg_event_trigger_ddl_commands() x
+      LEFT JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid
+      LEFT JOIN pg_proc p ON x.classid = 'pg_proc'::regclass AND p.oid = x.objid
+     WHERE c.oid IS NOT NULL OR p.oid IS NOT NULL
 $$;
 
 -- Refusals that need no text.
@@ -537,27 +556,34 @@ CREATE OR REPLACE FUNCTION twinspan.missing_values(q text, mask text, except_tab
     SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' SET extra_float_digits = 3 AS
 $$
 DECLARE
-    list text[];
+    list text[] := '{}';
+    filled text[] := string_to_array(coalesce(current_setting('twinspan.filled', true), ''), ' ');
+    r record;
 BEGIN
     IF current_setting('server_version_num')::int < 110000 OR mask !~ '\madd\M' THEN
-        RETURN '{}';
+        RETURN list;
     END IF;
-    EXECUTE $q$
+    FOR r IN EXECUTE $q$
         WITH RECURSIVE t (oid) AS (
             SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass
             UNION SELECT i.inhrelid FROM t JOIN pg_inherits i ON i.inhparent = t.oid)
-        SELECT array_agg(format('UPDATE ONLY %I.%I SET %I = CAST(%L AS %s)', n.nspname, c.relname, a.attname,
-                   (a.attmissingval::text::text[])[1], format_type(a.atttypid, a.atttypmod)) ORDER BY c.oid, a.attnum)
-          FROM t JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid <> ALL ($2)
+        SELECT c.oid || '.' || a.attnum AS id, a.attname, format('UPDATE ONLY %I.%I SET %I = CAST(%L AS %s)', n.nspname, c.relname, a.attname,
+                   (a.attmissingval::text::text[])[1], format_type(a.atttypid, a.atttypmod)) AS sql
+          FROM t JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid <> ALL ($1)
           JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atthasmissing
           JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND NOT twinspan.immutable(d.adbin)
-         WHERE txid_status(CASE WHEN d.xmin::text::bigint < 3 THEN NULL ELSE
+         WHERE txid_status(CASE WHEN d.xmin::text::bigint > 2 THEN
                    txid_current() - ((txid_current() - d.xmin::text::bigint) & 4294967295) END) = 'in progress'
-           AND $1 ~* ('\madd\s+(column\s+)?(if\s+not\s+exists\s+)?"?' || regexp_replace(replace(a.attname, '"', '""'), '([^[:alnum:]_])', '\\\1', 'g') || '("|\s|$)')
-           AND NOT (c.oid || '.' || a.attnum) = ANY (string_to_array(coalesce(current_setting('twinspan.filled', true), ''), ' '))
-           AND set_config('twinspan.filled', concat_ws(' ', nullif(current_setting('twinspan.filled', true), ''), c.oid || '.' || a.attnum), true) <> ''
-    $q$ INTO list USING q, except_tables;
-    RETURN coalesce(list, '{}');
+         ORDER BY c.oid, a.attnum
+    $q$ USING except_tables LOOP
+        IF r.id <> ALL (filled)
+            AND q ~* ('\madd\s+(column\s+)?(if\s+not\s+exists\s+)?"?' || regexp_replace(replace(r.attname, '"', '""'), '([^[:alnum:]_])', '\\\1', 'g') || '("|\s|$)') THEN
+            list := list || r.sql;
+            filled := filled || r.id;
+        END IF;
+    END LOOP;
+    PERFORM set_config('twinspan.filled', array_to_string(filled, ' '), true);
+    RETURN list;
 END
 $$;

@@ -41,7 +41,7 @@ func (f *filter) look(head []byte) (emit [][]byte, keep bool, err error) {
 		return nil, false, nil
 	}
 	f.behind = f.sentAt-f.committedAt > behindAfter.Microseconds()
-	if f.begin != nil && len(f.begin) > 0 {
+	if len(f.begin) > 0 {
 		// Origin, if there is one, follows Begin at once (pgoutput.c, pgoutput_begin_txn).
 		if kind == 'O' {
 			name, ok := cstring(head, 1+8)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,10 +20,12 @@ func (a *app) checkCommand() *cobra.Command {
 		Use:     "check --database DB",
 		Short:   "Say what stands in the way of linking a database",
 		GroupID: "links",
-		Long: `Look at a database and its instance, and with --peer at the peer's instance too, for
-what a link needs, without changing anything. Each finding names the object, why it
-matters and the remedy: one that "blocks" stops a link; one that "warns" can be accepted
-with "twinspan link create --accept CODE"; one that "informs" is worth knowing.
+		Long: `Look at a database and its instance, and with --peer at the peer's instance and the
+network between too, for what a link needs. Rights are tried, in transactions that are
+rolled back and with a temporary slot: nothing is changed. Each finding names the object,
+why it matters and the remedy: one that "blocks" stops a link; one that "warns" can be
+accepted with "twinspan link create --accept CODE"; one that "informs" is worth knowing.
+docs/problems.md explains every code.
 
 The exit status is 1 when something blocks.`,
 		Example: `  twinspan check --database sales --peer b`,
@@ -49,7 +52,8 @@ The exit status is 1 when something blocks.`,
 		}),
 	}
 	cmd.Flags().StringVar(&in.Database, "database", "", "the `database` on this agent's instance")
-	cmd.Flags().StringVar(&in.Peer, "peer", "", "look at the instance of this `peer` too")
+	cmd.Flags().StringVar(&in.Peer, "peer", "", "look at the instance of this `peer` too, and at the network between")
+	cmd.Flags().StringVar(&in.PeerDatabase, "peer-database", "", "the `database` on the peer's instance, when its name is another")
 	cmd.MarkFlagRequired("database")
 	a.completeFlag(cmd, "peer", a.completePeers)
 	a.completeFlag(cmd, "database", a.completeDatabases)
@@ -61,11 +65,26 @@ func showCheck(w io.Writer, c api.Check) {
 		fmt.Fprintf(w, "%s can be linked: nothing found\n", c.Database)
 		return
 	}
+	var rows [][]string
 	for _, f := range c.Findings {
-		fmt.Fprintf(w, "%-7s [%s] %s\n", f.Severity, f.Code, f.Object)
-		fmt.Fprintf(w, "        %s\n", f.Why)
+		rows = append(rows, []string{string(f.Severity), f.Code, f.Object})
+	}
+	terminal.Table(w, []string{"SEVERITY", "CODE", "OBJECT"}, rows)
+	said := map[string]bool{}
+	for _, f := range c.Findings {
+		// Many objects with the same fault have one text, but for the names in the remedy.
+		if said[f.Code+f.Why] {
+			fmt.Fprintf(w, "    %s\n", strings.TrimSuffix("also "+f.Object+": "+f.Remedy, ": "))
+			continue
+		}
+		said[f.Code+f.Why] = true
+		fmt.Fprintf(w, "\n%s [%s]", f.Severity, f.Code)
+		if f.Object != "" {
+			fmt.Fprintf(w, " %s", f.Object)
+		}
+		fmt.Fprintf(w, "\n    %s\n", f.Why)
 		if f.Remedy != "" {
-			fmt.Fprintf(w, "        remedy: %s\n", f.Remedy)
+			fmt.Fprintf(w, "    remedy: %s\n", f.Remedy)
 		}
 	}
 }

@@ -36,6 +36,12 @@ The database on the peer's instance must not exist, or be empty. What stands in 
 of a link is found before anything is changed ("twinspan check" shows the same); a
 finding that only warns can be accepted by its code.
 
+Roles that own or are granted something in the database and are missing on the
+secondary are created there without the right to log in. With --create-roles all roles
+that use the database are created as the primary has them, but for SUPERUSER and
+REPLICATION; with --with-passwords they keep their passwords, which cross as the hashes
+that servers keep. Roles that exist stay as they are.
+
 The database stays in use all the time. Tables without a primary key get REPLICA
 IDENTITY FULL, which is undone when the link is deleted.`
 
@@ -71,6 +77,8 @@ func (a *app) linkCreate() *cobra.Command {
 	flags.StringVar(&mode, "mode", "async", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
 	flags.StringSliceVar(&in.Accept, "accept", nil, "`codes` of findings that shall not stop the creation")
 	flags.BoolVar(&in.FromPeer, "from-peer", false, "the peer's database is the primary at first, this one becomes the twin")
+	flags.BoolVar(&in.CreateRoles, "create-roles", false, "create missing roles as the primary has them")
+	flags.BoolVar(&in.WithPasswords, "with-passwords", false, "with --create-roles, with their passwords")
 	cmd.MarkFlagRequired("database")
 	cmd.MarkFlagRequired("peer")
 	a.completeFlag(cmd, "peer", a.completePeers)

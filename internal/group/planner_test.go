@@ -319,14 +319,6 @@ func TestKeysOfSeveralColumnsDoNotRunTogether(t *testing.T) {
 // model is the tables' content: key to values.
 type model map[*Table]map[string][]string
 
-func (m model) clone() model {
-	out := model{}
-	for t, rows := range m {
-		out[t] = maps.Clone(rows)
-	}
-	return out
-}
-
 func (m model) update(t *Table, old string, row []string) error {
 	before, ok := m[t][old]
 	if !ok {

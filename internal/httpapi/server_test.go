@@ -169,9 +169,9 @@ func TestEverythingOverTheSocket(t *testing.T) {
 	s := serve(t, sample(), false)
 	useEverything(t, dial(t, client.Dial{Socket: s.dir.Socket()}))
 	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s]", "Join[tok-b]",
-		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b}]", "Databases[]",
+		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
-		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async Accept:[x] FromPeer:false}]",
+		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async Accept:[x] FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"Suspend[sales]", "Resume[sales]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

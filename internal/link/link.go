@@ -57,6 +57,7 @@ type Link struct {
 
 	primary   primarySide
 	secondary secondarySide
+	beside    beside
 }
 
 // live is what is known now and stored nowhere.
@@ -187,6 +188,7 @@ func (l *Link) Run(ctx context.Context) error {
 	defer cancel()
 	if l.Role() == role.Secondary {
 		reporting.Go(func() { l.reportLoop(ctx) })
+		reporting.Go(func() { l.sequenceLoop(ctx) })
 	} else {
 		reporting.Go(func() { l.guard(ctx) })
 	}

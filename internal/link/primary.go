@@ -52,6 +52,9 @@ func MakePrimary(ctx context.Context, place Place, database string, record catal
 			if err := catalog.Insert(ctx, tx, &record); err != nil {
 				return err
 			}
+			if err := catalog.AddNotices(ctx, tx, &record, record.Notices); err != nil {
+				return err
+			}
 			stored, err := catalog.Get(ctx, tx, record.ID)
 			if err == nil {
 				l.record = *stored
@@ -82,7 +85,7 @@ func (l *Link) Introduce(ctx context.Context) error {
 	r := l.snapshot()
 	return l.place.Peers.Call(ctx, r.Peer, MethodCreate, CreateRequest{
 		ID: r.ID, Name: r.Name, Epoch: r.Epoch, Mode: r.Mode, Database: r.PeerDatabase,
-		Source: source, PrimaryAddress: r.PrimaryAddress,
+		Source: source, PrimaryAddress: r.PrimaryAddress, Notices: r.Notices,
 	}, nil)
 }
 

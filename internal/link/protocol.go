@@ -5,6 +5,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/seed"
 )
@@ -12,6 +13,8 @@ import (
 // The methods by which the two agents of a link speak (docs/format/stream.md).
 // Those of the second half are asked by the secondary of the primary.
 const (
+	MethodProbe  = "link.probe"  // take these bytes and say how long they took
+	MethodRoles  = "link.roles"  // create these roles
 	MethodCheck  = "link.check"  // what stands against a twin on your instance?
 	MethodCreate = "link.create" // make the twin's database and record
 	MethodInvert = "link.invert" // create a link whose primary is yours
@@ -31,6 +34,7 @@ const (
 // CheckRequest asks whether an instance can take a twin.
 type CheckRequest struct {
 	Source   assess.Source `json:"source"`
+	Needs    assess.Needs  `json:"needs"`
 	Database string        `json:"database"`
 }
 
@@ -48,6 +52,8 @@ type CreateRequest struct {
 	Database       string        `json:"database"` // on the secondary
 	Source         assess.Source `json:"source"`
 	PrimaryAddress string        `json:"primaryAddress"`
+	// Notices are what was done on the secondary before the link was made.
+	Notices []catalog.Notice `json:"notices,omitempty"`
 }
 
 // ChangeRequest carries a suspension or its end to the other side.

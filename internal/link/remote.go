@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/schema"
 	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/sequence"
 )
 
 // remote is the primary's half of a seeding, as the secondary reaches it. It
@@ -66,8 +67,8 @@ func (m *remote) schema(ctx context.Context, token string) (*schema.Dump, error)
 	return ask[*schema.Dump](ctx, m.link, MethodSchema, m.session(token))
 }
 
-func (m *remote) sequences(ctx context.Context) ([]schema.Sequence, error) {
-	return ask[[]schema.Sequence](ctx, m.link, MethodSequences, m.session(""))
+func (m *remote) sequences(ctx context.Context) ([]sequence.Sequence, error) {
+	return ask[[]sequence.Sequence](ctx, m.link, MethodSequences, m.session(""))
 }
 
 // maxAnswer bounds an answer that is held in memory: the structure of a database
@@ -75,7 +76,7 @@ func (m *remote) sequences(ctx context.Context) ([]schema.Sequence, error) {
 const maxAnswer = 256 << 20
 
 // ask fetches an answer that may be too large for a call, as JSON.
-func ask[T any](ctx context.Context, l *Link, method string, request SessionReference) (T, error) {
+func ask[T any](ctx context.Context, l *Link, method string, request any) (T, error) {
 	var answer T
 	var b bytes.Buffer
 	if _, err := l.fetch(ctx, method, request, true, &limited{&b}); err != nil {

@@ -24,20 +24,22 @@ func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error)
 	r := l.snapshot()
 	other := api.DeletedSide{Agent: r.Peer, Database: r.PeerDatabase, Role: api.Role(otherRole(r)), State: api.Unknown,
 		Text: "was not asked; run link delete --force there", Left: []string{}}
-	sequences := l.lastSequences(ctx, r)
+	last := l.lastChanges(ctx, r)
 	if !force {
 		err := l.place.Peers.Call(ctx, r.Peer, MethodDelete, Reference{ID: r.ID, Epoch: r.Epoch}, &other)
 		switch {
 		case problem.CodeOf(err) == "link_unknown":
 			other.Text = "does not know the link any more"
 		case problem.Retry(err):
+			l.ReleaseSequences()
 			return api.DeleteResult{}, problem.Wrap(err, problem.Transient, problem.CodeOf(err), "remove the link on peer %s", r.Peer).
 				WithHint("try again when the peer is back, or remove this side alone with --force")
 		case err != nil:
+			l.ReleaseSequences()
 			return api.DeleteResult{}, err
 		}
 	}
-	mine, err := l.remove(ctx, sequences)
+	mine, err := l.remove(ctx, last)
 	if err != nil {
 		return api.DeleteResult{}, err
 	}
@@ -46,23 +48,10 @@ func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error)
 
 // DeleteHere removes this side and says what is left of it.
 func (l *Link) DeleteHere(ctx context.Context) (api.DeletedSide, error) {
-	return l.remove(ctx, l.lastSequences(ctx, l.snapshot()))
+	return l.remove(ctx, l.lastChanges(ctx, l.snapshot()))
 }
 
-// lastSequences brings the sequences of a whole copy up to date while the primary
-// still answers, and says in words how that went.
-func (l *Link) lastSequences(ctx context.Context, r catalog.Link) string {
-	if role.Role(r.Role) == role.Primary || !r.Seeded {
-		return ""
-	}
-	if err := l.bringSequences(ctx); err != nil {
-		l.log.Warn("sequences stay as they were", "err", err)
-		return "; its sequences are as of the copy, for the primary did not answer: set them before writing"
-	}
-	return ", sequences included"
-}
-
-func (l *Link) remove(ctx context.Context, sequences string) (api.DeletedSide, error) {
+func (l *Link) remove(ctx context.Context, last string) (api.DeletedSide, error) {
 	r := l.snapshot()
 	side := api.DeletedSide{Agent: l.place.AgentName, Database: l.database, Role: api.Role(r.Role), State: api.Independent, Left: []string{}}
 	position := l.view().Position.Applied
@@ -70,7 +59,7 @@ func (l *Link) remove(ctx context.Context, sequences string) (api.DeletedSide, e
 	case role.Role(r.Role) == role.Primary:
 		side.Text = "unchanged, reads and writes"
 	case r.Seeded:
-		side.Text = fmt.Sprintf("a whole copy as of position %s of the former primary%s; reads and writes", position, sequences)
+		side.Text = fmt.Sprintf("a whole copy as of position %s of the former primary%s; reads and writes", position, last)
 	case r.CreatedDatabase:
 		side.State, side.Text = api.Dropped, "the copy was not finished; the database made for it was dropped"
 	default:
@@ -89,6 +78,7 @@ func (l *Link) remove(ctx context.Context, sequences string) (api.DeletedSide, e
 		return nil
 	})
 	if err != nil {
+		l.ReleaseSequences()
 		return side, err
 	}
 	select {

@@ -40,11 +40,14 @@ func (l *Link) seed(ctx context.Context) error {
 		return err
 	}
 	l.step("setting sequences")
-	if err := l.bringSequences(ctx); err != nil {
+	if _, err := l.followSequences(ctx, l.snapshot()); err != nil {
 		return err
 	}
 	l.step("gathering statistics")
 	if err := structure.Analyze(ctx); err != nil {
+		return err
+	}
+	if err := l.setProperties(ctx, structure); err != nil {
 		return err
 	}
 	if err := l.shutTables(ctx); err != nil {
@@ -52,15 +55,6 @@ func (l *Link) seed(ctx context.Context) error {
 	}
 	l.step("")
 	return l.happen(ctx, role.SeedingDone, nil)
-}
-
-// bringSequences gives the copy's sequences the values that the primary's have now.
-func (l *Link) bringSequences(ctx context.Context) error {
-	sequences, err := (&remote{link: l}).sequences(ctx)
-	if err != nil {
-		return err
-	}
-	return l.structure().SetSequences(ctx, sequences)
 }
 
 func (l *Link) structure() *schema.Target {
@@ -164,17 +158,7 @@ func (l *Link) noteRoles(ctx context.Context, made []string) error {
 			notices = append(notices, roleCreated(name))
 		}
 	}
-	if len(notices) == 0 {
-		return nil
-	}
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return catalog.AddNotices(ctx, conn, &r, notices) })
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	l.record.Notices = append(l.record.Notices, notices...)
-	l.mu.Unlock()
-	return nil
+	return l.note(ctx, notices)
 }
 
 // step says what the seeding is doing; "" is nothing.

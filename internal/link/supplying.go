@@ -11,8 +11,10 @@ import (
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/schema"
 	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/sequence"
 	"github.com/twinspan/twinspan/internal/wire"
 )
 
@@ -94,7 +96,14 @@ func (l *Link) HandleSchema(ctx context.Context, request SessionReference, s *pe
 
 // HandleSequences sends the values of all sequences.
 func (l *Link) HandleSequences(ctx context.Context, request SessionReference, s *peer.Stream) error {
-	return l.answer(ctx, request.Reference, s, func(ctx context.Context) (any, error) { return l.schemaSource().Sequences(ctx) })
+	return l.answer(ctx, request.Reference, s, func(ctx context.Context) (any, error) {
+		conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/sequences"})
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+		return new(sequence.Reader).Read(ctx, conn, true)
+	})
 }
 
 func (l *Link) schemaSource() *schema.Source {
@@ -131,7 +140,7 @@ func (l *Link) keepIdentities(ctx context.Context, dump *schema.Dump) error {
 	return nil
 }
 
-// answer sends a value as a compressed byte stream of JSON.
+// answer works a value out while the link serves, and sends it.
 func (l *Link) answer(ctx context.Context, ref Reference, s *peer.Stream, f func(context.Context) (any, error)) error {
 	ctx, leave, err := l.enter(ctx, ref)
 	if err != nil {
@@ -142,6 +151,11 @@ func (l *Link) answer(ctx context.Context, ref Reference, s *peer.Stream, f func
 	if err != nil {
 		return err
 	}
+	return reply(s, value)
+}
+
+// reply sends a value as a compressed byte stream of JSON.
+func reply(s *peer.Stream, value any) error {
 	out, err := newSender(s, true)
 	if err != nil {
 		return err

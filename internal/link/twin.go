@@ -25,6 +25,7 @@ func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, requ
 	record := catalog.Link{
 		ID: request.ID, Name: request.Name, Agent: place.Agent, Peer: peerName, PeerAgent: peerAgent, PeerDatabase: request.Source.Database,
 		Role: string(role.Secondary), Phase: string(role.Creating), Epoch: request.Epoch, Mode: request.Mode, PrimaryAddress: request.PrimaryAddress,
+		Notices: request.Notices,
 	}
 	server, err := place.Server.Connect(ctx, pg.Session{Name: request.Name + "/create"})
 	if err != nil {
@@ -80,15 +81,18 @@ func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, requ
 // is made, which the notice says.
 func own(ctx context.Context, server *pgx.Conn, database, owner string) (*catalog.Notice, error) {
 	var made *catalog.Notice
-	_, err := server.Exec(ctx, `CREATE ROLE `+sqlname.Quote(owner)+` NOLOGIN`)
-	switch {
-	case err == nil:
+	var have bool
+	if err := server.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)`, owner).Scan(&have); err != nil {
+		return nil, pg.Classify(err, "look for the role that owns the database")
+	}
+	if !have {
+		if _, err := server.Exec(ctx, `CREATE ROLE `+sqlname.Quote(owner)+` NOLOGIN`); err != nil {
+			return nil, pg.Classify(err, "create the role that owns the database")
+		}
 		n := roleCreated(owner)
 		made = &n
-	case pg.SQLState(err) != "42710" && pg.SQLState(err) != "23505":
-		return nil, pg.Classify(err, "create the role that owns the database")
 	}
-	_, err = server.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` OWNER TO `+sqlname.Quote(owner))
+	_, err := server.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` OWNER TO `+sqlname.Quote(owner))
 	return made, pg.Classify(err, "give the database its owner")
 }
 

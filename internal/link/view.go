@@ -1,6 +1,7 @@
 package link
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -107,6 +108,9 @@ func (l *Link) ownProblemsLocked() []api.Problem {
 	}
 	if l.trouble != nil && l.trouble.Code != "peer_unreachable" {
 		add(l.trouble, api.Warns)
+	}
+	for _, code := range slices.Sorted(maps.Keys(l.beside.troubles)) {
+		add(l.beside.troubles[code], api.Warns)
 	}
 	return list
 }

@@ -258,7 +258,7 @@ func (p *Pair) WaitEqual(t testing.TB, name, database string) {
 // WaitApplied waits until the primary's log as it is now is applied.
 func (p *Pair) WaitApplied(t testing.TB, name, database string) {
 	t.Helper()
-	end := pgtest.Query(t, p.A.Server.DSN(database), `SELECT pg_current_wal_insert_lsn()`)[0][0]
+	end := pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT pg_current_wal_insert_lsn()`)[0][0]
 	pgtest.Eventually(t, Patience, func() error {
 		l, err := p.B.Client.Link(t.Context(), name)
 		if err != nil {

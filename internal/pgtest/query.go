@@ -106,6 +106,16 @@ func Query(t testing.TB, dsn, sql string, args ...any) [][]string {
 	return result
 }
 
+// Try is Query for what may fail.
+func Try(ctx context.Context, dsn, sql string, args ...any) ([][]string, error) {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.Background())
+	return texts(ctx, conn, sql, args...)
+}
+
 func texts(ctx context.Context, conn *pgx.Conn, sql string, args ...any) ([][]string, error) {
 	rows, err := conn.Query(ctx, sql, append([]any{pgx.QueryExecModeSimpleProtocol}, args...)...)
 	if err != nil {

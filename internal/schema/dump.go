@@ -72,7 +72,10 @@ func (s *Source) Dump(ctx context.Context, snapshot string) (*Dump, error) {
 		result.Entries = append(result.Entries, c.entries(section, split(text))...)
 	}
 	result.Entries = append(result.Entries, c.refreshes(result.Entries)...)
-	result.Roles = mentioned(c.roles, result.Entries)
+	result.Roles = slices.Concat(mentioned(c.roles, result.Entries), c.propRoles)
+	slices.Sort(result.Roles)
+	result.Roles = slices.Compact(result.Roles)
+	result.Entries = append(result.Entries, c.props...)
 	return result, nil
 }
 

@@ -14,8 +14,8 @@ const (
 	// halfLife is the time in which a rate that is not reached again counts half.
 	halfLife = time.Minute
 	// impossible is a rate, in values a second, that no server hands out: it is a
-	// setval. Without a cache one session takes a few million.
-	impossible = 20e6
+	// setval. One session takes a few million.
+	impossible = 5e6
 	// forgotten is how long a sequence that is not seen any more is remembered. One
 	// that is locked is not seen for a while.
 	forgotten = 10 * time.Minute
@@ -119,6 +119,9 @@ func (k *watched) observe(now time.Time, s Sequence) (renewed, hurried bool) {
 	// Half of what the rate calls for, also where the end leaves less than all of it.
 	least := max((want+1)/2, min(want, whole(k.rate*seconds/2)))
 	little, much := have < least, have/4 > want || want == 0 && have > 0
+	if left := s.Left(s.State); !s.Cycle && s.Left(k.promise) < (left-want)/2 {
+		much = true // the end is near, and it was not so near before
+	}
 	if same && ahead && !little && !much {
 		return false, hurried
 	}

@@ -1,0 +1,233 @@
+package assess
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// own leaves out what is not the user's: n is the schema, x the object's oid. What
+// an extension made comes with the extension.
+const own = ` n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND n.nspname NOT LIKE 'pg\_temp%%' AND n.nspname NOT LIKE 'pg\_toast%%'
+	AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = '%[1]s'::regclass AND e.objid = %[2]s AND e.deptype = 'e')`
+
+func ownIn(class, oid string) string { return fmt.Sprintf(own, class, oid) }
+
+// rule is a query whose every row is a finding: the object's name and two words
+// for the texts. In why and remedy, {1} is the object, {2} and {3} are the words.
+type rule struct {
+	code     string
+	severity problem.Severity
+	sql      string
+	why      string
+	remedy   string
+}
+
+func (l *primaryLook) apply(ctx context.Context, rules []rule) error {
+	for _, r := range rules {
+		if err := applyRule(ctx, l.conn, &l.found, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func applyRule(ctx context.Context, conn *pgx.Conn, f *findings, r rule) error {
+	rows, err := conn.Query(ctx, r.sql)
+	if err != nil {
+		return pg.Classify(err, "look for "+r.code)
+	}
+	var object, second, third string
+	_, err = pgx.ForEachRow(rows, []any{&object, &second, &third}, func() error {
+		words := strings.NewReplacer("{1}", object, "{2}", second, "{3}", third)
+		f.add(r.severity, r.code, object, words.Replace(r.why), words.Replace(r.remedy))
+		return nil
+	})
+	return pg.Classify(err, "look for "+r.code)
+}
+
+// database judges the database as a whole.
+func (l *primaryLook) database(ctx context.Context) error {
+	f := &l.found
+	name := l.report.Source.Database
+	var template, secondary, schema, ours bool
+	var collation, actual string
+	err := l.conn.QueryRow(ctx, `SELECT datistemplate, EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'twinspan_gate'),
+		to_regnamespace('twinspan') IS NOT NULL, to_regclass('twinspan.version') IS NOT NULL, coalesce(to_jsonb(d)->>'datcollversion', '')
+		FROM pg_database d WHERE datname = current_database()`).Scan(&template, &secondary, &schema, &ours, &collation)
+	if err != nil {
+		return pg.Classify(err, "look at the database")
+	}
+	l.linked = ours
+	f.blocksIf(template, "database_is_template", name, "a template database cannot be linked", "ALTER DATABASE "+sqlname.Quote(name)+" IS_TEMPLATE false")
+	f.blocksIf(secondary, "database_is_secondary", name, "the database is already the secondary of a link", "link its primary instead")
+	f.blocksIf(schema && !ours, "schema_taken", "twinspan", "the database has a schema twinspan that Twinspan did not make", "ALTER SCHEMA twinspan RENAME TO ...")
+	f.informsIf(l.report.Source.Encoding == "SQL_ASCII", "encoding_unchecked", name, "the encoding is SQL_ASCII: the server has never checked its text, which is copied byte by byte", "")
+	if l.report.Source.Major >= 15 {
+		err := l.conn.QueryRow(ctx, `SELECT coalesce(pg_database_collation_actual_version(oid), '') FROM pg_database WHERE datname = current_database()`).Scan(&actual)
+		if err != nil {
+			return pg.Classify(err, "look at the version of the collation")
+		}
+		f.warnsIf(collation != "" && collation != actual, "collation_stale", name,
+			fmt.Sprintf("the database was made with version %s of its collation, the system has %q: indexes of text on the primary may be out of order", collation, actual),
+			"REINDEX DATABASE "+sqlname.Quote(name)+"; ALTER DATABASE "+sqlname.Quote(name)+" REFRESH COLLATION VERSION")
+	}
+	for _, s := range l.report.Needs.Settings {
+		switch s.Name {
+		case "default_transaction_read_only", "role", "session_authorization", "session_replication_role":
+			f.informsIf(true, "setting_left", s.Name, "this setting of the database stays on the primary: on the twin it would be in the link's way", "")
+		}
+	}
+	return nil
+}
+
+// tables judges what the database's tables are.
+func (l *primaryLook) tables(ctx context.Context) error {
+	if err := l.judgeLargeObjects(ctx); err != nil {
+		return err
+	}
+	if err := l.judgeLocks(ctx); err != nil {
+		return err
+	}
+	const table = `format('%I.%I', n.nspname, c.relname)`
+	ordinary := ` FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE ` + ownIn("pg_class", "c.oid")
+	return l.apply(ctx, []rule{
+		{"table_without_key", problem.Informs,
+			`SELECT ` + table + `, '', ''` + ordinary + ` AND c.relkind = 'r' AND c.relpersistence = 'p' AND (c.relreplident = 'n'
+				OR c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND x.indimmediate
+					AND CASE c.relreplident WHEN 'i' THEN x.indisreplident ELSE x.indisprimary END)) ORDER BY 1`,
+			"the table has no primary key: it gets REPLICA IDENTITY FULL while it is linked, which makes its UPDATE and DELETE write more log and take longer on the twin",
+			"ALTER TABLE {1} ADD PRIMARY KEY (...); or ALTER TABLE {1} REPLICA IDENTITY USING INDEX ..."},
+		{"unlogged_table", problem.Informs,
+			`SELECT ` + table + `, '', ''` + ordinary + ` AND c.relkind IN ('r', 'p') AND c.relpersistence = 'u' ORDER BY 1`,
+			"the table is unlogged: it is created on the twin and stays empty there", "ALTER TABLE {1} SET LOGGED"},
+		{"tablespace_not_kept", problem.Informs,
+			`SELECT ` + table + `, t.spcname::text, CASE c.relkind WHEN 'i' THEN 'INDEX' WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END
+			   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_tablespace t ON t.oid = c.reltablespace
+			  WHERE ` + ownIn("pg_class", "c.oid") + ` AND c.relkind IN ('r', 'i', 'm') ORDER BY 1`,
+			"it lies in the tablespace {2}; on the twin it is made in the default one",
+			"on the twin, once the link replicates and is deleted or has changed places: ALTER {3} {1} SET TABLESPACE {2}"},
+		{"trigger_fires_on_twin", problem.Warns,
+			`SELECT format('%I on %I.%I', t.tgname, n.nspname, c.relname), format('%I.%I', n.nspname, c.relname), format('%I', t.tgname)
+			   FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+			  WHERE ` + ownIn("pg_class", "c.oid") + ` AND t.tgenabled IN ('A', 'R') AND NOT t.tgisinternal AND t.tgname NOT LIKE 'twinspan\_%' ORDER BY 1`,
+			"the trigger is enabled for replicas: it fires on the twin as well, and does again what its rows already hold",
+			"ALTER TABLE {2} ENABLE TRIGGER {3}"},
+		{"rule_fires_on_twin", problem.Warns,
+			`SELECT format('%I on %I.%I', r.rulename, n.nspname, c.relname), format('%I.%I', n.nspname, c.relname), format('%I', r.rulename)
+			   FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+			  WHERE ` + ownIn("pg_class", "c.oid") + ` AND c.relkind IN ('r', 'p') AND r.ev_enabled IN ('A', 'R') AND r.ev_type <> '1' ORDER BY 1`,
+			"the rule is enabled for replicas: it rewrites what is applied to the twin",
+			"ALTER TABLE {2} ENABLE RULE {3}"},
+		{"partitioned_by_hash_of_enum", problem.Blocks, hashedSQL(l.report.Source.Major),
+			"the table spreads rows over partitions by the hash of an enum, which differs from server to server: the same row belongs to different partitions",
+			"partition it by LIST of the enum, or by the hash of its text"},
+		{"collation_nondeterministic", problem.Informs,
+			`SELECT DISTINCT format('%I.%I', n.nspname, l.collname), '', '' FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+			   JOIN pg_collation l ON l.oid = a.attcollation JOIN pg_namespace n ON n.oid = l.collnamespace
+			  WHERE to_jsonb(l)->>'collisdeterministic' = 'false' ORDER BY 1`,
+			"the collation takes different texts for equal; keys with it are told apart as the index does it, and the ICU of the two servers must agree", ""},
+	})
+}
+
+// hashedSQL is empty of rows before version 11, which has no such partitions.
+func hashedSQL(major int) string {
+	if major < 11 {
+		return `SELECT '', '', '' WHERE false`
+	}
+	return `SELECT DISTINCT format('%I.%I', n.nspname, c.relname), '', ''
+		  FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (p.partattrs::int2[]) JOIN pg_type t ON t.oid = a.atttypid
+		  LEFT JOIN pg_type b ON b.oid IN (t.typbasetype, t.typelem)
+		 WHERE p.partstrat = 'h' AND 'e' IN (t.typtype, b.typtype) ORDER BY 1`
+}
+
+func (l *primaryLook) judgeLargeObjects(ctx context.Context) error {
+	var objects int
+	err := l.conn.QueryRow(ctx, `SELECT count(*)::int FROM (SELECT FROM pg_largeobject_metadata LIMIT 100000) x`).Scan(&objects)
+	l.found.warnsIf(objects > 0, "large_objects_not_carried", "pg_largeobject", fmt.Sprintf("the database has %d large objects; they are not copied", objects),
+		"move them into bytea columns: UPDATE ... SET content = lo_get(id); SELECT lo_unlink(id)")
+	return pg.Classify(err, "count the large objects")
+}
+
+// judgeLocks: pg_dump locks every table at once (common.c and pg_dump.c,
+// getTables), in a table of locks whose size is set at the start of the server.
+func (l *primaryLook) judgeLocks(ctx context.Context) error {
+	var tables, room, each int
+	err := l.conn.QueryRow(ctx, `SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND `+ownIn("pg_class", "c.oid")+`)::int,
+		current_setting('max_locks_per_transaction')::int * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int),
+		current_setting('max_locks_per_transaction')::int`).Scan(&tables, &room, &each)
+	if err != nil {
+		return pg.Classify(err, "count the tables")
+	}
+	l.found.warnsIf(tables > room*8/10, "locks_short", "max_locks_per_transaction",
+		fmt.Sprintf("the database has %d tables, all of which are locked at once when the schema is read; the server has room for about %d locks", tables, room),
+		fmt.Sprintf("ALTER SYSTEM SET max_locks_per_transaction = %d; then restart the server", max(2*each, each*tables/max(1, room)*2)))
+	return nil
+}
+
+// columns names the tables with columns whose values cross as text.
+func (l *primaryLook) columns(ctx context.Context) error {
+	types, err := pg.UnportableTypes(ctx, l.conn)
+	if err != nil || len(types) == 0 {
+		return err
+	}
+	oids := make([]uint32, 0, len(types))
+	for oid := range types {
+		oids = append(oids, oid)
+	}
+	rows, err := l.conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname), string_agg(DISTINCT format_type(a.atttypid, NULL), ', ')
+		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND c.relpersistence = 'p' JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid = ANY ($1) AND `+ownIn("pg_class", "c.oid")+` GROUP BY 1 ORDER BY 1`, oids)
+	if err != nil {
+		return pg.Classify(err, "list the types of columns")
+	}
+	var table, names string
+	_, err = pgx.ForEachRow(rows, []any{&table, &names}, func() error {
+		l.found.informsIf(true, "types_as_text", table, "values of "+names+" mean something else on another server in binary form: the rows of this database cross as text, which is slower", "")
+		return nil
+	})
+	return pg.Classify(err, "list the types of columns")
+}
+
+// programs judges what acts by itself.
+func (l *primaryLook) programs(ctx context.Context) error {
+	return l.apply(ctx, []rule{
+		{"event_trigger_fires_on_twin", problem.Warns,
+			`SELECT format('%I', evtname), '', '' FROM pg_event_trigger e WHERE evtenabled IN ('A', 'R') AND evtname NOT LIKE 'twinspan\_%' AND evtname NOT LIKE '!twinspan\_%'
+			   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e') ORDER BY 1`,
+			"the event trigger is enabled for replicas: it fires on the twin as well when a schema change is applied there", "ALTER EVENT TRIGGER {1} ENABLE"},
+		{"function_in_c", problem.Warns,
+			`SELECT p.oid::regprocedure::text, p.probin, '' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language a ON a.oid = p.prolang
+			  WHERE a.lanname = 'c' AND ` + ownIn("pg_proc", "p.oid") + ` ORDER BY 1`,
+			"the function needs the library {2}, which must be on the secondary's machine too", "install the library there, then accept this; or DROP FUNCTION {1}"},
+		{"jobs_not_carried", problem.Informs,
+			`SELECT s.name, s.what, '' FROM (VALUES ('cron.job', 'pg_cron'), ('pgagent.pga_job', 'pgAgent'), ('timetable.chain', 'pg_timetable')) AS s (name, what)
+			  WHERE to_regclass(s.name) IS NOT NULL ORDER BY 1`,
+			"{2} keeps its jobs in this database; whether they run on the twin is decided by {2} there, and what writes is refused until the sides change places",
+			"have the scheduler stopped on the twin's instance, and start it there when the sides have changed places"},
+	})
+}
+
+// outside judges what points out of the database.
+func (l *primaryLook) outside(ctx context.Context) error {
+	return l.apply(ctx, []rule{
+		{"foreign_server", problem.Informs,
+			`SELECT format('%I', s.srvname), count(t.ftrelid)::text, '' FROM pg_foreign_server s LEFT JOIN pg_foreign_table t ON t.ftserver = s.oid GROUP BY s.srvname ORDER BY 1`,
+			"the foreign server and its {2} foreign tables are created on the twin as they are; the rows stay where they are, and the twin's server must reach them by the same address",
+			"ALTER SERVER {1} OPTIONS (SET host '...') with an address that both servers can reach"},
+		{"publication_not_carried", problem.Informs,
+			`SELECT format('%I', pubname), '', '' FROM pg_publication WHERE pubname NOT LIKE 'twinspan\_%' ORDER BY 1`,
+			"the publication stays on the primary: its subscribers would receive everything twice", "create it on the twin when the sides have changed places: CREATE PUBLICATION {1} ..."},
+		{"subscription_not_carried", problem.Warns,
+			`SELECT format('%I', subname), '', '' FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND subenabled ORDER BY 1`,
+			"the subscription stays on the primary: its rows reach the twin through the link, but after a change of places it would go on writing here",
+			"accept this and plan to move it: ALTER SUBSCRIPTION {1} DISABLE before the change of places, CREATE SUBSCRIPTION on the new primary after it"},
+	})
+}

@@ -1,0 +1,228 @@
+package assess
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// Target is the secondary's side of a check.
+type Target struct {
+	Source   Source
+	Needs    Needs
+	Database string // on this side
+}
+
+// Secondary looks at the instance that is to hold the twin. server leads to the
+// instance's maintenance database. What it does on the server ends with it.
+func Secondary(ctx context.Context, server *pg.DSN, t Target) ([]Finding, error) {
+	f, err := judgeAddress(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := server.Connect(ctx, pg.Session{Name: "check", Settings: map[string]string{"lock_timeout": "2s"}})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	l := secondaryLook{Target: t, server: server, conn: conn, found: f}
+	for _, step := range []func(context.Context) error{
+		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeRoles,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return shorten(l.found), nil
+}
+
+// secondaryLook is one look at the secondary's side.
+type secondaryLook struct {
+	Target
+	server *pg.DSN
+	conn   *pgx.Conn
+	found  findings
+
+	version int
+	plain   bool // nothing can be tried here: a standby, or not a superuser
+	exists  bool // the database does
+}
+
+func (l *secondaryLook) judgeServer(ctx context.Context) error {
+	f := &l.found
+	var origins, originLimit int
+	var user, fsync, system string
+	var super, recovering bool
+	err := l.conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_user, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+		pg_is_in_recovery(), (SELECT count(*) FROM pg_replication_origin)::int,
+		coalesce(current_setting('max_active_replication_origins', true), current_setting('max_replication_slots'))::int,
+		(SELECT system_identifier::text FROM pg_control_system()), EXISTS (SELECT FROM pg_database WHERE datname = $1), current_setting('fsync')`, l.Database).
+		Scan(&l.version, &user, &super, &recovering, &origins, &originLimit, &system, &l.exists, &fsync)
+	if err != nil {
+		return pg.Classify(err, "look at the secondary")
+	}
+	l.plain = recovering || !super
+	setting := "max_replication_slots"
+	if l.version >= 180000 {
+		setting = "max_active_replication_origins"
+	}
+	*f = append(*f, judgeVersion(l.version, true)...)
+	f.informsIf(l.Source.Major > l.version/10000, "version_below_primary", "server",
+		fmt.Sprintf("the secondary has PostgreSQL %d, the primary %d: what is new in between cannot be carried", l.version/10000, l.Source.Major), "")
+	f.blocksIf(recovering, "secondary_in_recovery", "server", "the server is a standby and cannot be written to", "connect to its primary")
+	f.blocksIf(!super, "not_superuser", user, "the agent's role may not set session_replication_role and replication origins", superuserRemedy(user))
+	f.blocksIf(originLimit <= origins, "origins_used_up", setting, fmt.Sprintf("%d of %d replication origins are taken; a link needs one", origins, originLimit),
+		fmt.Sprintf("ALTER SYSTEM SET %s = %d; then restart the server", setting, originLimit+10))
+	f.blocksIf(l.exists && system == l.Source.SystemID && l.Database == l.Source.Database, "same_database", l.Database,
+		"both sides of the link would be the same database", "choose another name with --peer-database")
+	judgeDurability(f, fsync)
+	return judgeConnections(ctx, l.conn, f)
+}
+
+// judgeDatabase looks at the database of that name, if there is one.
+func (l *secondaryLook) judgeDatabase(ctx context.Context) error {
+	f := &l.found
+	reserved := slices.Contains([]string{"template0", "template1"}, l.Database)
+	f.blocksIf(reserved, "database_name_reserved", l.Database, "new databases are made from this one", "choose another name with --peer-database")
+	if !l.exists || reserved || f.has("same_database") {
+		return nil
+	}
+	var allows bool
+	var encoding, collate, ctype, provider, locale string
+	err := l.conn.QueryRow(ctx, `SELECT datallowconn, pg_encoding_to_char(encoding), datcollate, datctype, coalesce(to_jsonb(d)->>'datlocprovider', 'c'),
+		coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', '') FROM pg_database d WHERE datname = $1`, l.Database).
+		Scan(&allows, &encoding, &collate, &ctype, &provider, &locale)
+	if err != nil {
+		return pg.Classify(err, "look at the database")
+	}
+	if !allows {
+		f.blocksIf(true, "target_closed", l.Database, "the database exists on the secondary and accepts no sessions", "ALTER DATABASE "+sqlname.Quote(l.Database)+" ALLOW_CONNECTIONS true")
+		return nil
+	}
+	empty, err := Empty(ctx, l.server.WithDatabase(l.Database))
+	if err != nil {
+		return err
+	}
+	f.blocksIf(!empty, "target_not_empty", l.Database, "the database exists on the secondary and is not empty; it would be overwritten",
+		"choose another name with --peer-database, or there: DROP DATABASE "+sqlname.Quote(l.Database))
+	recreate := "DROP DATABASE " + sqlname.Quote(l.Database) + " there: the link then makes one like the primary's"
+	// UTF8 holds every character, and takes what a SQL_ASCII database holds only if it is valid.
+	narrow := encoding != l.Source.Encoding && (encoding != "UTF8" || l.Source.Encoding == "SQL_ASCII")
+	f.warnsIf(l.Source.Encoding != "" && narrow, "encoding_differs", l.Database,
+		fmt.Sprintf("the database exists with encoding %s, the primary's has %s: text that cannot be converted stops the link", encoding, l.Source.Encoding), recreate)
+	differs := provider != l.Source.Provider || locale != l.Source.Locale || collate != l.Source.Collate || ctype != l.Source.CType
+	f.informsIf(l.Source.Provider != "" && differs, "locale_differs", l.Database,
+		fmt.Sprintf("the database exists with locale %s, the primary's has %s: text sorts otherwise there; indexes are built anew and are right", collate, l.Source.Collate), recreate)
+	return nil
+}
+
+func (l *secondaryLook) judgeExtensions(ctx context.Context) error {
+	rows, err := l.conn.Query(ctx, `SELECT name::text, default_version FROM pg_available_extensions`)
+	if err != nil {
+		return pg.Classify(err, "list available extensions")
+	}
+	have := map[string]string{}
+	var name, version string
+	if _, err := pgx.ForEachRow(rows, []any{&name, &version}, func() error { have[name] = version; return nil }); err != nil {
+		return pg.Classify(err, "list available extensions")
+	}
+	for _, e := range l.Source.Extensions {
+		version, ok := have[e.Name]
+		l.found.blocksIf(!ok, "extension_missing", e.Name, "the database uses the extension "+e.Name+", which is not installed on the secondary's server",
+			"install the package that contains it on the secondary's machine; or on the primary: DROP EXTENSION "+sqlname.Quote(e.Name))
+		if !ok || version == e.Version {
+			continue
+		}
+		text := fmt.Sprintf("the primary has version %s of the extension, the secondary would get %s", e.Version, version)
+		if older(version, e.Version) {
+			l.found.warnsIf(true, "extension_older", e.Name, text+": what is new in between is missing there", "install the newer package on the secondary's machine")
+		} else {
+			l.found.informsIf(true, "extension_newer", e.Name, text, "on the primary, once its package is as new: ALTER EXTENSION "+sqlname.Quote(e.Name)+" UPDATE")
+		}
+	}
+	return nil
+}
+
+// older compares versions of extensions by their numbers, as far as they have any.
+func older(a, b string) bool {
+	x, y := strings.FieldsFunc(a, notDigit), strings.FieldsFunc(b, notDigit)
+	for i := range min(len(x), len(y)) {
+		m, _ := strconv.Atoi(x[i])
+		n, _ := strconv.Atoi(y[i])
+		if m != n {
+			return m < n
+		}
+	}
+	return len(x) < len(y)
+}
+
+func notDigit(r rune) bool { return r < '0' || r > '9' }
+
+// judgeSpace compares the primary's size with what is free here. A copy has no
+// dead rows; but while indexes are built, sorting takes space, and so does the log.
+func (l *secondaryLook) judgeSpace(ctx context.Context) error {
+	free, _, err := freeSpace(ctx, l.conn, l.server)
+	if err != nil {
+		return err
+	}
+	l.found = append(l.found, spaceFor(l.Source.Bytes, free)...)
+	return nil
+}
+
+// spaceMargin is what is wanted beside the size itself: some log and sorting.
+const spaceMargin = 64 << 20
+
+func spaceFor(bytes, free int64) []Finding {
+	var f findings
+	const where = "data_directory"
+	text := fmt.Sprintf("the database has %s, the secondary's disk %s free", size(bytes), size(free))
+	switch {
+	case free == Unknown:
+		f.informsIf(true, "space_unknown", where, fmt.Sprintf("the secondary's server is not on its agent's machine, so it is not known whether there is room for %s", size(bytes)), "")
+	case free < bytes:
+		f.blocksIf(true, "space_short", where, text, "make room on the secondary's disk")
+	case free < bytes+bytes/2+spaceMargin:
+		f.warnsIf(true, "space_tight", where, text+": the log and the building of indexes may need more", "make room on the secondary's disk")
+	}
+	return f
+}
+
+// exercise does what a link will do on the secondary, and undoes it.
+func (l *secondaryLook) exercise(ctx context.Context) error {
+	if l.plain || l.found.has("origins_used_up") {
+		return nil
+	}
+	err := rolledBack(ctx, l.conn,
+		`SET LOCAL session_replication_role = replica`,
+		`SELECT pg_replication_origin_create('twinspan_check_' || pg_backend_pid())`,
+		`CREATE FUNCTION pg_temp.twinspan_check() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'`,
+		`CREATE EVENT TRIGGER twinspan_check ON ddl_command_start EXECUTE PROCEDURE pg_temp.twinspan_check()`)
+	refused, err := refusal(err)
+	l.found.blocksIf(refused != "", "applying_refused", l.server.User(), "the server refuses what applying changes needs: "+refused,
+		superuserRemedy(l.server.User()))
+	return err
+}
+
+// judgeSettings tries the settings of the primary's database in this server.
+func (l *secondaryLook) judgeSettings(ctx context.Context) error {
+	if l.plain {
+		return nil
+	}
+	for _, s := range l.Needs.Settings {
+		sql := `ALTER DATABASE ` + sqlname.Quote(l.conn.Config().Database) + ` SET ` + pg.Assignment(s.Name, s.Value)
+		refused, err := refusal(rolledBack(ctx, l.conn, sql))
+		if err != nil {
+			return err
+		}
+		l.found.warnsIf(refused != "", "setting_not_carried", s.Name, "the secondary's server does not take this setting of the database: "+refused,
+			"on the primary: ALTER DATABASE "+sqlname.Quote(l.Source.Database)+" RESET "+s.Name+"; or accept that the twin does without it")
+	}
+	return nil
+}

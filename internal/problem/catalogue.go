@@ -1,0 +1,44 @@
+//go:generate env TWINSPAN_GENERATE=1 go test . -count=1 -run TestCatalogueIsWritten
+
+package problem
+
+import "slices"
+
+// Entry explains a code: what somebody who met it wants to know. All codes that the
+// agents use are in the catalogue, from which docs/problems.md is written.
+type Entry struct {
+	Code     string
+	Severity Severity // the heaviest that it comes with
+	Title    string   // a few words
+	Meaning  string   // what is so, and what follows from it
+	Remedy   string   // what to do; "" where there is nothing to do
+}
+
+// Area is a part of the catalogue.
+type Area struct {
+	Title   string
+	Entries []Entry
+}
+
+// Catalogue returns all areas, for reading from top to bottom.
+func Catalogue() []Area {
+	return []Area{
+		{"What a check finds", checkEntries()},
+		{"Links", linkEntries()},
+		{"Schema changes that are refused on a linked primary", ddlEntries()},
+		{"What a link tells of by itself", noticeEntries()},
+		{"Peers", peerEntries()},
+		{"Servers", serverEntries()},
+		{"Agents, their directory and the interface", agentEntries()},
+	}
+}
+
+// Describe explains a code, and says whether it is known.
+func Describe(code string) (Entry, bool) {
+	for _, area := range Catalogue() {
+		if i := slices.IndexFunc(area.Entries, func(e Entry) bool { return e.Code == code }); i >= 0 {
+			return area.Entries[i], true
+		}
+	}
+	return Entry{}, false
+}

@@ -1,0 +1,168 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/linktest"
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// own matches what a link puts into a database besides its schema, as pg_dump
+// writes it: triggers, event triggers, and the replica identities of the primary.
+var own = regexp.MustCompile(`(?m)^(CREATE TRIGGER twinspan_\w+ .*;|CREATE EVENT TRIGGER "?!?twinspan_[^;]*;|ALTER EVENT TRIGGER "?!?twinspan_.*;|ALTER TABLE ONLY .* REPLICA IDENTITY .*;)\n`)
+
+// structure is the schema of a database, but for what the link put there.
+func structure(t *testing.T, s *linktest.Side, database string) string {
+	t.Helper()
+	path, _, err := instance.FindClient("pg_dump", s.Server.Major)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(path, "-h", "127.0.0.1", "-p", strconv.Itoa(s.Server.Port), "-U", "postgres", "--schema-only", "--exclude-schema=twinspan",
+		"--no-publications", "--no-subscriptions", "--no-tablespaces", database).Output()
+	if err != nil {
+		t.Fatalf("pg_dump: %v", err)
+	}
+	text := own.ReplaceAllString(string(out), "")
+	var lines []string
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "--") && !strings.HasPrefix(line, `\`) && strings.TrimSpace(line) != "" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// arrived waits until everything written before has been applied: a row that is
+// written now is.
+func arrived(t *testing.T, p *linktest.Pair, name, database string) {
+	t.Helper()
+	pgtest.Exec(t, p.A.Server.DSN(database), `CREATE TABLE IF NOT EXISTS arrived (n int PRIMARY KEY)`)
+	n := pgtest.Query(t, p.A.Server.DSN(database), `INSERT INTO arrived SELECT count(*) FROM arrived RETURNING n`)[0][0]
+	twin := pgtest.Conn(t, p.B.Server.DSN(database))
+	defer twin.Close(context.Background())
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		var there bool
+		// Before the first time there is no such table.
+		if err := twin.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM arrived WHERE n = $1::text::int)`, n).Scan(&there); err == nil && there {
+			return nil
+		}
+		l, err := p.B.Client.Link(t.Context(), name)
+		if err == nil && l.Phase == api.Broken {
+			t.Fatalf("link %s broke: %+v", name, l.Problems)
+		}
+		return fmt.Errorf("the row has not come: %+v, %v", l.Problems, err)
+	})
+}
+
+// sameStructure fails the test unless both sides have the same schema and rows.
+func sameStructure(t *testing.T, p *linktest.Pair, name, database string) {
+	t.Helper()
+	arrived(t, p, name, database)
+	pgtest.Equal(t, p.A.Server.DSN(database), p.B.Server.DSN(database))
+	a, b := strings.SplitAfter(structure(t, p.A, database), "\n"), strings.SplitAfter(structure(t, p.B, database), "\n")
+	inA, inB := map[string]int{}, map[string]int{}
+	for _, l := range a {
+		inA[l]++
+	}
+	for _, l := range b {
+		inB[l]++
+	}
+	var diff strings.Builder
+	for _, l := range a {
+		if inA[l] > inB[l] {
+			diff.WriteString("- " + l)
+		}
+	}
+	for _, l := range b {
+		if inB[l] > inA[l] {
+			diff.WriteString("+ " + l)
+		}
+	}
+	if diff.Len() > 0 {
+		t.Fatalf("the schemas differ (- primary, + twin)\n%s", diff.String())
+	}
+	if open := pgtest.Query(t, p.B.Server.DSN(database), `SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+		AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+		AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'twinspan_gate' AND g.tgenabled = 'O')`); len(open) > 0 {
+		t.Fatalf("tables of the twin without a gate: %v", open)
+	}
+}
+
+// run executes each text as a client sends it: one simple query.
+func run(t *testing.T, dsn string, sql ...string) error {
+	t.Helper()
+	conn := pgtest.Conn(t, dsn)
+	defer conn.Close(context.Background())
+	for _, text := range sql {
+		if _, err := conn.PgConn().Exec(context.Background(), text).ReadAll(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// form is a way in which people change a schema.
+type form struct {
+	name  string
+	steps []string
+}
+
+func TestSchemaChangesCross(t *testing.T) {
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "forms")
+	a := p.A.Server.DSN("forms")
+	pgtest.Exec(t, a, beforeForms...)
+	p.Create(t, "forms", "forms")
+	p.WaitPhase(t, "forms", api.Replicating)
+	for _, f := range forms {
+		ok := t.Run(f.name, func(t *testing.T) {
+			if err := run(t, a, f.steps...); err != nil {
+				t.Fatal(err)
+			}
+			sameStructure(t, p, "forms", "forms")
+		})
+		if !ok {
+			l, err := p.B.Client.Link(t.Context(), "forms")
+			t.Fatalf("link: %+v, %v", l.Problems, err)
+		}
+	}
+}
+
+func TestSchemaChangesRefused(t *testing.T) {
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "refused")
+	a := p.A.Server.DSN("refused")
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`)
+	p.Create(t, "refusing", "refused")
+	p.WaitPhase(t, "refusing", api.Replicating)
+	for _, f := range refusals {
+		t.Run(f.code, func(t *testing.T) {
+			err := run(t, a, f.steps...)
+			e, ok := err.(*pgconn.PgError)
+			if !ok || e.Code != "0A000" || !strings.Contains(e.Detail, f.code) || !strings.Contains(e.Message, `link "refusing"`) || e.Hint == "" {
+				t.Fatalf("the error is %#v", err)
+			}
+		})
+	}
+	pgtest.Exec(t, a, `CREATE TABLE after (id int PRIMARY KEY)`)
+	sameStructure(t, p, "refusing", "refused")
+}
+
+var refusals = []struct {
+	code  string
+	steps []string
+}{
+	{"ddl_c_function", []string{`CREATE FUNCTION c() RETURNS trigger LANGUAGE c AS '$libdir/refint', 'check_primary_key'`}},
+	{"ddl_temporary", []string{`CREATE TEMP TABLE model (a int)`, `SELECT 1; CREATE TABLE made (LIKE model)`}},
+}

@@ -1,0 +1,321 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/linktest"
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// walker makes up steps: schema changes and rows, some of them in transactions.
+type walker struct {
+	rng    *rand.Rand
+	made   int // names given out
+	tables []*walked
+}
+
+type walked struct {
+	name    string   // with its schema
+	key     string   // the name of its primary key, if it has one
+	columns []string // besides id
+	indexes []string
+	view    string
+}
+
+func (w *walker) name(prefix string) string {
+	w.made++
+	return prefix + strconv.Itoa(w.made)
+}
+
+func (w *walker) table() *walked { return w.tables[w.rng.IntN(len(w.tables))] }
+
+// step returns the next step. What it says of a table that a transaction rolls
+// back is undone by the caller, who takes a copy first.
+func (w *walker) step() string {
+	if len(w.tables) < 3 {
+		return w.create()
+	}
+	t := w.table()
+	switch w.rng.IntN(22) {
+	case 0:
+		return w.create()
+	case 1:
+		if len(w.tables) < 8 {
+			return w.create()
+		}
+		w.tables = without(w.tables, t)
+		return "DROP TABLE " + t.name + " CASCADE"
+	case 2, 3:
+		return w.addColumn(t)
+	case 4:
+		if len(t.columns) == 0 || t.view != "" {
+			return w.addColumn(t)
+		}
+		c := t.columns[w.rng.IntN(len(t.columns))]
+		t.columns, t.indexes = without(t.columns, c), nil
+		return fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s", t.name, c)
+	case 5:
+		old, bare := t.name, w.name("r")
+		t.name = t.name[:strings.Index(t.name, ".")+1] + bare
+		return fmt.Sprintf("ALTER TABLE %s RENAME TO %s", old, bare)
+	case 6:
+		i := w.name("x")
+		t.indexes = append(t.indexes, t.name[:strings.Index(t.name, ".")+1]+i)
+		return fmt.Sprintf("CREATE INDEX %s ON %s (id, (id %% 3))", i, t.name)
+	case 7:
+		if len(t.indexes) == 0 {
+			return "COMMENT ON TABLE " + t.name + " IS '" + w.name("c") + "'"
+		}
+		i := t.indexes[0]
+		t.indexes = t.indexes[1:]
+		return "DROP INDEX " + i
+	case 8:
+		return w.as(t)
+	case 9:
+		if t.view != "" {
+			v := t.view
+			t.view = ""
+			return "DROP VIEW " + v
+		}
+		t.view = w.name("v")
+		return fmt.Sprintf("CREATE VIEW %s AS SELECT id FROM %s", t.view, t.name)
+	case 10:
+		if t.view != "" {
+			return "GRANT SELECT ON " + t.name + " TO PUBLIC"
+		}
+		if t.key == "" {
+			t.key = w.name("key")
+			return fmt.Sprintf("DELETE FROM %[1]s a USING %[1]s b WHERE a.id = b.id AND a.ctid > b.ctid; ALTER TABLE %[1]s ADD CONSTRAINT %[2]s PRIMARY KEY (id)", t.name, t.key)
+		}
+		key := t.key
+		t.key = ""
+		return fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s", t.name, key)
+	case 11:
+		return "TRUNCATE " + t.name
+	case 12:
+		from, to := "public", "walk"
+		if strings.HasPrefix(t.name, to) {
+			from, to = to, from
+		}
+		for i, x := range t.indexes {
+			t.indexes[i] = to + strings.TrimPrefix(x, from)
+		}
+		old := t.name
+		t.name = to + strings.TrimPrefix(t.name, from)
+		return fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", old, to)
+	case 13:
+		return fmt.Sprintf("DO $$ BEGIN EXECUTE 'COMMENT ON TABLE %[1]s IS ''%[2]s'''; ALTER TABLE %[1]s ALTER id SET DEFAULT %[3]d; END $$", t.name, w.name("d"), w.made)
+	}
+	return w.rows(t)
+}
+
+func (w *walker) create() string {
+	t := &walked{name: "public." + w.name("t")}
+	w.tables = append(w.tables, t)
+	key := ""
+	if w.rng.IntN(3) > 0 {
+		t.key = w.name("key")
+		key = " CONSTRAINT " + t.key + " PRIMARY KEY"
+	}
+	return fmt.Sprintf("CREATE TABLE %s (id int%s)", t.name, key)
+}
+
+func (w *walker) as(t *walked) string {
+	n := &walked{name: "public." + w.name("s"), columns: append([]string{}, t.columns...)}
+	w.tables = append(w.tables, n)
+	if w.rng.IntN(2) == 0 {
+		return fmt.Sprintf("SELECT * INTO %s FROM %s LIMIT 30", n.name, t.name)
+	}
+	return fmt.Sprintf("CREATE TABLE %s AS SELECT * FROM %s LIMIT 30", n.name, t.name)
+}
+
+func (w *walker) addColumn(t *walked) string {
+	c := w.name("c")
+	t.columns = append(t.columns, c)
+	kinds := []string{"text", "int DEFAULT 5", "timestamptz DEFAULT now()", "float8 DEFAULT random()", "text DEFAULT md5(random()::text)", "bigserial", "numeric(9,2) NOT NULL DEFAULT 1.5"}
+	return fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", t.name, c, kinds[w.rng.IntN(len(kinds))])
+}
+
+func (w *walker) rows(t *walked) string {
+	switch w.rng.IntN(4) {
+	case 0:
+		return fmt.Sprintf("UPDATE %s SET id = -id WHERE id %% 4 = 1 AND -id NOT IN (SELECT id FROM %s)", t.name, t.name)
+	case 1:
+		return fmt.Sprintf("DELETE FROM %s WHERE id %% 7 = %d", t.name, w.rng.IntN(7))
+	}
+	w.made++
+	return fmt.Sprintf("INSERT INTO %s (id) SELECT %d + i FROM generate_series(1, %d) i", t.name, w.made*1000, 1+w.rng.IntN(40))
+}
+
+func without[T comparable](list []T, gone T) []T {
+	var kept []T
+	for _, x := range list {
+		if x != gone {
+			kept = append(kept, x)
+		}
+	}
+	return kept
+}
+
+func (w *walker) copy() []*walked {
+	var list []*walked
+	for _, t := range w.tables {
+		c := *t
+		c.columns, c.indexes = append([]string{}, t.columns...), append([]string{}, t.indexes...)
+		list = append(list, &c)
+	}
+	return list
+}
+
+// next returns a step or a transaction of some.
+func (w *walker) next() string {
+	if w.rng.IntN(4) > 0 {
+		return w.step()
+	}
+	before := w.copy()
+	text := "BEGIN"
+	for range 2 + w.rng.IntN(4) {
+		text += "; " + w.step()
+	}
+	if w.rng.IntN(4) == 0 {
+		w.tables = before
+		return text + "; ROLLBACK"
+	}
+	return text + "; COMMIT"
+}
+
+func number(t *testing.T, variable string, otherwise uint64) uint64 {
+	t.Helper()
+	v := os.Getenv(variable)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A random walk of schema changes and rows, with agents killed on the way, ends
+// equal. TWINSPAN_WALK is its length, TWINSPAN_WALK_SEED makes it again: a shorter
+// walk of the same seed is a prefix of a longer.
+func TestWalkOfSchemaChanges(t *testing.T) {
+	steps := int(number(t, "TWINSPAN_WALK", 80))
+	seed := number(t, "TWINSPAN_WALK_SEED", uint64(time.Now().UnixNano()))
+	t.Logf("TWINSPAN_WALK=%d TWINSPAN_WALK_SEED=%d", steps, seed)
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "walk")
+	a := p.A.Server.DSN("walk")
+	pgtest.Exec(t, a, `CREATE SCHEMA walk`)
+	p.Create(t, "walk", "walk")
+	p.WaitPhase(t, "walk", api.Replicating)
+	w := &walker{rng: rand.New(rand.NewPCG(seed, 1))}
+	kills := rand.New(rand.NewPCG(seed, 2))
+	conn := pgtest.Conn(t, a)
+	defer conn.Close(context.Background())
+	var log []string
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last steps:\n%s", strings.Join(log[max(0, len(log)-40):], "\n"))
+		}
+	})
+	for i := range steps {
+		sql := w.next()
+		log = append(log, sql)
+		if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+			t.Fatalf("step %d: %v\n%s", i, err, sql)
+		}
+		if kills.IntN(60) == 0 {
+			side := []*linktest.Side{p.A, p.B}[kills.IntN(2)]
+			side.Kill()
+			side.Start()
+		}
+		if i%100 == 99 {
+			sameStructure(t, p, "walk", "walk")
+		}
+	}
+	sameStructure(t, p, "walk", "walk")
+}
+
+// A schema change that a reader of the twin stands in the way of is shown, and
+// made when the reader is gone.
+func TestSchemaChangeWaitsForReaders(t *testing.T) {
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "waits")
+	a := p.A.Server.DSN("waits")
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`)
+	p.Create(t, "waits", "waits")
+	p.WaitPhase(t, "waits", api.Replicating)
+	reader := pgtest.Conn(t, p.B.Server.DSN("waits"))
+	if _, err := reader.Exec(t.Context(), `BEGIN; SELECT count(*) FROM t`); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, a, `BEGIN; INSERT INTO t VALUES (1); ALTER TABLE t ADD v int; INSERT INTO t VALUES (2, 2); COMMIT`)
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l, err := p.A.Client.Link(t.Context(), "waits")
+		if err != nil {
+			return err
+		}
+		for _, problem := range l.Problems {
+			if problem.Code == "schema_change_waits" && problem.Subject == "public.t" && problem.Hint != "" {
+				return nil
+			}
+		}
+		return fmt.Errorf("problems %+v", l.Problems)
+	})
+	if _, err := reader.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	sameStructure(t, p, "waits", "waits")
+	l, err := p.B.Client.Link(t.Context(), "waits")
+	if err != nil || len(l.Problems) > 0 {
+		t.Errorf("problems remain: %+v, %v", l.Problems, err)
+	}
+}
+
+// Agents and the secondary's server are killed while schema changes cross: each is
+// made once.
+func TestSchemaChangesSurviveKills(t *testing.T) {
+	p := linktest.New(t, linktest.Options{ServerB: []pgtest.Option{pgtest.WithSetting("fsync", "on")}})
+	p.A.Server.CreateDatabase(t, "kills")
+	a := p.A.Server.DSN("kills")
+	pgtest.Exec(t, a, `CREATE TABLE counted (id serial PRIMARY KEY, n int)`)
+	p.Create(t, "kills", "kills")
+	p.WaitPhase(t, "kills", api.Replicating)
+	const rounds = 40
+	done := make(chan error, 1)
+	go func() {
+		conn := pgtest.Conn(t, a)
+		for i := range rounds {
+			create := fmt.Sprintf(`BEGIN; CREATE TABLE k%[1]d AS SELECT i, random() AS r FROM generate_series(1, 300) i; ALTER TABLE k%[1]d ADD u uuid DEFAULT gen_random_uuid();
+				INSERT INTO counted (n) VALUES (%[1]d); ALTER TABLE counted ADD c%[1]d int DEFAULT %[1]d; COMMIT`, i)
+			for _, sql := range []string{create, fmt.Sprintf(`CREATE INDEX CONCURRENTLY ON k%d (i)`, i)} {
+				if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+					done <- err
+					return
+				}
+			}
+		}
+		done <- nil
+	}()
+	for _, kill := range []func(){
+		func() { p.B.Kill(); p.B.Start() }, func() { p.A.Kill(); p.A.Start() },
+		func() { p.B.Server.Kill(); p.B.Server.Restart() }, func() { p.B.Kill(); p.B.Start() },
+	} {
+		pause(t, 300*time.Millisecond)
+		kill()
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	sameStructure(t, p, "kills", "kills")
+}

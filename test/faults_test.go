@@ -1,0 +1,120 @@
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/linktest"
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// waitBroken waits until both sides say that the link is broken, for this reason.
+func waitBroken(t *testing.T, p *linktest.Pair, name, code string) {
+	t.Helper()
+	for _, side := range []*linktest.Side{p.B, p.A} {
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			l, err := side.Client.Link(t.Context(), name)
+			if err != nil {
+				return err
+			}
+			for _, problem := range l.Problems {
+				if l.Phase == api.Broken && problem.Code == code && problem.Hint != "" {
+					return nil
+				}
+			}
+			return fmt.Errorf("side %s: phase %s, problems %+v", side.Name, l.Phase, l.Problems)
+		})
+	}
+}
+
+// A slot that the server invalidated, or somebody dropped, cannot be continued:
+// the link says so and can be made anew.
+func TestLostSlot(t *testing.T) {
+	p := linktest.New(t, linktest.Options{ServerA: []pgtest.Option{
+		pgtest.WithSetting("max_slot_wal_keep_size", "1MB"), pgtest.WithSetting("max_wal_size", "32MB"), pgtest.WithSetting("min_wal_size", "32MB")}})
+	p.A.Server.CreateDatabase(t, "sales")
+	a := p.A.Server.DSN("sales")
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY, filler text)`)
+	for _, lose := range []func(){
+		func() {
+			p.B.Stop()
+			for range 4 {
+				pgtest.Exec(t, a, `INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 100000) i`, `TRUNCATE t`, `CHECKPOINT`)
+			}
+			p.B.Start()
+		},
+		func() {
+			p.B.Stop()
+			pgtest.Eventually(t, linktest.Patience, func() error {
+				_, err := pgtest.Try(t.Context(), a, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots`)
+				return err
+			})
+			p.B.Start()
+		},
+	} {
+		p.Create(t, "sales", "sales")
+		p.WaitPhase(t, "sales", api.Replicating)
+		lose()
+		waitBroken(t, p, "sales", "slot_lost")
+		if _, err := p.A.Client.DeleteLink(t.Context(), "sales", false); err != nil {
+			t.Fatal(err)
+		}
+		pgtest.Exec(t, p.B.Server.DSN("postgres"), `DROP DATABASE sales`)
+	}
+}
+
+// A row that somebody took away behind the gate's back stops the link at the
+// change that misses it; put back, the link goes on with nothing lost.
+func TestDivergenceStopsTheLinkAndNamesTheRow(t *testing.T) {
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "sales")
+	a, b := p.A.Server.DSN("sales"), p.B.Server.DSN("sales")
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i`)
+	p.Create(t, "sales", "sales")
+	p.WaitPhase(t, "sales", api.Replicating)
+	behind := []string{`SET default_transaction_read_only = off`, `SET session_replication_role = replica`}
+	pgtest.Exec(t, b, append(behind, `DELETE FROM t WHERE id = 42`)...)
+	pgtest.Exec(t, a, `UPDATE t SET v = 'before' WHERE id = 41`, `UPDATE t SET v = 'missing' WHERE id = 42`, `UPDATE t SET v = 'after' WHERE id = 43`)
+	waitBroken(t, p, "sales", "row_missing")
+	l, err := p.B.Client.Link(t.Context(), "sales")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Problems) == 0 || !strings.Contains(l.Problems[0].Subject+l.Problems[0].Title, "42") || !strings.Contains(l.Problems[0].Subject+l.Problems[0].Title, "public.t") {
+		t.Errorf("the problem does not name table and row: %+v", l.Problems)
+	}
+	if got := pgtest.Query(t, b, `SELECT v FROM t WHERE id = 43`)[0][0]; got != "v" {
+		t.Errorf("a change behind the missing row was applied: %v", got)
+	}
+	pgtest.Exec(t, b, append(behind, `INSERT INTO t VALUES (42, 'v')`)...)
+	if _, err := p.A.Client.Resume(t.Context(), "sales"); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitPhase(t, "sales", api.Replicating)
+	p.WaitEqual(t, "sales", "sales")
+}
+
+// The agent's directory is for one agent at a time, and what it logs holds no
+// secret.
+func TestLogsHoldNoSecret(t *testing.T) {
+	const password = "s3cret-of-the-test"
+	p := linktest.New(t, linktest.Options{DSN: func(name, dsn string) string {
+		return dsn + "&password=" + password
+	}})
+	p.A.Server.CreateDatabase(t, "sales")
+	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'row-value-of-the-test')`)
+	p.Create(t, "sales", "sales")
+	p.WaitPhase(t, "sales", api.Replicating)
+	pgtest.Exec(t, p.B.Server.DSN("sales"), `SET default_transaction_read_only = off`, `SET session_replication_role = replica`, `DELETE FROM t`)
+	pgtest.Exec(t, p.A.Server.DSN("sales"), `UPDATE t SET v = 'other-value-of-the-test'`)
+	waitBroken(t, p, "sales", "row_missing")
+	for _, side := range []*linktest.Side{p.A, p.B} {
+		for _, secret := range []string{password, "value-of-the-test", "PRIVATE KEY"} {
+			if strings.Contains(side.Log(), secret) {
+				t.Errorf("agent %s has logged %q", side.Name, secret)
+			}
+		}
+	}
+}
