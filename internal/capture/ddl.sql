@@ -429,13 +429,13 @@ DECLARE
     again oid[] := '{}';
 BEGIN
     PERFORM twinspan.refuse_early(tag);
+    -- Asked for in any case: it moves the place in a string of several commands.
+    command := twinspan.ddl_text(stack, tag, conforming);
     IF tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
         SELECT twinspan.table_text(x.objid) INTO command FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass AND x.objsubid = 0;
         conforming := true;
-    ELSIF (dropped->>'temporary')::boolean THEN
-        SELECT string_agg(format('DROP %s IF EXISTS %s CASCADE', upper(o->>'type'), o->>'identity'), '; ') INTO command FROM json_array_elements(dropped->'objects') o;
-    ELSE
-        command := twinspan.ddl_text(stack, tag, conforming);
+    ELSIF (dropped->>'temporary')::boolean AND tag <> 'DROP OWNED' THEN
+        SELECT format('%s IF EXISTS %s CASCADE', tag, string_agg(o->>'identity', ', ')) INTO command FROM json_array_elements(dropped->'objects') o;
     END IF;
     IF command IS NULL OR NOT twinspan.names_it(tag, command) THEN
         PERFORM twinspan.refuse_ddl(tag, 'ddl_text_unknown', 'the text of the command cannot be told from what called it',

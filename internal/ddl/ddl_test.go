@@ -1,0 +1,133 @@
+package ddl
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestRewrite(t *testing.T) {
+	for _, c := range []struct{ tag, sql, want string }{
+		{"CREATE INDEX", `CREATE UNIQUE INDEX /* x */ CONCURRENTLY IF NOT EXISTS "concurrently" ON t (a)`, `CREATE UNIQUE INDEX /* x */  IF NOT EXISTS "concurrently" ON t (a)`},
+		{"CREATE INDEX", `CREATE INDEX concurrently_not ON t (concurrently)`, `CREATE INDEX concurrently_not ON t (concurrently)`},
+		{"DROP INDEX", `drop index concurrently a, b`, `drop index IF EXISTS  a, b`},
+		{"DROP INDEX", `DROP INDEX IF EXISTS a`, `DROP INDEX IF EXISTS a`},
+		{"ALTER TABLE", `ALTER TABLE p DETACH PARTITION s.q CONCURRENTLY`, `ALTER TABLE p DETACH PARTITION s.q`},
+		{"ALTER TABLE", `ALTER TABLE p DETACH PARTITION q finalize ;`, `ALTER TABLE p DETACH PARTITION q  ;`},
+		{"ALTER TABLE", `ALTER TABLE p DETACH PARTITION finalize`, `ALTER TABLE p DETACH PARTITION finalize`},
+		{"CREATE TABLE", `CREATE TABLE t (id int PRIMARY KEY USING INDEX TABLESPACE fast, tablespace text) TABLESPACE "fast"`, `CREATE TABLE t (id int PRIMARY KEY , tablespace text)`},
+		{"ALTER TABLE", `ALTER TABLE t SET TABLESPACE fast`, ``},
+		{"ALTER TABLE", `ALTER TABLE t ADD a int, SET TABLESPACE fast`, `ALTER TABLE t ADD a int`},
+		{"ALTER TABLE", `ALTER TABLE t SET TABLESPACE fast, ADD a int`, `ALTER TABLE t  ADD a int`},
+		{"CREATE FUNCTION", `CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $a$ DROP INDEX CONCURRENTLY x $a$`, `CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $a$ DROP INDEX CONCURRENTLY x $a$`},
+	} {
+		change := Change{Tag: c.tag, SQL: Raw(c.sql), Conforming: true, Role: "r", Tablespaces: []Raw{"fast"}}
+		if got := change.rewrite(); got != c.want {
+			t.Errorf("%s\nbecomes %q\nwant    %q", c.sql, got, c.want)
+		}
+	}
+}
+
+func TestNamedRoles(t *testing.T) {
+	for sql, want := range map[string]string{
+		`GRANT SELECT ON to_x TO bob, "Al ice" WITH GRANT OPTION`:                  "me bob Al ice",
+		`REVOKE ALL ON bob FROM PUBLIC`:                                            "me",
+		`ALTER TABLE bob OWNER TO Bob`:                                             "me bob",
+		`CREATE SCHEMA AUTHORIZATION "Al ice"`:                                     "me Al ice",
+		`ALTER DEFAULT PRIVILEGES FOR ROLE bob GRANT SELECT ON TABLES TO "Al ice"`: "me bob Al ice",
+		`CREATE POLICY p ON t TO bob USING (a = 'Al ice')`:                         "me bob",
+		`CREATE TABLE t (a text DEFAULT 'to bob') -- TO bob`:                       "me",
+		`CREATE TABLE bob (a int)`:                                                 "me",
+	} {
+		c := Change{SQL: Raw(sql), Conforming: true, Role: "me", Roles: []Raw{"bob", "Al ice"}}
+		if got := strings.Join(c.NamedRoles(), " "); got != want {
+			t.Errorf("%s names %q, want %q", sql, got, want)
+		}
+	}
+}
+
+func TestRenamedSchemas(t *testing.T) {
+	c := Change{Tag: "ALTER SCHEMA", SQL: `ALTER SCHEMA Old RENAME TO "New ""er"`, Conforming: true}
+	if got := c.RenamedSchemas(); len(got) != 1 || got["old"] != `New "er` {
+		t.Errorf("renamed: %v", got)
+	}
+	c.SQL = `ALTER SCHEMA old OWNER TO x`
+	if got := c.RenamedSchemas(); got != nil {
+		t.Errorf("renamed: %v", got)
+	}
+}
+
+func payload(sql string) []byte {
+	raw := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	return fmt.Appendf(nil, `{"tag": "CREATE TABLE", "sql": %q, "conforming": true, "role": %q, "settings": {"search_path": %q, "default_table_access_method": %q},
+		"objects": [%q], "after": [%q]}`, raw(sql), raw("o'wner"), raw(`"$user", public`), raw("heap"), raw("public.t"), raw("UPDATE x"))
+}
+
+func TestScript(t *testing.T) {
+	c, err := Parse(payload("CREATE TABLE t (a text DEFAULT '\xe9')"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Subject() != "public.t" {
+		t.Errorf("subject %q", c.Subject())
+	}
+	s := c.Script()
+	if s.Statements[s.Main] != "CREATE TABLE t (a text DEFAULT '\xe9')" {
+		t.Errorf("the main statement is %q: bytes must stay what they are", s.Statements[s.Main])
+	}
+	if first := s.Statements[0]; !strings.Contains(first, `'search_path', '"$user", public', true`) || strings.Contains(first, "heap") {
+		t.Errorf("the settings are %q", first)
+	}
+	if role := s.Statements[s.Main-1]; role != `SET LOCAL ROLE "o'wner"` {
+		t.Errorf("the role is set by %q", role)
+	}
+	if back := s.Statements[s.Main+1]; back != "SET LOCAL ROLE NONE" {
+		t.Errorf("behind it comes %q", back)
+	}
+	if !slices.Contains(s.Statements, `SET LOCAL "search_path" TO DEFAULT`) {
+		t.Errorf("the search path does not come back: %q", s.Statements)
+	}
+	if last := s.Statements[len(s.Statements)-1]; last != "UPDATE x" {
+		t.Errorf("the last statement is %q", last)
+	}
+}
+
+func TestParseRefusesWhatIsNotWhole(t *testing.T) {
+	for _, p := range []string{``, `{}`, `{"tag": "X"}`, `{"tag": "X", "sql": "?"}`, `[]`} {
+		if _, err := Parse([]byte(p)); err == nil {
+			t.Errorf("%s is taken", p)
+		}
+	}
+}
+
+func FuzzScript(f *testing.F) {
+	f.Add(payload("CREATE INDEX CONCURRENTLY i ON t (a)"))
+	f.Add([]byte(`{"tag": "DROP INDEX", "sql": "RFJPUCBJTkRFWCBhOyAkJCAvKg==", "role": "cg==", "tablespaces": ["cg=="]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := Parse(b)
+		if err != nil {
+			return
+		}
+		c.Script()
+		c.NamedRoles()
+		c.RenamedSchemas()
+	})
+}
+
+func FuzzScan(f *testing.F) {
+	for _, sql := range []string{`CREATE TABLE "a" (b text DEFAULT E'\'' || $x$ $$ $x$)`, `/* /* */ -- */ a'`, `$$`, `"`, `e'\`, `$1$2$`, "é$x"} {
+		f.Add(sql, true)
+		f.Add(sql, false)
+	}
+	f.Fuzz(func(t *testing.T, sql string, conforming bool) {
+		at := 0
+		for _, token := range scan(sql, conforming) {
+			if token.start < at || token.end <= token.start || token.end > len(sql) {
+				t.Fatalf("token %+v behind %d in %q", token, at, sql)
+			}
+			at = token.end
+		}
+	})
+}
