@@ -1,0 +1,13 @@
+ALTER TABLE sales.orders_2024_01 DROP COLUMN IF EXISTS no_such_column;
+BEGIN;
+DELETE FROM sales.return_request;
+ALTER TABLE sales.order_item DROP CONSTRAINT order_item_order_id_placed_on_fkey;
+ALTER TABLE sales.payment DROP CONSTRAINT payment_order_id_placed_on_fkey;
+ALTER TABLE sales.shipment DROP CONSTRAINT shipment_order_id_placed_on_fkey;
+ALTER TABLE sales.orders DETACH PARTITION sales.orders_2024_01;
+ALTER TABLE sales.orders_2024_01 SET SCHEMA archive;
+DELETE FROM sales.order_item WHERE NOT EXISTS (SELECT FROM sales.orders o WHERE o.id = order_id);
+DELETE FROM sales.payment WHERE NOT EXISTS (SELECT FROM sales.orders o WHERE o.id = order_id);
+ALTER TABLE sales.order_item ADD CONSTRAINT order_item_order_fk FOREIGN KEY (order_id, placed_on) REFERENCES sales.orders ON DELETE CASCADE;
+ALTER TABLE sales.payment ADD CONSTRAINT payment_order_fk FOREIGN KEY (order_id, placed_on) REFERENCES sales.orders ON DELETE CASCADE;
+COMMIT;

@@ -1,0 +1,2 @@
+-- as: string
+ALTER TABLE platform.tenants ADD COLUMN notes text;

@@ -1,0 +1,2 @@
+ALTER TABLE metrics.last_value SET LOGGED;
+ALTER TABLE metrics.last_value ADD COLUMN touched timestamptz NOT NULL DEFAULT clock_timestamp();

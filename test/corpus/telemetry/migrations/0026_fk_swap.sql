@@ -1,0 +1,12 @@
+BEGIN;
+ALTER TABLE platform.tenants ADD COLUMN region_id smallint;
+CREATE TABLE platform.regions_v2 (id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, code char(2) UNIQUE NOT NULL, name text);
+INSERT INTO platform.regions_v2 (code, name) SELECT code, name FROM platform.regions ORDER BY code;
+UPDATE platform.tenants t SET region_id = r.id FROM platform.regions_v2 r WHERE r.code = coalesce(t.region, 'EU');
+ALTER TABLE platform.tenants ADD FOREIGN KEY (region_id) REFERENCES platform.regions_v2 NOT VALID;
+ALTER TABLE platform.tenants VALIDATE CONSTRAINT tenants_region_id_fkey;
+ALTER TABLE platform.tenants DROP COLUMN region CASCADE;
+ALTER TABLE platform.maintenance_windows DROP CONSTRAINT maintenance_windows_region_fkey;
+DROP TABLE platform.regions;
+ALTER TABLE platform.regions_v2 RENAME TO regions;
+COMMIT;

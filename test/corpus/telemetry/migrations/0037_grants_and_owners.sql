@@ -1,0 +1,11 @@
+REVOKE DELETE ON ALL TABLES IN SCHEMA queue FROM telemetry_ingest;
+GRANT DELETE ON queue.job, queue.outbox TO telemetry_ingest;
+REASSIGN OWNED BY telemetry_admin TO telemetry_admin;
+ALTER SCHEMA tenant_acme OWNER TO telemetry_admin;
+ALTER TABLE tenant_acme.devices OWNER TO telemetry_admin;
+ALTER VIEW tenant_acme.noisy_devices OWNER TO telemetry_admin;
+ALTER PROCEDURE platform.create_tenant(text, platform.plan_level) OWNER TO telemetry_admin;
+ALTER DEFAULT PRIVILEGES FOR ROLE telemetry_admin REVOKE SELECT ON TABLES FROM telemetry_reader;
+ALTER DEFAULT PRIVILEGES FOR ROLE telemetry_admin IN SCHEMA cold GRANT ALL ON TYPES TO telemetry_reader;
+GRANT USAGE ON TYPE metrics.kind_v2 TO telemetry_reader;
+REVOKE USAGE ON TYPE metrics.bucket FROM PUBLIC;

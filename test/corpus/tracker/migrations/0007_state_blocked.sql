@@ -1,0 +1,2 @@
+-- as: string
+ALTER TYPE issue_state ADD VALUE 'blocked' BEFORE 'closed';

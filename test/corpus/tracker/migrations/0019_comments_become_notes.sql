@@ -1,0 +1,11 @@
+BEGIN;
+ALTER TABLE comments RENAME TO notes;
+ALTER TABLE notes RENAME COLUMN issue_id TO subject_id;
+ALTER TABLE notes ADD COLUMN subject_type text NOT NULL DEFAULT 'issue';
+ALTER TABLE notes ALTER COLUMN subject_type DROP DEFAULT;
+ALTER TABLE notes DROP CONSTRAINT comments_issue_id_fkey;
+ALTER TABLE notes RENAME CONSTRAINT comments_pkey TO notes_pkey;
+ALTER SEQUENCE comments_id_seq RENAME TO notes_id_seq;
+CREATE INDEX ON notes (subject_type, subject_id);
+CREATE VIEW comments AS SELECT id, subject_id AS issue_id, author_id, body, created_at FROM notes WHERE subject_type = 'issue';
+COMMIT;

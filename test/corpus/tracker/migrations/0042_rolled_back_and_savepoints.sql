@@ -1,0 +1,14 @@
+BEGIN;
+CREATE TABLE experiments (id int PRIMARY KEY, outcome text);
+SAVEPOINT before_data;
+INSERT INTO experiments VALUES (1, 'bad');
+ALTER TABLE experiments ADD COLUMN wrong int;
+ROLLBACK TO SAVEPOINT before_data;
+INSERT INTO experiments VALUES (1, 'good');
+ALTER TABLE experiments ADD COLUMN "right" int DEFAULT 7;
+RELEASE SAVEPOINT before_data;
+COMMIT;
+BEGIN;
+DROP TABLE experiments;
+DROP TABLE notes CASCADE;
+ROLLBACK;

@@ -1,0 +1,157 @@
+package test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// bustle runs a corpus's workload in several sessions until it is stopped.
+type bustle struct {
+	work []part
+	dsn  string
+
+	// A session holds it for reading while it runs a part, so that who holds it
+	// for writing knows that none runs.
+	mu    sync.RWMutex
+	done  int // the last migration that is done
+	begun int // the last one that is begun
+
+	count struct {
+		sync.Mutex
+		ok  map[string]int
+		err error // the first that should not be
+	}
+	stop     chan struct{}
+	sessions sync.WaitGroup
+}
+
+func startBustle(t *testing.T, c corpus, dsn string, sessions int) *bustle {
+	t.Helper()
+	l := &bustle{work: c.work, dsn: dsn, stop: make(chan struct{})}
+	l.count.ok = map[string]int{}
+	for n := range sessions {
+		conn := pgtest.Conn(t, dsn)
+		random := rand.New(rand.NewPCG(1, uint64(n)))
+		l.sessions.Add(1)
+		go func() {
+			defer l.sessions.Done()
+			if err := l.session(conn, random); err != nil {
+				l.count.Lock()
+				defer l.count.Unlock()
+				l.count.err = errors.Join(l.count.err, err)
+			}
+		}()
+	}
+	return l
+}
+
+// session runs parts until the load is stopped.
+func (l *bustle) session(conn *pgx.Conn, random *rand.Rand) error {
+	ctx := context.Background()
+	if _, err := conn.Exec(ctx, `SET deadlock_timeout = '50ms'; SET application_name = 'workload'`); err != nil {
+		return err
+	}
+	tick := time.NewTicker(8 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return nil
+		case <-tick.C:
+		}
+		if err := l.one(ctx, conn, random); err != nil {
+			return err
+		}
+	}
+}
+
+// one runs a part that works now.
+func (l *bustle) one(ctx context.Context, conn *pgx.Conn, random *rand.Rand) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var fit []part
+	for _, p := range l.work {
+		if p.works(l.done, l.begun) {
+			fit = append(fit, p)
+		}
+	}
+	p := fit[random.IntN(len(fit))]
+	_, err := conn.PgConn().Exec(ctx, p.sql).ReadAll()
+	if err == nil {
+		l.count.Lock()
+		defer l.count.Unlock()
+		l.count.ok[p.name]++
+		return nil
+	}
+	if !passing(err) {
+		return fmt.Errorf("workload %s during migration %d: %w", p.name, l.begun, err)
+	}
+	_, err = conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
+	return err
+}
+
+func (p part) works(done, begun int) bool {
+	return p.from <= done && (p.until == 0 || p.until > begun)
+}
+
+// passing reports whether an application would try again: it met a migration, or
+// another session.
+func passing(err error) bool {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case "40P01", "40001", "55P03":
+		return true
+	case "0A000":
+		return strings.Contains(e.Message, "cached plan")
+	case "XX000":
+		return strings.Contains(e.Message, "could not open relation") || strings.Contains(e.Message, "cache lookup failed") || strings.Contains(e.Message, "concurrently")
+	}
+	return false
+}
+
+// migrate applies a migration while the load goes on, but for the parts that
+// work no more.
+func (l *bustle) migrate(t *testing.T, m migration) error {
+	t.Helper()
+	l.mu.Lock()
+	l.begun = m.number
+	l.mu.Unlock()
+	if err := m.apply(t, l.dsn); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.done = m.number
+	l.mu.Unlock()
+	l.count.Lock()
+	defer l.count.Unlock()
+	return l.count.err
+}
+
+// end stops the load and fails the test if a part never worked.
+func (l *bustle) end(t *testing.T) {
+	t.Helper()
+	close(l.stop)
+	l.sessions.Wait()
+	if l.count.err != nil {
+		t.Fatal(l.count.err)
+	}
+	for _, p := range l.work {
+		if l.count.ok[p.name] == 0 {
+			t.Errorf("workload %s has not run once", p.name)
+		}
+	}
+}
