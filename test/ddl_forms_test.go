@@ -51,6 +51,8 @@ var forms = []form{
 		`INSERT INTO pa VALUES (1, '2020-02-02')`, `CREATE TABLE pa2 (id int, at date NOT NULL, PRIMARY KEY (id, at))`, `INSERT INTO pa2 VALUES (2, '2021-02-02')`, `ALTER TABLE pa ATTACH PARTITION pa2 FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')`,
 		`CREATE TABLE pad PARTITION OF pa DEFAULT PARTITION BY LIST (id)`, `CREATE TABLE pad1 PARTITION OF pad DEFAULT`, `INSERT INTO pa VALUES (3, '1999-01-01')`, `CREATE INDEX ON pa (at)`, `ALTER TABLE pa DETACH PARTITION pad`,
 		`ALTER TABLE pa DETACH PARTITION pa1 CONCURRENTLY`, `ALTER TABLE pa ADD note text DEFAULT 'n'`, `UPDATE pa SET note = 'm'`, `INSERT INTO pa1 VALUES (5, '2020-05-05')`, `DROP TABLE pa1`}},
+	{"detached concurrently", []string{`CREATE TABLE dc (id int, at date) PARTITION BY RANGE (at)`, `CREATE TABLE "dc ""1" PARTITION OF dc FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')`, `INSERT INTO dc VALUES (1, '2020-03-03')`,
+		`ALTER TABLE dc DETACH PARTITION public . "dc ""1" CONCURRENTLY`, `INSERT INTO "dc ""1" VALUES (2, '2020-04-04')`}},
 	// Rows that come with a command.
 	{"create table as", []string{`CREATE TABLE as1 AS SELECT * FROM old WHERE id < 10`, `CREATE TABLE as2 (x, y) WITH (fillfactor = 50) AS VALUES (1, 'a'::varchar(5)), (2, NULL)`, `SELECT a, count(*) AS n INTO as3 FROM old GROUP BY a`,
 		`CREATE TABLE as4 AS SELECT 'x' COLLATE "C" AS c, ARRAY[1.5] AS n WITH NO DATA`, `PREPARE q (int) AS SELECT generate_series(1, $1) AS i; CREATE TABLE as5 AS EXECUTE q (3)`,

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/twinspan/twinspan/api"
@@ -187,7 +188,11 @@ func TestSchemaChangesRefused(t *testing.T) {
 			}
 		})
 	}
-	pgtest.Exec(t, a, `CREATE TABLE after (id int PRIMARY KEY)`)
+	// The extended protocol, too, is understood.
+	conn := pgtest.Conn(t, a)
+	if _, err := conn.Exec(t.Context(), `CREATE TABLE after (id int PRIMARY KEY);`, pgx.QueryExecModeExec); err != nil {
+		t.Fatal(err)
+	}
 	sameStructure(t, p, "refusing", "refused")
 }
 
@@ -197,4 +202,12 @@ var refusals = []struct {
 }{
 	{"ddl_c_function", []string{`CREATE FUNCTION c() RETURNS trigger LANGUAGE c AS '$libdir/refint', 'check_primary_key'`}},
 	{"ddl_temporary", []string{`CREATE TEMP TABLE model (a int)`, `SELECT 1; CREATE TABLE made (LIKE model)`}},
+	{"ddl_text_unknown", []string{`CREATE FUNCTION twofold(int) RETURNS void LANGUAGE sql AS 'CREATE TABLE a1 (id int)'`,
+		`CREATE FUNCTION twofold(text) RETURNS void LANGUAGE sql AS 'CREATE TABLE a2 (id int)'`, `SELECT twofold(1)`}},
+	{"ddl_rows_unsent", []string{`CREATE TABLE only_id (id int GENERATED ALWAYS AS IDENTITY)`, `ALTER TABLE only_id ADD other int GENERATED ALWAYS AS IDENTITY`}},
+	{"ddl_while_seeding", []string{`BEGIN; UPDATE twinspan.link SET seeded = false, phase = 'seeding'; ALTER TABLE t ADD x int`}},
+	{"ddl_extension_missing", []string{`DELETE FROM twinspan.twin_extension WHERE name = 'hstore'`, `CREATE EXTENSION hstore`}},
+	{"ddl_import_foreign_schema", []string{`CREATE EXTENSION postgres_fdw`, `CREATE SCHEMA imported`,
+		`DO $$ BEGIN EXECUTE format('CREATE SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host ''127.0.0.1'', port %L, dbname %L)', current_setting('port'), current_database()); END $$`,
+		`CREATE USER MAPPING FOR CURRENT_USER SERVER loop OPTIONS (user 'postgres')`, `IMPORT FOREIGN SCHEMA public LIMIT TO (t) FROM SERVER loop INTO imported`}},
 }

@@ -51,7 +51,7 @@ func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 // schemaFunctions are those that ddl.sql makes.
 var schemaFunctions = [...]string{
 	"twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()", "twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()",
-	"twinspan.capture_ddl(text, text, json, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)",
+	"twinspan.capture_ddl(text, text, json, text)", "twinspan.detached(text, text, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)",
 	"twinspan.fits(text, text)", "twinspan.immutable(pg_node_tree)", "twinspan.immutable_text(text)",
 	"twinspan.names_it(text, text)", "twinspan.missing_values(text, text, oid[])", "twinspan.own(text, text, text)", "twinspan.pick(text, text, boolean, boolean)",
 	"twinspan.raw(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)",

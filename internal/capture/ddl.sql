@@ -165,6 +165,8 @@ $$
             AND mask !~ '\mon\s+(database|tablespace|parameter)\M'
         WHEN tag IN ('COMMENT', 'SECURITY LABEL') THEN mask ~ ('^' || replace(lower(tag), ' ', '\s+') || '\M.*\mon\M')
             AND mask !~ '\mon\s+(database|role|tablespace|event\s+trigger|subscription|publication)\M'
+        -- Versions before 13 call some commands on what is like a table so.
+        WHEN tag = 'ALTER TABLE' THEN mask ~ '^alter\s+(table|view|materialized\s+view|index|sequence|foreign\s+table|type)\M'
         ELSE mask ~ ('^' || split_part(lower(tag), ' ', 1)
             || '(\s+(or|replace|temp|temporary|local|global|unlogged|unique|constraint|trusted|procedural|recursive|default))*'
             || regexp_replace(substr(lower(tag), length(split_part(tag, ' ', 1)) + 1), '\s+', '\\s+', 'g') || '\M')
@@ -445,7 +447,7 @@ BEGIN
     PERFORM twinspan.refuse_late(tag, command, mask);
     IF tag IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE') THEN
         again := twinspan.differing_rows(mask, rewritten);
-        extra := twinspan.missing_values(command, mask, again);
+        extra := twinspan.missing_values(command, mask, again) || twinspan.detached(command, mask, caller->>'search_path');
     END IF;
     PERFORM twinspan.say('ddl', jsonb_build_object('tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
             'role', twinspan.raw(caller->>'role'),
@@ -467,7 +469,7 @@ $$;
 CREATE OR REPLACE FUNCTION twinspan.names_it(tag text, q text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT tag !~ '^(CREATE|ALTER) (TABLE|VIEW|MATERIALIZED VIEW|FOREIGN TABLE|SEQUENCE|FUNCTION|PROCEDURE)$' OR q ~* 'u&"'
+    SELECT tag !~ '^(CREATE|ALTER) (TABLE|VIEW|MATERIALIZED VIEW|FOREIGN TABLE|SEQUENCE|FUNCTION|PROCEDURE)$' OR q ~* 'u&"|\mall\s+in\s+tablespace\M'
         OR coalesce(bool_or(strpos(lower(replace(q, '""', '"')), lower(coalesce(c.relname, p.proname))) > 0), true)
       FROM pg_event_trigger_ddl_commands() x
       LEFT JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid
@@ -521,8 +523,6 @@ BEGIN
             PERFORM twinspan.refuse_ddl(tag, 'ddl_temporary', format('it is made like the temporary table "%s", which the twin does not have', r.relname),
                 'Write the columns out, or use CREATE TABLE ... AS SELECT ... WITH NO DATA.');
         END LOOP;
-    ELSIF tag IN ('ALTER TABLE', 'ALTER INDEX', 'ALTER MATERIALIZED VIEW') AND mask ~ '\mall\s+in\s+tablespace\M' THEN
-        PERFORM twinspan.refuse_ddl(tag, 'ddl_tablespace', 'tablespaces are each server''s own', 'Move the tables one by one with SET TABLESPACE: the twin passes over it.');
     END IF;
 END
 $$;
@@ -545,6 +545,31 @@ $$
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                AND (coalesce(to_jsonb(a)->>'attidentity', '') <> '' OR NOT twinspan.immutable(d.adbin) OR d.adbin IS NULL AND t.typtype = 'd' AND NOT twinspan.immutable(t.typdefaultbin)))
         OR x.reason & 4 <> 0 AND mask ~ '\musing\M' AND NOT twinspan.immutable_text(mask)
+$$;
+
+-- DETACH PARTITION CONCURRENTLY leaves the partition a constraint that the plain
+-- form, which the twin runs, does not make (tablecmds.c, DetachAddConstraintIfNeeded).
+CREATE OR REPLACE FUNCTION twinspan.detached(q text, mask text, path text) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    name text;
+    list text[];
+BEGIN
+    IF mask !~ '\mdetach\s+partition\M.*\m(concurrently|finalize)$' THEN
+        RETURN '{}';
+    END IF;
+    name := substring(q from '(?i)\mpartition\s+((?:"(?:[^"]|"")*"|[^\s".;])+(?:\s*\.\s*(?:"(?:[^"]|"")*"|[^\s".;]+))?)\s+(?:concurrently|finalize)');
+    PERFORM set_config('search_path', path, true);
+    SELECT pg_catalog.array_agg(pg_catalog.format('DO %L', pg_catalog.format(
+               'BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conrelid OPERATOR(pg_catalog.=) %L::pg_catalog.regclass AND conname OPERATOR(pg_catalog.=) %L) THEN ALTER TABLE ONLY %I.%I ADD CONSTRAINT %I %s; END IF; END',
+               pg_catalog.format('%I.%I', n.nspname, c.relname), k.conname, n.nspname, c.relname, k.conname, pg_catalog.pg_get_constraintdef(k.oid))))
+      INTO list
+      FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+     WHERE k.contype OPERATOR(pg_catalog.=) 'c' AND k.conrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(name)::pg_catalog.oid;
+    RETURN coalesce(list, '{}');
+END
 $$;
 
 -- Since version 11 a column is added without a rewrite when its default is stable:

@@ -21,6 +21,7 @@ func TestRewrite(t *testing.T) {
 		{"ALTER TABLE", `ALTER TABLE t SET TABLESPACE fast`, ``},
 		{"ALTER TABLE", `ALTER TABLE t ADD a int, SET TABLESPACE fast`, `ALTER TABLE t ADD a int`},
 		{"ALTER TABLE", `ALTER TABLE t SET TABLESPACE fast, ADD a int`, `ALTER TABLE t  ADD a int`},
+		{"ALTER TABLE", `ALTER TABLE ALL IN TABLESPACE pg_default OWNED BY me SET TABLESPACE other NOWAIT`, ``},
 		{"CREATE FUNCTION", `CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $a$ DROP INDEX CONCURRENTLY x $a$`, `CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $a$ DROP INDEX CONCURRENTLY x $a$`},
 	} {
 		change := Change{Tag: c.tag, SQL: Raw(c.sql), Conforming: true, Role: "r", Tablespaces: []Raw{"fast"}}

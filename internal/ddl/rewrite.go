@@ -18,6 +18,9 @@ func (c *Change) rewrite() string {
 	case "ALTER TABLE":
 		e.detach()
 	}
+	if e.allInTablespace() {
+		return ""
+	}
 	if len(c.Tablespaces) > 0 && !e.tablespaces(c.Tag, c.Tablespaces) {
 		return ""
 	}
@@ -99,6 +102,16 @@ func (e *editor) detach() {
 		}
 		return
 	}
+}
+
+// allInTablespace says whether the statement moves whatever lies in a tablespace.
+func (e *editor) allInTablespace() bool {
+	for i := 0; i+2 < len(e.tokens); i++ {
+		if e.tokens[i].depth == 0 && e.tokens[i].is("all") && e.tokens[i+1].is("in") && e.tokens[i+2].is("tablespace") {
+			return true
+		}
+	}
+	return false
 }
 
 // tablespaces takes out where something is to lie: that is each server's own. It
