@@ -57,7 +57,9 @@ type Link struct {
 
 	primary   primarySide
 	secondary secondarySide
-	beside    beside
+
+	verifications verifications
+	beside        beside
 }
 
 // live is what is known now and stored nowhere.
@@ -186,6 +188,7 @@ func (l *Link) Run(ctx context.Context) error {
 	var reporting sync.WaitGroup
 	defer reporting.Wait()
 	defer cancel()
+	reporting.Go(func() { l.verifyLoop(ctx) })
 	if l.Role() == role.Secondary {
 		reporting.Go(func() { l.reportLoop(ctx) })
 		reporting.Go(func() { l.sequenceLoop(ctx) })

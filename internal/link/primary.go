@@ -25,6 +25,8 @@ type primarySide struct {
 	active  sync.WaitGroup  // requests that hold something of the server
 
 	seeds *seed.Source // holds the snapshot of a seeding; nil before the first was asked for
+
+	snapshots snapshots // held for verifications
 }
 
 // running is a stream in progress.

@@ -43,27 +43,48 @@ type receiver struct {
 	bytes    atomic.Uint64
 
 	err error // why items was closed
+
+	gate holdable    // shut while nothing may be handed over
+	kept *apply.Item // taken while it was shut; the applier's goroutine has it
+
+	ended chan struct{} // closed when nothing is applied from here any more
 }
 
 func newReceiver(s *peer.Stream, compress bool, spool *Spool) *receiver {
-	return &receiver{stream: s, compress: compress, spool: spool, items: make(chan apply.Item, ahead)}
+	return &receiver{stream: s, compress: compress, spool: spool, items: make(chan apply.Item, ahead), ended: make(chan struct{})}
 }
 
 // Next implements apply.Source.
 func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
-	select {
-	case item, ok := <-r.items:
-		if !ok {
-			return apply.Item{}, r.err
+	if r.kept == nil {
+		select {
+		case item, ok := <-r.items:
+			if !ok {
+				return apply.Item{}, r.err
+			}
+			r.kept = &item
+		case <-ctx.Done():
+			return apply.Item{}, context.Cause(ctx)
 		}
-		return item, nil
-	case <-ctx.Done():
-		return apply.Item{}, context.Cause(ctx)
 	}
+	if err := r.gate.pass(ctx); err != nil {
+		return apply.Item{}, err
+	}
+	item := *r.kept
+	r.kept = nil
+	return item, nil
 }
 
 // Ready implements apply.Source.
-func (r *receiver) Ready() bool { return len(r.items) > 0 }
+func (r *receiver) Ready() bool { return (r.kept != nil || len(r.items) > 0) && r.gate.open() }
+
+// drop closes what was taken and not handed over. The applier is gone by then.
+func (r *receiver) drop() {
+	if r.kept != nil && r.kept.Big != nil {
+		r.kept.Big.Close()
+	}
+	r.kept = nil
+}
 
 // run receives until the stream ends or ctx does; it always returns an error.
 func (r *receiver) run(ctx context.Context) error {

@@ -205,6 +205,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 		l.mu.Lock()
 		l.secondary.applier, l.secondary.receiver = nil, nil
 		l.mu.Unlock()
+		close(in.ended)
 	}()
 	return l.pump(ctx, s, in, applier)
 }
@@ -235,6 +236,7 @@ func (l *Link) pump(ctx context.Context, s *peer.Stream, in *receiver, applier *
 	})
 	group.Go(func() error {
 		result = applier.Run(ctx, in)
+		in.drop()
 		if problem.CodeOf(result) == "stream_needs_text" {
 			l.mu.Lock()
 			l.live.textOnly = true

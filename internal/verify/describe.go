@@ -184,9 +184,12 @@ func largeObjectsKnown() *known {
 }
 
 // tableOf returns a table of this side.
-func (s *Snapshot) tableOf(name sqlname.Table) (*known, error) {
+func (s *Snapshot) tableOf(ctx context.Context, name sqlname.Table) (*known, error) {
 	if IsLargeObjects(name) {
 		return largeObjectsKnown(), nil
+	}
+	if err := s.know(ctx); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	t := s.tables[name]
@@ -195,4 +198,25 @@ func (s *Snapshot) tableOf(name sqlname.Table) (*known, error) {
 		return nil, changed(name)
 	}
 	return t, nil
+}
+
+// know reads the tables unless that was done.
+func (s *Snapshot) know(ctx context.Context) error {
+	s.mu.Lock()
+	have := s.tables != nil
+	s.mu.Unlock()
+	if have {
+		return nil
+	}
+	return s.piece(ctx, false, func(conn *pgx.Conn) error {
+		var version int
+		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
+			return err
+		}
+		tables, err := readTables(ctx, conn, version)
+		if err == nil {
+			s.learn(version, tables)
+		}
+		return err
+	})
 }

@@ -34,7 +34,9 @@ SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 
            (SELECT concat_ws(' ', format_type(s.seqtypid, NULL), 'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax, 'cache', s.seqcache, CASE WHEN s.seqcycle THEN 'cycle' END)
               FROM pg_sequence s WHERE s.seqrelid = rel.oid))
            || CASE WHEN relkind = 'c' THEN '' ELSE (SELECT /*acl*/ FROM aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))) a WHERE a.grantee <> relowner) END,
-       false, false, nspname, relname, '', '', ''
+       false, false, nspname, relname, relname,
+       coalesce((SELECT concat_ws(' ', 'AS', format_type(s.seqtypid, NULL), 'START', s.seqstart, 'INCREMENT', s.seqincrement, 'MINVALUE', s.seqmin, 'MAXVALUE', s.seqmax, 'CACHE', s.seqcache, CASE WHEN s.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END)
+                   FROM pg_sequence s WHERE s.seqrelid = rel.oid), ''), ''
   FROM rel WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
 UNION ALL
 SELECT 'definition of view', name, pg_get_viewdef(oid), true, false, nspname, relname, '', '', '' FROM rel WHERE relkind IN ('v', 'm')
@@ -105,7 +107,7 @@ SELECT 'extension', quote_ident(e.extname), 'version ' || e.extversion || ' in '
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
 UNION ALL
 SELECT 'event trigger', quote_ident(evtname), concat_ws(' ', evtevent, evtfoid::regproc::text, evtenabled, array_to_string(evttags, ', ')), false, false, '', '', '', '', ''
-  FROM pg_event_trigger e WHERE evtname NOT LIKE 'twinspan\_%' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid)
+  FROM pg_event_trigger e WHERE evtname !~ '^!?twinspan_' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid)
 UNION ALL
 SELECT o.type, o.identity, '', false, false, '', '', '', '', ''
   FROM (SELECT 'pg_operator'::regclass AS class, oid FROM pg_operator UNION ALL SELECT 'pg_opclass'::regclass, oid FROM pg_opclass UNION ALL SELECT 'pg_opfamily'::regclass, oid FROM pg_opfamily
@@ -119,6 +121,6 @@ SELECT o.type, o.identity, '', false, false, '', '', '', '', ''
 UNION ALL
 SELECT 'comment', o.type || ' ' || o.identity, d.description, false, false, '', '', '', '', ''
   FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) o
- WHERE d.objoid >= 16384 AND o.identity IS NOT NULL AND coalesce(o.schema, '') NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND o.identity <> 'twinspan' AND o.identity NOT LIKE 'twinspan\_%'
+ WHERE d.objoid >= 16384 AND o.identity IS NOT NULL AND coalesce(o.schema, '') NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND o.identity !~ '^"?!?twinspan'
    AND NOT EXISTS (SELECT FROM member m WHERE m.classid = d.classoid AND m.objid = d.objoid)
    AND d.classoid NOT IN ('pg_extension'::regclass, 'pg_largeobject'::regclass)

@@ -58,7 +58,7 @@ func (t *TableFinding) settings(ctx context.Context, tx pgx.Tx) error {
 
 // repairKeyed deletes the rows with the keys and copies the primary's.
 func repairKeyed(ctx context.Context, tx pgx.Tx, t *TableFinding, secondary *Snapshot, now Rows) error {
-	here, err := secondary.tableOf(t.Table)
+	here, err := secondary.tableOf(ctx, t.Table)
 	if err != nil {
 		return err
 	}
@@ -112,9 +112,9 @@ func copyRows(ctx context.Context, tx pgx.Tx, t *TableFinding, from Rows, r Copy
 	return pg.Classify(err, "copy the primary's rows")
 }
 
-// RepairSchema builds missing and invalid indexes, and constraints, as the primary
-// has them. What cannot be built stays in the returned list's Repair, which a
-// person has to see to.
+// RepairSchema builds missing and invalid indexes, and constraints, and alters
+// sequences, as the primary has them. All else is left to a person. The session
+// must be one of pg.Session{Apply: true}, outside of a transaction.
 func RepairSchema(ctx context.Context, conn *pgx.Conn, list []SchemaDifference) error {
 	order := slices.Clone(list)
 	// Indexes of partitioned tables make those of the partitions; foreign keys need
@@ -122,6 +122,15 @@ func RepairSchema(ctx context.Context, conn *pgx.Conn, list []SchemaDifference) 
 	slices.SortStableFunc(order, func(a, b SchemaDifference) int { return repairRank(&a) - repairRank(&b) })
 	for _, d := range order {
 		for _, sql := range d.statements() {
+			// What lets others work waits for transactions of theirs; what does not, must
+			// not keep them waiting.
+			patience := "5s"
+			if strings.Contains(sql, " CONCURRENTLY ") {
+				patience = "0"
+			}
+			if _, err := conn.Exec(ctx, "SET lock_timeout = '"+patience+"'"); err != nil {
+				return pg.Classify(err, "prepare a repair")
+			}
 			if _, err := conn.Exec(ctx, sql); err != nil && pg.SQLState(err) != "42P07" {
 				return fmt.Errorf("repair %s %s: %w", d.Kind, d.Name, pg.Classify(err, "build it as the primary has it"))
 			}

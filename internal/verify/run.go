@@ -21,6 +21,8 @@ const mostListed = 32 * rowsOfBlock
 // with both sides at a later position.
 type Comparison struct {
 	Tables  []string // names, with or without schema; empty for all
+	NoRows  bool     // compare the schema alone
+	Schema  bool     // compare the schema
 	Values  bool     // report values, not only which columns differ
 	Most    int      // rows reported of a table
 	Workers int      // tables compared at once; at least 1
@@ -40,8 +42,6 @@ type Findings struct {
 	Tables  []TableFinding // those that differ, by name
 	Skipped []Skipped
 	Count   Count
-
-	Descending map[sqlname.Table]bool // sequences that count down
 }
 
 // Skipped is a table whose rows were not compared.
@@ -74,12 +74,12 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 	if err != nil {
 		return nil, err
 	}
-	f := &Findings{Descending: Descending(a)}
+	f := &Findings{}
 	subjects, err := c.plan(a, b, f)
 	if err != nil {
 		return nil, err
 	}
-	if len(c.Tables) == 0 {
+	if c.Schema {
 		f.Schema = schemaDifferences(a, b)
 	}
 	progress := Progress{TablesTotal: len(subjects)}
@@ -158,6 +158,9 @@ type planned struct {
 
 // plan lists the tables whose rows are compared, the largest first.
 func (c *Comparison) plan(a, b *Database, f *Findings) ([]planned, error) {
+	if c.NoRows {
+		return nil, nil
+	}
 	method := methodFor(a, b)
 	there := map[sqlname.Table]Table{}
 	for _, t := range b.Tables {
@@ -184,14 +187,14 @@ func (c *Comparison) plan(a, b *Database, f *Findings) ([]planned, error) {
 		}
 		list = append(list, planned{subject(t, method), t.Rows, t.Bytes})
 	}
+	if c.wanted(largeObjects, matched) && a.LargeObjects+b.LargeObjects > 0 {
+		list = append(list, planned{subject(largeObjectsKnown().Table, method), max(a.LargeObjects, b.LargeObjects), 0})
+	}
 	for i, found := range matched {
 		if !found {
 			return nil, problem.New(problem.NotFound, "table_unknown", "the primary has no table %q", c.Tables[i]).On(c.Tables[i]).
 				WithHint("name it as schema.name")
 		}
-	}
-	if len(c.Tables) == 0 && a.LargeObjects+b.LargeObjects > 0 {
-		list = append(list, planned{subject(largeObjectsKnown().Table, method), max(a.LargeObjects, b.LargeObjects), 0})
 	}
 	slices.SortStableFunc(list, func(x, y planned) int { return cmp.Compare(y.bytes, x.bytes) })
 	return list, nil
@@ -349,16 +352,16 @@ func (c *Comparison) list(ctx context.Context, primary, secondary Side, s Subjec
 // Confirm looks at a later position at everything that was found, and leaves in f
 // only what differs there too.
 func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Findings) error {
-	a, b, err := describe(ctx, primary, secondary)
-	if err != nil {
-		return err
-	}
 	if len(f.Schema) > 0 {
+		a, b, err := describe(ctx, primary, secondary)
+		if err != nil {
+			return err
+		}
 		f.Schema = bothSchemas(f.Schema, schemaDifferences(a, b))
 	}
 	var mu sync.Mutex // guards f and tables
 	var tables []TableFinding
-	err = c.each(ctx, len(f.Tables), func(ctx context.Context, i int) error {
+	err := c.each(ctx, len(f.Tables), func(ctx context.Context, i int) error {
 		first := f.Tables[i]
 		second, count, err := c.list(ctx, primary, secondary, first.Subject, first.blocks)
 		if err == nil {

@@ -68,7 +68,7 @@ func compareEntries(a, b *Entry, sameVersion bool) (d SchemaDifference, differs 
 	case b.Invalid:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: invalid + b.Detail, entry: *a}
 	case a.Detail != b.Detail && (sameVersion || !a.Printed):
-		return SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: b.Detail, entry: *a}, true
+		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: b.Detail, entry: *a}
 	default:
 		return d, false
 	}
@@ -105,12 +105,14 @@ func rank(kind string) int {
 	return len(order)
 }
 
-// statements are those that build an index or a constraint as the primary has
-// it. Nothing else can be built from a line of text.
+// statements are those that make an index, a constraint or a sequence as the
+// primary has it. Nothing else can be made from a line of text.
 func (d *SchemaDifference) statements() []string {
 	e := &d.entry
 	switch {
-	case d.Kind == "index" && d.State == Differs:
+	case d.Kind == "sequence" && d.State == Differs:
+		return []string{"ALTER SEQUENCE " + e.Table.SQL() + " " + e.Definition}
+	case d.Kind == "index" && strings.HasPrefix(d.Secondary, invalid):
 		return []string{"REINDEX INDEX CONCURRENTLY " + sqlname.Table{Schema: e.Table.Schema, Name: e.Object}.SQL()}
 	case d.State != Missing || e.Definition == "":
 		return nil

@@ -25,7 +25,7 @@ const (
 )
 
 // Snapshot is a Side over an exported snapshot. Set the fields before the first
-// call; Describe must be called before what names tables. Close ends its sessions.
+// call. Close ends its sessions.
 type Snapshot struct {
 	DSN         *pg.DSN
 	Link        string        // the link's name, for the names of sessions
@@ -196,7 +196,7 @@ func (s *Snapshot) each(ctx context.Context, t *known, f func(ctx context.Contex
 
 // Digest implements Side.
 func (s *Snapshot) Digest(ctx context.Context, r DigestRequest) ([]Block, error) {
-	t, err := s.tableOf(r.Table)
+	t, err := s.tableOf(ctx, r.Table)
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +257,7 @@ func wrap(number string) (uint64, error) {
 
 // List implements Side.
 func (s *Snapshot) List(ctx context.Context, r ListRequest) (List, error) {
-	t, err := s.tableOf(r.Table)
+	t, err := s.tableOf(ctx, r.Table)
 	if err != nil {
 		return List{}, err
 	}
@@ -284,7 +284,7 @@ func (s *Snapshot) List(ctx context.Context, r ListRequest) (List, error) {
 
 // Values implements Side.
 func (s *Snapshot) Values(ctx context.Context, r ValuesRequest) ([]Row, error) {
-	t, err := s.tableOf(r.Table)
+	t, err := s.tableOf(ctx, r.Table)
 	if err != nil || len(r.Keys) == 0 {
 		return nil, err
 	}
@@ -306,7 +306,7 @@ func (s *Snapshot) Values(ctx context.Context, r ValuesRequest) ([]Row, error) {
 
 // Copy implements Source.
 func (s *Snapshot) Copy(ctx context.Context, r CopyRequest, w io.Writer) error {
-	t, err := s.tableOf(r.Table)
+	t, err := s.tableOf(ctx, r.Table)
 	if err != nil {
 		return err
 	}

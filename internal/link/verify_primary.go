@@ -1,0 +1,244 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/capture"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/sequence"
+	"github.com/twinspan/twinspan/internal/verify"
+	"github.com/twinspan/twinspan/internal/wire"
+)
+
+const (
+	// holdLimit is how long the secondary's applier waits for a snapshot of the
+	// primary before it goes on and the snapshot is tried again.
+	holdLimit = 3 * time.Second
+	// transactionPatience is how long a verification waits for transactions that were
+	// running when it began.
+	transactionPatience = 10 * time.Minute
+)
+
+// snapshots are what verifications hold on a primary, by their tokens.
+type snapshots struct {
+	mu      sync.Mutex
+	byToken map[string]*heldSnapshot
+}
+
+// heldSnapshot is a side, with those who read from it.
+type heldSnapshot struct {
+	side    *verify.Snapshot
+	readers sync.WaitGroup
+}
+
+func (s *snapshots) add(token string, side *verify.Snapshot) (remove func(context.Context)) {
+	held := &heldSnapshot{side: side}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byToken == nil {
+		s.byToken = map[string]*heldSnapshot{}
+	}
+	s.byToken[token] = held
+	return func(ctx context.Context) {
+		s.mu.Lock()
+		delete(s.byToken, token)
+		s.mu.Unlock()
+		held.readers.Wait()
+		side.Close(ctx)
+	}
+}
+
+func (s *snapshots) use(token string) (*verify.Snapshot, func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := s.byToken[token]
+	if held == nil {
+		return nil, nil, problem.New(problem.Transient, "snapshot_lost", "the primary's snapshot of the verification is gone").WithHint("verify again")
+	}
+	held.readers.Add(1)
+	return held.side, held.readers.Done, nil
+}
+
+// HandleVerifySnapshot holds a snapshot for as long as the stream lives.
+func (l *Link) HandleVerifySnapshot(ctx context.Context, request SnapshotRequest, s *peer.Stream) error {
+	ctx, leave, err := l.enter(ctx, request.Reference)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	session, err := l.snapshotForPeer(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	ctx, stop := context.WithCancelCause(ctx)
+	side := &verify.Snapshot{
+		DSN: l.dsn, Link: l.Name(), ID: session.Snapshot, Workers: request.Workers, Rate: request.Rate, LockTimeout: capture.LockTimeout,
+	}
+	remove := l.primary.snapshots.add(session.Token, side)
+	defer remove(context.WithoutCancel(ctx))
+	defer stop(nil)
+	if err := writeJSON(s, SnapshotAnswer{State: snapshotBegun, Begun: session.Begun}); err != nil {
+		return err
+	}
+	l.log.Info("verification holds a snapshot", "lsn", session.LSN)
+	go func() {
+		for {
+			if _, _, err := s.ReadFrame(); err != nil {
+				stop(err)
+				return
+			}
+		}
+	}()
+	select {
+	case <-session.Done():
+		return problem.New(problem.Transient, "snapshot_lost", "the primary's snapshot of the verification is gone").WithHint("verify again")
+	case <-ctx.Done():
+	}
+	if err := context.Cause(ctx); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// snapshotForPeer takes a snapshot while the secondary holds its applier.
+func (l *Link) snapshotForPeer(ctx context.Context, s *peer.Stream) (*seed.Session, error) {
+	end := time.Now().Add(transactionPatience)
+	for {
+		if err := l.waitForTransactions(ctx, end); err != nil {
+			return nil, err
+		}
+		if err := writeJSON(s, SnapshotAnswer{State: snapshotReady}); err != nil {
+			return nil, err
+		}
+		if _, _, err := s.ReadFrame(); err != nil {
+			return nil, err
+		}
+		limited, stop := context.WithTimeout(ctx, holdLimit)
+		session, err := seed.Temporary(limited, l.dsn, l.Name())
+		late := limited.Err() != nil && ctx.Err() == nil
+		stop()
+		if err == nil || !late || time.Now().After(end) {
+			return session, err
+		}
+		if err := writeJSON(s, SnapshotAnswer{State: snapshotAgain}); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// waitForTransactions waits until what is running now has ended: the making of a
+// slot waits for it, too, in whatever database it runs.
+func (l *Link) waitForTransactions(ctx context.Context, end time.Time) error {
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/verify"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var next int64
+	if err := conn.QueryRow(ctx, `SELECT txid_snapshot_xmax(txid_current_snapshot())`).Scan(&next); err != nil {
+		return pg.Classify(err, "look for running transactions")
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var over bool
+		if err := conn.QueryRow(ctx, `SELECT txid_snapshot_xmin(txid_current_snapshot()) >= $1`, next).Scan(&over); err != nil {
+			return pg.Classify(err, "look for running transactions")
+		}
+		if over {
+			return nil
+		}
+		if time.Now().After(end) {
+			return transactionInTheWay(ctx, conn)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// transactionInTheWay names the oldest transaction.
+func transactionInTheWay(ctx context.Context, conn *pgx.Conn) error {
+	var who string
+	err := conn.QueryRow(ctx, `SELECT who FROM (
+		SELECT 'process ' || pid || coalesce(' (' || nullif(application_name, '') || ')', '') AS who, xact_start AS since FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+		UNION ALL SELECT 'prepared transaction ' || gid, prepared FROM pg_prepared_xacts) x ORDER BY since LIMIT 1`).Scan(&who)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return pg.Classify(err, "look for running transactions")
+	}
+	return problem.New(problem.Transient, "transaction_in_the_way", "a transaction on the primary has been running for longer than %s: %s", transactionPatience, who).
+		On(who).WithHint("end it, and verify again")
+}
+
+// HandleVerifyRead reads at a snapshot.
+func (l *Link) HandleVerifyRead(ctx context.Context, r VerifyRead, s *peer.Stream) error {
+	if r.Sequences {
+		return l.answer(ctx, r.Reference, s, func(ctx context.Context) (any, error) { return l.readSequences(ctx) })
+	}
+	side, done, err := l.primary.snapshots.use(r.Token)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if r.Copy != nil {
+		return l.copyRows(ctx, side, r, s)
+	}
+	return l.answer(ctx, r.Reference, s, func(ctx context.Context) (any, error) {
+		switch {
+		case r.Digest != nil:
+			return side.Digest(ctx, *r.Digest)
+		case r.List != nil:
+			return side.List(ctx, *r.List)
+		case r.Values != nil:
+			return side.Values(ctx, *r.Values)
+		}
+		return side.Describe(ctx)
+	})
+}
+
+// readSequences reads this side's sequences as they are now.
+func (l *Link) readSequences(ctx context.Context) ([]sequence.Sequence, error) {
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/verify"})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return new(sequence.Reader).Read(ctx, conn, true)
+}
+
+func (l *Link) copyRows(ctx context.Context, side *verify.Snapshot, r VerifyRead, s *peer.Stream) error {
+	ctx, leave, err := l.enter(ctx, r.Reference)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	out, err := newSender(s, true)
+	if err != nil {
+		return err
+	}
+	if err := side.Copy(ctx, *r.Copy, out); err != nil {
+		return err
+	}
+	return out.finish(struct{}{})
+}
+
+func writeJSON(s *peer.Stream, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return s.WriteFrame(wire.FrameResult, body)
+}

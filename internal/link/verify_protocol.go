@@ -1,0 +1,61 @@
+package link
+
+import (
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/verify"
+)
+
+// The methods of a verification. The first three are asked of the secondary, which
+// does the work, by the primary, at whose side an operator may be; the others of
+// the primary by the secondary.
+const (
+	MethodVerifyStart  = "verify.start"
+	MethodVerifyShow   = "verify.show"
+	MethodVerifyCancel = "verify.cancel"
+
+	MethodVerifySnapshot = "verify.snapshot" // hold a snapshot for as long as this stream
+	MethodVerifyRead     = "verify.read"     // read at that snapshot, a byte stream
+)
+
+// VerifyRequest asks for a verification.
+type VerifyRequest struct {
+	Reference
+	api.Verify
+}
+
+// SnapshotRequest asks for a snapshot with an exactly known position. The primary
+// says ready when the transactions that were running have ended, so that it will
+// not take long; then it waits for a frame of the secondary, which by then holds
+// its applier, and says begun; or again, when it took too long: the secondary
+// lets its applier go on, and the next ready follows.
+type SnapshotRequest struct {
+	Reference
+	Rate    int64 `json:"rate"`
+	Workers int   `json:"workers"`
+}
+
+// The states of a SnapshotAnswer.
+const (
+	snapshotReady = "ready"
+	snapshotAgain = "again"
+	snapshotBegun = "begun"
+)
+
+// SnapshotAnswer is one frame of the answer.
+type SnapshotAnswer struct {
+	State string     `json:"state"`
+	Begun seed.Begun `json:"begun"`
+}
+
+// VerifyRead asks for one thing at a snapshot: a description when nothing is set.
+// Rows to copy come as COPY data, everything else as JSON.
+type VerifyRead struct {
+	SessionReference
+	Digest *verify.DigestRequest `json:"digest,omitempty"`
+	List   *verify.ListRequest   `json:"list,omitempty"`
+	Values *verify.ValuesRequest `json:"values,omitempty"`
+	Copy   *verify.CopyRequest   `json:"copy,omitempty"`
+	// Sequences asks for what the sequences are now: they know no snapshots.
+	Sequences bool `json:"sequences,omitempty"`
+}

@@ -1,0 +1,60 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/verify"
+)
+
+// remoteSide is the primary's side of a verification, as the secondary reaches
+// it. It implements verify.Source.
+type remoteSide struct {
+	link *Link
+	held SessionReference
+}
+
+// Describe implements verify.Side.
+func (m *remoteSide) Describe(ctx context.Context) (*verify.Database, error) {
+	return readAt[*verify.Database](ctx, m, VerifyRead{})
+}
+
+// Digest implements verify.Side.
+func (m *remoteSide) Digest(ctx context.Context, r verify.DigestRequest) ([]verify.Block, error) {
+	return readAt[[]verify.Block](ctx, m, VerifyRead{Digest: &r})
+}
+
+// List implements verify.Side.
+func (m *remoteSide) List(ctx context.Context, r verify.ListRequest) (verify.List, error) {
+	return readAt[verify.List](ctx, m, VerifyRead{List: &r})
+}
+
+// Values implements verify.Side.
+func (m *remoteSide) Values(ctx context.Context, r verify.ValuesRequest) ([]verify.Row, error) {
+	return readAt[[]verify.Row](ctx, m, VerifyRead{Values: &r})
+}
+
+// Copy implements verify.Source.
+func (m *remoteSide) Copy(ctx context.Context, r verify.CopyRequest, w io.Writer) error {
+	_, err := m.link.fetch(ctx, MethodVerifyRead, VerifyRead{SessionReference: m.held, Copy: &r}, true, w)
+	return err
+}
+
+// readAt fetches an answer as JSON.
+func readAt[T any](ctx context.Context, m *remoteSide, r VerifyRead) (T, error) {
+	var answer T
+	var b bytes.Buffer
+	r.SessionReference = m.held
+	if _, err := m.link.fetch(ctx, MethodVerifyRead, r, true, &limited{&b}); err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(b.Bytes(), &answer); err != nil {
+		return answer, problem.Wrap(err, problem.Transient, "stream_ended", "read the primary's answer")
+	}
+	return answer, nil
+}
+
+var _ verify.Source = (*remoteSide)(nil)
