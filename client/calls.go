@@ -86,6 +86,22 @@ func (c *Client) Resume(ctx context.Context, name string) (out api.Link, err err
 	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/resume", nil, &out)
 }
 
+// Verify begins to compare both sides of a link and returns at once.
+func (c *Client) Verify(ctx context.Context, name string, in api.Verify) (out api.Verification, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/verification", in, &out)
+}
+
+// Verification returns the verification of a link that is under way, or the last.
+func (c *Client) Verification(ctx context.Context, name string) (out api.Verification, err error) {
+	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/verification", nil, &out)
+}
+
+// CancelVerification ends the verification under way, and returns when nothing of
+// it is left.
+func (c *Client) CancelVerification(ctx context.Context, name string) (out api.Verification, err error) {
+	return out, c.call(ctx, http.MethodDelete, linkPath(name)+"/verification", nil, &out)
+}
+
 // DeleteLink removes a link from both sides, or, with force, from this side
 // without asking the peer.
 func (c *Client) DeleteLink(ctx context.Context, name string, force bool) (out api.DeleteResult, err error) {

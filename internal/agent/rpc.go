@@ -45,6 +45,17 @@ func (a *Agent) handle() {
 	onLink(a, link.MethodEnd, func(ctx context.Context, l *link.Link, r link.SessionReference) (any, error) {
 		return nil, l.HandleEnd(ctx, r)
 	}, func(r link.SessionReference) string { return r.ID })
+	onLink(a, link.MethodVerifyStart, func(ctx context.Context, l *link.Link, r link.VerifyRequest) (any, error) {
+		return l.HandleVerify(ctx, r)
+	}, func(r link.VerifyRequest) string { return r.ID })
+	onLink(a, link.MethodVerifyShow, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleVerifyShow(ctx, r)
+	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodVerifyCancel, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleVerifyCancel(ctx, r)
+	}, func(r link.Reference) string { return r.ID })
+	onLinkStream(a, link.MethodVerifySnapshot, (*link.Link).HandleVerifySnapshot, func(r link.SnapshotRequest) string { return r.ID })
+	onLinkStream(a, link.MethodVerifyRead, (*link.Link).HandleVerifyRead, func(r link.VerifyRead) string { return r.ID })
 	onLinkStream(a, link.MethodTables, (*link.Link).HandleTables, func(r link.SessionReference) string { return r.ID })
 	onLinkStream(a, link.MethodSchema, (*link.Link).HandleSchema, func(r link.SessionReference) string { return r.ID })
 	onLinkStream(a, link.MethodSequences, (*link.Link).HandleSequences, func(r link.SessionReference) string { return r.ID })

@@ -46,6 +46,13 @@ type Agent interface {
 	// tells it, and a link that was broken is so no more in what Resume returns.
 	Suspend(ctx context.Context, name string) (api.Link, error)
 	Resume(ctx context.Context, name string) (api.Link, error)
+	// Verify begins a comparison of both sides and returns at once; one that is under
+	// way is a conflict.
+	Verify(ctx context.Context, name string, in api.Verify) (api.Verification, error)
+	// Verification returns the one under way, or the last.
+	Verification(ctx context.Context, name string) (api.Verification, error)
+	// CancelVerification returns when nothing of it is left.
+	CancelVerification(ctx context.Context, name string) (api.Verification, error)
 	// DeleteLink returns when nothing of the link is left.
 	DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error)
 }

@@ -26,6 +26,10 @@ type (
 		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Force bool   `query:"force" doc:"Do not ask the peer: remove what this side has"`
 	}
+	verify struct {
+		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
+		Body api.Verify
+	}
 	answer[T any] struct {
 		Body T `nullable:"false"`
 	}
@@ -138,6 +142,15 @@ func (r *routes) links() {
 	add(r, "links", http.MethodGet, "/v1/links/{name}", "getLink", "Describe one link as this side sees it", one(r.agent.Link))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/suspend", "suspendLink", "Stop a link until it is resumed", one(r.agent.Suspend))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/resume", "resumeLink", "Let a link go on that was suspended or stopped by a problem", one(r.agent.Resume))
+	verification := func(do func(context.Context, string) (api.Verification, error)) func(context.Context, *named) (api.Verification, error) {
+		return func(ctx context.Context, in *named) (api.Verification, error) { return verified(do(ctx, in.Name)) }
+	}
+	add(r, "links", http.MethodPost, "/v1/links/{name}/verification", "verifyLink", "Begin to compare both sides of a link at one position",
+		func(ctx context.Context, in *verify) (api.Verification, error) {
+			return verified(r.agent.Verify(ctx, in.Name, in.Body))
+		})
+	add(r, "links", http.MethodGet, "/v1/links/{name}/verification", "getVerification", "Describe the verification under way, or the last", verification(r.agent.Verification))
+	add(r, "links", http.MethodDelete, "/v1/links/{name}/verification", "cancelVerification", "End the verification under way", verification(r.agent.CancelVerification))
 	add(r, "links", http.MethodDelete, "/v1/links/{name}", "deleteLink", "Remove a link from both sides",
 		func(ctx context.Context, in *remove) (api.DeleteResult, error) {
 			d, err := r.agent.DeleteLink(ctx, in.Name, in.Force)
@@ -197,6 +210,16 @@ func complete(l api.Link) api.Link {
 	l.Problems = list(l.Problems)
 	l.Notices = list(l.Notices)
 	return l
+}
+
+// verified is complete for a verification.
+func verified(v api.Verification, err error) (api.Verification, error) {
+	v.Differences, v.MoreRows, v.Sequences, v.Skipped = list(v.Differences), list(v.MoreRows), list(v.Sequences), list(v.Skipped)
+	for i := range v.Differences {
+		d := &v.Differences[i]
+		d.Key, d.Columns, d.Values = list(d.Key), list(d.Columns), list(d.Values)
+	}
+	return v, err
 }
 
 func list[T any](s []T) []T {

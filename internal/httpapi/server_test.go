@@ -118,6 +118,8 @@ func sample() *agenttest.Agent {
 		Present: []api.Database{{Name: "sales", Links: []api.DatabaseLink{{Name: "sales", Role: api.Primary}}}},
 		Deleted: api.DeleteResult{Sides: []api.DeletedSide{{Agent: "a", Database: "sales", State: api.Independent}}},
 		Views:   map[string][]api.Link{"sales": {link}},
+		Verifications: []api.Verification{{Link: "sales", State: api.Verifying},
+			{Link: "sales", State: api.Different, Rows: 7, Differences: []api.Difference{{Kind: "row", Object: "public.t", State: "extra"}}}},
 		Created: map[string][]api.Link{"new": {{Name: "new", Phase: api.Creating, Role: api.Primary}}},
 	}
 }
@@ -161,6 +163,12 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("suspend", true, err)
 	_, err = c.Resume(ctx, "sales")
 	check("resume", true, err)
+	verification, err := c.Verify(ctx, "sales", api.Verify{Repair: true, Tables: []string{"t"}, BytesPerSecond: 5})
+	check("verify", verification.State == api.Verifying && verification.Differences != nil, err)
+	verification, err = c.Verification(ctx, "sales")
+	check("verification", verification.Rows == 7 && verification.Differences[0].Object == "public.t" && verification.Differences[0].Key != nil, err)
+	_, err = c.CancelVerification(ctx, "sales")
+	check("cancel verification", true, err)
 	deleted, err := c.DeleteLink(ctx, "sales", true)
 	check("delete", deleted.Forced && deleted.Sides[0].State == api.Independent && deleted.Sides[0].Left != nil, err)
 }
@@ -172,7 +180,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async Accept:[x] FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"Suspend[sales]", "Resume[sales]", "DeleteLink[sales true]"}
+		"Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -28,8 +28,12 @@ type Agent struct {
 	Views    map[string][]api.Link `json:"links"`    // by name: one answer after the other, the last one for ever
 	Refusals map[string]api.Error  `json:"refusals"` // by method
 	Created  map[string][]api.Link `json:"created"`  // what the views of a link become when it is created
-	mu       sync.Mutex
-	calls    []string
+	// Verifications are what a verification of any link looks like, one after the
+	// other, the last one for ever.
+	Verifications []api.Verification `json:"verifications"`
+
+	mu    sync.Mutex
+	calls []string
 }
 
 // Load reads an agent's answers from a JSON file.
@@ -158,6 +162,37 @@ func (a *Agent) Suspend(_ context.Context, name string) (api.Link, error) {
 // Resume answers the link's next view.
 func (a *Agent) Resume(_ context.Context, name string) (api.Link, error) {
 	return a.view("Resume", name)
+}
+
+// Verify answers the next of Verifications.
+func (a *Agent) Verify(_ context.Context, name string, in api.Verify) (api.Verification, error) {
+	return a.verification("Verify", name, in)
+}
+
+// Verification answers the next of Verifications.
+func (a *Agent) Verification(_ context.Context, name string) (api.Verification, error) {
+	return a.verification("Verification", name)
+}
+
+// CancelVerification answers the next of Verifications.
+func (a *Agent) CancelVerification(_ context.Context, name string) (api.Verification, error) {
+	return a.verification("CancelVerification", name)
+}
+
+func (a *Agent) verification(method string, args ...any) (api.Verification, error) {
+	if err := a.enter(method, args...); err != nil {
+		return api.Verification{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.Verifications) == 0 {
+		return api.Verification{}, problem.New(problem.NotFound, "verification_unknown", "the link was not verified")
+	}
+	v := a.Verifications[0]
+	if len(a.Verifications) > 1 {
+		a.Verifications = a.Verifications[1:]
+	}
+	return v, nil
 }
 
 // DeleteLink forgets the link and answers Deleted.
