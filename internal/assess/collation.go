@@ -55,6 +55,11 @@ func (l *secondaryLook) judgeCollation(ctx context.Context, c Collation) error {
 			return nil
 		}
 	}
+	if c.Name == "" && (c.Provider == "i" && l.version < 150000 || c.Provider == "b" && l.version < 170000) {
+		l.found.warnsIf(true, "locale_differs", l.Database, "the primary's database sorts by a provider that the secondary's version has not for databases: the twin is made with "+
+			l.Source.Collate+" of its system, and sorts text otherwise", "use a newer version on the secondary, or create the empty database there with a locale of your choice")
+		return nil
+	}
 	version, err := l.tryCollation(ctx, c)
 	refused, failed := refusal(err)
 	switch {
@@ -63,8 +68,6 @@ func (l *secondaryLook) judgeCollation(ctx context.Context, c Collation) error {
 			fmt.Sprintf("the primary's system has version %s of this collation, the secondary's %s: some texts may sort otherwise on the twin. Its indexes are built anew and are right", c.Version, version), "")
 	case failed != nil:
 		return failed
-	case c.Name == "" && l.Source.Major > 14 && c.Provider == "i" && l.version < 150000:
-		missing("the primary's database sorts by ICU as a whole, which the secondary's version cannot", "use version 15 or newer on the secondary, or create the empty database there with a locale of your choice")
 	case strings.Contains(refused, "does not match locale"):
 		// It exists, for another encoding than that of the database in which this was tried.
 	default:

@@ -16,7 +16,7 @@ import (
 
 // slotPatience is how long the trial of a slot waits for the transactions that
 // are open: a slot begins where none of them is (snapbuild.c).
-const slotPatience = 3 * time.Second
+const slotPatience = 2 * time.Second
 
 // exercise does what a link will do on the primary, and undoes it.
 func (l *primaryLook) exercise(ctx context.Context) error {

@@ -260,6 +260,11 @@ func TestFaultsOfTheSecondary(t *testing.T) {
 		expect(t, secondary(t, s.DSN("postgres"), assess.Target{Source: plain, Database: database}), "blocks "+code+" "+database,
 			"blocks origins_used_up "+setting, "warns connections_short max_connections")
 	}
+	if s.Major < 17 {
+		builtin := assess.Needs{Collations: []assess.Collation{{BuiltIn: true, Provider: "b", Collate: "C.UTF-8", CType: "C.UTF-8"}}}
+		expect(t, secondary(t, s.DSN("postgres"), assess.Target{Source: plain, Needs: builtin, Database: "twin"}), "warns locale_differs twin",
+			"blocks origins_used_up "+setting, "warns connections_short max_connections")
+	}
 	lost := assess.Needs{Collations: []assess.Collation{{BuiltIn: true, Provider: "c", Collate: "xx_YY.UTF-8", CType: "xx_YY.UTF-8"}}}
 	expect(t, secondary(t, s.DSN("postgres"), assess.Target{Source: plain, Needs: lost, Database: "twin"}), "blocks locale_missing xx_YY.UTF-8",
 		"blocks origins_used_up "+setting, "warns connections_short max_connections")

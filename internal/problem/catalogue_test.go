@@ -91,7 +91,7 @@ func TestEveryCodeIsInTheCatalogue(t *testing.T) {
 			t.Fatal(err)
 		}
 		if strings.HasSuffix(name, ".sql") {
-			for _, m := range regexp.MustCompile(`refuse_ddl\([^,()]+, '([a-z_]+)'`).FindAllStringSubmatch(string(text), -1) {
+			for _, m := range regexp.MustCompile(`'(ddl_[a-z_]+)'`).FindAllStringSubmatch(string(text), -1) {
 				used[m[1]] = name
 			}
 			continue
