@@ -257,7 +257,8 @@ func (c *Comparison) table(ctx context.Context, primary, secondary Side, t plann
 	}
 	blocks, more := Blocks{}, false
 	for {
-		blocks, more = choose(request.Bits, differ, c.mostListed())
+		chosen, dropped := choose(request.Bits, differ, c.mostListed())
+		blocks, more = chosen, more || dropped
 		if !coarse(differ) || request.Bits+furtherBits > lastBits {
 			break
 		}
