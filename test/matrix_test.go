@@ -52,6 +52,9 @@ func pairing(t *testing.T, primary, secondary int) {
 	}
 	pgtest.Exec(t, a, `TRUNCATE keyless`, `INSERT INTO keyless VALUES (1, 'after')`)
 	p.WaitEqual(t, "matrix", "matrix")
+	if v := verify(t, p.A.Client, "matrix", api.Verify{}); v.State != api.Equal || v.Rows == 0 {
+		t.Errorf("verify says %s: %+v, problem %+v", v.State, v.Differences, v.Problem)
+	}
 	if _, err := p.A.Client.DeleteLink(t.Context(), "matrix", false); err != nil {
 		t.Fatal(err)
 	}

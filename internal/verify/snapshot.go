@@ -95,7 +95,7 @@ func (s *Snapshot) piece(ctx context.Context, oldText bool, f func(conn *pgx.Con
 	for end := time.Now().Add(lockPatience); ; {
 		if conn == nil || conn.IsClosed() {
 			opened, err := s.DSN.Connect(ctx, pg.Session{Name: s.Link + "/verify", Settings: map[string]string{
-				"lock_timeout": fmt.Sprint(s.LockTimeout.Milliseconds()), "jit": "off", "max_parallel_workers_per_gather": "0",
+				"lock_timeout": fmt.Sprint(s.LockTimeout.Milliseconds()), "max_parallel_workers_per_gather": "0",
 			}})
 			if err != nil {
 				return err
