@@ -18,6 +18,8 @@ var forms = []form{
 	{"mixed with rows", []string{`BEGIN; CREATE TABLE t2 (id int PRIMARY KEY); INSERT INTO t2 VALUES (1); ALTER TABLE t2 ADD b text; INSERT INTO t2 VALUES (2, 'b');
 		UPDATE old SET a = a || '!'; ALTER TABLE t2 RENAME TO t2b; DELETE FROM t2b WHERE id = 1; ALTER TABLE old ADD c int; UPDATE old SET c = id; COMMIT`}},
 	{"savepoints", []string{`BEGIN; CREATE TABLE sp (id int PRIMARY KEY); SAVEPOINT a; ALTER TABLE sp ADD gone int; ROLLBACK TO a; ALTER TABLE sp ADD stays int; INSERT INTO sp VALUES (1, 2); COMMIT`}},
+	{"after a savepoint rolled back", []string{`BEGIN; CREATE TABLE sub (id int PRIMARY KEY); SAVEPOINT s; INSERT INTO sub VALUES (1); ROLLBACK TO s; INSERT INTO sub VALUES (1);
+		SAVEPOINT u; ALTER TABLE sub ADD r int DEFAULT 7; ALTER TABLE sub ADD at timestamptz DEFAULT now(); COMMIT`}},
 	{"keyless", []string{`CREATE TABLE t3 (a int, b text)`, `INSERT INTO t3 VALUES (1, 'a'), (1, 'a'), (2, NULL)`, `UPDATE t3 SET b = 'c' WHERE a = 2`,
 		`DELETE FROM t3 WHERE ctid IN (SELECT ctid FROM t3 WHERE a = 1 LIMIT 1)`, `ALTER TABLE t3 ADD PRIMARY KEY (a)`, `UPDATE t3 SET b = 'd'`,
 		`ALTER TABLE t3 DROP CONSTRAINT t3_pkey`, `UPDATE t3 SET b = 'e'`}},

@@ -599,7 +599,7 @@ BEGIN
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atthasmissing
           JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND NOT twinspan.immutable(d.adbin)
          WHERE txid_status(CASE WHEN d.xmin::text::bigint > 2 THEN
-                   txid_current() - ((txid_current() - d.xmin::text::bigint) & 4294967295) END) = 'in progress'
+                   txid_current() - (((txid_current() - d.xmin::text::bigint + 2147483648) & 4294967295) - 2147483648) END) = 'in progress'
          ORDER BY c.oid, a.attnum
     $q$ USING except_tables LOOP
         IF r.id <> ALL (filled)
