@@ -291,7 +291,7 @@ func TestSchemaChangesSurviveKills(t *testing.T) {
 	pgtest.Exec(t, a, `CREATE TABLE counted (id serial PRIMARY KEY, n int)`)
 	p.Create(t, "kills", "kills")
 	p.WaitPhase(t, "kills", api.Replicating)
-	const rounds = 40
+	const rounds = 20
 	done := make(chan error, 1)
 	go func() {
 		conn := pgtest.Conn(t, a)

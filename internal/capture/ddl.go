@@ -55,7 +55,7 @@ var schemaFunctions = [...]string{
 	"twinspan.fits(text, text)", "twinspan.immutable(pg_node_tree)", "twinspan.immutable_text(text)",
 	"twinspan.names_it(text, text)", "twinspan.missing_values(text, text, oid[])", "twinspan.own(text, text, text)", "twinspan.pick(text, text, boolean, boolean)",
 	"twinspan.raw(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)",
-	"twinspan.resend(oid, text)", "twinspan.say(text, jsonb)", "twinspan.statements(text, boolean)", "twinspan.table_text(oid)",
+	"twinspan.resend(oid, text)", "twinspan.say(text, jsonb)", "twinspan.statements(text, boolean, text)", "twinspan.table_text(oid)",
 }
 
 // NoteExtensions records which extensions the twin's server has, so that others

@@ -70,7 +70,8 @@ $$;
 -- The statements of a string, in order: where each begins and ends, and a mask of
 -- it, in lower case, with blanks for comments and x for everything quoted. Semicolons
 -- in parentheses (rules) and in BEGIN ATOMIC bodies end no statement.
-CREATE OR REPLACE FUNCTION twinspan.statements(q text, conforming boolean) RETURNS TABLE (first int, last int, mask text)
+-- With a tag it ends at the first statement that fits it.
+CREATE OR REPLACE FUNCTION twinspan.statements(q text, conforming boolean, tag text DEFAULT NULL) RETURNS TABLE (first int, last int, mask text)
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 DECLARE
@@ -136,6 +137,9 @@ BEGIN
             mask := lower(btrim(mask, E' \t\n\r\f'));
             IF mask <> '' THEN
                 RETURN NEXT;
+                IF twinspan.fits(mask, tag) THEN
+                    RETURN;
+                END IF;
             END IF;
             first := pos;
             mask := '';
@@ -184,32 +188,40 @@ CREATE OR REPLACE FUNCTION twinspan.pick(q text, tag text, conforming boolean, n
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 DECLARE
+    portion constant int := 4000;
+    several boolean := strpos(rtrim(q, E'; \t\r\n'), ';') > 0;
     key bigint := ('x' || left(md5(statement_timestamp()::text || q), 8))::bit(32)::bigint << 30;
     place bigint := 0;
-    total int;
+    start int;
+    size int;
     s record;
 BEGIN
     IF q IS NULL OR q = '' THEN
         RETURN NULL;
     END IF;
-    SELECT count(*) INTO total FROM twinspan.statements(q, conforming);
-    IF total > 1 AND nested THEN
+    IF several AND nested THEN
         place := coalesce(nullif(current_setting('twinspan.place', true), ''), '0')::bigint;
-    ELSIF total > 1 THEN
+    ELSIF several THEN
         BEGIN
             place := currval('twinspan.place');
         EXCEPTION WHEN object_not_in_prerequisite_state THEN
             NULL;
         END;
     END IF;
-    SELECT x.first, x.last INTO s FROM twinspan.statements(q, conforming) x
-     WHERE twinspan.fits(x.mask, tag) ORDER BY key + x.first <= place AND key = place >> 30 << 30, x.first LIMIT 1;
-    IF total > 1 AND nested THEN
-        PERFORM set_config('twinspan.place', (key + s.first)::text, true);
-    ELSIF total > 1 THEN
-        PERFORM setval('twinspan.place', key + s.first);
-    END IF;
-    RETURN substr(q, s.first, s.last - s.first + 1);
+    -- From the place on, then from the beginning; a portion first, for the string
+    -- may be long and what is looked for is near.
+    FOR start, size IN SELECT v.a, v.b FROM (VALUES (1, place - key, portion), (2, place - key, NULL), (3, 1, portion), (4, 1, NULL)) v (n, a, b)
+                        WHERE v.n > 2 OR place > key AND place < key + (1 << 30) ORDER BY v.n LOOP
+        SELECT x.first, x.last, x.mask INTO s FROM twinspan.statements(substr(q, start, coalesce(size, length(q))), conforming, tag) x ORDER BY x.first DESC LIMIT 1;
+        CONTINUE WHEN s.first IS NULL OR NOT twinspan.fits(s.mask, tag) OR s.last >= size;
+        IF several AND nested THEN
+            PERFORM set_config('twinspan.place', (key + start + s.last)::text, true);
+        ELSIF several THEN
+            PERFORM setval('twinspan.place', key + start + s.last);
+        END IF;
+        RETURN substr(q, start + s.first - 1, s.last - s.first + 1);
+    END LOOP;
+    RETURN NULL;
 END
 $$;
 
