@@ -363,6 +363,8 @@ $$
     SELECT coalesce(schema_name = 'twinspan', false) OR coalesce(identity ~ '(^| on )twinspan(\.|$)', false)
         OR object_type IN ('publication', 'publication relation', 'publication namespace', 'subscription', 'event trigger')
         OR object_type = 'trigger' AND identity ~ '^twinspan_(truncate|gate) on '
+        -- Large objects come in passes, with their owners, rights and comments.
+        OR lower(object_type) = 'large object'
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_rewrite() RETURNS event_trigger
