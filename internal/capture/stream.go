@@ -51,10 +51,15 @@ const (
 	pieceSize = 128 << 10
 	// bodyPortion bounds what is read of one message at once.
 	bodyPortion = 256 << 10
-	// gather is how long messages may gather in the socket while the stream is behind.
-	// The walsender makes one write of each message, and spends twice to three times as
-	// much where each of them wakes a reader (docs/design/0007-speed.md).
-	gather = 15 * time.Millisecond
+	// gather is how long messages may gather in the connection while the stream is
+	// behind. The walsender makes one write of each message, and spends twice to three
+	// times as much where each of them wakes a reader (docs/design/0007-speed.md).
+	gather = 10 * time.Millisecond
+	// gatherUnix is the same for a Unix socket, which holds some hundred messages and
+	// then makes the walsender wait.
+	gatherUnix = 500 * time.Microsecond
+	// trickle is a read so small that the reader has overtaken the walsender.
+	trickle = 16 << 10
 	// behindAfter is the age of a commit, by the clock of its server, at which the
 	// stream is behind. What is younger is read and handed on at once.
 	behindAfter = 200 * time.Millisecond
@@ -234,13 +239,17 @@ var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 func (s *Stream) read(raw *pg.Raw) error {
 	f := filter{own: s.Object(), skipped: map[uint32]bool{}}
 	w := &pieces{sink: s.Sink}
+	pause := gather
+	if raw.Conn().LocalAddr().Network() == "unix" {
+		pause = gatherUnix
+	}
 	for {
 		if raw.Buffered() == 0 {
 			if err := w.flush(); err != nil {
 				return err
 			}
-			if f.behind && raw.Drained() {
-				time.Sleep(gather)
+			if f.behind && raw.LastRead() < trickle {
+				time.Sleep(pause)
 			}
 		}
 		kind, length, err := raw.Next()
@@ -282,6 +291,7 @@ func (s *Stream) message(raw *pg.Raw, length int, f *filter, w *pieces) error {
 		if f.inside {
 			return nil
 		}
+		f.behind = false
 		// What the server has decoded and sent ends here, and all of it is in the
 		// sink: whatever commits later commits behind this position.
 		s.sent.Store(max(s.sent.Load(), end))

@@ -26,7 +26,7 @@ type Raw struct {
 	buf        []byte // what was read from the socket
 	start, end int    // the unread part of buf
 	left       int    // bytes of the current message's body not yet taken
-	drained    bool   // the last read got all that the socket had
+	last       int    // bytes that the last read of the socket got
 }
 
 // readBuffer is how much a Raw reads from its socket at once. Large, for each
@@ -73,9 +73,10 @@ func (r *Raw) Cancel(ctx context.Context) error {
 // without waiting for the network.
 func (r *Raw) Buffered() int { return r.end - r.start }
 
-// Drained says whether the last read of the socket got less than there was room
-// for: all that had arrived by then.
-func (r *Raw) Drained() bool { return r.drained }
+// LastRead says how many bytes the last read of the socket got. Few mean that the
+// reader has overtaken the server; many that more lie behind them, perhaps still in the
+// server's half of the connection.
+func (r *Raw) LastRead() int { return r.last }
 
 // Next reads the header of the next message and returns its type and the length
 // of its body. What is left of the body before is passed over.
@@ -143,10 +144,9 @@ func (r *Raw) fill(n int) error {
 		r.start = 0
 	}
 	for r.end < n {
-		room := len(r.buf) - r.end
 		m, err := r.conn.Read(r.buf[r.end:])
 		r.end += m
-		r.drained = m < room
+		r.last = m
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
