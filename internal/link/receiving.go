@@ -1,7 +1,7 @@
 package link
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,6 +37,10 @@ type receiver struct {
 	spool    *Spool // for big records
 
 	items chan apply.Item
+
+	buf  []byte // what was received
+	at   int    // and from where on it is not handed over yet
+	last int    // bytes that came with the last read
 
 	received atomic.Uint64
 	reached  atomic.Uint64 // last position that the source said to be complete
@@ -113,9 +117,8 @@ func (r *receiver) receive(ctx context.Context) error {
 		defer z.Close()
 		source = z
 	}
-	b := bufio.NewReaderSize(source, 64<<10)
 	for {
-		item, err := r.next(ctx, b)
+		item, err := r.next(ctx, source)
 		if err != nil {
 			return err
 		}
@@ -130,87 +133,90 @@ func (r *receiver) receive(ctx context.Context) error {
 	}
 }
 
-// next collects the whole records that are there, at least one.
-func (r *receiver) next(ctx context.Context, b *bufio.Reader) (apply.Item, error) {
-	var item apply.Item
+// next returns the whole records that are there, at least one. They are not copied:
+// the item's memory is the buffer's, which goes on behind them or is left to it.
+func (r *receiver) next(ctx context.Context, from io.Reader) (apply.Item, error) {
 	for {
-		if len(item.Records) > 0 && (len(item.Records) >= itemSize || !recordBuffered(b)) {
-			return item, nil
-		}
-		head, err := b.Peek(wire.RecordHeader)
-		if err != nil {
+		item, want, err := r.cut()
+		if err != nil || item.Records != nil || item.Reached != 0 {
 			return item, err
 		}
-		length := int(binary.BigEndian.Uint32(head))
-		if length == 0 || length > wire.MaxRecord {
-			_, _, err := wire.Split(head)
-			return item, err
-		}
-		if length >= bigRecord {
-			if len(item.Records) > 0 {
-				return item, nil
-			}
-			if _, err := b.Discard(wire.RecordHeader); err != nil {
-				return item, err
-			}
-			big, err := r.spool.spill(ctx, b, length)
+		if want >= wire.RecordHeader+bigRecord {
+			head := r.buf[r.at+wire.RecordHeader:]
+			r.buf, r.at = nil, 0
+			big, err := r.spool.spill(ctx, io.MultiReader(bytes.NewReader(head), from), want-wire.RecordHeader)
 			if err != nil {
 				return item, err
 			}
 			item.Big = big
 			return item, nil
 		}
-		if item.Records == nil {
-			item.Records = make([]byte, 0, max(4<<10, min(itemSize, b.Buffered()), length+wire.RecordHeader))
-			item.SentAt = time.Now()
-		}
-		start := len(item.Records)
-		item.Records = append(item.Records, head...)
-		if _, err := b.Discard(wire.RecordHeader); err != nil {
+		if err := r.more(from, want); err != nil {
 			return item, err
-		}
-		at := len(item.Records)
-		item.Records = grow(item.Records, length)
-		if _, err := io.ReadFull(b, item.Records[at:]); err != nil {
-			return item, err
-		}
-		position, ok, err := wire.ParseReached(item.Records[at:])
-		if err != nil {
-			return item, err
-		}
-		if ok {
-			// The position is not a message: it ends the item.
-			item.Records = item.Records[:start]
-			item.Reached = position.Position
-			r.reached.Store(uint64(position.Position))
-			r.note(position.Position)
-			return item, nil
-		}
-		if item.Records[at] == 'C' && length >= 1+1+8+8 {
-			r.note(lsn.LSN(binary.BigEndian.Uint64(item.Records[at+1+1+8:])))
 		}
 	}
+}
+
+// cut takes the whole records out of the buffer, up to a position if there is one, for
+// that ends an item. When there is none it returns the length of the next one, header
+// included, or of a header.
+func (r *receiver) cut() (item apply.Item, want int, err error) {
+	start, end := r.at, r.at
+	for want = wire.RecordHeader; len(r.buf)-end >= wire.RecordHeader; want = wire.RecordHeader {
+		length := int(binary.BigEndian.Uint32(r.buf[end:]))
+		if length == 0 || length > wire.MaxRecord {
+			_, _, err := wire.Split(r.buf[end:])
+			return item, 0, err
+		}
+		want = wire.RecordHeader + length
+		if len(r.buf)-end < want {
+			break
+		}
+		record := r.buf[end+wire.RecordHeader : end+want]
+		position, ok, err := wire.ParseReached(record)
+		if err != nil {
+			return item, 0, err
+		}
+		if ok {
+			item.Reached = position.Position
+			r.at = end + want
+			break
+		}
+		end += want
+		r.at = end
+		if record[0] == 'C' && length >= 1+1+8+8 {
+			r.note(lsn.LSN(binary.BigEndian.Uint64(record[1+1+8:])))
+		}
+	}
+	if end > start {
+		item.Records, item.SentAt = r.buf[start:end:end], time.Now()
+	}
+	if item.Reached != 0 {
+		r.reached.Store(uint64(item.Reached))
+		r.note(item.Reached)
+	}
+	return item, want, nil
+}
+
+// more reads what is there, behind what is left of the buffer, so that a record of the
+// wanted length will have room.
+func (r *receiver) more(from io.Reader, want int) error {
+	if r.at+want > cap(r.buf) || len(r.buf) == cap(r.buf) {
+		// Small where little came last, for a record alone keeps its whole buffer.
+		next := make([]byte, 0, max(4<<10, min(2*r.last, itemSize), want))
+		r.buf, r.at = append(next, r.buf[r.at:]...), 0
+	}
+	n, err := from.Read(r.buf[len(r.buf):cap(r.buf)])
+	r.buf = r.buf[:len(r.buf)+n]
+	r.last = n
+	if n > 0 {
+		return nil // an error comes again
+	}
+	return err
 }
 
 func (r *receiver) note(position lsn.LSN) {
 	r.received.Store(max(r.received.Load(), uint64(position)))
-}
-
-func grow(b []byte, n int) []byte {
-	if cap(b)-len(b) >= n {
-		return b[:len(b)+n]
-	}
-	return append(b, make([]byte, n)...)
-}
-
-// recordBuffered says whether a whole record lies in the buffer, so that taking it
-// does not wait.
-func recordBuffered(b *bufio.Reader) bool {
-	if b.Buffered() < wire.RecordHeader {
-		return false
-	}
-	head, err := b.Peek(wire.RecordHeader)
-	return err == nil && b.Buffered() >= wire.RecordHeader+int(binary.BigEndian.Uint32(head))
 }
 
 // frameReader is the byte stream in the data frames of a peer stream.
