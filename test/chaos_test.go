@@ -66,6 +66,7 @@ func load(t *testing.T, s *linktest.Side, database string, clients int) (stop fu
 // Ten kills of each agent and three of each server, at random moments of seeding
 // and following, under load: at the end both sides hold the same rows.
 func TestKilledWhateverAndWhenever(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{
 		ServerA: []pgtest.Option{pgtest.WithSetting("fsync", "on"), pgtest.WithSetting("checkpoint_timeout", "30s")},
 		ServerB: []pgtest.Option{pgtest.WithSetting("fsync", "on")},
@@ -117,6 +118,7 @@ func pause(t *testing.T, d time.Duration) {
 
 // A database of two thousand tables, and one of none.
 func TestManyTablesAndNone(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "none")
 	p.Create(t, "none", "none")
@@ -139,6 +141,7 @@ func TestManyTablesAndNone(t *testing.T) {
 // A value of hundreds of megabytes, and a transaction of many more rows than fit
 // into an agent's memory, neither makes an agent grow.
 func TestAgentsStaySmall(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{ServerA: []pgtest.Option{pgtest.OnDisk()}, ServerB: []pgtest.Option{pgtest.OnDisk()}})
 	p.A.Server.CreateDatabase(t, "big")
 	a := p.A.Server.DSN("big")

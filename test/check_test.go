@@ -42,6 +42,7 @@ func has(t *testing.T, lines []string, want ...string) {
 }
 
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	t.Run("of pgbench is calm", func(t *testing.T) { checkPgbench(t, p) })
 	t.Run("sees both sides", func(t *testing.T) { checkBothSides(t, p) })
@@ -132,6 +133,7 @@ func login(t *testing.T, port int, user, password string) error {
 // TestRolesComeWithTheirPasswords logs in on the twin, once it is a database of
 // its own, with the passwords that the primary knew.
 func TestRolesComeWithTheirPasswords(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	a, b := p.A.Server.DSN("sales"), p.B.Server.DSN("postgres")
@@ -186,6 +188,7 @@ func TestRolesComeWithTheirPasswords(t *testing.T) {
 
 // TestPropertiesOfTheDatabaseAreCarried, but for what would be in the link's way.
 func TestPropertiesOfTheDatabaseAreCarried(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	a, b := p.A.Server.DSN("sales"), p.B.Server.DSN("other name")

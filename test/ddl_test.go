@@ -124,11 +124,15 @@ type form struct {
 	steps []string
 }
 
-func TestSchemaChangesCross(t *testing.T) { crossing(t, 0) }
+func TestSchemaChangesCross(t *testing.T) {
+	t.Parallel()
+	crossing(t, 0)
+}
 
 // Every version that can be a primary captures what its own commands change. A
 // form that a version does not know is passed over there.
 func TestMatrixOfSchemaChanges(t *testing.T) {
+	t.Parallel()
 	if os.Getenv(matrixVariable) != "all" {
 		return // the installed version is TestSchemaChangesCross
 	}
@@ -173,6 +177,7 @@ func crossing(t *testing.T, primary int) {
 }
 
 func TestSchemaChangesRefused(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "refused")
 	a := p.A.Server.DSN("refused")

@@ -209,6 +209,7 @@ func number(t *testing.T, variable string, otherwise uint64) uint64 {
 // equal. TWINSPAN_WALK is its length, TWINSPAN_WALK_SEED makes it again: a shorter
 // walk of the same seed is a prefix of a longer.
 func TestWalkOfSchemaChanges(t *testing.T) {
+	t.Parallel()
 	steps := int(number(t, "TWINSPAN_WALK", 80))
 	seed := number(t, "TWINSPAN_WALK_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("TWINSPAN_WALK=%d TWINSPAN_WALK_SEED=%d", steps, seed)
@@ -249,6 +250,7 @@ func TestWalkOfSchemaChanges(t *testing.T) {
 // A schema change that a reader of the twin stands in the way of is shown, and
 // made when the reader is gone.
 func TestSchemaChangeWaitsForReaders(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "waits")
 	a := p.A.Server.DSN("waits")
@@ -285,6 +287,7 @@ func TestSchemaChangeWaitsForReaders(t *testing.T) {
 // Agents and the secondary's server are killed while schema changes cross: each is
 // made once.
 func TestSchemaChangesSurviveKills(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{ServerB: []pgtest.Option{pgtest.WithSetting("fsync", "on")}})
 	p.A.Server.CreateDatabase(t, "kills")
 	a := p.A.Server.DSN("kills")

@@ -13,6 +13,7 @@ import (
 // Databases of other encodings cross byte for byte, copied and streamed, also where
 // the bytes mean nothing to anybody.
 func TestOtherEncodings(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	server, twin := p.A.Server.DSN("postgres"), p.B.Server.DSN("postgres")
 	encodings := []struct{ name, hex string }{

@@ -32,6 +32,7 @@ func waitBroken(t *testing.T, p *linktest.Pair, name, code string) {
 // A slot that the server invalidated, or somebody dropped, cannot be continued:
 // the link says so and can be made anew.
 func TestLostSlot(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{ServerA: []pgtest.Option{
 		pgtest.WithSetting("max_slot_wal_keep_size", "1MB"), pgtest.WithSetting("max_wal_size", "32MB"), pgtest.WithSetting("min_wal_size", "32MB")}})
 	p.A.Server.CreateDatabase(t, "sales")
@@ -68,6 +69,7 @@ func TestLostSlot(t *testing.T) {
 // A row that somebody took away behind the gate's back stops the link at the
 // change that misses it; put back, the link goes on with nothing lost.
 func TestDivergenceStopsTheLinkAndNamesTheRow(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	a, b := p.A.Server.DSN("sales"), p.B.Server.DSN("sales")
@@ -99,6 +101,7 @@ func TestDivergenceStopsTheLinkAndNamesTheRow(t *testing.T) {
 // The agent's directory is for one agent at a time, and what it logs holds no
 // secret.
 func TestLogsHoldNoSecret(t *testing.T) {
+	t.Parallel()
 	const password = "s3cret-of-the-test"
 	p := linktest.New(t, linktest.Options{DSN: func(name, dsn string) string {
 		return dsn + "&password=" + password

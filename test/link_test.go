@@ -74,6 +74,7 @@ var workload = []string{
 }
 
 func TestEveryShapeIsSeededAndFollowed(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "shapes")
 	a := p.A.Server.DSN("shapes")
@@ -97,6 +98,7 @@ func TestEveryShapeIsSeededAndFollowed(t *testing.T) {
 }
 
 func TestSecondaryRefusesEveryWrite(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t VALUES (1)`)
@@ -140,6 +142,7 @@ func traces(t *testing.T, s *linktest.Side, database string) string {
 }
 
 func TestDeleteLeavesNothing(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	a := p.A.Server.DSN("sales")
@@ -190,6 +193,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 }
 
 func TestHalfSeededTwinIsDropped(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, filler text)`,
@@ -209,6 +213,7 @@ func TestHalfSeededTwinIsDropped(t *testing.T) {
 }
 
 func TestSuspendAndResumeFromEitherSide(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	a := p.A.Server.DSN("sales")
@@ -231,6 +236,7 @@ func TestSuspendAndResumeFromEitherSide(t *testing.T) {
 }
 
 func TestIdleDatabaseHoldsNoLog(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "idle")
 	p.A.Server.CreateDatabase(t, "busy")
@@ -250,6 +256,7 @@ func TestIdleDatabaseHoldsNoLog(t *testing.T) {
 }
 
 func TestRefusalsSayWhatToDo(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{ServerA: []pgtest.Option{pgtest.WithSetting("wal_level", "replica")}})
 	p.A.Server.CreateDatabase(t, "sales")
 	_, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "sales", Database: "sales", Peer: "b"})

@@ -23,6 +23,7 @@ var (
 const matrixVariable = "TWINSPAN_MATRIX"
 
 func TestMatrix(t *testing.T) {
+	t.Parallel()
 	if os.Getenv(matrixVariable) != "all" {
 		pairing(t, 0, 0)
 		return

@@ -48,6 +48,7 @@ func proxied(t *testing.T) (linktest.Options, func(up bool)) {
 // A network that is cut again and again, during seeding and after, costs time and
 // nothing else; finished chunks are not copied again.
 func TestCutNetwork(t *testing.T) {
+	t.Parallel()
 	options, network := proxied(t)
 	p := linktest.New(t, options)
 	p.A.Server.CreateDatabase(t, "bank")

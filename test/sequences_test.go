@@ -80,6 +80,7 @@ func draw(t *testing.T, dsn string, names []string, got *drawn) (stop func()) {
 // The primary's server dies at a random moment of a workload that only draws
 // values; the twin is taken over by force and hands out none of them again.
 func TestForcedTwinHandsOutNothingTwice(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{ServerA: []pgtest.Option{pgtest.WithSetting("fsync", "on")}})
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -151,6 +152,7 @@ func states(t *testing.T, dsn string) []string {
 // Two thousand sequences of every kind are followed ahead while linked, through
 // setval, restarts and TRUNCATE, and are exactly equal once the link is removed.
 func TestSequencesAreExactAfterTheLink(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "many")
 	a, b := p.A.Server.DSN("many"), p.B.Server.DSN("many")

@@ -113,6 +113,7 @@ func nothingLeft(t *testing.T, p *linktest.Pair) {
 }
 
 func TestVerifyFindsAndRepairsUnderLoad(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "shapes")
 	a := p.A.Server.DSN("shapes")
@@ -169,6 +170,7 @@ func TestVerifyFindsAndRepairsUnderLoad(t *testing.T) {
 }
 
 func TestVerifyLooksIntoFewBlocksOnly(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "big")
 	a := p.A.Server.DSN("big")
@@ -229,6 +231,7 @@ func TestVerifyLooksIntoFewBlocksOnly(t *testing.T) {
 }
 
 func TestVerifySaysWhenItCannot(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	a := p.A.Server.DSN("sales")
