@@ -32,45 +32,54 @@ type bustle struct {
 		ok  map[string]int
 		err error // the first that should not be
 	}
-	stop     chan struct{}
+	quit     context.CancelFunc // ends the sessions when they have ended their parts
 	sessions sync.WaitGroup
 }
 
 func startBustle(t *testing.T, c corpus, dsn string, sessions int) *bustle {
 	t.Helper()
-	l := &bustle{work: c.work, dsn: dsn, stop: make(chan struct{})}
+	l := &bustle{work: c.work, dsn: dsn}
 	l.count.ok = map[string]int{}
+	var ctx context.Context
+	ctx, l.quit = context.WithCancel(context.Background())
+	abort, cancel := context.WithCancel(context.Background())
 	for n := range sessions {
 		conn := pgtest.Conn(t, dsn)
 		random := rand.New(rand.NewPCG(1, uint64(n)))
 		l.sessions.Add(1)
 		go func() {
 			defer l.sessions.Done()
-			if err := l.session(conn, random); err != nil {
+			if err := l.session(ctx, abort, conn, random); err != nil {
 				l.count.Lock()
 				defer l.count.Unlock()
 				l.count.err = errors.Join(l.count.err, err)
 			}
 		}()
 	}
+	// A test that has failed does not wait for parts that wait for a lock.
+	t.Cleanup(func() {
+		l.quit()
+		cancel()
+		l.sessions.Wait()
+	})
 	return l
 }
 
-// session runs parts until the load is stopped.
-func (l *bustle) session(conn *pgx.Conn, random *rand.Rand) error {
-	ctx := context.Background()
-	if _, err := conn.Exec(ctx, `SET deadlock_timeout = '50ms'; SET application_name = 'workload'`); err != nil {
+// session runs parts until ctx is done, and gives up the one that runs when abort is.
+func (l *bustle) session(ctx, abort context.Context, conn *pgx.Conn, random *rand.Rand) error {
+	// In a deadlock with a migration, this side gives way.
+	if _, err := conn.Exec(abort, `SET lock_timeout = '300ms'; SET deadlock_timeout = '50ms'; SET application_name = 'workload'`); err != nil {
 		return err
 	}
-	tick := time.NewTicker(8 * time.Millisecond)
+	tick := time.NewTicker(12 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
-		case <-l.stop:
+		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		if err := l.one(ctx, conn, random); err != nil {
+		if err := l.one(abort, conn, random); err != nil {
 			return err
 		}
 	}
@@ -144,7 +153,7 @@ func (l *bustle) migrate(t *testing.T, m migration) error {
 // end stops the load and fails the test if a part never worked.
 func (l *bustle) end(t *testing.T) {
 	t.Helper()
-	close(l.stop)
+	l.quit()
 	l.sessions.Wait()
 	if l.count.err != nil {
 		t.Fatal(l.count.err)

@@ -23,10 +23,11 @@ type dump map[string][]string
 var (
 	entryHead = regexp.MustCompile(`(?m)^--\n-- Name: (.+); Type: (.+); Schema: (.+); Owner: .*\n--\n`)
 	// ownEntry matches what a link puts into a database besides its schema.
-	ownEntry = regexp.MustCompile(`^(TRIGGER \S+ \S+ twinspan_\w+|(COMMENT )?EVENT TRIGGER - .*twinspan_\w+|PUBLICATION.* twinspan_\w+)$`)
+	ownEntry = regexp.MustCompile(`^(TRIGGER .* twinspan_\w+|(COMMENT )?EVENT TRIGGER - .*twinspan_\w+|PUBLICATION.* twinspan_\w+)$`)
 	// stateLine matches what pg_dump says between entries, for those that follow.
-	stateLine = regexp.MustCompile(`(?m)^(SET default_tablespace = '';|SET default_table_access_method = heap;|\\(un)?restrict .*|-- PostgreSQL database dump complete|--)\n?`)
-	identity  = regexp.MustCompile(`(?m)^ALTER TABLE ONLY (.*) REPLICA IDENTITY FULL;\n*`)
+	stateLine  = regexp.MustCompile(`(?m)^(SET default_tablespace = '';|SET default_table_access_method = heap;|\\(un)?restrict .*|-- PostgreSQL database dump complete|--)\n?`)
+	identity   = regexp.MustCompile(`(?m)^ALTER TABLE ONLY (.*) REPLICA IDENTITY FULL;\n*`)
+	blankLines = regexp.MustCompile(`\n{2,}`)
 )
 
 // readDump dumps the schema without what a link has put there. The replica
@@ -77,6 +78,9 @@ func parseDump(text string, former map[string]string) dump {
 			}
 			return ""
 		})
+		if kind == "TABLE" {
+			body = blankLines.ReplaceAllString(body, "\n")
+		}
 		body = strings.TrimSpace(body)
 		if strings.HasSuffix(kind, "ACL") {
 			lines := strings.Split(body, "\n")
@@ -213,6 +217,7 @@ func diffSequences(t *testing.T, primary, twin string) string {
 }
 
 func TestDumpsAreComparedByEntry(t *testing.T) {
+	t.Parallel()
 	const one = "--\n-- Name: t; Type: TABLE; Schema: public; Owner: o\n--\n\nCREATE TABLE public.t (\n    a integer\n);\n\nALTER TABLE ONLY public.t REPLICA IDENTITY FULL;\n\n\n"
 	const two = "--\n-- Name: u; Type: TABLE; Schema: public; Owner: o\n--\n\nCREATE TABLE public.u (\n    a integer,\n    b integer\n);\n\n\n"
 	const trigger = "--\n-- Name: t twinspan_gate; Type: TRIGGER; Schema: public; Owner: o\n--\n\nCREATE TRIGGER twinspan_gate;\n\n\n"
@@ -220,7 +225,7 @@ func TestDumpsAreComparedByEntry(t *testing.T) {
 		t.Errorf("order and the link's own count: %s", d)
 	}
 	former := map[string]string{"public.t": "d"}
-	if d := diffDumps(parseDump(one, former), parseDump(one, nil)); d != "differs: TABLE public t\n+ \n+ ALTER TABLE ONLY public.t REPLICA IDENTITY FULL;\n" {
+	if d := diffDumps(parseDump(one, former), parseDump(one, nil)); d != "differs: TABLE public t\n+ ALTER TABLE ONLY public.t REPLICA IDENTITY FULL;\n" {
 		t.Errorf("an identity that the link has set: %q", d)
 	}
 	changed := strings.ReplaceAll(two, "b integer", "b bigint")

@@ -3,5 +3,8 @@
 -- @ddl_c_function
 DO $$ BEGIN CREATE FUNCTION wiki.check_key() RETURNS trigger LANGUAGE c AS '$libdir/refint', 'check_primary_key'; END $$;
 
--- @ddl_tablespace
-ALTER TABLE ALL IN TABLESPACE pg_default OWNED BY tracker SET TABLESPACE pg_default;
+-- @ddl_temporary
+BEGIN;
+CREATE TEMP VIEW my_issues AS SELECT * FROM issues;
+CREATE TABLE issue_copy (LIKE my_issues);
+COMMIT;

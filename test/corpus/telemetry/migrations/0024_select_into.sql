@@ -1,3 +1,2 @@
 SELECT tenant, count(*) AS n, max(at) AS newest, random() AS r INTO metrics.tenant_overview FROM metrics.sample GROUP BY tenant;
 CREATE TABLE metrics.empty_copy AS TABLE metrics.tenant_overview WITH NO DATA;
-EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) CREATE TABLE metrics.explained AS SELECT 1 AS one;
