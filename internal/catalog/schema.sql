@@ -86,6 +86,29 @@ CREATE TABLE twinspan.seed_entry (
     PRIMARY KEY (link, number)
 );
 
+-- The large objects of a secondary. They are brought in passes: next is set while
+-- one is under way, and its ranges (object ids behind after, up to upto) are what
+-- is left of it. since tells the next pass what is younger than the last.
+CREATE TABLE twinspan.large_object (
+    link          uuid PRIMARY KEY REFERENCES twinspan.link ON DELETE CASCADE,
+    every         integer NOT NULL,
+    since         bigint NOT NULL DEFAULT 0,
+    counters      text NOT NULL DEFAULT '',
+    looked        timestamptz,
+    as_of         timestamptz,
+    objects       bigint NOT NULL DEFAULT 0,
+    next          bigint,
+    pass_since    bigint NOT NULL DEFAULT 0,
+    pass_counters text NOT NULL DEFAULT '',
+    pass_began    timestamptz
+);
+CREATE TABLE twinspan.large_object_range (
+    link  uuid NOT NULL REFERENCES twinspan.large_object ON DELETE CASCADE,
+    upto  bigint NOT NULL,
+    after bigint NOT NULL,
+    PRIMARY KEY (link, upto)
+);
+
 -- Tables of the primary whose replica identity a link changed to FULL, with what
 -- it was, for the undoing.
 CREATE TABLE twinspan.identity (
