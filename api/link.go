@@ -76,6 +76,30 @@ type Link struct {
 	Notices      []Notice  `json:"notices" nullable:"false" doc:"What the link did that its owner should know, oldest first"`
 	LastFailover *Failover `json:"lastFailover" doc:"The last change of roles; null when there was none"`
 	CreatedAt    time.Time `json:"createdAt" doc:"When the link was created"`
+
+	LargeObjects *LargeObjects `json:"largeObjects,omitempty" doc:"How the large objects of the twin stand, which do not come with the stream; missing while that is not known"`
+}
+
+// LargeObjects is how a twin's large objects stand. They are brought in passes.
+type LargeObjects struct {
+	Objects      int64      `json:"objects" doc:"Large objects of the primary, when last looked at"`
+	EverySeconds int64      `json:"everySeconds" doc:"Time between two passes; 0 when they are made on request alone"`
+	AsOf         *time.Time `json:"asOf,omitempty" doc:"Everything that was committed before is there; missing before the first pass is complete"`
+	Running      bool       `json:"running" doc:"Whether a pass is under way"`
+}
+
+// LargeObjectsRequest asks for a pass, or for another time between passes.
+type LargeObjectsRequest struct {
+	Now          bool   `json:"now,omitempty" doc:"Bring all that has changed, and wait for it"`
+	EverySeconds *int64 `json:"everySeconds,omitempty" minimum:"0" maximum:"31536000" doc:"Time between two passes from now on; 0 makes them on request alone"`
+}
+
+// LargeObjectsResult says what a pass did.
+type LargeObjectsResult struct {
+	LargeObjects
+	Copied  int64 `json:"copied" doc:"Objects that were new or had changed"`
+	Removed int64 `json:"removed" doc:"Objects that the primary has no more"`
+	Bytes   int64 `json:"bytes" doc:"What was copied for it"`
 }
 
 // LinkPeer is the other side of a link.

@@ -76,6 +76,11 @@ func (c *Client) CreateLink(ctx context.Context, in api.CreateLink) (out api.Lin
 	return out, c.call(ctx, http.MethodPost, "/v1/links", in, &out)
 }
 
+// LargeObjects brings a link's large objects, or sets how often that is done.
+func (c *Client) LargeObjects(ctx context.Context, name string, in api.LargeObjectsRequest) (out api.LargeObjectsResult, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/large-objects", in, &out)
+}
+
 // Suspend stops a link until Resume; the primary keeps its log meanwhile.
 func (c *Client) Suspend(ctx context.Context, name string) (out api.Link, err error) {
 	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/suspend", nil, &out)

@@ -185,6 +185,15 @@ func (a *Agent) Link(ctx context.Context, name string) (api.Link, error) {
 	return l.View(), nil
 }
 
+// LargeObjects implements httpapi.Agent.
+func (a *Agent) LargeObjects(ctx context.Context, name string, in api.LargeObjectsRequest) (api.LargeObjectsResult, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.LargeObjectsResult{}, err
+	}
+	return l.LargeObjects(ctx, in)
+}
+
 // Suspend implements httpapi.Agent.
 func (a *Agent) Suspend(ctx context.Context, name string) (api.Link, error) {
 	l, err := a.links.named(name)

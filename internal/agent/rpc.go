@@ -59,6 +59,13 @@ func (a *Agent) handle() {
 	onLinkStream(a, link.MethodTables, (*link.Link).HandleTables, func(r link.SessionReference) string { return r.ID })
 	onLinkStream(a, link.MethodSchema, (*link.Link).HandleSchema, func(r link.SessionReference) string { return r.ID })
 	onLinkStream(a, link.MethodSequences, (*link.Link).HandleSequences, func(r link.SessionReference) string { return r.ID })
+	onLink(a, link.MethodLargeObjects, func(ctx context.Context, l *link.Link, r link.LargeObjectsRequest) (any, error) {
+		return l.HandleLargeObjects(ctx, r)
+	}, func(r link.LargeObjectsRequest) string { return r.ID })
+	onLinkStream(a, link.MethodPlanObjects, (*link.Link).HandlePlanObjects, func(r link.PlanObjectsRequest) string { return r.ID })
+	onLinkStream(a, link.MethodListObjects, (*link.Link).HandleListObjects, func(r link.ListObjectsRequest) string { return r.ID })
+	onLinkStream(a, link.MethodDescribeObjects, (*link.Link).HandleDescribeObjects, func(r link.NamedObjectsRequest) string { return r.ID })
+	onLinkStream(a, link.MethodCopyObjects, (*link.Link).HandleCopyObjects, func(r link.NamedObjectsRequest) string { return r.ID })
 	onLinkStream(a, link.MethodPromises, (*link.Link).HandlePromises, func(r link.PromisesRequest) string { return r.ID })
 	onLinkStream(a, link.MethodCopy, (*link.Link).HandleCopy, func(r link.CopyRequest) string { return r.ID })
 	onLinkStream(a, link.MethodStream, (*link.Link).HandleStream, func(r link.StreamRequest) string { return r.ID })

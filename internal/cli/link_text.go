@@ -150,6 +150,9 @@ func showLink(w io.Writer, l api.Link) {
 	field("lag", "%s, %s", terminal.Duration(l.Lag.Seconds), terminal.Size(l.Lag.Bytes))
 	field("rates", "%s transactions/s, %s changes/s, %s/s",
 		terminal.Rate(l.Rates.TransactionsPerSecond), terminal.Rate(l.Rates.ChangesPerSecond), terminal.Size(int64(l.Rates.BytesPerSecond)))
+	if o := l.LargeObjects; o != nil && (o.Objects > 0 || o.Running) {
+		field("objects", "%s", largeObjects(*o))
+	}
 	showProblems(w, l.Problems)
 	if len(l.Notices) > 0 {
 		fmt.Fprintf(w, "\nWhat the link did:\n")

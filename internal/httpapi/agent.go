@@ -53,6 +53,8 @@ type Agent interface {
 	Verification(ctx context.Context, name string) (api.Verification, error)
 	// CancelVerification returns when nothing of it is left.
 	CancelVerification(ctx context.Context, name string) (api.Verification, error)
+	// LargeObjects returns when the pass that was asked for is complete.
+	LargeObjects(ctx context.Context, name string, in api.LargeObjectsRequest) (api.LargeObjectsResult, error)
 	// DeleteLink returns when nothing of the link is left.
 	DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error)
 }

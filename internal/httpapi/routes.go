@@ -22,7 +22,12 @@ type (
 		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link or the peer"`
 	}
 	with[T any] struct{ Body T }
-	remove      struct {
+
+	namedWith[T any] struct {
+		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
+		Body T
+	}
+	remove struct {
 		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Force bool   `query:"force" doc:"Do not ask the peer: remove what this side has"`
 	}
@@ -151,6 +156,10 @@ func (r *routes) links() {
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/verification", "getVerification", "Describe the verification under way, or the last", verification(r.agent.Verification))
 	add(r, "links", http.MethodDelete, "/v1/links/{name}/verification", "cancelVerification", "End the verification under way", verification(r.agent.CancelVerification))
+	add(r, "links", http.MethodPost, "/v1/links/{name}/large-objects", "bringLargeObjects", "Bring the large objects of a link, or set how often that is done",
+		func(ctx context.Context, in *namedWith[api.LargeObjectsRequest]) (api.LargeObjectsResult, error) {
+			return r.agent.LargeObjects(ctx, in.Name, in.Body)
+		})
 	add(r, "links", http.MethodDelete, "/v1/links/{name}", "deleteLink", "Remove a link from both sides",
 		func(ctx context.Context, in *remove) (api.DeleteResult, error) {
 			d, err := r.agent.DeleteLink(ctx, in.Name, in.Force)

@@ -169,6 +169,9 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("verification", verification.Rows == 7 && verification.Differences[0].Object == "public.t" && verification.Differences[0].Key != nil, err)
 	_, err = c.CancelVerification(ctx, "sales")
 	check("cancel verification", true, err)
+	every := int64(60)
+	objects, err := c.LargeObjects(ctx, "sales", api.LargeObjectsRequest{Now: true, EverySeconds: &every})
+	check("large objects", objects.Copied == 2 && objects.EverySeconds == 60 && objects.AsOf != nil, err)
 	deleted, err := c.DeleteLink(ctx, "sales", true)
 	check("delete", deleted.Forced && deleted.Sides[0].State == api.Independent && deleted.Sides[0].Left != nil, err)
 }
@@ -180,7 +183,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async Accept:[x] FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]", "DeleteLink[sales true]"}
+		"Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

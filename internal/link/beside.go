@@ -12,9 +12,10 @@ import (
 // beside is what a link carries beside the stream: what is not in the primary's
 // log, or not in a form that is decoded.
 type beside struct {
-	lookout  lookout                   // the primary's
-	keeper   keeper                    // the secondary's
-	troubles map[string]*problem.Error // by code; guarded by the link's mutex
+	lookout   lookout                   // the primary's
+	keeper    keeper                    // the secondary's
+	collector collector                 // the secondary's
+	troubles  map[string]*problem.Error // by code; guarded by the link's mutex
 }
 
 // setAside notes, or with nil takes back, a problem that does not stop the stream.
@@ -44,7 +45,7 @@ func (l *Link) lastChanges(ctx context.Context, r catalog.Link) string {
 	if role.Role(r.Role) == role.Primary || !r.Seeded {
 		return ""
 	}
-	return l.lastSequences(ctx)
+	return l.lastLargeObjects(ctx) + l.lastSequences(ctx)
 }
 
 func (l *Link) lastSequences(ctx context.Context) string {

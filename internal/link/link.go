@@ -192,6 +192,7 @@ func (l *Link) Run(ctx context.Context) error {
 	if l.Role() == role.Secondary {
 		reporting.Go(func() { l.reportLoop(ctx) })
 		reporting.Go(func() { l.sequenceLoop(ctx) })
+		reporting.Go(func() { l.objectsLoop(ctx) })
 	} else {
 		reporting.Go(func() { l.guard(ctx) })
 	}

@@ -83,6 +83,8 @@ type Report struct {
 	Lag       float64       `json:"lagSeconds"`
 	Rates     api.Rates     `json:"rates"`
 	Problems  []api.Problem `json:"problems"`
+
+	LargeObjects *api.LargeObjects `json:"largeObjects,omitempty"`
 }
 
 // Answer is how the primary stands.

@@ -39,6 +39,10 @@ func (l *Link) seed(ctx context.Context) error {
 	if err := structure.BuildRest(ctx); err != nil {
 		return err
 	}
+	l.step("copying large objects")
+	if _, err := l.BringLargeObjects(ctx, true); err != nil {
+		return err
+	}
 	l.step("setting sequences")
 	if _, err := l.followSequences(ctx, l.snapshot()); err != nil {
 		return err

@@ -207,6 +207,13 @@ func removeIfLast(ctx context.Context, tx pgx.Tx) error {
 // clear empties a database of a half-made copy, but for the schema twinspan. The
 // schema public is made again as a new database has it.
 func clear(ctx context.Context, conn *pgx.Conn) error {
+	// Each large object that is removed holds a lock to the end of its transaction.
+	for left := 1; left > 0; {
+		err := conn.QueryRow(ctx, `SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata LIMIT 500) x`).Scan(&left)
+		if err != nil {
+			return pg.Classify(err, "remove the large objects of the unfinished copy")
+		}
+	}
 	_, err := conn.Exec(ctx, `DO $$
 DECLARE r record;
 BEGIN
@@ -220,7 +227,6 @@ BEGIN
     FOR r IN SELECT extname FROM pg_extension WHERE extname <> 'plpgsql' LOOP
         EXECUTE format('DROP EXTENSION IF EXISTS %I CASCADE', r.extname);
     END LOOP;
-    PERFORM lo_unlink(oid) FROM pg_largeobject_metadata;
     IF current_setting('server_version_num')::int >= 150000 THEN
         CREATE SCHEMA public AUTHORIZATION pg_database_owner;
         GRANT USAGE ON SCHEMA public TO PUBLIC;

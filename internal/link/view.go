@@ -35,6 +35,8 @@ func (l *Link) view() api.Link {
 		Problems:  l.ownProblemsLocked(),
 		Notices:   []api.Notice{},
 		CreatedAt: r.CreatedAt,
+
+		LargeObjects: l.largeObjectsLocked(),
 	}
 	written := max(answer.Written, answer.Sent, report.Received)
 	sent := max(answer.Sent, report.Received)

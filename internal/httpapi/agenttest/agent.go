@@ -195,6 +195,22 @@ func (a *Agent) verification(method string, args ...any) (api.Verification, erro
 	return v, nil
 }
 
+// LargeObjects answers what is asked for, as done.
+func (a *Agent) LargeObjects(_ context.Context, name string, in api.LargeObjectsRequest) (api.LargeObjectsResult, error) {
+	if err := a.enter("LargeObjects", name, in.Now); err != nil {
+		return api.LargeObjectsResult{}, err
+	}
+	out := api.LargeObjectsResult{LargeObjects: api.LargeObjects{Objects: 7, EverySeconds: 300}}
+	if in.EverySeconds != nil {
+		out.EverySeconds = *in.EverySeconds
+	}
+	if in.Now {
+		asOf := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		out.AsOf, out.Copied, out.Removed, out.Bytes = &asOf, 2, 1, 4096
+	}
+	return out, nil
+}
+
 // DeleteLink forgets the link and answers Deleted.
 func (a *Agent) DeleteLink(_ context.Context, name string, force bool) (api.DeleteResult, error) {
 	if err := a.enter("DeleteLink", name, force); err != nil {
