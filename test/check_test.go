@@ -73,10 +73,12 @@ func checkBothSides(t *testing.T, p *linktest.Pair) {
 	p.A.Server.CreateDatabase(t, "sales")
 	p.B.Server.CreateDatabase(t, "full")
 	a := p.A.Server.DSN("sales")
-	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`, `SELECT lo_create(0)`, `CREATE ROLE keeper LOGIN`, `ALTER TABLE t OWNER TO keeper`)
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`, `SELECT lo_create(0)`, `CREATE ROLE keeper LOGIN`, `ALTER TABLE t OWNER TO keeper`,
+		`CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER always BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+		ALTER TABLE t ENABLE ALWAYS TRIGGER always`)
 	pgtest.Exec(t, p.B.Server.DSN("full"), `CREATE TABLE t ()`)
 	lines := check(t, p, api.CheckRequest{Database: "sales", Peer: "b"})
-	has(t, lines, "warns large_objects_not_carried pg_largeobject", "informs role_missing keeper")
+	has(t, lines, "warns trigger_fires_on_twin always on public.t", "informs large_objects_in_passes pg_largeobject", "informs role_missing keeper")
 	has(t, check(t, p, api.CheckRequest{Database: "sales", Peer: "b", PeerDatabase: "full"}), "blocks target_not_empty full")
 
 	refused := func(in api.CreateLink, code string) {
@@ -88,14 +90,14 @@ func checkBothSides(t *testing.T, p *linktest.Pair) {
 		}
 	}
 	link := api.CreateLink{Name: "sales", Database: "sales", Peer: "b"}
-	refused(link, "large_objects_not_carried")
+	refused(link, "trigger_fires_on_twin")
 	blocked := link
-	blocked.PeerDatabase, blocked.Accept = "full", []string{"target_not_empty", "large_objects_not_carried"}
+	blocked.PeerDatabase, blocked.Accept = "full", []string{"target_not_empty", "trigger_fires_on_twin"}
 	refused(blocked, "target_not_empty")
 	alone := link
 	alone.WithPasswords = true
 	refused(alone, "roles_not_asked")
-	link.Accept = []string{"large_objects_not_carried"}
+	link.Accept = []string{"trigger_fires_on_twin"}
 	if _, err := p.A.Client.CreateLink(t.Context(), link); err != nil {
 		t.Fatal(err)
 	}

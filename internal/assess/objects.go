@@ -151,8 +151,9 @@ func hashedSQL(major int) string {
 func (l *primaryLook) judgeLargeObjects(ctx context.Context) error {
 	var objects int
 	err := l.conn.QueryRow(ctx, `SELECT count(*)::int FROM (SELECT FROM pg_largeobject_metadata LIMIT 100000) x`).Scan(&objects)
-	l.found.warnsIf(objects > 0, "large_objects_not_carried", "pg_largeobject", fmt.Sprintf("the database has %d large objects; they are not copied", objects),
-		"move them into bytea columns: UPDATE ... SET content = lo_get(id); SELECT lo_unlink(id)")
+	l.found.informsIf(objects > 0, "large_objects_in_passes", "pg_largeobject",
+		fmt.Sprintf("the database has %d large objects; they are copied, and their later changes are brought in passes, every five minutes by default, not with the stream", objects),
+		"twinspan link large-objects NAME --every 1m; or move them into bytea columns: UPDATE ... SET content = lo_get(id); SELECT lo_unlink(id)")
 	return pg.Classify(err, "count the large objects")
 }
 
