@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/agent"
@@ -37,7 +39,8 @@ func Main(m *testing.M) {
 	if dir := os.Getenv(agentVariable); dir != "" {
 		os.Exit(serve(config.Dir(dir)))
 	}
-	pgtest.Main(m)
+	// A proxy that is stopped leaves what it had not passed on to whom it is for.
+	pgtest.Main(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"))
 }
 
 func serve(dir config.Dir) int {

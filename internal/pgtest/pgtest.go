@@ -131,8 +131,8 @@ func Shared(t testing.TB) *Server {
 }
 
 // Main runs the tests, stops the shared server, looks for goroutines that were
-// left running, and exits.
-func Main(m *testing.M) {
+// left running, but for those to ignore, and exits.
+func Main(m *testing.M, ignore ...goleak.Option) {
 	sharedServer.Lock()
 	sharedServer.hasEnd = true
 	sharedServer.Unlock()
@@ -144,7 +144,7 @@ func Main(m *testing.M) {
 	}
 	sharedServer.Unlock()
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := goleak.Find(ignore...); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines left running after the tests:", err)
 			code = 1
 		}
