@@ -64,6 +64,9 @@ func draw(t *testing.T, dsn string, names []string, got *drawn) (stop func()) {
 				if err != nil {
 					return
 				}
+				// A busy application, not as fast as the server can: the lead is for a
+				// time, and this machine may be slow to look.
+				pause(t, 3*time.Millisecond)
 			}
 		})
 	}
