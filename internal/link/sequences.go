@@ -45,9 +45,10 @@ const (
 	// uses up its lead quickly.
 	lookPause    = time.Second
 	hurriedPause = 250 * time.Millisecond
-	// lookShare is the part of the time that looks may take: ten thousand sequences
-	// are looked at less often than a hundred.
-	lookShare = 20
+	// lookEach is how much longer for each sequence: ten thousand are looked at less
+	// often than a hundred, so that looks take a small part of the time. It is not
+	// measured: a look that is slow because the server is busy is needed most.
+	lookEach = time.Millisecond / 2
 	// unheardSequences is how long promises may be old before it is a problem.
 	unheardSequences = 30 * time.Second
 )
@@ -95,7 +96,6 @@ func (l *Link) lookAtSequences(ctx context.Context, token string) (Promises, err
 		if end == o.end && o.watch.Idle() {
 			return nil
 		}
-		began := time.Now()
 		list, err := o.reader.Read(ctx, conn, false)
 		if err != nil {
 			return err
@@ -105,7 +105,7 @@ func (l *Link) lookAtSequences(ctx context.Context, token string) (Promises, err
 		if hurried {
 			answer.Pause = hurriedPause
 		}
-		answer.Pause = max(answer.Pause, lookShare*time.Since(began))
+		answer.Pause += time.Duration(len(list)) * lookEach
 		o.end = end
 		return endOfLog(ctx, conn, &answer.Position)
 	})
@@ -203,7 +203,6 @@ func (l *Link) followSequences(ctx context.Context, r catalog.Link) (time.Durati
 	for _, p := range answer.Changed {
 		k.promised[p.Name] = promised{p, answer.Position}
 	}
-	began := time.Now()
 	applied := l.appliedPosition()
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return k.keep(ctx, conn, applied, 0) })
 	if err != nil {
@@ -211,7 +210,7 @@ func (l *Link) followSequences(ctx context.Context, r catalog.Link) (time.Durati
 		return 0, err
 	}
 	k.token, k.heard = answer.Token, time.Now()
-	return max(answer.Pause, lookShare*time.Since(began)), nil
+	return answer.Pause, nil
 }
 
 // keep sets the sequences that are not as promised. Back goes one only when the
