@@ -19,13 +19,17 @@ var fingerprintSQL string
 const aclSQL = `coalesce(string_agg(DISTINCT (', ' || CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END || ' may ' || a.privilege_type ||
 	CASE WHEN a.is_grantable THEN ' and grant it' ELSE '' END) COLLATE "C", '') FILTER (WHERE a.privilege_type <> 'MAINTAIN'), '')`
 
-// fingerprint completes the query. The schema twinspan may be missing.
+// fingerprint completes the query. The schema twinspan may be missing. What was
+// dropped while the query ran has no text: the functions that print definitions look
+// at the catalogs as they are now, whatever the snapshot.
 func fingerprint(identities bool) string {
 	was := "(SELECT NULL::oid AS oid, NULL::text AS was WHERE false) AS none"
 	if identities {
 		was = "twinspan.identity"
 	}
-	return strings.NewReplacer("/*acl*/", aclSQL, "/*identity*/", was).Replace(fingerprintSQL)
+	inner := strings.NewReplacer("/*acl*/", aclSQL, "/*identity*/", was).Replace(fingerprintSQL)
+	return `SELECT kind, coalesce(name, ''), coalesce(detail, ''), printed, invalid, schema_name, table_name, coalesce(object, ''), coalesce(definition, ''), coalesce(index_definition, ''),
+		name IS NULL OR detail IS NULL FROM (` + inner + `) x (kind, name, detail, printed, invalid, schema_name, table_name, object, definition, index_definition)`
 }
 
 // tablesSQL lists the tables, with why one's rows are not compared.
@@ -81,16 +85,7 @@ func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
 				return err
 			}
 		}
-		rows, err := conn.Query(ctx, fingerprint(identities))
-		if err != nil {
-			return err
-		}
-		var e Entry
-		_, err = pgx.ForEachRow(rows, []any{&e.Kind, &e.Name, &e.Detail, &e.Printed, &e.Invalid, &e.Table.Schema, &e.Table.Name, &e.Object, &e.Definition, &e.Index}, func() error {
-			d.Entries = append(d.Entries, e)
-			return nil
-		})
-		if err != nil {
+		if d.Entries, err = readEntries(ctx, conn, identities); err != nil {
 			return err
 		}
 		tables, err := readTables(ctx, conn, d.ServerVersion)
@@ -104,6 +99,21 @@ func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
 		return nil
 	})
 	return d, err
+}
+
+// readEntries reads the objects of the schema.
+func readEntries(ctx context.Context, q querier, identities bool) ([]Entry, error) {
+	rows, err := q.Query(ctx, fingerprint(identities))
+	if err != nil {
+		return nil, err
+	}
+	var list []Entry
+	var e Entry
+	_, err = pgx.ForEachRow(rows, []any{&e.Kind, &e.Name, &e.Detail, &e.Printed, &e.Invalid, &e.Table.Schema, &e.Table.Name, &e.Object, &e.Definition, &e.Index, &e.Unsettled}, func() error {
+		list = append(list, e)
+		return nil
+	})
+	return list, err
 }
 
 // readTables reads the tables with their columns and keys.

@@ -1,6 +1,6 @@
 -- What a database consists of, an object in each row: kind, name, detail; whether
 -- versions print the detail differently; whether it is an index that cannot be
--- used; and for what can be built again its table, own name, definition, and
+-- used, or belongs to a partition that is being detached; and for what can be built again its table, own name, definition, and
 -- the definition of the index below it. Columns that older catalogs lack are read
 -- by way of jsonb. Nothing of the link itself, of extensions, of temporary tables.
 WITH space AS (
@@ -55,7 +55,7 @@ SELECT 'column', name || '.' || quote_ident(a.attname),
  WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
 UNION ALL
 SELECT 'constraint', name || ': ' || quote_ident(o.conname), pg_get_constraintdef(o.oid) || CASE WHEN o.convalidated THEN '' ELSE ' (not validated)' END,
-       false, false, nspname, relname, o.conname, pg_get_constraintdef(o.oid),
+       false, EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = rel.oid AND to_jsonb(h)->>'inhdetachpending' = 'true'), nspname, relname, o.conname, pg_get_constraintdef(o.oid),
        CASE WHEN o.contype IN ('p', 'u') AND o.conparentid = 0 AND relkind = 'r' THEN pg_get_indexdef(o.conindid) ELSE '' END
   FROM (SELECT oid, conname, conrelid, contype, conindid, convalidated, coalesce((to_jsonb(pg_constraint)->>'conparentid')::oid, 0) AS conparentid FROM pg_constraint) o
   JOIN rel ON rel.oid = o.conrelid

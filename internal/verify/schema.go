@@ -25,7 +25,7 @@ const invalid = "INVALID "
 
 // schemaDifferences compares the objects of two databases, those first that
 // others hang on.
-func schemaDifferences(primary, secondary *Database) []SchemaDifference {
+func schemaDifferences(primary, secondary *Schema) []SchemaDifference {
 	sameVersion := primary.ServerVersion/10000 == secondary.ServerVersion/10000
 	type pair struct{ a, b *Entry }
 	pairs := map[[2]string]*pair{}
@@ -56,10 +56,10 @@ func schemaDifferences(primary, secondary *Database) []SchemaDifference {
 }
 
 // compareEntries compares one object. An index that is invalid on the primary is
-// not carried, and so not compared.
+// not carried, and so not compared; nor is what was dropped while it was read.
 func compareEntries(a, b *Entry, sameVersion bool) (d SchemaDifference, differs bool) {
 	switch {
-	case a != nil && a.Invalid:
+	case a != nil && (a.Invalid || a.Unsettled), b != nil && b.Unsettled:
 		return d, false
 	case b == nil:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Missing, Primary: a.Detail, entry: *a}
@@ -67,7 +67,7 @@ func compareEntries(a, b *Entry, sameVersion bool) (d SchemaDifference, differs 
 		return SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: b.Detail, entry: Entry{Table: b.Table}}, true
 	case b.Invalid:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: invalid + b.Detail, entry: *a}
-	case a.Detail != b.Detail && (sameVersion || !a.Printed):
+	case (sameVersion || !a.Printed) && plain(a.Detail) != plain(b.Detail):
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: b.Detail, entry: *a}
 	default:
 		return d, false

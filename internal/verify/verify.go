@@ -48,8 +48,11 @@ type Entry struct {
 	Detail string `json:"detail"`
 	// Printed says that Detail is a text that versions print differently.
 	Printed bool `json:"printed,omitempty"`
-	// Invalid says that an index cannot be used.
+	// Invalid says that an index cannot be used, or that a constraint is one which a
+	// partition gets while it is being detached.
 	Invalid bool `json:"invalid,omitempty"`
+	// Unsettled says that the object was dropped while it was read. It is not compared.
+	Unsettled bool `json:"unsettled,omitempty"`
 	// Table, Object and Definition are what it takes to build an index or a
 	// constraint again. Definition is the server's own.
 	Table      sqlname.Table `json:"table,omitzero"`
