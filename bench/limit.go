@@ -23,13 +23,6 @@ type limit struct {
 
 const limitSlot = "bench_limit"
 
-// nap is how long the reader lets messages gather when it has read a trickle: a server
-// whose messages do not wake a reader each decodes fastest.
-const (
-	nap     = 10 * time.Millisecond
-	trickle = 16 << 10
-)
-
 func (l *limit) name() string        { return "limit" }
 func (l *limit) takes(workload) bool { return true }
 
@@ -81,8 +74,8 @@ func (l *limit) drain(ctx context.Context, end lsn.LSN) (s sample, err error) {
 // pass reads messages until a commit ends behind the position.
 func pass(raw *pg.Raw, end lsn.LSN) error {
 	for {
-		if raw.Buffered() == 0 && raw.LastRead() < trickle {
-			time.Sleep(nap)
+		if raw.Buffered() == 0 {
+			raw.Gather()
 		}
 		kind, _, err := raw.Next()
 		if err != nil {

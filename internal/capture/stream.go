@@ -51,15 +51,6 @@ const (
 	pieceSize = 128 << 10
 	// bodyPortion bounds what is read of one message at once.
 	bodyPortion = 256 << 10
-	// gather is how long messages may gather in the connection while the stream is
-	// behind. The walsender makes one write of each message, and spends twice to three
-	// times as much where each of them wakes a reader (docs/design/0007-speed.md).
-	gather = 10 * time.Millisecond
-	// gatherUnix is the same for a Unix socket, which holds some hundred messages and
-	// then makes the walsender wait.
-	gatherUnix = 500 * time.Microsecond
-	// trickle is a read so small that the reader has overtaken the walsender.
-	trickle = 16 << 10
 	// behindAfter is the age of a commit, by the clock of its server, at which the
 	// stream is behind. What is younger is read and handed on at once.
 	behindAfter = 200 * time.Millisecond
@@ -239,17 +230,17 @@ var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 func (s *Stream) read(raw *pg.Raw) error {
 	f := filter{own: s.Object(), skipped: map[uint32]bool{}}
 	w := &pieces{sink: s.Sink}
-	pause := gather
-	if raw.Conn().LocalAddr().Network() == "unix" {
-		pause = gatherUnix
-	}
 	for {
 		if raw.Buffered() == 0 {
-			if err := w.flush(); err != nil {
-				return err
+			// A part of a transaction is of no use to anybody: nothing is applied before
+			// its commit, but for large ones, which the pieces carry on.
+			if !f.inside {
+				if err := w.flush(); err != nil {
+					return err
+				}
 			}
-			if f.behind && raw.LastRead() < trickle {
-				time.Sleep(pause)
+			if f.behind {
+				raw.Gather()
 			}
 		}
 		kind, length, err := raw.Next()

@@ -1,0 +1,55 @@
+package pg
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// gatherTime is how long messages gather in a TCP connection. The walsender makes
+	// one write of each message and spends two to three times as much where each of
+	// them wakes a reader; below 5 ms that is the case again and again.
+	gatherTime = 10 * time.Millisecond
+	// gatherUnixTime is the same for a Unix socket, which holds some hundred messages
+	// and then makes the walsender wait.
+	gatherUnixTime = 200 * time.Microsecond
+	// gatherBytes is what a read must have got for the next to follow at once, and what
+	// must have arrived before the system says that there is something to read.
+	gatherBytes = 128 << 10
+)
+
+// Gather lets messages gather in the socket for a while, unless the read before got
+// so many that more are there surely. It is for a reader that is behind: all that it
+// delays is found by the next read (docs/design/0007-speed.md). The runtime's poller,
+// which everything that arrives would wake though nobody reads, is left alone
+// meanwhile where the system can do that (SO_RCVLOWAT, on TCP). Only the reader may
+// call it.
+func (r *Raw) Gather() {
+	if r.last >= gatherBytes {
+		return
+	}
+	c, ok := r.conn.(syscall.Conn)
+	switch network := r.conn.LocalAddr().Network(); {
+	case network == "unix":
+		// The runtime's timers are no finer than a millisecond where a processor idles.
+		pause := unix.NsecToTimespec(int64(gatherUnixTime))
+		_ = unix.Nanosleep(&pause, nil) // a signal may shorten it
+	case network == "tcp" && ok:
+		awake(c, gatherBytes)
+		time.Sleep(gatherTime)
+		awake(c, 1)
+	default:
+		time.Sleep(gatherTime)
+	}
+}
+
+// awake sets the number of bytes from which on a socket is ready to be read.
+func awake(c syscall.Conn, bytes int) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return // the connection is gone, and the next read says so
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes) })
+}

@@ -1,0 +1,92 @@
+package pg
+
+import (
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// connected returns both ends of a connection.
+func connected(t *testing.T, network string) (near, far net.Conn) {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = t.TempDir() + "/s"
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if near, err = net.Dial(network, l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close() })
+	if far, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { far.Close() })
+	return near, far
+}
+
+// TestGatherLeavesTheSocketAsItWas: afterwards a single message is enough to end a
+// read, also one that waits, and the socket waits for no more than one byte.
+func TestGatherLeavesTheSocketAsItWas(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			near, far := connected(t, network)
+			r := &Raw{conn: near, buf: make([]byte, 64)}
+			r.Gather()
+			read := make(chan error, 1)
+			go func() { // it waits before anything is there
+				_, _, err := r.Next()
+				read <- err
+			}()
+			if _, err := far.Write([]byte{'Z', 0, 0, 0, 4}); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-read:
+				if err != nil {
+					t.Fatal(err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("five bytes do not end a read")
+			}
+			raw, err := near.(syscall.Conn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := raw.Control(func(fd uintptr) {
+				if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT); err != nil || n != 1 {
+					t.Errorf("the socket waits for %d bytes, %v", n, err)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestGatherBringsSmallMessagesTogether: what is written one by one meanwhile comes
+// with one read.
+func TestGatherBringsSmallMessagesTogether(t *testing.T) {
+	near, far := connected(t, "tcp")
+	r := &Raw{conn: near, buf: make([]byte, 1<<10)}
+	const messages = 50
+	for range messages {
+		if _, err := far.Write([]byte{'Z', 0, 0, 0, 4}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Gather()
+	if _, _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if r.LastRead() != messages*5 {
+		t.Errorf("the read got %d bytes of %d", r.LastRead(), messages*5)
+	}
+}
