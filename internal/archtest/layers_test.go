@@ -65,6 +65,7 @@ var places = map[string]place{
 	"internal/sequence":    {layer: engines, pgx: true},
 	"internal/largeobject": {layer: engines, pgx: true},
 	"internal/gate":        {layer: engines, pgx: true},
+	"internal/syncrep":     {layer: engines, pgx: true},
 	"internal/verify":      {layer: engines, pgx: true},
 	"internal/assess":      {layer: engines, pgx: true},
 

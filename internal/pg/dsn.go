@@ -127,6 +127,8 @@ func DataSettings() map[string]string {
 		"statement_timeout":                   "0",
 		"lock_timeout":                        "0",
 		"idle_in_transaction_session_timeout": "0",
+		// What an agent notes must not wait for standbys, the twin among them.
+		"synchronous_commit": "local",
 	}
 }
 

@@ -2,6 +2,7 @@ package pg
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -17,7 +18,12 @@ type Setting struct {
 	Value string `json:"value"` // as pg_db_role_setting has it
 }
 
-// DatabaseSettings lists the settings of the session's database.
+// LocalCommit is a setting that Twinspan puts beside each synchronous_commit that it
+// gave to a database itself, so that others' settings are told from its own.
+const LocalCommit = "twinspan.local_commit"
+
+// DatabaseSettings lists the settings of the session's database, without the
+// synchronous_commit that Twinspan gave it.
 func DatabaseSettings(ctx context.Context, q Rows) ([]Setting, error) {
 	rows, err := q.Query(ctx, `SELECT coalesce(r.rolname::text, ''), c.line
 		FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) WITH ORDINALITY AS c (line, n)
@@ -34,6 +40,11 @@ func DatabaseSettings(ctx context.Context, q Rows) ([]Setting, error) {
 		s.Name, s.Value = CutSetting(line)
 		return s, err
 	})
+	if slices.ContainsFunc(settings, func(s Setting) bool { return s.Role == "" && s.Name == LocalCommit }) {
+		settings = slices.DeleteFunc(settings, func(s Setting) bool {
+			return s.Role == "" && (s.Name == LocalCommit || s.Name == "synchronous_commit")
+		})
+	}
 	return settings, Classify(err, "list the settings of the database")
 }
 
