@@ -97,8 +97,15 @@ type Applier struct {
 	// SpoolDir is for rows that have to wait for their table and are too many for
 	// memory. Optional: without it they may only be few.
 	SpoolDir string
-	Log      *slog.Logger
-	Limits   Limits
+	// OnCommit is called after every commit, also of a position alone. It must not
+	// block. Optional.
+	OnCommit func()
+	// Prompt says whether positions without changes are to be stored at once, for
+	// somebody waits for them on the primary; else they are about once a second.
+	// Optional.
+	Prompt func() bool
+	Log    *slog.Logger
+	Limits Limits
 
 	status       status
 	appointments appointments

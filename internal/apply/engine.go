@@ -13,9 +13,6 @@ import (
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
-// reachedInterval is how long a position without changes may wait to be stored.
-const reachedInterval = time.Second
-
 // batch is what is written in one go: whole transactions, or a piece of a large one.
 type batch struct {
 	plan *group.Planner
@@ -148,7 +145,7 @@ func (e *engine) rest(ctx context.Context) error {
 	if err := e.finish(ctx); err != nil {
 		return err
 	}
-	if e.reached > e.committed && !e.inTarget && time.Since(e.storedAt) >= reachedInterval {
+	if e.reached > e.committed && !e.inTarget && time.Since(e.storedAt) >= e.interval() {
 		return e.storeReached(ctx)
 	}
 	return nil
@@ -162,7 +159,7 @@ func (e *engine) next(ctx context.Context) (Item, error) {
 	if e.reached <= e.committed || e.inTarget {
 		return e.src.Next(ctx)
 	}
-	limited, stop := context.WithDeadline(ctx, e.storedAt.Add(reachedInterval))
+	limited, stop := context.WithDeadline(ctx, e.storedAt.Add(e.interval()))
 	defer stop()
 	item, err := e.src.Next(limited)
 	if err != nil && ctx.Err() == nil && limited.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
@@ -198,12 +195,6 @@ func (e *engine) take(ctx context.Context, item Item) error {
 		e.reach(item.Reached)
 	}
 	return nil
-}
-
-// reach notes that everything before a position was handed over.
-func (e *engine) reach(position lsn.LSN) {
-	e.reached = max(e.reached, position)
-	e.a.status.received.Store(max(e.a.status.received.Load(), uint64(position)))
 }
 
 // message takes one message of the stream.
@@ -555,26 +546,9 @@ func (e *engine) committedNow(c *commit) {
 	if c.time != 0 {
 		s.lastCommit.Store(c.time.Time().UnixMicro())
 	}
-}
-
-// storeReached stores a position that has no changes of its own.
-func (e *engine) storeReached(ctx context.Context) error {
-	c := &commit{position: e.reached}
-	x := e.s.begin()
-	e.s.exec("BEGIN", opControl, anyCount)
-	// Only a transaction with a number writes a commit record that holds an origin.
-	e.s.exec("SELECT pg_catalog.txid_current()", opControl, anyCount)
-	e.sendCommit(c.position, pgoutput.TimestampOf(time.Now()))
-	e.s.sync()
-	f, err := e.s.wait(ctx, x)
-	if err != nil {
-		return err
+	if e.a.OnCommit != nil {
+		e.a.OnCommit()
 	}
-	if f != nil {
-		return e.commitProblem(f, c)
-	}
-	e.committedNow(c)
-	return nil
 }
 
 // recycle makes a batch that is done the next to be gathered.

@@ -141,6 +141,34 @@ func TestPositionsWithoutChangesAreStored(t *testing.T) {
 	}
 }
 
+// Whoever waits for a position on the primary is told as soon as it is committed,
+// each of them by itself.
+func TestCommitsAreTold(t *testing.T) {
+	p := newPair(t, false, "CREATE TABLE t (id int PRIMARY KEY)")
+	p.do("INSERT INTO t VALUES (1)")
+	last := p.position() + 0x1000
+	tape := p.record(p.messages(), last, nil)
+	tape.items = append(tape.items, Item{Reached: last + 0x1000})
+	a := p.applier(0)
+	told := make(chan struct{}, 100)
+	a.OnCommit = func() { told <- struct{}{} }
+	a.Prompt = func() bool { return true }
+	ctx, stop := context.WithCancel(testContext(t))
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx, tape) }()
+	for a.Status().Applied != last+0x1000 {
+		select {
+		case <-told:
+		case <-ctx.Done():
+			t.Fatalf("nobody was told; applied is %s", a.Status().Applied)
+		}
+	}
+	stop()
+	<-done
+	p.same()
+}
+
 func TestAPositionIsStoredWithTheGroupBeforeIt(t *testing.T) {
 	p := newPair(t, false, "CREATE TABLE t (id int PRIMARY KEY)")
 	p.do("INSERT INTO t VALUES (1)")

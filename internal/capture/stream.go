@@ -67,6 +67,9 @@ func NewStream(s Source, start lsn.LSN) *Stream {
 // Sent is the end of the log that was read from the slot and given to the sink.
 func (s *Stream) Sent() lsn.LSN { return lsn.LSN(s.sent.Load()) }
 
+// Confirmed is the last position given to Confirm, or the start.
+func (s *Stream) Confirmed() lsn.LSN { return lsn.LSN(s.durable.Load()) }
+
 // Confirm says that everything up to the position survives a crash of the
 // secondary. The server may drop its log up to there. It never goes back.
 func (s *Stream) Confirm(position lsn.LSN) {
@@ -88,7 +91,9 @@ func (s *Stream) Confirm(position lsn.LSN) {
 // Run streams until ctx ends or something breaks. A problem of kind Transient
 // means: begin again at the position that the secondary then holds.
 func (s *Stream) Run(ctx context.Context) error {
-	session := pg.Session{Name: s.Name + "/capture"}
+	// By the slot's name: a link's own is not the only one on its instance, and
+	// synchronous_standby_names, which asks for this session, knows only names.
+	session := pg.Session{Name: s.Object()}
 	if s.Encoding != "" {
 		session.Settings = map[string]string{"client_encoding": s.Encoding}
 	}
