@@ -77,8 +77,20 @@ type Link struct {
 	LastFailover *Failover `json:"lastFailover" doc:"The last change of roles; null when there was none"`
 	CreatedAt    time.Time `json:"createdAt" doc:"When the link was created"`
 
+	SchemaChanges SchemaChanges `json:"schemaChanges,omitempty" enum:"followed,compared" doc:"How changes of the primary's schema come to the twin; missing while that is not known"`
+
 	LargeObjects *LargeObjects `json:"largeObjects,omitempty" doc:"How the large objects of the twin stand, which do not come with the stream; missing while that is not known"`
 }
+
+// SchemaChanges says how changes of the primary's schema come to the twin.
+type SchemaChanges string
+
+// The ways. A primary whose server or role allows no event triggers only has its
+// schema compared with the twin's: a change stops the link.
+const (
+	Followed SchemaChanges = "followed"
+	Compared SchemaChanges = "compared"
+)
 
 // LargeObjects is how a twin's large objects stand. They are brought in passes.
 type LargeObjects struct {

@@ -109,6 +109,17 @@ CREATE TABLE twinspan.large_object_range (
     PRIMARY KEY (link, upto)
 );
 
+-- What a side holds with schema changes: what to do about sessions of the secondary
+-- that stand in their way, and, on a secondary, whether the schemas were compared
+-- since the copy, which differences are known and which ones stopped the link.
+CREATE TABLE twinspan.schema_watch (
+    link        uuid PRIMARY KEY REFERENCES twinspan.link ON DELETE CASCADE,
+    on_conflict text NOT NULL DEFAULT 'wait',
+    compared    boolean NOT NULL DEFAULT false,
+    known       jsonb NOT NULL DEFAULT '[]',
+    found       jsonb NOT NULL DEFAULT '[]'
+);
+
 -- Tables of the primary whose replica identity a link changed to FULL, with what
 -- it was, for the undoing.
 CREATE TABLE twinspan.identity (

@@ -153,6 +153,9 @@ func showLink(w io.Writer, l api.Link) {
 	if o := l.LargeObjects; o != nil && (o.Objects > 0 || o.Running) {
 		field("objects", "%s", largeObjects(*o))
 	}
+	if l.SchemaChanges == api.Compared {
+		field("schema", "compared alone: no event triggers on the primary, a change of its schema stops the link")
+	}
 	showProblems(w, l.Problems)
 	if len(l.Notices) > 0 {
 		fmt.Fprintf(w, "\nWhat the link did:\n")

@@ -12,11 +12,11 @@ func (c *Change) rewrite() string {
 	switch c.Tag {
 	case "CREATE INDEX", "DROP INDEX":
 		e.concurrently()
-		if c.Tag == "DROP INDEX" {
-			e.ifExists()
-		}
 	case "ALTER TABLE":
 		e.detach()
+	}
+	if strings.HasPrefix(c.Tag, "DROP ") {
+		e.ifExists(c.Tag)
 	}
 	if e.allInTablespace() {
 		return ""
@@ -68,21 +68,30 @@ func (e *editor) concurrently() {
 	}
 }
 
-// ifExists forgives an index that is not there: on the primary it was perhaps one
-// whose making had failed and which never was here.
-func (e *editor) ifExists() {
-	for i, t := range e.tokens {
-		if !t.is("index") {
-			continue
-		}
-		at := i + 1
-		if at < len(e.tokens) && e.tokens[at].is("concurrently") {
-			at++
-		}
-		if at < len(e.tokens) && !e.tokens[at].is("if") {
-			e.cuts = append(e.cuts, cut{t.end, t.end, " IF EXISTS"})
-		}
+// ifExists forgives a DROP of what is not there: an index whose making had failed on
+// the primary never was here, nor was a table that was made without an event. That
+// both sides are the same afterwards is seen by comparing them.
+func (e *editor) ifExists(tag string) {
+	words := strings.Fields(strings.ToLower(tag))
+	if len(e.tokens) <= len(words) || words[1] == "owned" {
 		return
+	}
+	at := 1
+	if e.tokens[1].is("procedural") { // DROP PROCEDURAL LANGUAGE
+		at++
+	}
+	for _, w := range words[1:] {
+		if !e.tokens[at].is(w) {
+			return
+		}
+		at++
+	}
+	last := e.tokens[at-1]
+	if at < len(e.tokens) && e.tokens[at].is("concurrently") {
+		at++
+	}
+	if at < len(e.tokens) && !e.tokens[at].is("if") {
+		e.cuts = append(e.cuts, cut{last.end, last.end, " IF EXISTS"})
 	}
 }
 

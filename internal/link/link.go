@@ -60,6 +60,8 @@ type Link struct {
 
 	verifications verifications
 	beside        beside
+	schema        schemaWatch
+	meeting       chan struct{} // has an element while the sides are brought to one position
 }
 
 // live is what is known now and stored nowhere.
@@ -84,6 +86,7 @@ func New(place Place, database string, record catalog.Link) *Link {
 		record:   record,
 		changed:  make(chan struct{}),
 		removed:  make(chan struct{}),
+		meeting:  make(chan struct{}, 1),
 	}
 	l.control = control{dsn: l.dsn, name: record.Name}
 	return l
@@ -193,6 +196,7 @@ func (l *Link) Run(ctx context.Context) error {
 		reporting.Go(func() { l.reportLoop(ctx) })
 		reporting.Go(func() { l.sequenceLoop(ctx) })
 		reporting.Go(func() { l.objectsLoop(ctx) })
+		reporting.Go(func() { l.schemaLoop(ctx) })
 	} else {
 		reporting.Go(func() { l.guard(ctx) })
 	}

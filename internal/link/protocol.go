@@ -84,7 +84,8 @@ type Report struct {
 	Rates     api.Rates     `json:"rates"`
 	Problems  []api.Problem `json:"problems"`
 
-	LargeObjects *api.LargeObjects `json:"largeObjects,omitempty"`
+	LargeObjects  *api.LargeObjects `json:"largeObjects,omitempty"`
+	SchemaChanges api.SchemaChanges `json:"schemaChanges,omitempty"`
 }
 
 // Answer is how the primary stands.

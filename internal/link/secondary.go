@@ -98,7 +98,7 @@ func (l *Link) stand() Report {
 		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
 		Phase:     r.Phase, Seeded: r.Seeded, Suspended: r.Suspended, Change: r.Change,
 		Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
-		LargeObjects: l.largeObjectsLocked(),
+		LargeObjects: l.largeObjectsLocked(), SchemaChanges: l.schema.changes,
 	}
 	report.Applied, report.Received = report.Durable, report.Durable
 	if s := &l.secondary; s.applier != nil {

@@ -86,6 +86,13 @@ func (l *Link) awaitStream(ctx context.Context) error {
 var errMeetAgain = problem.New(problem.Transient, "snapshot_slow", "the primary's snapshot took too long")
 
 func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest, f func(ctx context.Context, m *meeting) error) error {
+	// The applier keeps one appointment at a time.
+	select {
+	case l.meeting <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-l.meeting }()
 	l.mu.Lock()
 	applier, in := l.secondary.applier, l.secondary.receiver
 	l.mu.Unlock()

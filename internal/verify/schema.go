@@ -105,10 +105,13 @@ func rank(kind string) int {
 	return len(order)
 }
 
-// statements are those that make an index, a constraint or a sequence as the
-// primary has it. Nothing else can be made from a line of text.
+// statements are those that make an index, a constraint, a sequence or an owner as
+// the primary has it. Nothing else can be made from a line of text.
 func (d *SchemaDifference) statements() []string {
 	e := &d.entry
+	if owner := d.owner(); owner != "" {
+		return []string{owner}
+	}
 	switch {
 	case d.Kind == "sequence" && d.State == Differs:
 		return []string{"ALTER SEQUENCE " + e.Table.SQL() + " " + e.Definition}
@@ -134,6 +137,24 @@ func (d *SchemaDifference) statements() []string {
 		return []string{concurrently(e.Index), add + how + " USING INDEX " + sqlname.Quote(e.Object) + late}
 	}
 	return []string{concurrently(e.Index), add + how + " USING INDEX " + sqlname.Quote(e.Object)}
+}
+
+// owner is the statement that gives an object the primary's owner, where it differs
+// in nothing else.
+func (d *SchemaDifference) owner() string {
+	a, rest, ok := strings.Cut(strings.TrimPrefix(d.Primary, "owner "), ", ")
+	b, same, both := strings.Cut(strings.TrimPrefix(d.Secondary, "owner "), ", ")
+	if d.State != Differs || !strings.HasPrefix(d.Primary, "owner ") || ok != both || rest != same || a == b {
+		return ""
+	}
+	kind := strings.ToUpper(d.Kind)
+	switch d.Kind {
+	case "function":
+		kind = "ROUTINE"
+	case "composite type":
+		kind = "TYPE"
+	}
+	return "ALTER " + kind + " " + d.Name + " OWNER TO " + sqlname.Quote(a)
 }
 
 // concurrently makes a CREATE INDEX of pg_get_indexdef one that lets others write

@@ -1,0 +1,281 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/verify"
+)
+
+// weight is what a difference means to the link.
+type weight int
+
+const (
+	harmless weight = iota // versions of extensions: each server has its own
+	known                  // it was there after the copy, or is accepted
+	warned                 // event triggers, commands on which no event trigger sees
+	mends                  // an index, which the link builds
+	serious
+)
+
+// weigh judges one difference.
+func weigh(d verify.SchemaDifference, watch catalog.Watch) weight {
+	drift := driftOf(d)
+	switch {
+	case slices.ContainsFunc(watch.Known, drift.Same):
+		return known
+	case d.Kind == "extension" && d.State == verify.Differs:
+		return harmless
+	case d.Kind == "event trigger", d.Kind == "comment" && strings.HasPrefix(d.Name, "event trigger "):
+		return warned
+	case d.Kind == "index" && d.State == verify.Missing && d.Repair != "":
+		return mends
+	}
+	return serious
+}
+
+// fromCopy says whether a difference that is found by the first comparison can come
+// from a definition that was printed by one server and read by another.
+func fromCopy(d verify.SchemaDifference) bool {
+	return d.State == verify.Differs && ownerOf(d.Primary) == ownerOf(d.Secondary)
+}
+
+func driftOf(d verify.SchemaDifference) catalog.Drift {
+	return catalog.Drift{Kind: d.Kind, Name: d.Name, State: string(d.State), Primary: d.Primary, Secondary: d.Secondary}
+}
+
+// noteGlance notes that nothing differs that matters.
+func (l *Link) noteGlance(ctx context.Context, list []verify.SchemaDifference) error {
+	err := l.changeWatch(ctx, func(w *catalog.Watch) { w.Compared, w.Found = true, nil })
+	if err == nil {
+		l.warnOfDrift(slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return weigh(d, catalog.Watch{}) != warned }))
+	}
+	return err
+}
+
+// noteDrift draws the consequences of what differs at a position: nothing, a
+// warning, an index that is built, or the end of the link's work.
+func (l *Link) noteDrift(ctx context.Context, list []verify.SchemaDifference, at lsn.LSN) error {
+	var warnings, first, grave, indexes []verify.SchemaDifference
+	err := l.changeWatch(ctx, func(w *catalog.Watch) {
+		for _, d := range list {
+			switch weigh(d, *w) {
+			case warned:
+				warnings = append(warnings, d)
+			case mends:
+				indexes = append(indexes, d)
+			case serious:
+				if !w.Compared && fromCopy(d) {
+					first = append(first, d)
+				} else {
+					grave = append(grave, d)
+				}
+			}
+		}
+		// What does not differ any more is forgotten; so that it counts another time.
+		w.Known = slices.DeleteFunc(w.Known, func(k catalog.Drift) bool {
+			return !slices.ContainsFunc(list, func(d verify.SchemaDifference) bool { return driftOf(d).Same(k) })
+		})
+		for _, d := range first {
+			w.Known = append(w.Known, driftOf(d))
+		}
+		w.Compared = true
+		w.Found = nil
+		for _, d := range grave {
+			w.Found = append(w.Found, driftOf(d))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	l.warnOfDrift(warnings)
+	if len(indexes) > 0 {
+		if err := l.buildIndexes(ctx, indexes); err != nil {
+			return err
+		}
+	}
+	if len(grave) == 0 {
+		return nil
+	}
+	p := driftProblem(l.Name(), grave, at)
+	l.log.Error("schemas differ", "subject", p.Subject, "lsn", at, "objects", len(grave))
+	return l.happen(ctx, role.Failed, p)
+}
+
+// warnOfDrift shows what differs and does not stop the link.
+func (l *Link) warnOfDrift(events []verify.SchemaDifference) {
+	if len(events) == 0 {
+		l.setAside("event_trigger_differs", nil)
+	} else {
+		l.setAside("event_trigger_differs", problem.New(problem.Incompatible, "event_trigger_differs", "%s", sentence(events)).On(events[0].Name).
+			WithHint("no event trigger sees commands on event triggers: run the same one on the twin"))
+	}
+	l.schema.mu.Lock()
+	var open []verify.SchemaDifference
+	for _, k := range l.schema.stored.Known {
+		if !k.Accepted {
+			open = append(open, verify.SchemaDifference{Kind: k.Kind, Name: k.Name, State: verify.State(k.State), Primary: k.Primary, Secondary: k.Secondary})
+		}
+	}
+	l.schema.mu.Unlock()
+	if len(open) == 0 {
+		l.setAside("schema_differs_since_copy", nil)
+		return
+	}
+	l.setAside("schema_differs_since_copy", problem.New(problem.Incompatible, "schema_differs_since_copy", "%s", sentence(open)).On(open[0].Name).
+		WithHint("compare the two definitions; if they mean the same: twinspan link set %s --accept schema_differs_since_copy", l.Name()))
+}
+
+// buildIndexes makes the indexes that the primary has got in a way that is not to be
+// seen in its stream: REINDEX of one whose making had failed.
+func (l *Link) buildIndexes(ctx context.Context, list []verify.SchemaDifference) error {
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := verify.RepairSchema(ctx, conn, list); err != nil {
+		return err
+	}
+	var notices []catalog.Notice
+	for _, d := range list {
+		l.log.Info("index built", "subject", d.Name)
+		notices = append(notices, catalog.Notice{At: time.Now().UTC(), Code: "index_built", Subject: d.Name,
+			Text: "the index was missing on the twin and was built as the primary has it: REINDEX, which crosses not, had made it valid there, or it was dropped here"})
+	}
+	return l.note(ctx, notices)
+}
+
+// driftProblem names what differs, and what is to be done.
+func driftProblem(link string, list []verify.SchemaDifference, at lsn.LSN) *problem.Error {
+	d := list[0]
+	p := problem.New(problem.Diverged, "schema_drifted", "at position %s the schemas differ: %s", at, sentence(list)).On(d.Name)
+	then := fmt.Sprintf("then: twinspan link resume %s", link)
+	leave := fmt.Sprintf("; or leave it so: twinspan link set %s --accept schema_drifted", link)
+	switch owner := ownerOf(d.Primary); {
+	case d.State == verify.Differs && owner != ownerOf(d.Secondary) && d.Repair != "":
+		return p.WithHint("give the command once more on the primary, where REASSIGN OWNED is not seen by event triggers: %s; %s%s", d.Repair, then, leave)
+	case d.State == verify.Missing && d.Repair != "":
+		return p.WithHint("on the secondary (SET session_replication_role = replica; SET default_transaction_read_only = off): %s; %s%s", d.Repair, then, leave)
+	case d.State == verify.Missing:
+		return p.WithHint("drop it on the primary and create it by a command of its own, or create it on the secondary (SET session_replication_role = replica; SET default_transaction_read_only = off) as it is on the primary; %s%s", then, leave)
+	case d.State == verify.Extra:
+		return p.WithHint("drop it on the secondary (SET session_replication_role = replica; SET default_transaction_read_only = off); %s%s", then, leave)
+	}
+	return p.WithHint("make the same change on the secondary (SET session_replication_role = replica; SET default_transaction_read_only = off), or undo it on the primary; %s%s", then, leave)
+}
+
+// mostWords bounds what is quoted of a definition.
+const mostWords = 160
+
+// sentence says what differs: the first object in full, of others how many.
+func sentence(list []verify.SchemaDifference) string {
+	d := list[0]
+	text := d.Kind + " " + d.Name
+	switch d.State {
+	case verify.Missing:
+		text += " is missing on the twin"
+	case verify.Extra:
+		text += " is on the twin alone"
+	default:
+		a, b := onlyIn(d.Primary, d.Secondary), onlyIn(d.Secondary, d.Primary)
+		text += fmt.Sprintf(" (primary: %s; twin: %s)", cutTo(a, mostWords), cutTo(b, mostWords))
+	}
+	if len(list) > 1 {
+		names := make([]string, 0, 4)
+		for _, other := range list[1:min(len(list), 4)] {
+			names = append(names, other.Kind+" "+other.Name)
+		}
+		text += fmt.Sprintf("; and %d more: %s", len(list)-1, strings.Join(names, ", "))
+		if len(list) > 4 {
+			text += ", ..."
+		}
+	}
+	return text
+}
+
+// onlyIn returns the parts of a definition that another has not.
+func onlyIn(a, b string) string {
+	there := strings.Split(b, ", ")
+	var only []string
+	for _, part := range strings.Split(a, ", ") {
+		if !slices.Contains(there, part) {
+			only = append(only, part)
+		}
+	}
+	if len(only) == 0 {
+		return "nothing of it"
+	}
+	return strings.Join(only, ", ")
+}
+
+func cutTo(s string, most int) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "..."
+	}
+	return s
+}
+
+// ownerOf returns the owner that a definition names, "" when it names none.
+func ownerOf(detail string) string {
+	owner, ok := strings.CutPrefix(detail, "owner ")
+	if !ok {
+		return ""
+	}
+	owner, _, _ = strings.Cut(owner, ", ")
+	return owner
+}
+
+// schemaState returns what is stored.
+func (l *Link) schemaState(ctx context.Context) (catalog.Watch, error) {
+	s := &l.schema
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := l.loadWatchLocked(ctx)
+	return s.stored, err
+}
+
+func (l *Link) loadWatchLocked(ctx context.Context) error {
+	s := &l.schema
+	if s.loaded {
+		return nil
+	}
+	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		s.stored, err = catalog.GetWatch(ctx, conn, l.ID())
+		s.loaded = err == nil
+		return err
+	})
+}
+
+// changeWatch changes what is stored.
+func (l *Link) changeWatch(ctx context.Context, f func(w *catalog.Watch)) error {
+	s := &l.schema
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := l.loadWatchLocked(ctx); err != nil {
+		return err
+	}
+	next := s.stored
+	next.Known, next.Found = slices.Clone(next.Known), slices.Clone(next.Found)
+	f(&next)
+	if reflect.DeepEqual(next, s.stored) {
+		return nil
+	}
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return catalog.StoreWatch(ctx, conn, l.ID(), next) })
+	if err == nil {
+		s.stored = next
+	}
+	return err
+}
