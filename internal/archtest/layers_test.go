@@ -64,6 +64,7 @@ var places = map[string]place{
 	"internal/schema":      {layer: engines, pgx: true},
 	"internal/sequence":    {layer: engines, pgx: true},
 	"internal/largeobject": {layer: engines, pgx: true},
+	"internal/lost":        {layer: engines, pgx: true},
 	"internal/gate":        {layer: engines, pgx: true},
 	"internal/syncrep":     {layer: engines, pgx: true},
 	"internal/verify":      {layer: engines, pgx: true},

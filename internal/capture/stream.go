@@ -37,6 +37,8 @@ type Stream struct {
 	Binary   bool    // values in binary form; needs 14 and types that allow it
 	Encoding string  // client_encoding of text values; empty means UTF8
 	Sink     Sink
+	// Peek leaves the slot where it is: nothing is ever confirmed.
+	Peek bool
 
 	sent      atomic.Uint64
 	durable   atomic.Uint64
@@ -205,6 +207,9 @@ func (s *Stream) reply(ctx context.Context, raw *pg.Raw, interval time.Duration,
 	for {
 		sent := s.sent.Load()
 		durable := min(s.durable.Load(), sent)
+		if s.Peek {
+			durable = 0 // walsender.c, ProcessStandbyReplyMessage: no position is confirmed
+		}
 		b := make([]byte, 0, 64)
 		b = append(b, 'd')
 		b = binary.BigEndian.AppendUint32(b, 4+1+8+8+8+8+1)

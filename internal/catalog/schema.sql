@@ -137,4 +137,75 @@ CREATE TABLE twinspan.signal (
     payload jsonb NOT NULL DEFAULT '{}'
 );
 
+-- What a side had committed as the primary when a forced failover left it behind:
+-- read from the slot of then, kept until somebody discards it. There is one parting
+-- for each such failover; epoch is the one that it began.
+CREATE TABLE twinspan.lost (
+    link      uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
+    epoch     bigint NOT NULL,
+    parted    pg_lsn NOT NULL,
+    read_to   pg_lsn NOT NULL,
+    complete  boolean NOT NULL DEFAULT false,
+    problem   jsonb,
+    discarded boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (link, epoch)
+);
+CREATE TABLE twinspan.lost_transaction (
+    link    uuid NOT NULL,
+    epoch   bigint NOT NULL,
+    number  bigint NOT NULL,
+    xid     bigint NOT NULL,
+    lsn     pg_lsn NOT NULL,
+    at      timestamptz NOT NULL,
+    changes bigint NOT NULL,
+    PRIMARY KEY (link, epoch, number),
+    FOREIGN KEY (link, epoch) REFERENCES twinspan.lost ON DELETE CASCADE
+);
+-- Tables as they were described before their changes. Members of key_columns are
+-- places in columns; as_text marks types without an equality, always columns
+-- GENERATED ALWAYS AS IDENTITY.
+CREATE TABLE twinspan.lost_table (
+    link        uuid NOT NULL,
+    epoch       bigint NOT NULL,
+    number      integer NOT NULL,
+    oid         oid NOT NULL,
+    schema_name text NOT NULL,
+    table_name  text NOT NULL,
+    columns     text[] NOT NULL,
+    key_columns int2[] NOT NULL,
+    as_text     boolean[] NOT NULL,
+    always      boolean[] NOT NULL,
+    PRIMARY KEY (link, epoch, number),
+    FOREIGN KEY (link, epoch) REFERENCES twinspan.lost ON DELETE CASCADE
+);
+-- Rows as text, each with a letter for each column: v value, n NULL, u left in TOAST
+-- and not told, - not told of an old row, l a value that lies in lost_value.
+CREATE TABLE twinspan.lost_change (
+    link        uuid NOT NULL,
+    epoch       bigint NOT NULL,
+    number      bigint NOT NULL,
+    transaction bigint NOT NULL,
+    kind        text NOT NULL,
+    table_number integer,
+    old_marks   text NOT NULL DEFAULT '',
+    old_row     text[],
+    new_marks   text NOT NULL DEFAULT '',
+    new_row     text[],
+    detail      text NOT NULL DEFAULT '',
+    PRIMARY KEY (link, epoch, number),
+    FOREIGN KEY (link, epoch) REFERENCES twinspan.lost ON DELETE CASCADE
+);
+-- Long values in pieces, in the database's encoding.
+CREATE TABLE twinspan.lost_value (
+    link     uuid NOT NULL,
+    epoch    bigint NOT NULL,
+    change   bigint NOT NULL,
+    of_new   boolean NOT NULL,
+    position integer NOT NULL,
+    piece    integer NOT NULL,
+    value    bytea NOT NULL,
+    PRIMARY KEY (link, epoch, change, of_new, position, piece),
+    FOREIGN KEY (link, epoch) REFERENCES twinspan.lost ON DELETE CASCADE
+);
+
 REVOKE ALL ON SCHEMA twinspan FROM PUBLIC;
