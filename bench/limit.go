@@ -73,10 +73,8 @@ func (l *limit) drain(ctx context.Context, end lsn.LSN) (s sample, err error) {
 
 // pass reads messages until a commit ends behind the position.
 func pass(raw *pg.Raw, end lsn.LSN) error {
+	raw.Gather(true)
 	for {
-		if raw.Buffered() == 0 {
-			raw.Gather()
-		}
 		kind, _, err := raw.Next()
 		if err != nil {
 			return err

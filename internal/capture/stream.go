@@ -241,18 +241,14 @@ func (s *Stream) read(raw *pg.Raw) error {
 	f := filter{own: s.Object(), skipped: map[uint32]bool{}}
 	w := &pieces{sink: s.Sink}
 	for {
-		if raw.Buffered() == 0 {
-			// A part of a transaction is of no use to anybody: nothing is applied before
-			// its commit, but for large ones, which the pieces carry on.
-			if !f.inside {
-				if err := w.flush(); err != nil {
-					return err
-				}
-			}
-			if f.behind {
-				raw.Gather()
+		// A part of a transaction is of no use to anybody: nothing is applied before its
+		// commit, but for large ones, which the pieces carry on.
+		if raw.Buffered() == 0 && !f.inside {
+			if err := w.flush(); err != nil {
+				return err
 			}
 		}
+		raw.Gather(f.behind)
 		kind, length, err := raw.Next()
 		if err != nil {
 			return err

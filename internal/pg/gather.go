@@ -20,16 +20,16 @@ const (
 	gatherBytes = 128 << 10
 )
 
-// Gather lets messages gather in the socket for a while, unless the read before got
-// so many that more are there surely. It is for a reader that is behind: all that it
-// delays is found by the next read (docs/design/0007-speed.md). The runtime's poller,
-// which everything that arrives would wake though nobody reads, is left alone
-// meanwhile where the system can do that (SO_RCVLOWAT, on TCP). Only the reader may
+// Gather says whether reads of the socket wait a while first, so that messages gather,
+// unless the read before got so many that more are there surely. It is for a reader that
+// is behind: all that it delays is found by the read (docs/design/0007-speed.md). The
+// runtime's poller, which everything that arrives would wake though nobody reads, is left
+// alone meanwhile where the system can do that (SO_RCVLOWAT, on TCP). Only the reader may
 // call it.
-func (r *Raw) Gather() {
-	if r.last >= gatherBytes {
-		return
-	}
+func (r *Raw) Gather(on bool) { r.gather = on }
+
+// pause lets messages gather.
+func (r *Raw) pause() {
 	c, ok := r.conn.(syscall.Conn)
 	switch network := r.conn.LocalAddr().Network(); {
 	case network == "unix":

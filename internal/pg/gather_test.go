@@ -39,7 +39,7 @@ func TestGatherLeavesTheSocketAsItWas(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			near, far := connected(t, network)
 			r := &Raw{conn: near, buf: make([]byte, 64)}
-			r.Gather()
+			r.pause()
 			read := make(chan error, 1)
 			go func() { // it waits before anything is there
 				_, _, err := r.Next()
@@ -82,11 +82,11 @@ func TestGatherBringsSmallMessagesTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.Gather()
+	r.Gather(true)
 	if _, _, err := r.Next(); err != nil {
 		t.Fatal(err)
 	}
-	if r.LastRead() != messages*5 {
-		t.Errorf("the read got %d bytes of %d", r.LastRead(), messages*5)
+	if r.last != messages*5 {
+		t.Errorf("the read got %d bytes of %d", r.last, messages*5)
 	}
 }

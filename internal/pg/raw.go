@@ -27,6 +27,7 @@ type Raw struct {
 	start, end int    // the unread part of buf
 	left       int    // bytes of the current message's body not yet taken
 	last       int    // bytes that the last read of the socket got
+	gather     bool   // reads wait for more to arrive
 }
 
 // readBuffer is how much a Raw reads from its socket at once. Large, for each
@@ -72,11 +73,6 @@ func (r *Raw) Cancel(ctx context.Context) error {
 // Buffered says how many bytes lie in the buffer: whether Next can answer
 // without waiting for the network.
 func (r *Raw) Buffered() int { return r.end - r.start }
-
-// LastRead says how many bytes the last read of the socket got. Few mean that the
-// reader has overtaken the server; many that more lie behind them, perhaps still in the
-// server's half of the connection.
-func (r *Raw) LastRead() int { return r.last }
 
 // Next reads the header of the next message and returns its type and the length
 // of its body. What is left of the body before is passed over.
@@ -144,6 +140,9 @@ func (r *Raw) fill(n int) error {
 		r.start = 0
 	}
 	for r.end < n {
+		if r.gather && r.last < gatherBytes {
+			r.pause()
+		}
 		m, err := r.conn.Read(r.buf[r.end:])
 		r.end += m
 		r.last = m
