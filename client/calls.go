@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -105,6 +106,24 @@ func (c *Client) Verification(ctx context.Context, name string) (out api.Verific
 // it is left.
 func (c *Client) CancelVerification(ctx context.Context, name string) (out api.Verification, err error) {
 	return out, c.call(ctx, http.MethodDelete, linkPath(name)+"/verification", nil, &out)
+}
+
+// Lost says what forced failovers of a link have left behind.
+func (c *Client) Lost(ctx context.Context, name string) (out api.Lost, err error) {
+	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/lost", nil, &out)
+}
+
+// LostPage returns the changes of a parting behind the one with the number after,
+// with their values or, with sql, with statements that do them again.
+func (c *Client) LostPage(ctx context.Context, name string, epoch, after int64, sql bool) (out api.LostPage, err error) {
+	path := fmt.Sprintf("%s/lost/%d?after=%d&sql=%t", linkPath(name), epoch, after, sql)
+	return out, c.call(ctx, http.MethodGet, path, nil, &out)
+}
+
+// DiscardLost forgets what was lost at the parting with the epoch, or at all when
+// it is 0.
+func (c *Client) DiscardLost(ctx context.Context, name string, epoch int64) (out api.Lost, err error) {
+	return out, c.call(ctx, http.MethodDelete, fmt.Sprintf("%s/lost?epoch=%d", linkPath(name), epoch), nil, &out)
 }
 
 // DeleteLink removes a link from both sides, or, with force, from this side

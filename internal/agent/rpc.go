@@ -54,6 +54,13 @@ func (a *Agent) handle() {
 	onLink(a, link.MethodVerifyCancel, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
 		return l.HandleVerifyCancel(ctx, r)
 	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodLost, func(ctx context.Context, l *link.Link, r link.LostRequest) (any, error) {
+		return l.HandleLost(ctx, r)
+	}, func(r link.LostRequest) string { return r.ID })
+	onLink(a, link.MethodLostDiscard, func(ctx context.Context, l *link.Link, r link.LostRequest) (any, error) {
+		return nil, l.HandleLostDiscard(ctx, r)
+	}, func(r link.LostRequest) string { return r.ID })
+	onLinkStream(a, link.MethodLostPage, (*link.Link).HandleLostPage, func(r link.LostPageRequest) string { return r.ID })
 	onLinkStream(a, link.MethodVerifySnapshot, (*link.Link).HandleVerifySnapshot, func(r link.SnapshotRequest) string { return r.ID })
 	onLinkStream(a, link.MethodVerifyRead, (*link.Link).HandleVerifyRead, func(r link.VerifyRead) string { return r.ID })
 	onLinkStream(a, link.MethodTables, (*link.Link).HandleTables, func(r link.SessionReference) string { return r.ID })

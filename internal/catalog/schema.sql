@@ -139,7 +139,8 @@ CREATE TABLE twinspan.signal (
 
 -- What a side had committed as the primary when a forced failover left it behind:
 -- read from the slot of then, kept until somebody discards it. There is one parting
--- for each such failover; epoch is the one that it began.
+-- for each such failover; epoch is the one that it began. It is mended once a rejoin
+-- has brought the rows in line.
 CREATE TABLE twinspan.lost (
     link      uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
     epoch     bigint NOT NULL,
@@ -147,6 +148,7 @@ CREATE TABLE twinspan.lost (
     read_to   pg_lsn NOT NULL,
     complete  boolean NOT NULL DEFAULT false,
     problem   jsonb,
+    mended    boolean NOT NULL DEFAULT false,
     discarded boolean NOT NULL DEFAULT false,
     PRIMARY KEY (link, epoch)
 );

@@ -53,6 +53,13 @@ type Agent interface {
 	Verification(ctx context.Context, name string) (api.Verification, error)
 	// CancelVerification returns when nothing of it is left.
 	CancelVerification(ctx context.Context, name string) (api.Verification, error)
+	// Lost says what forced failovers have left behind, on either side.
+	Lost(ctx context.Context, name string) (api.Lost, error)
+	// LostPage returns the changes of a parting behind the one with the number after:
+	// their values, or, with sql, statements that redo them. A limit of 0 is a default.
+	LostPage(ctx context.Context, name string, epoch, after int64, limit int, sql bool) (api.LostPage, error)
+	// DiscardLost forgets what was lost at a parting, or, when epoch is 0, at all.
+	DiscardLost(ctx context.Context, name string, epoch int64) (api.Lost, error)
 	// LargeObjects returns when the pass that was asked for is complete.
 	LargeObjects(ctx context.Context, name string, in api.LargeObjectsRequest) (api.LargeObjectsResult, error)
 	// DeleteLink returns when nothing of the link is left.

@@ -35,6 +35,17 @@ type (
 		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Body api.Verify
 	}
+	discard struct {
+		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
+		Epoch int64  `query:"epoch" minimum:"0" doc:"The failover's epoch; 0 for all of them"`
+	}
+	lostPage struct {
+		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
+		Epoch int64  `path:"epoch" minimum:"1" doc:"The failover's epoch"`
+		After int64  `query:"after" minimum:"0" doc:"The next of the page before; 0 for the first page"`
+		Limit int    `query:"limit" minimum:"0" maximum:"10000" doc:"The most changes of a page; 0 for a default"`
+		SQL   bool   `query:"sql" doc:"Statements that do the changes again, instead of their values"`
+	}
 	answer[T any] struct {
 		Body T `nullable:"false"`
 	}
@@ -156,6 +167,7 @@ func (r *routes) links() {
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/verification", "getVerification", "Describe the verification under way, or the last", verification(r.agent.Verification))
 	add(r, "links", http.MethodDelete, "/v1/links/{name}/verification", "cancelVerification", "End the verification under way", verification(r.agent.CancelVerification))
+	r.lost()
 	add(r, "links", http.MethodPost, "/v1/links/{name}/large-objects", "bringLargeObjects", "Bring the large objects of a link, or set how often that is done",
 		func(ctx context.Context, in *namedWith[api.LargeObjectsRequest]) (api.LargeObjectsResult, error) {
 			return r.agent.LargeObjects(ctx, in.Name, in.Body)

@@ -120,6 +120,8 @@ func sample() *agenttest.Agent {
 		Views:   map[string][]api.Link{"sales": {link}},
 		Verifications: []api.Verification{{Link: "sales", State: api.Verifying},
 			{Link: "sales", State: api.Different, Rows: 7, Differences: []api.Difference{{Kind: "row", Object: "public.t", State: "extra"}}}},
+		Behind:  api.Lost{Link: "sales", Partings: []api.Parting{{Epoch: 2, State: api.PartingRead, Transactions: 3}}},
+		Pages:   []api.LostPage{{Transactions: []api.LostTransaction{{Number: 1, Changes: []api.LostChange{{Kind: "delete", SQL: "DELETE"}}}}}},
 		Created: map[string][]api.Link{"new": {{Name: "new", Phase: api.Creating, Role: api.Primary}}},
 	}
 }
@@ -169,6 +171,12 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("verification", verification.Rows == 7 && verification.Differences[0].Object == "public.t" && verification.Differences[0].Key != nil, err)
 	_, err = c.CancelVerification(ctx, "sales")
 	check("cancel verification", true, err)
+	behind, err := c.Lost(ctx, "sales")
+	check("lost", len(behind.Partings) == 1 && behind.Partings[0].Transactions == 3 && behind.Partings[0].Tables != nil, err)
+	page, err := c.LostPage(ctx, "sales", 2, 0, true)
+	check("lost page", len(page.Transactions) == 1 && page.Transactions[0].Changes[0].SQL == "DELETE" && page.Transactions[0].Changes[0].Old != nil, err)
+	behind, err = c.DiscardLost(ctx, "sales", 2)
+	check("discard lost", behind.Partings[0].State == api.PartingDiscarded, err)
 	every := int64(60)
 	objects, err := c.LargeObjects(ctx, "sales", api.LargeObjectsRequest{Now: true, EverySeconds: &every})
 	check("large objects", objects.Copied == 2 && objects.EverySeconds == 60 && objects.AsOf != nil, err)
@@ -183,7 +191,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async Accept:[x] FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
+		"Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -68,6 +68,7 @@ type Summary struct {
 	Parted       lsn.LSN
 	ReadTo       lsn.LSN // what committed before it is recorded
 	Complete     bool    // everything is recorded
+	Mended       bool    // a rejoin has brought the rows in line
 	Discarded    bool
 	Problem      *problem.Error // why nothing could be read
 	Transactions int64
@@ -89,7 +90,7 @@ type TableSummary struct {
 // Summaries describes every parting of the link that this database has, the
 // oldest first.
 func Summaries(ctx context.Context, q catalog.Querier, link string) ([]Summary, error) {
-	rows, err := q.Query(ctx, `SELECT l.epoch, l.parted::text, l.read_to::text, l.complete, l.discarded, l.problem,
+	rows, err := q.Query(ctx, `SELECT l.epoch, l.parted::text, l.read_to::text, l.complete, l.mended, l.discarded, l.problem,
 			count(t.number), coalesce(sum(t.changes), 0), min(t.at), max(t.at)
 		FROM twinspan.lost l LEFT JOIN twinspan.lost_transaction t USING (link, epoch)
 		WHERE l.link = $1::text::uuid GROUP BY l.link, l.epoch ORDER BY l.epoch`, link)
@@ -111,7 +112,7 @@ func Summaries(ctx context.Context, q catalog.Querier, link string) ([]Summary, 
 func scanSummary(row pgx.CollectableRow) (s Summary, err error) {
 	var trouble []byte
 	var first, last *time.Time
-	err = row.Scan(&s.Epoch, &s.Parted, &s.ReadTo, &s.Complete, &s.Discarded, &trouble, &s.Transactions, &s.Changes, &first, &last)
+	err = row.Scan(&s.Epoch, &s.Parted, &s.ReadTo, &s.Complete, &s.Mended, &s.Discarded, &trouble, &s.Transactions, &s.Changes, &first, &last)
 	if err != nil {
 		return s, err
 	}
@@ -149,17 +150,21 @@ func tableSummaries(ctx context.Context, q catalog.Querier, link string, epoch i
 	return list, pg.Classify(err, "count what was lost")
 }
 
-// Discard forgets what was lost at a parting, but for the fact itself. A parting
-// that is not known is a problem of kind NotFound; one that is still being read
-// or has yet to be mended must not be discarded, which the caller sees to.
+// Discard forgets what was lost at a parting, but for the fact itself. One that is
+// not known is a problem of kind NotFound, and one that has yet to be mended of
+// kind Conflict: a rejoin needs it.
 func Discard(ctx context.Context, conn *pgx.Conn, link string, epoch int64) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `UPDATE twinspan.lost SET discarded = true WHERE link = $1::text::uuid AND epoch = $2`, link, epoch)
-		if err != nil {
-			return pg.Classify(err, "discard what was lost")
-		}
-		if tag.RowsAffected() == 0 {
+		var mended bool
+		err := tx.QueryRow(ctx, `UPDATE twinspan.lost SET discarded = mended WHERE link = $1::text::uuid AND epoch = $2 RETURNING mended`, link, epoch).Scan(&mended)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
 			return unknown(epoch)
+		case err != nil:
+			return pg.Classify(err, "discard what was lost")
+		case !mended:
+			return problem.New(problem.Conflict, "lost_needed", "what was lost at epoch %d tells a rejoin which rows to mend", epoch).
+				WithHint("rejoin first: twinspan link rejoin NAME")
 		}
 		for _, table := range recorded {
 			if _, err := tx.Exec(ctx, `DELETE FROM twinspan.`+table+` WHERE link = $1::text::uuid AND epoch = $2`, link, epoch); err != nil {
@@ -188,11 +193,12 @@ func unknown(epoch int64) error {
 	return problem.New(problem.NotFound, "lost_unknown", "nothing was lost here at epoch %d", epoch)
 }
 
-// one finds a parting.
-func one(ctx context.Context, q catalog.Querier, link string, epoch int64) (complete, discarded bool, err error) {
-	err = q.QueryRow(ctx, `SELECT complete, discarded FROM twinspan.lost WHERE link = $1::text::uuid AND epoch = $2`, link, epoch).Scan(&complete, &discarded)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, false, unknown(epoch)
+// known makes sure that there is such a parting.
+func known(ctx context.Context, q catalog.Querier, link string, epoch int64) error {
+	var have bool
+	err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM twinspan.lost WHERE link = $1::text::uuid AND epoch = $2)`, link, epoch).Scan(&have)
+	if err == nil && !have {
+		return unknown(epoch)
 	}
-	return complete, discarded, pg.Classify(err, "read what was lost")
+	return pg.Classify(err, "read what was lost")
 }

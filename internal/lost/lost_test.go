@@ -18,6 +18,7 @@ import (
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/problem"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -182,7 +183,9 @@ func (f *former) all(t testing.TB, limit lost.Limit) []lost.Transaction {
 func redo(t testing.TB, list []lost.Transaction) string {
 	t.Helper()
 	var b strings.Builder
-	b.WriteString(lost.Preamble)
+	for name, value := range pg.DataSettings() {
+		fmt.Fprintf(&b, "SET %s = '%s';\n", name, value)
+	}
 	for _, x := range list {
 		if int64(len(x.Changes)) != x.Total {
 			t.Errorf("transaction %d has %d changes, and says %d", x.Number, len(x.Changes), x.Total)
@@ -523,6 +526,10 @@ func TestDiscarded(t *testing.T) {
 	if err := lost.Discard(testContext(t), conn, f.source.Link, 3); err == nil {
 		t.Error("what is not there was discarded")
 	}
+	if err := lost.Discard(testContext(t), conn, f.source.Link, 2); problem.CodeOf(err) != "lost_needed" {
+		t.Errorf("what a rejoin needs was discarded: %v", err)
+	}
+	pgtest.Exec(t, f.dsn, `UPDATE twinspan.lost SET mended = true`)
 	if err := lost.Discard(testContext(t), conn, f.source.Link, 2); err != nil {
 		t.Fatal(err)
 	}

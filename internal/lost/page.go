@@ -3,6 +3,7 @@ package lost
 import (
 	"context"
 	"encoding/hex"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -108,7 +109,7 @@ func Connect(ctx context.Context, dsn *pg.DSN, name string) (*pgx.Conn, error) {
 // that there may be others. The session must be one of Connect.
 func Page(ctx context.Context, q catalog.Querier, link string, epoch, after int64, limit Limit) (list []Transaction, next int64, more bool, err error) {
 	limit = limit.orDefault()
-	if _, _, err := one(ctx, q, link, epoch); err != nil {
+	if err := known(ctx, q, link, epoch); err != nil {
 		return nil, 0, false, err
 	}
 	// Binary, for the text of an array is taken apart as UTF8.
@@ -123,7 +124,7 @@ func Page(ctx context.Context, q catalog.Querier, link string, epoch, after int6
 			more = true
 			break
 		}
-		t, c, size, err := scanChange(rows)
+		t, c, size, err := scanChange(rows, limit)
 		if err != nil {
 			rows.Close()
 			return nil, 0, false, pg.Classify(err, "read lost rows")
@@ -143,7 +144,7 @@ func Page(ctx context.Context, q catalog.Querier, link string, epoch, after int6
 	return list, next, more, fillLong(ctx, q, link, epoch, list, limit)
 }
 
-func scanChange(rows pgx.Rows) (t Transaction, c Change, size int, err error) {
+func scanChange(rows pgx.Rows, limit Limit) (t Transaction, c Change, size int, err error) {
 	var columns []string
 	var key []int16
 	var asText, always []bool
@@ -164,7 +165,8 @@ func scanChange(rows pgx.Rows) (t Transaction, c Change, size int, err error) {
 		c.always[name] = i < len(always) && always[i]
 	}
 	c.Old, c.New = values(columns, oldMarks, oldRow), values(columns, newMarks, newRow)
-	size = len(c.Detail)
+	// What lies in pieces is read into the page as well.
+	size = len(c.Detail) + min(limit.Long, longBudget)*(strings.Count(oldMarks, string(markLong))+strings.Count(newMarks, string(markLong)))
 	for _, list := range [][]*string{oldRow, newRow} {
 		for _, v := range list {
 			if v != nil {
@@ -206,20 +208,25 @@ func readable(b []byte) (text string, isHex bool) {
 	return hex.EncodeToString(b), true
 }
 
+// longBudget bounds what of a change's long values is read.
+const longBudget = 16 << 20
+
 // fillLong reads the beginnings of long values.
 func fillLong(ctx context.Context, q catalog.Querier, link string, epoch int64, list []Transaction, limit Limit) error {
 	for i := range list {
 		for j := range list[i].Changes {
 			c := &list[i].Changes[j]
+			left := longBudget
 			for _, side := range []struct {
 				isNew  bool
 				values []Value
 			}{{false, c.Old}, {true, c.New}} {
 				for k := range side.values {
 					if v := &side.values[k]; v.State == Long {
-						if err := readLong(ctx, q, link, epoch, c.Number, side.isNew, v, limit.Long); err != nil {
+						if err := readLong(ctx, q, link, epoch, c.Number, side.isNew, v, min(limit.Long, left)); err != nil {
 							return err
 						}
+						left -= len(v.Text)
 					}
 				}
 			}

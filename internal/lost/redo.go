@@ -8,18 +8,8 @@ import (
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
-// Preamble is what has to be run before the statements of Redo, so that they are
-// read as they were written.
-const Preamble = `SET client_encoding = 'UTF8';
-SET standard_conforming_strings = on;
-SET search_path = '';
-SET DateStyle = 'ISO, YMD';
-SET IntervalStyle = 'postgres';
-SET TimeZone = 'UTC';
-SET xmloption = content;
-`
-
-// Redo returns SQL, without a semicolon at its end, that does what the change did.
+// Redo returns SQL, without a semicolon at its end, that does what the change did in
+// a session with the settings of pg.DataSettings.
 // An update writes every column that was told, for it is not known which of them it
 // changed. complete is false when the change was not told whole: a value was left
 // in TOAST, which the statement leaves as it is there, or is too long, which a

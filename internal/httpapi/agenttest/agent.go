@@ -32,6 +32,10 @@ type Agent struct {
 	// other, the last one for ever.
 	Verifications []api.Verification `json:"verifications"`
 
+	// Behind is what any link has lost, and Pages the transactions of all partings.
+	Behind api.Lost       `json:"lost"`
+	Pages  []api.LostPage `json:"lostPages"`
+
 	mu    sync.Mutex
 	calls []string
 }
@@ -209,6 +213,33 @@ func (a *Agent) LargeObjects(_ context.Context, name string, in api.LargeObjects
 		out.AsOf, out.Copied, out.Removed, out.Bytes = &asOf, 2, 1, 4096
 	}
 	return out, nil
+}
+
+// Lost answers Behind.
+func (a *Agent) Lost(_ context.Context, name string) (api.Lost, error) {
+	return a.Behind, a.enter("Lost", name)
+}
+
+// LostPage answers the page whose number, from 0, is after, which is so what a page
+// gives as the next.
+func (a *Agent) LostPage(_ context.Context, name string, epoch, after int64, limit int, sql bool) (api.LostPage, error) {
+	if err := a.enter("LostPage", name, epoch, after, limit, sql); err != nil {
+		return api.LostPage{}, err
+	}
+	if after >= int64(len(a.Pages)) {
+		return api.LostPage{}, nil
+	}
+	return a.Pages[after], nil
+}
+
+// DiscardLost answers Behind as it is then.
+func (a *Agent) DiscardLost(_ context.Context, name string, epoch int64) (api.Lost, error) {
+	out := a.Behind
+	out.Partings = slices.Clone(out.Partings)
+	for i := range out.Partings {
+		out.Partings[i].State = api.PartingDiscarded
+	}
+	return out, a.enter("DiscardLost", name, epoch)
 }
 
 // DeleteLink forgets the link and answers Deleted.

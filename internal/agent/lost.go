@@ -1,0 +1,34 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/twinspan/twinspan/api"
+)
+
+// Lost implements httpapi.Agent.
+func (a *Agent) Lost(ctx context.Context, name string) (api.Lost, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Lost{}, err
+	}
+	return l.Lost(ctx)
+}
+
+// LostPage implements httpapi.Agent.
+func (a *Agent) LostPage(ctx context.Context, name string, epoch, after int64, limit int, sql bool) (api.LostPage, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.LostPage{}, err
+	}
+	return l.LostPage(ctx, epoch, after, limit, sql)
+}
+
+// DiscardLost implements httpapi.Agent.
+func (a *Agent) DiscardLost(ctx context.Context, name string, epoch int64) (api.Lost, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Lost{}, err
+	}
+	return l.DiscardLost(ctx, epoch)
+}

@@ -1,0 +1,43 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/twinspan/twinspan/api"
+)
+
+// lost are the operations about what forced failovers have left behind.
+func (r *routes) lost() {
+	add(r, "links", http.MethodGet, "/v1/links/{name}/lost", "getLost", "Say what forced failovers of a link have left behind",
+		func(ctx context.Context, in *named) (api.Lost, error) {
+			return lost(r.agent.Lost(ctx, in.Name))
+		})
+	add(r, "links", http.MethodGet, "/v1/links/{name}/lost/{epoch}", "getLostTransactions", "List the transactions that a forced failover has left behind",
+		func(ctx context.Context, in *lostPage) (api.LostPage, error) {
+			page, err := r.agent.LostPage(ctx, in.Name, in.Epoch, in.After, in.Limit, in.SQL)
+			page.Transactions = list(page.Transactions)
+			for i := range page.Transactions {
+				t := &page.Transactions[i]
+				t.Changes = list(t.Changes)
+				for j := range t.Changes {
+					c := &t.Changes[j]
+					c.Key, c.Old, c.New = list(c.Key), list(c.Old), list(c.New)
+				}
+			}
+			return page, err
+		})
+	add(r, "links", http.MethodDelete, "/v1/links/{name}/lost", "discardLost", "Forget the transactions that forced failovers have left behind",
+		func(ctx context.Context, in *discard) (api.Lost, error) {
+			return lost(r.agent.DiscardLost(ctx, in.Name, in.Epoch))
+		})
+}
+
+// lost keeps the promise that lists are never null.
+func lost(l api.Lost, err error) (api.Lost, error) {
+	l.Partings = list(l.Partings)
+	for i := range l.Partings {
+		l.Partings[i].Tables = list(l.Partings[i].Tables)
+	}
+	return l, err
+}

@@ -1,0 +1,257 @@
+package link
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/capture"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/lost"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// The methods by which one side shows the other what it has lost. They are
+// answered whatever the epoch: who was left behind is the last to learn it.
+const (
+	MethodLost        = "lost.show"    // what have forced failovers left behind on your side?
+	MethodLostPage    = "lost.page"    // the transactions themselves
+	MethodLostDiscard = "lost.discard" // forget them
+)
+
+// LostRequest names a link, and a parting where it is about one.
+type LostRequest struct {
+	ID    string `json:"id"`
+	Epoch int64  `json:"epoch"`
+}
+
+// LostPageRequest asks for a page.
+type LostPageRequest struct {
+	LostRequest
+	After int64 `json:"after"`
+	Limit int   `json:"limit"`
+	SQL   bool  `json:"sql"`
+}
+
+// LostAnswer is what a side has lost.
+type LostAnswer struct {
+	Partings []api.Parting `json:"partings"`
+}
+
+// slotReader reads the slot that this side had as the primary. It implements
+// lost.Source.
+type slotReader struct{ link *Link }
+
+// Read implements lost.Source.
+func (s slotReader) Read(ctx context.Context, from lsn.LSN, encoding string, w io.Writer) error {
+	l := s.link
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return capture.CheckSlot(ctx, conn, catalog.ObjectName(l.ID()), from, "")
+	})
+	if err != nil {
+		return err
+	}
+	stream := capture.NewStream(l.source(), from)
+	stream.Encoding, stream.Peek, stream.Sink = encoding, true, unflushed{w}
+	return stream.Run(ctx)
+}
+
+// unflushed is a sink that keeps nothing back.
+type unflushed struct{ io.Writer }
+
+func (unflushed) Flush() error { return nil }
+
+// collectLost records what this side committed behind the position at which the
+// other took over.
+func (l *Link) collectLost(ctx context.Context, parting lost.Parting) error {
+	c := &lost.Collector{
+		Parting: parting, DSN: l.dsn, Name: l.Name(), Source: slotReader{l}, Log: l.place.Log,
+		Spill: func(ctx context.Context, from io.Reader, length int) (lost.Big, error) {
+			return l.place.Spool.spill(ctx, from, length)
+		},
+	}
+	return c.Run(ctx)
+}
+
+// Lost says what forced failovers have left behind, on either side.
+func (l *Link) Lost(ctx context.Context) (api.Lost, error) {
+	r := l.snapshot()
+	out := api.Lost{Link: r.Name}
+	mine, err := l.lostHere(ctx)
+	if err != nil {
+		return out, err
+	}
+	var theirs LostAnswer
+	if err := l.place.Peers.Call(ctx, r.Peer, MethodLost, LostRequest{ID: r.ID}, &theirs); err != nil && len(mine) == 0 {
+		return out, err
+	}
+	out.Partings = append(mine, theirs.Partings...)
+	return out, nil
+}
+
+func (l *Link) lostHere(ctx context.Context) (list []api.Parting, err error) {
+	// Not the control session: counting may take long.
+	conn, err := lost.Connect(ctx, l.dsn, l.Name())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	found, err := lost.Summaries(ctx, conn, l.ID())
+	for _, s := range found {
+		list = append(list, l.showParting(s))
+	}
+	return list, err
+}
+
+func (l *Link) showParting(s lost.Summary) api.Parting {
+	p := api.Parting{
+		Epoch: s.Epoch, Agent: l.place.AgentName, Database: l.database, Mended: s.Mended, Parted: s.Parted.String(), ReadTo: s.ReadTo.String(),
+		Transactions: s.Transactions, Changes: s.Changes, State: api.PartingReading, Tables: []api.LostTable{},
+	}
+	switch {
+	case s.Discarded:
+		p.State = api.PartingDiscarded
+	case s.Problem != nil:
+		p.State = api.PartingUnreadable
+		p.Problem = &api.Problem{Code: s.Problem.Code, Severity: api.Blocks, Title: s.Problem.Error(), Subject: s.Problem.Subject, Hint: s.Problem.Hint}
+	case s.Complete:
+		p.State = api.PartingRead
+	}
+	if s.Transactions > 0 {
+		p.First, p.Last = &s.First, &s.Last
+	}
+	for _, t := range s.Tables {
+		p.Tables = append(p.Tables, api.LostTable(t))
+	}
+	return p
+}
+
+// LostPage returns lost transactions, in commit order.
+func (l *Link) LostPage(ctx context.Context, epoch, after int64, limit int, sql bool) (api.LostPage, error) {
+	request := LostPageRequest{LostRequest: LostRequest{ID: l.ID(), Epoch: epoch}, After: after, Limit: limit, SQL: sql}
+	page, err := l.lostPageHere(ctx, request)
+	if problem.CodeOf(err) != "lost_unknown" {
+		return page, err
+	}
+	return ask[api.LostPage](ctx, l, MethodLostPage, request)
+}
+
+func (l *Link) lostPageHere(ctx context.Context, r LostPageRequest) (api.LostPage, error) {
+	page := api.LostPage{Transactions: []api.LostTransaction{}}
+	conn, err := lost.Connect(ctx, l.dsn, l.Name())
+	if err != nil {
+		return page, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	limit := lost.Limit{Changes: r.Limit}
+	if r.SQL {
+		limit.Long = 16 << 20
+	}
+	list, next, more, err := lost.Page(ctx, conn, r.ID, r.Epoch, r.After, limit)
+	if err != nil {
+		return page, err
+	}
+	page.Next, page.More = next, more
+	for _, t := range list {
+		shown := api.LostTransaction{Number: t.Number, XID: t.XID, Position: t.LSN, CommittedAt: t.At, Total: t.Total}
+		for i := range t.Changes {
+			shown.Changes = append(shown.Changes, showLost(&t.Changes[i], r.SQL))
+		}
+		page.Transactions = append(page.Transactions, shown)
+	}
+	return page, nil
+}
+
+func showLost(c *lost.Change, sql bool) api.LostChange {
+	out := api.LostChange{Number: c.Number, Kind: string(c.Kind), Key: append([]string{}, c.Key...), Text: c.Detail, Old: []api.LostValue{}, New: []api.LostValue{}}
+	if c.Table.Name != "" {
+		out.Table = c.Table.String()
+	}
+	if c.Kind == lost.Schema {
+		_, out.Table, out.Text = c.SchemaChange()
+	}
+	if sql {
+		out.SQL, out.Complete = c.Redo()
+		out.SQL = strings.ToValidUTF8(out.SQL, "\uFFFD")
+		return out
+	}
+	out.Old, out.New = showLostValues(c.Old), showLostValues(c.New)
+	return out
+}
+
+func showLostValues(list []lost.Value) []api.LostValue {
+	out := []api.LostValue{}
+	for _, v := range list {
+		shown := api.LostValue{Column: v.Column, State: string(v.State), Hex: v.Hex, Bytes: v.Bytes}
+		if v.State == lost.Known || v.State == lost.Long {
+			shown.Value = &v.Text
+		}
+		out = append(out, shown)
+	}
+	return out
+}
+
+// DiscardLost forgets what was lost at a parting, or at all of them when epoch is
+// 0, and returns what is known then.
+func (l *Link) DiscardLost(ctx context.Context, epoch int64) (api.Lost, error) {
+	known, err := l.Lost(ctx)
+	if err != nil {
+		return known, err
+	}
+	found := false
+	for _, p := range known.Partings {
+		if epoch != 0 && p.Epoch != epoch || epoch == 0 && p.State == api.PartingDiscarded {
+			continue
+		}
+		found = true
+		if err := l.discardLost(ctx, LostRequest{ID: l.ID(), Epoch: p.Epoch}); err != nil {
+			return known, err
+		}
+	}
+	if !found && epoch != 0 {
+		return known, problem.New(problem.NotFound, "lost_unknown", "nothing was lost at epoch %d", epoch)
+	}
+	return l.Lost(ctx)
+}
+
+func (l *Link) discardLost(ctx context.Context, r LostRequest) error {
+	err := l.HandleLostDiscard(ctx, r)
+	if problem.CodeOf(err) != "lost_unknown" {
+		return err
+	}
+	return l.place.Peers.Call(ctx, l.Peer(), MethodLostDiscard, r, nil)
+}
+
+// HandleLost tells the other side what was lost here.
+func (l *Link) HandleLost(ctx context.Context, _ LostRequest) (LostAnswer, error) {
+	list, err := l.lostHere(ctx)
+	return LostAnswer{Partings: list}, err
+}
+
+// HandleLostDiscard forgets what was lost here.
+func (l *Link) HandleLostDiscard(ctx context.Context, r LostRequest) error {
+	conn, err := lost.Connect(ctx, l.dsn, l.Name())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	err = lost.Discard(ctx, conn, r.ID, r.Epoch)
+	if p := problem.As(err); p != nil && p.Code == "lost_needed" {
+		return p.On(l.Name()).WithHint("rejoin first: twinspan link rejoin %s", l.Name())
+	}
+	return err
+}
+
+// HandleLostPage sends lost transactions.
+func (l *Link) HandleLostPage(ctx context.Context, r LostPageRequest, s *peer.Stream) error {
+	page, err := l.lostPageHere(ctx, r)
+	if err != nil {
+		return err
+	}
+	return reply(s, page)
+}
