@@ -78,6 +78,7 @@ type Link struct {
 	CreatedAt    time.Time `json:"createdAt" doc:"When the link was created"`
 
 	SchemaChanges SchemaChanges `json:"schemaChanges,omitempty" enum:"followed,compared" doc:"How changes of the primary's schema come to the twin; missing while that is not known"`
+	Sync          *LinkSync     `json:"sync,omitempty" doc:"How mode sync stands; missing in mode async"`
 
 	LargeObjects *LargeObjects `json:"largeObjects,omitempty" doc:"How the large objects of the twin stand, which do not come with the stream; missing while that is not known"`
 }
@@ -91,6 +92,34 @@ const (
 	Followed SchemaChanges = "followed"
 	Compared SchemaChanges = "compared"
 )
+
+// SyncState says whether commits on the primary wait for the twin.
+type SyncState string
+
+// The states of mode sync.
+const (
+	SyncUnknown  SyncState = "unknown"  // the primary has not been heard
+	SyncPending  SyncState = "pending"  // they will, once the twin is in step
+	SyncEngaged  SyncState = "engaged"  // they do
+	SyncDegraded SyncState = "degraded" // they did until the twin did not confirm in time
+)
+
+// LinkSync is how mode sync stands on the primary.
+type LinkSync struct {
+	State          SyncState  `json:"state" enum:"unknown,pending,engaged,degraded" doc:"Whether commits wait for the twin now"`
+	TimeoutSeconds int64      `json:"timeoutSeconds" doc:"For how long they wait before they go on without the twin; 0 is without end"`
+	Since          *time.Time `json:"since,omitempty" doc:"When the state began, as far as the primary's agent knows"`
+}
+
+// SetLink changes what can be changed of a link that exists. What is left out stays.
+type SetLink struct {
+	Mode               Mode   `json:"mode,omitempty" enum:"async,sync" doc:"When a commit on the primary returns"`
+	SyncTimeoutSeconds *int64 `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 0 is without end"`
+}
+
+// SyncTimeoutDefault is SyncTimeoutSeconds where it is not said: as long as the
+// original's session timeout.
+const SyncTimeoutDefault = 10
 
 // LargeObjects is how a twin's large objects stand. They are brought in passes.
 type LargeObjects struct {
@@ -184,13 +213,14 @@ type Failover struct {
 
 // CreateLink asks for a link.
 type CreateLink struct {
-	Name         string   `json:"name" minLength:"1" maxLength:"63" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Name of the link, unique on both sides" example:"sales"`
-	Database     string   `json:"database" minLength:"1" maxLength:"63" doc:"The database on this agent's instance"`
-	Peer         string   `json:"peer" minLength:"1" doc:"The other agent, by the name this one knows it"`
-	PeerDatabase string   `json:"peerDatabase,omitempty" maxLength:"63" doc:"The database on the other side; the same name by default"`
-	Mode         Mode     `json:"mode,omitempty" enum:"async,sync" doc:"async by default"`
-	Accept       []string `json:"accept,omitempty" nullable:"false" doc:"Codes of findings that do not stop the creation"`
-	FromPeer     bool     `json:"fromPeer,omitempty" doc:"The peer's database is the initial primary"`
+	Name               string   `json:"name" minLength:"1" maxLength:"63" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Name of the link, unique on both sides" example:"sales"`
+	Database           string   `json:"database" minLength:"1" maxLength:"63" doc:"The database on this agent's instance"`
+	Peer               string   `json:"peer" minLength:"1" doc:"The other agent, by the name this one knows it"`
+	PeerDatabase       string   `json:"peerDatabase,omitempty" maxLength:"63" doc:"The database on the other side; the same name by default"`
+	Mode               Mode     `json:"mode,omitempty" enum:"async,sync" doc:"async by default"`
+	SyncTimeoutSeconds *int64   `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 10 by default, 0 is without end"`
+	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of findings that do not stop the creation"`
+	FromPeer           bool     `json:"fromPeer,omitempty" doc:"The peer's database is the initial primary"`
 	// CreateRoles and WithPasswords say what becomes of roles that the secondary's
 	// instance lacks; without, those that own or are granted something are made NOLOGIN.
 	CreateRoles   bool `json:"createRoles,omitempty" doc:"Create the roles that use the database and are missing on the secondary, with attributes and memberships"`

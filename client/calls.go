@@ -77,6 +77,11 @@ func (c *Client) CreateLink(ctx context.Context, in api.CreateLink) (out api.Lin
 	return out, c.call(ctx, http.MethodPost, "/v1/links", in, &out)
 }
 
+// SetLink changes settings of a link, on both sides.
+func (c *Client) SetLink(ctx context.Context, name string, in api.SetLink) (out api.Link, err error) {
+	return out, c.call(ctx, http.MethodPatch, linkPath(name), in, &out)
+}
+
 // LargeObjects brings a link's large objects, or sets how often that is done.
 func (c *Client) LargeObjects(ctx context.Context, name string, in api.LargeObjectsRequest) (out api.LargeObjectsResult, err error) {
 	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/large-objects", in, &out)

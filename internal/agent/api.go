@@ -194,6 +194,18 @@ func (a *Agent) LargeObjects(ctx context.Context, name string, in api.LargeObjec
 	return l.LargeObjects(ctx, in)
 }
 
+// SetLink implements httpapi.Agent.
+func (a *Agent) SetLink(ctx context.Context, name string, in api.SetLink) (api.Link, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Link{}, err
+	}
+	if err := l.Set(ctx, in); err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}
+
 // Suspend implements httpapi.Agent.
 func (a *Agent) Suspend(ctx context.Context, name string) (api.Link, error) {
 	l, err := a.links.named(name)

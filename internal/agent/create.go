@@ -27,10 +27,6 @@ func (a *Agent) CreateLink(ctx context.Context, in api.CreateLink) (api.Link, er
 	if in.Mode == "" {
 		in.Mode = api.Async
 	}
-	if in.Mode == api.Sync {
-		return api.Link{}, problem.New(problem.Invalid, "mode_unsupported", "links in mode sync are not available").On(in.Name).
-			WithHint("create the link with --mode async")
-	}
 	if in.WithPasswords && !in.CreateRoles {
 		return api.Link{}, problem.New(problem.Invalid, "roles_not_asked", "passwords are brought with the roles that are created").On(in.Name).
 			WithHint("add --create-roles")
@@ -95,7 +91,7 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 	record := catalog.Link{
 		ID: newID(), Name: in.Name, Agent: a.identity.AgentID(), Peer: other.Name, PeerAgent: other.AgentID, PeerDatabase: in.PeerDatabase,
 		Role: string(role.Primary), Phase: string(role.Creating), Epoch: 1, Mode: string(in.Mode), PrimaryAddress: a.primaryAddress(),
-		Notices: notices,
+		Notices: notices, SyncTimeout: syncTimeout(in),
 	}
 	l, err := link.MakePrimary(ctx, a.place(), in.Database, record)
 	if err != nil {
@@ -103,6 +99,13 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 	}
 	a.Log.Info("link made", "link", in.Name, "role", "primary", "database", in.Database, "peer", other.Name)
 	return l, a.links.add(l)
+}
+
+func syncTimeout(in api.CreateLink) int {
+	if in.SyncTimeoutSeconds == nil {
+		return api.SyncTimeoutDefault
+	}
+	return int(*in.SyncTimeoutSeconds)
 }
 
 // newID returns a random UUID, version 4.

@@ -33,6 +33,9 @@ func (a *Agent) handle() {
 	onLink(a, link.MethodChange, func(ctx context.Context, l *link.Link, r link.ChangeRequest) (any, error) {
 		return nil, l.HandleChange(ctx, r)
 	}, func(r link.ChangeRequest) string { return r.ID })
+	onLink(a, link.MethodSet, func(ctx context.Context, l *link.Link, r link.SettingsRequest) (any, error) {
+		return nil, l.HandleSet(ctx, r)
+	}, func(r link.SettingsRequest) string { return r.ID })
 	onLink(a, link.MethodDelete, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
 		return l.DeleteHere(ctx)
 	}, func(r link.Reference) string { return r.ID })

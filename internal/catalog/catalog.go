@@ -48,6 +48,8 @@ type Link struct {
 	Phase           string
 	Epoch           int64
 	Mode            string
+	SyncTimeout     int   // seconds after which commits in mode sync no longer wait; 0 is never
+	SettingChange   int64 // grows with every change of Mode and SyncTimeout, on whichever side
 	Suspended       bool
 	Change          int64 // grows with every suspend and resume, on whichever side
 	Deleting        bool
@@ -115,13 +117,14 @@ func Remove(ctx context.Context, q Querier) error {
 }
 
 const columns = `id::text, name, agent::text, peer, peer_agent::text, peer_database, role, phase, epoch, mode, suspended, change,
-	deleting, created_database, primary_address, system_id, seeded, coalesce(start_lsn::text, '0/0'), problem, notices, created_at`
+	deleting, created_database, primary_address, system_id, seeded, coalesce(start_lsn::text, '0/0'), problem, notices, created_at,
+	sync_timeout, setting_change`
 
 // Insert adds a link. A second one of the same name or id is a conflict.
 func Insert(ctx context.Context, q Querier, l *Link) error {
 	_, err := q.Exec(ctx, `INSERT INTO twinspan.link (id, name, agent, peer, peer_agent, peer_database, role, phase, epoch, mode,
-		created_database, primary_address) VALUES ($1::text::uuid,$2,$3::text::uuid,$4,$5::text::uuid,$6,$7,$8,$9,$10,$11,$12)`,
-		l.ID, l.Name, l.Agent, l.Peer, l.PeerAgent, l.PeerDatabase, l.Role, l.Phase, l.Epoch, l.Mode, l.CreatedDatabase, l.PrimaryAddress)
+		created_database, primary_address, sync_timeout) VALUES ($1::text::uuid,$2,$3::text::uuid,$4,$5::text::uuid,$6,$7,$8,$9,$10,$11,$12,$13)`,
+		l.ID, l.Name, l.Agent, l.Peer, l.PeerAgent, l.PeerDatabase, l.Role, l.Phase, l.Epoch, l.Mode, l.CreatedDatabase, l.PrimaryAddress, l.SyncTimeout)
 	if pg.SQLState(err) == "23505" {
 		return problem.New(problem.Conflict, "link_exists", "a link of that name or id exists in this database").On(l.Name)
 	}
@@ -156,7 +159,7 @@ func scan(row pgx.CollectableRow) (*Link, error) {
 	var trouble, notices []byte
 	err := row.Scan(&l.ID, &l.Name, &l.Agent, &l.Peer, &l.PeerAgent, &l.PeerDatabase, &l.Role, &l.Phase, &l.Epoch, &l.Mode,
 		&l.Suspended, &l.Change, &l.Deleting, &l.CreatedDatabase, &l.PrimaryAddress, &l.SystemID, &l.Seeded, &l.StartLSN,
-		&trouble, &notices, &l.CreatedAt)
+		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +196,12 @@ func Store(ctx context.Context, q Querier, l *Link) error {
 	}
 	return update(ctx, q, l, `phase = $3, seeded = $4, suspended = $5, change = $6, problem = $7::text::jsonb`,
 		l.Phase, l.Seeded, l.Suspended, l.Change, trouble)
+}
+
+// SetSettings stores what an operator changed of the link: mode and timeout, with the
+// number of the change.
+func SetSettings(ctx context.Context, q Querier, l *Link) error {
+	return update(ctx, q, l, `mode = $3, sync_timeout = $4, setting_change = $5`, l.Mode, l.SyncTimeout, l.SettingChange)
 }
 
 // SetStart stores where the stream begins and which server it comes from.

@@ -62,7 +62,7 @@ func install(t testing.TB, conn *pgx.Conn) error {
 func sample() *catalog.Link {
 	return &catalog.Link{
 		ID: linkID, Name: `sales "EU" 'x'`, Agent: agentA, Peer: "berlin", PeerAgent: agentB, PeerDatabase: "Sales", Role: "secondary",
-		Phase: "creating", Epoch: 7, Mode: "sync", CreatedDatabase: true, PrimaryAddress: "db.example:5432",
+		Phase: "creating", Epoch: 7, Mode: "sync", SyncTimeout: 10, CreatedDatabase: true, PrimaryAddress: "db.example:5432",
 	}
 }
 
@@ -200,6 +200,10 @@ func TestLinkRoundTrip(t *testing.T) {
 	if err := catalog.Store(ctx, conn, l); err != nil {
 		t.Fatal(err)
 	}
+	l.Mode, l.SyncTimeout, l.SettingChange = "sync", 30, 7
+	if err := catalog.SetSettings(ctx, conn, l); err != nil {
+		t.Fatal(err)
+	}
 	l.StartLSN, l.SystemID, l.Notices, l.Deleting = 0x1A_2B3C4D5E, "7123456789012345678", notices, true
 	if got = get(t, conn, l.ID); !reflect.DeepEqual(got, l) {
 		t.Errorf("got  %+v\nwant %+v", got, l)
@@ -248,6 +252,7 @@ func TestStaleEpochChangesNothing(t *testing.T) {
 	for name, change := range map[string]func(l *catalog.Link) error{
 		"Store":       func(l *catalog.Link) error { l.Phase = "broken"; return catalog.Store(ctx, conn, l) },
 		"SetStart":    func(l *catalog.Link) error { return catalog.SetStart(ctx, conn, l, 1, "1") },
+		"SetSettings": func(l *catalog.Link) error { l.Mode = "sync"; return catalog.SetSettings(ctx, conn, l) },
 		"SetDeleting": func(l *catalog.Link) error { return catalog.SetDeleting(ctx, conn, l, true) },
 		"AddNotices":  func(l *catalog.Link) error { return catalog.AddNotices(ctx, conn, l, []catalog.Notice{{Text: "x"}}) },
 	} {

@@ -20,6 +20,8 @@ CREATE TABLE twinspan.link (
     epoch            bigint NOT NULL,
     step             text NOT NULL DEFAULT '',
     mode             text NOT NULL DEFAULT 'async' CHECK (mode IN ('async', 'sync')),
+    sync_timeout     integer NOT NULL DEFAULT 0,
+    setting_change   bigint NOT NULL DEFAULT 0,
     suspended        boolean NOT NULL DEFAULT false,
     change           bigint NOT NULL DEFAULT 0,
     deleting         boolean NOT NULL DEFAULT false,

@@ -25,7 +25,7 @@ commands work from either side.`
 
 func (a *app) linkCommand() *cobra.Command {
 	return group("link", "links", "Create links and look after them", linkLong,
-		a.linkCreate(), a.linkList(), a.linkShow(), a.linkWatch(), a.linkSuspend(), a.linkResume(), a.linkVerify(), a.linkLost(), a.linkLargeObjects(), a.linkDelete())
+		a.linkCreate(), a.linkList(), a.linkShow(), a.linkWatch(), a.linkSet(), a.linkSuspend(), a.linkResume(), a.linkVerify(), a.linkLost(), a.linkLargeObjects(), a.linkDelete())
 }
 
 const linkCreateLong = `Create a link and wait, with progress, until it replicates. The link goes on without
@@ -47,7 +47,7 @@ IDENTITY FULL, which is undone when the link is deleted.`
 
 func (a *app) linkCreate() *cobra.Command {
 	in := api.CreateLink{}
-	mode := ""
+	mode, timeout := "", syncTimeout{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --database DB --peer PEER",
 		Short: "Create a link and seed it",
@@ -57,7 +57,7 @@ func (a *app) linkCreate() *cobra.Command {
   twinspan link create sales --database sales --peer b --from-peer`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-			in.Name, in.Mode = args[0], api.Mode(mode)
+			in.Name, in.Mode, in.SyncTimeoutSeconds = args[0], api.Mode(mode), timeout.seconds
 			l, err := c.CreateLink(ctx, in)
 			if err != nil {
 				return err
@@ -75,6 +75,7 @@ func (a *app) linkCreate() *cobra.Command {
 	flags.StringVar(&in.Peer, "peer", "", "the other agent, by the `name` that this one knows it")
 	flags.StringVar(&in.PeerDatabase, "peer-database", "", "the `database` on the peer's instance, when its name is another")
 	flags.StringVar(&mode, "mode", "async", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
+	flags.Var(&timeout, "sync-timeout", syncTimeoutUsage)
 	flags.StringSliceVar(&in.Accept, "accept", nil, "`codes` of findings that shall not stop the creation")
 	flags.BoolVar(&in.FromPeer, "from-peer", false, "the peer's database is the primary at first, this one becomes the twin")
 	flags.BoolVar(&in.CreateRoles, "create-roles", false, "create missing roles as the primary has them")

@@ -129,6 +129,9 @@ func showLink(w io.Writer, l api.Link) {
 	field("this side", "%s, database %s", l.Role, l.Database)
 	field("other side", "%s, database %s on %s, %s", l.Peer.Role, l.Peer.Database, l.Peer.Name, connected)
 	field("link", "id %s, epoch %d, %s", l.ID, l.Epoch, l.Mode)
+	if l.Sync != nil {
+		field("mode", "%s", modeText(l))
+	}
 	if !l.CreatedAt.IsZero() {
 		field("created", "%s", when(l.CreatedAt))
 	}

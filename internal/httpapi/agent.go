@@ -42,6 +42,8 @@ type Agent interface {
 	Link(ctx context.Context, name string) (api.Link, error)
 	// CreateLink returns as soon as the link exists durably on both sides.
 	CreateLink(ctx context.Context, in api.CreateLink) (api.Link, error)
+	// SetLink returns as soon as the settings are durable on this side.
+	SetLink(ctx context.Context, name string, in api.SetLink) (api.Link, error)
 	// Suspend and Resume return as soon as the wish is durable: Link.Suspended
 	// tells it, and a link that was broken is so no more in what Resume returns.
 	Suspend(ctx context.Context, name string) (api.Link, error)

@@ -172,6 +172,11 @@ func (r *routes) links() {
 		func(ctx context.Context, in *namedWith[api.LargeObjectsRequest]) (api.LargeObjectsResult, error) {
 			return r.agent.LargeObjects(ctx, in.Name, in.Body)
 		})
+	add(r, "links", http.MethodPatch, "/v1/links/{name}", "setLink", "Change settings of a link, on both sides",
+		func(ctx context.Context, in *namedWith[api.SetLink]) (api.Link, error) {
+			l, err := r.agent.SetLink(ctx, in.Name, in.Body)
+			return complete(l), err
+		})
 	add(r, "links", http.MethodDelete, "/v1/links/{name}", "deleteLink", "Remove a link from both sides",
 		func(ctx context.Context, in *remove) (api.DeleteResult, error) {
 			d, err := r.agent.DeleteLink(ctx, in.Name, in.Force)

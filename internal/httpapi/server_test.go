@@ -161,6 +161,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("link", link.Position.Applied == "0/2" && link.LastFailover.HoldSeconds == 0.412 && link.Notices != nil, err)
 	created, err := c.CreateLink(ctx, api.CreateLink{Name: "new", Database: "d", Peer: "b", Accept: []string{"x"}})
 	check("create", created.Phase == api.Creating, err)
+	set, err := c.SetLink(ctx, "sales", api.SetLink{Mode: api.Sync, SyncTimeoutSeconds: new(int64)})
+	check("set", set.Name == "sales", err)
 	_, err = c.Suspend(ctx, "sales")
 	check("suspend", true, err)
 	_, err = c.Resume(ctx, "sales")
@@ -190,8 +192,8 @@ func TestEverythingOverTheSocket(t *testing.T) {
 	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s]", "Join[tok-b]",
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
-		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async Accept:[x] FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
+		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] FromPeer:false CreateRoles:false WithPasswords:false}]",
+		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -13,8 +13,9 @@ import (
 // control is the one session that a link keeps for its record and for looking
 // around. It is opened when needed, closed when it broke or was idle for long.
 type control struct {
-	dsn  *pg.DSN
-	name string
+	dsn     *pg.DSN
+	name    string
+	purpose string // of the session, "control" when empty
 
 	mu   sync.Mutex
 	conn *pgx.Conn
@@ -35,7 +36,11 @@ func (c *control) do(ctx context.Context, f func(ctx context.Context, conn *pgx.
 	ctx, stop := context.WithTimeout(ctx, controlTimeout)
 	defer stop()
 	if c.conn == nil || c.conn.IsClosed() {
-		conn, err := c.dsn.Connect(ctx, pg.Session{Name: c.name + "/control", Apply: true, Settings: map[string]string{
+		purpose := c.purpose
+		if purpose == "" {
+			purpose = "control"
+		}
+		conn, err := c.dsn.Connect(ctx, pg.Session{Name: c.name + "/" + purpose, Apply: true, Settings: map[string]string{
 			"lock_timeout":      "5s",
 			"statement_timeout": "15s",
 		}})

@@ -62,6 +62,7 @@ type Link struct {
 	beside        beside
 	schema        schemaWatch
 	meeting       chan struct{} // has an element while the sides are brought to one position
+	sync          synchrony
 }
 
 // live is what is known now and stored nowhere.
@@ -192,6 +193,7 @@ func (l *Link) Run(ctx context.Context) error {
 	defer reporting.Wait()
 	defer cancel()
 	reporting.Go(func() { l.verifyLoop(ctx) })
+	reporting.Go(func() { l.modeLoop(ctx) })
 	if l.Role() == role.Secondary {
 		reporting.Go(func() { l.reportLoop(ctx) })
 		reporting.Go(func() { l.sequenceLoop(ctx) })

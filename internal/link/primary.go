@@ -86,7 +86,7 @@ func (l *Link) Introduce(ctx context.Context) error {
 	}
 	r := l.snapshot()
 	return l.place.Peers.Call(ctx, r.Peer, MethodCreate, CreateRequest{
-		ID: r.ID, Name: r.Name, Epoch: r.Epoch, Mode: r.Mode, Database: r.PeerDatabase,
+		ID: r.ID, Name: r.Name, Epoch: r.Epoch, Mode: r.Mode, SyncTimeout: r.SyncTimeout, Database: r.PeerDatabase,
 		Source: source, PrimaryAddress: r.PrimaryAddress, Notices: r.Notices,
 	}, nil)
 }
@@ -158,6 +158,9 @@ func (l *Link) HandleReport(ctx context.Context, report Report) (Answer, error) 
 	if err := l.adopt(ctx, report.Suspended, report.Change); err != nil {
 		return Answer{}, err
 	}
+	if err := l.takeSettings(ctx, report.Settings); err != nil {
+		return Answer{}, err
+	}
 	l.mu.Lock()
 	l.live.report, l.live.heard = report, time.Now()
 	l.mu.Unlock()
@@ -165,7 +168,8 @@ func (l *Link) HandleReport(ctx context.Context, report Report) (Answer, error) 
 		return Answer{}, err
 	}
 	r := l.snapshot()
-	answer := Answer{Phase: r.Phase, Epoch: r.Epoch, Suspended: r.Suspended, Change: r.Change, Deleting: r.Deleting, Sent: l.sent(), Problems: l.ownProblems()}
+	answer := Answer{Phase: r.Phase, Epoch: r.Epoch, Suspended: r.Suspended, Change: r.Change, Deleting: r.Deleting, Sent: l.sent(), Problems: l.ownProblems(),
+		Settings: settings(r), Sync: l.syncView()}
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text, clock_timestamp()`).Scan(&answer.Written, &answer.Now)
 		return pg.Classify(err, "read the end of the log")

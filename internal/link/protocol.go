@@ -19,6 +19,7 @@ const (
 	MethodCreate = "link.create" // make the twin's database and record
 	MethodInvert = "link.invert" // create a link whose primary is yours
 	MethodChange = "link.change" // suspend or resume
+	MethodSet    = "link.set"    // take these settings
 	MethodDelete = "link.delete" // remove your side
 
 	MethodReport    = "link.report"    // here is how I stand; how do you?
@@ -49,6 +50,7 @@ type CreateRequest struct {
 	Name           string        `json:"name"`
 	Epoch          int64         `json:"epoch"`
 	Mode           string        `json:"mode"`
+	SyncTimeout    int           `json:"syncTimeout"`
 	Database       string        `json:"database"` // on the secondary
 	Source         assess.Source `json:"source"`
 	PrimaryAddress string        `json:"primaryAddress"`
@@ -86,6 +88,8 @@ type Report struct {
 
 	LargeObjects  *api.LargeObjects `json:"largeObjects,omitempty"`
 	SchemaChanges api.SchemaChanges `json:"schemaChanges,omitempty"`
+
+	Settings Settings `json:"settings"`
 }
 
 // Answer is how the primary stands.
@@ -99,6 +103,9 @@ type Answer struct {
 	Sent      lsn.LSN       `json:"sent"`
 	Now       time.Time     `json:"now"` // by the clock of the primary's server
 	Problems  []api.Problem `json:"problems"`
+
+	Settings Settings      `json:"settings"`
+	Sync     *api.LinkSync `json:"sync,omitempty"`
 }
 
 // StreamRequest asks for changes from a position on.

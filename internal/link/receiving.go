@@ -51,11 +51,21 @@ type receiver struct {
 	gate holdable    // shut while nothing may be handed over
 	kept *apply.Item // taken while it was shut; the applier's goroutine has it
 
+	commits chan struct{} // holds an element when something was committed
+
 	ended chan struct{} // closed when nothing is applied from here any more
 }
 
+// committed is called after each commit of what came from here.
+func (r *receiver) committed() {
+	select {
+	case r.commits <- struct{}{}:
+	default:
+	}
+}
+
 func newReceiver(s *peer.Stream, compress bool, spool *Spool) *receiver {
-	return &receiver{stream: s, compress: compress, spool: spool, items: make(chan apply.Item, ahead), ended: make(chan struct{})}
+	return &receiver{stream: s, compress: compress, spool: spool, items: make(chan apply.Item, ahead), commits: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
 // Next implements apply.Source.

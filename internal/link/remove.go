@@ -109,7 +109,10 @@ func otherRole(r catalog.Link) role.Role {
 // that was started anew in the middle.
 func (l *Link) removeHere(ctx context.Context) error {
 	r := l.snapshot()
-	var err error
+	err := l.SettleMode(ctx) // before the slot goes: commits would wait for ever
+	if err != nil {
+		return err
+	}
 	if role.Role(r.Role) == role.Primary {
 		err = l.removePrimary(ctx, r)
 	} else {

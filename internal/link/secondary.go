@@ -29,11 +29,7 @@ type secondarySide struct {
 }
 
 const (
-	reportInterval  = time.Second
-	confirmInterval = 200 * time.Millisecond
-	// idleConfirm is how often a position without transactions is confirmed: the log
-	// of other databases, which this one holds back.
-	idleConfirm = 2 * time.Second
+	reportInterval = time.Second
 	// inStep is the lag up to which a link counts as replicating; fallenBehind the
 	// one from which it no longer does. Between them it keeps its name.
 	inStep       = 5 * time.Second
@@ -83,6 +79,9 @@ func (l *Link) report(ctx context.Context) error {
 	if err := l.adopt(ctx, answer.Suspended, answer.Change); err != nil {
 		return err
 	}
+	if err := l.takeSettings(ctx, answer.Settings); err != nil {
+		return err
+	}
 	if r.Phase == string(role.Creating) && answer.Phase == string(role.Seeding) {
 		return l.happen(ctx, role.Prepared, nil)
 	}
@@ -98,7 +97,7 @@ func (l *Link) stand() Report {
 		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
 		Phase:     r.Phase, Seeded: r.Seeded, Suspended: r.Suspended, Change: r.Change,
 		Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
-		LargeObjects: l.largeObjectsLocked(), SchemaChanges: l.schema.changes,
+		LargeObjects: l.largeObjectsLocked(), SchemaChanges: l.schema.changes, Settings: settings(r),
 	}
 	report.Applied, report.Received = report.Durable, report.Durable
 	if s := &l.secondary; s.applier != nil {
@@ -128,9 +127,11 @@ func (l *Link) lagLocked(status apply.Status) time.Duration {
 
 // position is what the secondary's server durably holds of the primary's log. The
 // call writes its own log out first (origin.c, replorigin_get_progress with flush).
-func (l *Link) position(ctx context.Context) (lsn.LSN, error) {
+func (l *Link) position(ctx context.Context) (lsn.LSN, error) { return l.positionBy(ctx, &l.control) }
+
+func (l *Link) positionBy(ctx context.Context, c *control) (lsn.LSN, error) {
 	var position lsn.LSN
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err := c.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT coalesce((SELECT pg_replication_origin_progress(roname, true)::text
 			FROM pg_replication_origin WHERE roname = $1), '0/0')`, catalog.ObjectName(l.ID())).Scan(&position)
 		return pg.Classify(err, "read the applied position")
@@ -198,6 +199,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
 		SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
 		OnSignal: l.signal, SpoolDir: l.place.Spool.Dir(),
+		OnCommit: in.committed, Prompt: l.promptly,
 	}
 	l.mu.Lock()
 	l.secondary.applier, l.secondary.receiver = applier, in
@@ -261,40 +263,6 @@ func (l *Link) pump(ctx context.Context, s *peer.Stream, in *receiver, applier *
 }
 
 var errDone = problem.New(problem.Cancelled, "stream_done", "the position was reached")
-
-// confirmLoop tells the primary what is durable, whenever that grew, and the link
-// whether it is in step.
-func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, applier *apply.Applier) error {
-	tick := time.NewTicker(confirmInterval)
-	defer tick.Stop()
-	var confirmed lsn.LSN
-	var transactions int64
-	var asked time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-		status := applier.Status()
-		if status.Transactions != transactions || status.Applied > confirmed && time.Since(asked) > idleConfirm {
-			transactions, asked = status.Transactions, time.Now()
-			durable, err := l.position(ctx)
-			if err != nil {
-				return err
-			}
-			applied := max(status.Applied, durable)
-			c := wire.Confirm{Received: max(lsn.LSN(in.received.Load()), applied), Applied: applied, Durable: durable}
-			if err := s.WriteFrame(wire.FrameConfirm, c.Append(nil)); err != nil {
-				return err
-			}
-			confirmed = durable
-		}
-		if err := l.judge(ctx, status); err != nil {
-			return err
-		}
-	}
-}
 
 // judge turns lag into the phase that operators see.
 func (l *Link) judge(ctx context.Context, status apply.Status) error {

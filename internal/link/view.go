@@ -36,7 +36,7 @@ func (l *Link) view() api.Link {
 		Notices:   []api.Notice{},
 		CreatedAt: r.CreatedAt,
 
-		LargeObjects: l.largeObjectsLocked(), SchemaChanges: report.SchemaChanges,
+		Sync: l.syncViewLocked(), LargeObjects: l.largeObjectsLocked(), SchemaChanges: report.SchemaChanges,
 	}
 	written := max(answer.Written, answer.Sent, report.Received)
 	sent := max(answer.Sent, report.Received)

@@ -158,6 +158,16 @@ func (a *Agent) CreateLink(_ context.Context, in api.CreateLink) (api.Link, erro
 	return a.nextLocked(in.Name)
 }
 
+// SetLink answers the link's next view.
+func (a *Agent) SetLink(_ context.Context, name string, in api.SetLink) (api.Link, error) {
+	if err := a.enter("SetLink", name, in.Mode); err != nil {
+		return api.Link{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.nextLocked(name)
+}
+
 // Suspend answers the link's next view.
 func (a *Agent) Suspend(_ context.Context, name string) (api.Link, error) {
 	return a.view("Suspend", name)

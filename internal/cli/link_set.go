@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+const linkSetLong = `Change settings of a link, on both sides, while it runs.
+
+--mode sync has a commit on the primary return when the twin has it durably, so that a
+forced failover loses nothing that was acknowledged. It is in force once the twin is in
+step, which the command waits for. The agent asks the primary's server for it, in
+synchronous_standby_names, beside standbys that it waits for already. Other databases
+of the instance do not wait: they get synchronous_commit = local unless they have a
+setting of their own, new sessions at once, sessions that are open when they end. With
+--mode async all of that is taken back.
+
+--sync-timeout says for how long commits wait for a twin that does not answer: a
+duration, after which they go on without it until it is in step again and the link has
+the problem sync_degraded meanwhile; or "wait", for ever. Who waits for ever never
+loses an acknowledged commit, and stands still while the twin, or the agent on either
+side, is away. A timeout needs the primary's agent: while that is down, commits wait.`
+
+const syncTimeoutUsage = "in mode sync, how long commits wait for the twin: wait, or a `duration` (default 10s)"
+
+func (a *app) linkSet() *cobra.Command {
+	var mode string
+	var timeout syncTimeout
+	cmd := &cobra.Command{
+		Use:   "set NAME",
+		Short: "Change settings of a link",
+		Long:  linkSetLong,
+		Example: `  twinspan link set sales --mode sync
+  twinspan link set sales --mode sync --sync-timeout wait
+  twinspan link set sales --mode async`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeLinks,
+	}
+	cmd.RunE = a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds}
+		l, err := c.SetLink(ctx, args[0], in)
+		if err == nil && !a.flags.noWait && l.Mode == api.Sync && in.Mode != "" {
+			l, err = a.waitSync(ctx, c, l)
+		}
+		if err != nil {
+			return err
+		}
+		return a.answer(l, func(w io.Writer) { fmt.Fprintf(w, "link %s is %s\n", l.Name, modeText(l)) })
+	})
+	flags := cmd.Flags()
+	flags.StringVar(&mode, "mode", "", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
+	flags.Var(&timeout, "sync-timeout", syncTimeoutUsage)
+	cmd.MarkFlagsOneRequired("mode", "sync-timeout")
+	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
+	a.completeFlag(cmd, "sync-timeout", cobra.FixedCompletions([]string{"wait", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// waitSync waits until commits wait for the twin, or something is in the way.
+func (a *app) waitSync(ctx context.Context, c *client.Client, l api.Link) (api.Link, error) {
+	tick := time.NewTicker(a.deps.Poll)
+	defer tick.Stop()
+	for {
+		if err := a.syncStopped(l); !errors.Is(err, errGoOn) {
+			return l, err
+		}
+		select {
+		case <-ctx.Done():
+			return l, problem.New(problem.Cancelled, "interrupted", "stopped waiting; link %s has its mode", l.Name).
+				WithHint("twinspan link show %s says whether it is in force", l.Name)
+		case <-tick.C:
+		}
+		next, err := c.Link(ctx, l.Name)
+		if err != nil {
+			if ctx.Err() != nil {
+				continue
+			}
+			return l, err
+		}
+		l = next
+	}
+}
+
+// syncStopped says whether there is something left to wait for.
+func (a *app) syncStopped(l api.Link) error {
+	switch {
+	case l.Mode != api.Sync || l.Sync == nil || l.Sync.State == api.SyncEngaged:
+		return nil
+	case l.Phase == api.Broken || l.Phase == api.Fenced || l.Phase == api.Suspended:
+		return stopped(l, nil)
+	}
+	for _, p := range l.Problems {
+		if strings.HasPrefix(p.Code, "sync_") && p.Code != "sync_degraded" {
+			return &api.Error{Kind: string(problem.Conflict), Code: p.Code, Subject: p.Subject, Text: p.Title, Hint: p.Hint}
+		}
+	}
+	return errGoOn
+}
+
+// modeText says in words when commits return.
+func modeText(l api.Link) string {
+	s := l.Sync
+	if s == nil {
+		return string(l.Mode)
+	}
+	limit := "for ever"
+	if s.TimeoutSeconds > 0 {
+		limit = "up to " + (time.Duration(s.TimeoutSeconds) * time.Second).String()
+	}
+	switch s.State {
+	case api.SyncEngaged:
+		return "sync: commits wait for the twin, " + limit
+	case api.SyncDegraded:
+		text := "sync, but commits go on without the twin, which did not answer"
+		if s.Since != nil {
+			text += ", since " + when(*s.Since)
+		}
+		return text
+	case api.SyncPending:
+		return "sync, in force once the twin is in step; then commits wait " + limit
+	}
+	return "sync; the primary has not said whether commits wait"
+}
+
+// syncTimeout is the value of a flag: "wait" or a duration.
+type syncTimeout struct{ seconds *int64 }
+
+func (s *syncTimeout) String() string {
+	switch {
+	case s.seconds == nil:
+		return ""
+	case *s.seconds == 0:
+		return "wait"
+	}
+	return (time.Duration(*s.seconds) * time.Second).String()
+}
+
+func (s *syncTimeout) Type() string { return "duration" }
+
+func (s *syncTimeout) Set(text string) error {
+	var seconds int64
+	if text != "wait" {
+		d, err := time.ParseDuration(text)
+		if n, bare := strconv.Atoi(text); bare == nil {
+			d, err = time.Duration(n)*time.Second, nil
+		}
+		if err != nil || d <= 0 || d > 24*time.Hour {
+			return errors.New(`say "wait" or a duration of up to 24h, like 10s`)
+		}
+		seconds = int64((d + time.Second - 1) / time.Second)
+	}
+	s.seconds = &seconds
+	return nil
+}

@@ -1,0 +1,67 @@
+package link
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+func TestPace(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var p pace
+	for _, c := range []struct {
+		after          time.Duration
+		end, confirmed lsn.LSN
+		age            time.Duration
+		met            bool
+	}{
+		{0, 100, 0, 0, false},                          // the first look knows nothing
+		{time.Second, 200, 50, time.Second, false},     // 100 is not there
+		{time.Second, 300, 99, 2 * time.Second, false}, // still not
+		{time.Second, 400, 100, 3 * time.Second, true}, // 100 took three seconds; the mark is 400
+		{time.Second, 400, 400, time.Second, true},     // an idle database
+		{time.Second, 400, 400, time.Second, true},     //
+		{time.Second, 500, 0, time.Second, false},      // the stream broke
+		{time.Second, 500, 0, 2 * time.Second, false},  //
+		{time.Second, 500, 450, 3 * time.Second, true}, // it came back: 400 is there; the mark is 500
+		{time.Millisecond, 500, 450, time.Millisecond, false},
+	} {
+		now = now.Add(c.after)
+		if age, met := p.look(now, c.end, c.confirmed); age != c.age || met != c.met {
+			t.Errorf("end %s, confirmed %s: %v %v, want %v %v", c.end, c.confirmed, age, met, c.age, c.met)
+		}
+	}
+}
+
+func TestJudgeMode(t *testing.T) {
+	const timeout = 10 * time.Second
+	for _, c := range []struct {
+		phase        role.Phase
+		engaged      bool
+		timeout, age time.Duration
+		met          bool
+		want         modeVerdict
+	}{
+		{role.Replicating, false, timeout, inStepWithin, true, engage},
+		{role.Replicating, false, timeout, inStepWithin + 1, true, stay}, // it lags
+		{role.Replicating, false, timeout, 0, false, stay},
+		{role.CatchingUp, false, timeout, 0, true, stay},
+		{role.Broken, false, timeout, 0, true, stay},
+		{role.Replicating, true, timeout, timeout, false, stay},
+		{role.Replicating, true, timeout, timeout + 1, false, degrade},
+		{role.Replicating, true, timeout, timeout + 1, true, stay}, // late, but there
+		{role.Broken, true, timeout, timeout + 1, false, degrade},
+		{role.Replicating, true, 0, time.Hour, false, stay}, // it waits for ever
+		{role.Broken, true, 0, time.Hour, false, stay},
+		{role.Suspended, true, 0, 0, true, release},
+		{role.Seeding, true, 0, 0, true, release},
+		{role.Creating, false, 0, 0, true, release},
+		{role.FailingOver, true, 0, time.Hour, false, stay},
+	} {
+		if got := judgeMode(c.phase, c.engaged, c.timeout, c.age, c.met); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package link
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// Settings are what operators can change of a link that exists. They are stored
+// where the change was asked for, numbered, and taken over by the side whose number
+// is lower. The zero value, which an older agent sends, changes nothing.
+type Settings struct {
+	Number      int64  `json:"number"`
+	Mode        string `json:"mode"`
+	SyncTimeout int    `json:"syncTimeout"` // seconds, 0 without end
+}
+
+// SettingsRequest carries settings to the other side.
+type SettingsRequest struct {
+	ID string `json:"id"`
+	Settings
+}
+
+func settings(r catalog.Link) Settings {
+	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout}
+}
+
+// Set changes the link on both sides; the other learns of it now or at the next
+// contact.
+func (l *Link) Set(ctx context.Context, in api.SetLink) error {
+	next := settings(l.snapshot())
+	if in.Mode != "" {
+		next.Mode = string(in.Mode)
+	}
+	if in.SyncTimeoutSeconds != nil {
+		next.SyncTimeout = int(*in.SyncTimeoutSeconds)
+	}
+	if next.Mode != string(api.Sync) && next.Mode != string(api.Async) || next.SyncTimeout < 0 {
+		return problem.New(problem.Invalid, "setting_invalid", "a link has no mode %q with a timeout of %d s", next.Mode, next.SyncTimeout).On(l.Name())
+	}
+	next.Number++
+	if err := l.takeSettings(ctx, next); err != nil {
+		return err
+	}
+	r := l.snapshot()
+	if err := l.place.Peers.Call(ctx, r.Peer, MethodSet, SettingsRequest{ID: r.ID, Settings: next}, nil); err != nil {
+		l.log.Info("the peer learns of the change later", "err", err)
+	}
+	return nil
+}
+
+// HandleSet takes the settings that were changed on the other side.
+func (l *Link) HandleSet(ctx context.Context, request SettingsRequest) error {
+	return l.takeSettings(ctx, request.Settings)
+}
+
+// takeSettings stores settings that are newer than what is known here, then makes
+// them known.
+func (l *Link) takeSettings(ctx context.Context, s Settings) error {
+	if s.Number <= l.snapshot().SettingChange {
+		return nil
+	}
+	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		next := l.snapshot()
+		if s.Number <= next.SettingChange {
+			return nil
+		}
+		next.Mode, next.SyncTimeout, next.SettingChange = s.Mode, s.SyncTimeout, s.Number
+		if err := catalog.SetSettings(ctx, conn, &next); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.record.Mode, l.record.SyncTimeout, l.record.SettingChange = s.Mode, s.SyncTimeout, s.Number
+		close(l.changed)
+		l.changed = make(chan struct{})
+		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout)
+		return nil
+	})
+}
