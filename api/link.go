@@ -77,6 +77,7 @@ type Link struct {
 	LastFailover *Failover `json:"lastFailover" doc:"The last change of roles; null when there was none"`
 	CreatedAt    time.Time `json:"createdAt" doc:"When the link was created"`
 
+	OnConflict    string        `json:"onConflict,omitempty" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, or cancel= and for how long they are waited for" example:"cancel=30s"`
 	SchemaChanges SchemaChanges `json:"schemaChanges,omitempty" enum:"followed,compared" doc:"How changes of the primary's schema come to the twin; missing while that is not known"`
 	Sync          *LinkSync     `json:"sync,omitempty" doc:"How mode sync stands; missing in mode async"`
 
@@ -113,8 +114,10 @@ type LinkSync struct {
 
 // SetLink changes what can be changed of a link that exists. What is left out stays.
 type SetLink struct {
-	Mode               Mode   `json:"mode,omitempty" enum:"async,sync" doc:"When a commit on the primary returns"`
-	SyncTimeoutSeconds *int64 `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 0 is without end"`
+	Mode               Mode     `json:"mode,omitempty" enum:"async,sync" doc:"When a commit on the primary returns"`
+	SyncTimeoutSeconds *int64   `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 0 is without end"`
+	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, cancel (after 30s), or cancel=AFTER" example:"cancel=10s"`
+	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of problems that are accepted: schema_drifted, schema_differs_since_copy"`
 }
 
 // SyncTimeoutDefault is SyncTimeoutSeconds where it is not said: as long as the
@@ -220,6 +223,7 @@ type CreateLink struct {
 	Mode               Mode     `json:"mode,omitempty" enum:"async,sync" doc:"async by default"`
 	SyncTimeoutSeconds *int64   `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 10 by default, 0 is without end"`
 	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of findings that do not stop the creation"`
+	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, the default, cancel (after 30s), or cancel=AFTER"`
 	FromPeer           bool     `json:"fromPeer,omitempty" doc:"The peer's database is the initial primary"`
 	// CreateRoles and WithPasswords say what becomes of roles that the secondary's
 	// instance lacks; without, those that own or are granted something are made NOLOGIN.

@@ -75,6 +75,58 @@ func TestDriftStopsTheLink(t *testing.T) {
 	sameStructure(t, p, "drift", "drift")
 }
 
+// What stopped the link may be accepted, and stops it no more; another difference does.
+func TestDriftIsAccepted(t *testing.T) {
+	t.Parallel()
+	p, a, b := drifts(t, "accepted", `CREATE TABLE t (id int PRIMARY KEY)`)
+	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET default_transaction_read_only = off`, `CREATE INDEX of_readers ON t (id, (id % 7))`)
+	stopped(t, p, "accepted", "public.of_readers")
+	if _, err := p.A.Client.SetLink(t.Context(), "accepted", api.SetLink{Accept: []string{"schema_drifted"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.A.Client.SetLink(t.Context(), "accepted", api.SetLink{Accept: []string{"schema_drifted"}}); err == nil {
+		t.Error("nothing was accepted twice")
+	}
+	resume(t, p, "accepted")
+	pgtest.Exec(t, a, `INSERT INTO t VALUES (1)`)
+	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET default_transaction_read_only = off`, `CREATE TABLE another (id int)`)
+	problem := stopped(t, p, "accepted", "public.another")
+	if strings.Contains(problem.Title, "of_readers") {
+		t.Errorf("the problem is %+v", problem)
+	}
+}
+
+// An index that REINDEX has made valid on the primary is built on the twin; one that
+// is invalid there is no difference, and can be dropped.
+func TestFailedIndexIsNoDifference(t *testing.T) {
+	t.Parallel()
+	p, a, b := drifts(t, "failed", `CREATE TABLE t (id int)`, `INSERT INTO t VALUES (1), (1)`)
+	for _, name := range []string{"mended", "given_up"} {
+		if _, err := pgtest.Try(t.Context(), a, `CREATE UNIQUE INDEX CONCURRENTLY `+name+` ON t (id)`); err == nil {
+			t.Fatal("the index was made")
+		}
+	}
+	if v := verify(t, p.A.Client, "failed", api.Verify{}); v.State != api.Equal {
+		t.Errorf("verify says %s: %+v", v.State, v.Differences)
+	}
+	pgtest.Exec(t, a, `DELETE FROM t`, `INSERT INTO t VALUES (1)`, `REINDEX INDEX mended`, `DROP INDEX given_up`)
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		rows := pgtest.Query(t, b, `SELECT indexrelid::regclass, indisvalid FROM pg_index WHERE indrelid = 't'::regclass`)
+		if len(rows) != 1 || rows[0][0] != "mended" || rows[0][1] != "t" {
+			return fmt.Errorf("the twin has the indexes %v", rows)
+		}
+		return nil
+	})
+	sameStructure(t, p, "failed", "failed")
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l, err := p.B.Client.Link(t.Context(), "failed")
+		if err != nil || l.Phase != api.Replicating || len(l.Notices) == 0 || l.Notices[len(l.Notices)-1].Code != "index_built" {
+			return fmt.Errorf("the link is %s, its notices %+v", l.Phase, l.Notices)
+		}
+		return nil
+	})
+}
+
 func resume(t *testing.T, p *linktest.Pair, name string) {
 	t.Helper()
 	if _, err := p.B.Client.Resume(t.Context(), name); err != nil {

@@ -31,6 +31,10 @@ func (a *Agent) CreateLink(ctx context.Context, in api.CreateLink) (api.Link, er
 		return api.Link{}, problem.New(problem.Invalid, "roles_not_asked", "passwords are brought with the roles that are created").On(in.Name).
 			WithHint("add --create-roles")
 	}
+	var err error
+	if in.OnConflict, err = link.ParseConflict(in.OnConflict); err != nil {
+		return api.Link{}, err
+	}
 	other, err := a.peerNamed(in.Peer)
 	if err != nil {
 		return api.Link{}, err
@@ -91,7 +95,7 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 	record := catalog.Link{
 		ID: newID(), Name: in.Name, Agent: a.identity.AgentID(), Peer: other.Name, PeerAgent: other.AgentID, PeerDatabase: in.PeerDatabase,
 		Role: string(role.Primary), Phase: string(role.Creating), Epoch: 1, Mode: string(in.Mode), PrimaryAddress: a.primaryAddress(),
-		Notices: notices, SyncTimeout: syncTimeout(in),
+		Notices: notices, SyncTimeout: syncTimeout(in), OnConflict: in.OnConflict,
 	}
 	l, err := link.MakePrimary(ctx, a.place(), in.Database, record)
 	if err != nil {

@@ -77,6 +77,9 @@ func (a *Agent) handle() {
 	onLinkStream(a, link.MethodDescribeObjects, (*link.Link).HandleDescribeObjects, func(r link.NamedObjectsRequest) string { return r.ID })
 	onLinkStream(a, link.MethodCopyObjects, (*link.Link).HandleCopyObjects, func(r link.NamedObjectsRequest) string { return r.ID })
 	onLinkStream(a, link.MethodPromises, (*link.Link).HandlePromises, func(r link.PromisesRequest) string { return r.ID })
+	onLink(a, link.MethodAccept, func(ctx context.Context, l *link.Link, r link.AcceptRequest) (any, error) {
+		return nil, l.HandleAccept(ctx, r)
+	}, func(r link.AcceptRequest) string { return r.ID })
 	onLinkStream(a, link.MethodSchemaSign, (*link.Link).HandleSchemaSign, func(r link.Reference) string { return r.ID })
 	onLinkStream(a, link.MethodSchemaRead, (*link.Link).HandleSchemaRead, func(r link.SchemaReadRequest) string { return r.ID })
 	onLinkStream(a, link.MethodCopy, (*link.Link).HandleCopy, func(r link.CopyRequest) string { return r.ID })

@@ -109,6 +109,7 @@ type Applier struct {
 
 	status       status
 	appointments appointments
+	cancelAfter  atomic.Int64 // of SetConflict; 0 to wait
 }
 
 // Run applies what the source hands over until ctx ends, the source fails, the
@@ -161,7 +162,7 @@ type Status struct {
 	Applying   time.Duration // for the server, to execute
 	Committing time.Duration // for the server, to commit, where nothing else was under way
 
-	Blocked *problem.Error // what a schema change waits for now; nil usually
+	Blocked *problem.Error // a lock that a schema change or a group waits for now; nil usually
 }
 
 // status is Status while it changes. One goroutine writes.

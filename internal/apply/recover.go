@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/internal/group"
+	"github.com/twinspan/twinspan/internal/problem"
 )
 
 const (
@@ -57,12 +58,23 @@ func (e *engine) applied(b *batch) {
 func (e *engine) recover(ctx context.Context, b *batch, f *failure) error {
 	backoff := firstBackoff
 	each := false
+	began := time.Now()
+	defer e.a.status.blocked.Store(nil)
+	var stopClearing func()
 	for {
 		if err := e.undo(ctx, b); err != nil {
 			return err
 		}
 		switch {
 		case passing(f):
+			if stopClearing == nil {
+				stopClearing = e.clearing(ctx, began)
+				defer stopClearing()
+			}
+			if time.Since(began) > blockedAfter {
+				e.a.status.blocked.Store(problem.New(problem.Transient, "changes_wait", "changes of rows wait for a lock that somebody holds on the secondary").
+					WithHint("%s", e.conflictHint("end the transaction on the secondary that locks a table")))
+			}
 			level := slog.LevelDebug
 			if backoff == mostBackoff {
 				level = slog.LevelWarn // for a while now: a session on the secondary holds it

@@ -35,6 +35,7 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 	b := &batch{savepoint: e.inTarget}
 	defer e.a.status.blocked.Store(nil)
 	began, entered := time.Now(), false
+	defer e.clearing(ctx, began)()
 	for backoff := firstBackoff; ; backoff = min(backoff*2, mostBackoff) {
 		x := e.s.begin()
 		if !entered || !b.savepoint {
@@ -61,7 +62,7 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 		e.a.status.retries.Add(1)
 		if time.Since(began) > blockedAfter {
 			e.a.status.blocked.Store(problem.New(problem.Transient, "schema_change_waits", "%s of %s waits for a lock that somebody holds on the secondary", script.Tag, script.Subject).
-				On(script.Subject).WithHint("end the transaction on the secondary that uses %s; the link tries again by itself and applies nothing meanwhile", script.Subject))
+				On(script.Subject).WithHint("%s", e.conflictHint("end the transaction on the secondary that uses "+script.Subject)))
 		}
 		e.a.Log.DebugContext(ctx, "schema change waits for a lock", "subject", script.Subject, "code", f.state(), "dur", backoff)
 		if err := pause(ctx, backoff); err != nil {

@@ -38,18 +38,21 @@ type Querier interface {
 
 // Link is one side's record of a link.
 type Link struct {
-	ID              string
-	Name            string
-	Agent           string // id of the agent that works on this side
-	Peer            string // name of the peer in the agent's book
-	PeerAgent       string
-	PeerDatabase    string
-	Role            string
-	Phase           string
-	Epoch           int64
-	Mode            string
-	SyncTimeout     int   // seconds after which commits in mode sync no longer wait; 0 is never
-	SettingChange   int64 // grows with every change of Mode and SyncTimeout, on whichever side
+	ID           string
+	Name         string
+	Agent        string // id of the agent that works on this side
+	Peer         string // name of the peer in the agent's book
+	PeerAgent    string
+	PeerDatabase string
+	Role         string
+	Phase        string
+	Epoch        int64
+	Mode         string
+	SyncTimeout  int // seconds after which commits in mode sync no longer wait; 0 is never
+	// OnConflict says what becomes of sessions on the secondary that stand in the way of
+	// what is applied: "wait", or "cancel=" and a duration.
+	OnConflict      string
+	SettingChange   int64 // grows with every change of Mode, SyncTimeout and OnConflict, on whichever side
 	Suspended       bool
 	Change          int64 // grows with every suspend and resume, on whichever side
 	Deleting        bool
@@ -118,13 +121,13 @@ func Remove(ctx context.Context, q Querier) error {
 
 const columns = `id::text, name, agent::text, peer, peer_agent::text, peer_database, role, phase, epoch, mode, suspended, change,
 	deleting, created_database, primary_address, system_id, seeded, coalesce(start_lsn::text, '0/0'), problem, notices, created_at,
-	sync_timeout, setting_change`
+	sync_timeout, setting_change, on_conflict`
 
 // Insert adds a link. A second one of the same name or id is a conflict.
 func Insert(ctx context.Context, q Querier, l *Link) error {
 	_, err := q.Exec(ctx, `INSERT INTO twinspan.link (id, name, agent, peer, peer_agent, peer_database, role, phase, epoch, mode,
-		created_database, primary_address, sync_timeout) VALUES ($1::text::uuid,$2,$3::text::uuid,$4,$5::text::uuid,$6,$7,$8,$9,$10,$11,$12,$13)`,
-		l.ID, l.Name, l.Agent, l.Peer, l.PeerAgent, l.PeerDatabase, l.Role, l.Phase, l.Epoch, l.Mode, l.CreatedDatabase, l.PrimaryAddress, l.SyncTimeout)
+		created_database, primary_address, sync_timeout, on_conflict) VALUES ($1::text::uuid,$2,$3::text::uuid,$4,$5::text::uuid,$6,$7,$8,$9,$10,$11,$12,$13,coalesce(nullif($14, ''), 'wait'))`,
+		l.ID, l.Name, l.Agent, l.Peer, l.PeerAgent, l.PeerDatabase, l.Role, l.Phase, l.Epoch, l.Mode, l.CreatedDatabase, l.PrimaryAddress, l.SyncTimeout, l.OnConflict)
 	if pg.SQLState(err) == "23505" {
 		return problem.New(problem.Conflict, "link_exists", "a link of that name or id exists in this database").On(l.Name)
 	}
@@ -159,7 +162,7 @@ func scan(row pgx.CollectableRow) (*Link, error) {
 	var trouble, notices []byte
 	err := row.Scan(&l.ID, &l.Name, &l.Agent, &l.Peer, &l.PeerAgent, &l.PeerDatabase, &l.Role, &l.Phase, &l.Epoch, &l.Mode,
 		&l.Suspended, &l.Change, &l.Deleting, &l.CreatedDatabase, &l.PrimaryAddress, &l.SystemID, &l.Seeded, &l.StartLSN,
-		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange)
+		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +204,7 @@ func Store(ctx context.Context, q Querier, l *Link) error {
 // SetSettings stores what an operator changed of the link: mode and timeout, with the
 // number of the change.
 func SetSettings(ctx context.Context, q Querier, l *Link) error {
-	return update(ctx, q, l, `mode = $3, sync_timeout = $4, setting_change = $5`, l.Mode, l.SyncTimeout, l.SettingChange)
+	return update(ctx, q, l, `mode = $3, sync_timeout = $4, setting_change = $5, on_conflict = $6`, l.Mode, l.SyncTimeout, l.SettingChange, l.OnConflict)
 }
 
 // SetStart stores where the stream begins and which server it comes from.

@@ -62,7 +62,7 @@ func install(t testing.TB, conn *pgx.Conn) error {
 func sample() *catalog.Link {
 	return &catalog.Link{
 		ID: linkID, Name: `sales "EU" 'x'`, Agent: agentA, Peer: "berlin", PeerAgent: agentB, PeerDatabase: "Sales", Role: "secondary",
-		Phase: "creating", Epoch: 7, Mode: "sync", SyncTimeout: 10, CreatedDatabase: true, PrimaryAddress: "db.example:5432",
+		Phase: "creating", Epoch: 7, Mode: "sync", SyncTimeout: 10, OnConflict: "cancel=5s", CreatedDatabase: true, PrimaryAddress: "db.example:5432",
 	}
 }
 
@@ -335,5 +335,34 @@ func TestEveryTableIsUpdatable(t *testing.T) {
 func TestObjectName(t *testing.T) {
 	if got := catalog.ObjectName(linkID); got != "twinspan_0b9a4b4e6f7e4b7e9f602f1c0e8d7a11" || len(got) > 63 || strings.Contains(got, "-") {
 		t.Error(got)
+	}
+}
+
+func TestWatchRoundTrip(t *testing.T) {
+	conn, _ := open(t)
+	if err := install(t, conn); err != nil {
+		t.Fatal(err)
+	}
+	ctx := testContext(t)
+	l := catalog.Link{ID: linkID, Name: "n", Agent: agentA, Peer: "p", PeerAgent: agentB, PeerDatabase: "d", Role: "secondary", Phase: "replicating", Epoch: 1, Mode: "async"}
+	if err := catalog.Insert(ctx, conn, &l); err != nil {
+		t.Fatal(err)
+	}
+	got, err := catalog.GetWatch(ctx, conn, linkID)
+	if err != nil || !reflect.DeepEqual(got, catalog.Watch{}) {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	want := catalog.Watch{Compared: true, Known: []catalog.Drift{{Kind: "table", Name: `"T" 'x'`, State: "differs", Primary: "a", Secondary: "b", Accepted: true}},
+		Found: []catalog.Drift{{Kind: "index", Name: "i", State: "missing", Primary: "c"}}}
+	for range 2 {
+		if err := catalog.StoreWatch(ctx, conn, linkID, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err = catalog.GetWatch(ctx, conn, linkID); err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("got %+v, %v, want %+v", got, err, want)
+	}
+	if other := want.Known[0]; !other.Same(catalog.Drift{Kind: "table", Name: `"T" 'x'`, State: "differs", Primary: "a", Secondary: "b"}) || other.Same(want.Found[0]) {
+		t.Error("drifts are told apart wrongly")
 	}
 }

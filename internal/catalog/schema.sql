@@ -21,6 +21,7 @@ CREATE TABLE twinspan.link (
     step             text NOT NULL DEFAULT '',
     mode             text NOT NULL DEFAULT 'async' CHECK (mode IN ('async', 'sync')),
     sync_timeout     integer NOT NULL DEFAULT 0,
+    on_conflict      text NOT NULL DEFAULT 'wait',
     setting_change   bigint NOT NULL DEFAULT 0,
     suspended        boolean NOT NULL DEFAULT false,
     change           bigint NOT NULL DEFAULT 0,
@@ -111,15 +112,13 @@ CREATE TABLE twinspan.large_object_range (
     PRIMARY KEY (link, upto)
 );
 
--- What a side holds with schema changes: what to do about sessions of the secondary
--- that stand in their way, and, on a secondary, whether the schemas were compared
+-- What a secondary knows of differences of schema: whether the schemas were compared
 -- since the copy, which differences are known and which ones stopped the link.
 CREATE TABLE twinspan.schema_watch (
-    link        uuid PRIMARY KEY REFERENCES twinspan.link ON DELETE CASCADE,
-    on_conflict text NOT NULL DEFAULT 'wait',
-    compared    boolean NOT NULL DEFAULT false,
-    known       jsonb NOT NULL DEFAULT '[]',
-    found       jsonb NOT NULL DEFAULT '[]'
+    link     uuid PRIMARY KEY REFERENCES twinspan.link ON DELETE CASCADE,
+    compared boolean NOT NULL DEFAULT false,
+    known    jsonb NOT NULL DEFAULT '[]',
+    found    jsonb NOT NULL DEFAULT '[]'
 );
 
 -- Tables of the primary whose replica identity a link changed to FULL, with what

@@ -10,14 +10,11 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 )
 
-// Watch is what a side holds with schema changes and with differences of schema.
+// Watch is what a secondary knows of differences of schema.
 type Watch struct {
-	// OnConflict says what becomes of sessions that stand in a schema change's way on
-	// the secondary: "wait", or "cancel=" and a duration.
-	OnConflict string
-	Compared   bool    // the schemas were compared since the copy
-	Known      []Drift // what may differ
-	Found      []Drift // what stopped the link the last time
+	Compared bool    // the schemas were compared since the copy
+	Known    []Drift // what may differ
+	Found    []Drift // what stopped the link the last time
 }
 
 // Drift is an object of the schema that differs between the sides, with what each
@@ -38,10 +35,10 @@ func (d Drift) Same(other Drift) bool {
 
 // GetWatch reads a link's. Before it was stored it is the default.
 func GetWatch(ctx context.Context, q Querier, id string) (Watch, error) {
-	w := Watch{OnConflict: "wait"}
+	var w Watch
 	var known, found []byte
-	err := q.QueryRow(ctx, `SELECT on_conflict, compared, known, found FROM twinspan.schema_watch WHERE link = $1::text::uuid`, id).
-		Scan(&w.OnConflict, &w.Compared, &known, &found)
+	err := q.QueryRow(ctx, `SELECT compared, known, found FROM twinspan.schema_watch WHERE link = $1::text::uuid`, id).
+		Scan(&w.Compared, &known, &found)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return w, nil
 	}
@@ -61,9 +58,9 @@ func StoreWatch(ctx context.Context, q Querier, id string, w Watch) error {
 	if err != nil {
 		return err
 	}
-	_, err = q.Exec(ctx, `INSERT INTO twinspan.schema_watch (link, on_conflict, compared, known, found)
-		VALUES ($1::text::uuid, $2, $3, $4::text::jsonb, $5::text::jsonb)
-		ON CONFLICT (link) DO UPDATE SET on_conflict = excluded.on_conflict, compared = excluded.compared, known = excluded.known, found = excluded.found`,
-		id, w.OnConflict, w.Compared, string(known), string(found))
+	_, err = q.Exec(ctx, `INSERT INTO twinspan.schema_watch (link, compared, known, found)
+		VALUES ($1::text::uuid, $2, $3::text::jsonb, $4::text::jsonb)
+		ON CONFLICT (link) DO UPDATE SET compared = excluded.compared, known = excluded.known, found = excluded.found`,
+		id, w.Compared, string(known), string(found))
 	return pg.Classify(err, "store what is known of the schema's differences")
 }

@@ -30,25 +30,41 @@ setting of their own, new sessions at once, sessions that are open when they end
 duration, after which they go on without it until it is in step again and the link has
 the problem sync_degraded meanwhile; or "wait", for ever. Who waits for ever never
 loses an acknowledged commit, and stands still while the twin, or the agent on either
-side, is away. A timeout needs the primary's agent: while that is down, commits wait.`
+side, is away. A timeout needs the primary's agent: while that is down, commits wait.
+
+--on-conflict says what becomes of sessions on the secondary that hold a lock in the
+way of what the link applies, as a long query does when a table is altered on the
+primary. With wait, the default, the link waits for them, applies nothing meanwhile and
+shows the problem schema_change_waits. With cancel=AFTER it cancels what they execute
+once it has waited that long, and ends sessions that are idle in a transaction. cancel
+alone waits for 30s.
+
+--accept lets a difference be that stopped the link (schema_drifted; resume it then) or
+that it warns of (schema_differs_since_copy).`
+
+const onConflictUsage = "who is in the way on the secondary, the `policy`: wait, or cancel=AFTER"
 
 const syncTimeoutUsage = "in mode sync, how long commits wait for the twin: wait, or a `duration` (default 10s)"
 
 func (a *app) linkSet() *cobra.Command {
 	var mode string
 	var timeout syncTimeout
+	var onConflict string
+	var accept []string
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change settings of a link",
 		Long:  linkSetLong,
 		Example: `  twinspan link set sales --mode sync
   twinspan link set sales --mode sync --sync-timeout wait
-  twinspan link set sales --mode async`,
+  twinspan link set sales --mode async
+  twinspan link set sales --on-conflict cancel=10s
+  twinspan link set sales --accept schema_drifted`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLinks,
 	}
 	cmd.RunE = a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds}
+		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds, OnConflict: onConflict, Accept: accept}
 		l, err := c.SetLink(ctx, args[0], in)
 		if err == nil && !a.flags.noWait && l.Mode == api.Sync && in.Mode != "" {
 			l, err = a.waitSync(ctx, c, l)
@@ -61,7 +77,11 @@ func (a *app) linkSet() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&mode, "mode", "", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
 	flags.Var(&timeout, "sync-timeout", syncTimeoutUsage)
-	cmd.MarkFlagsOneRequired("mode", "sync-timeout")
+	flags.StringVar(&onConflict, "on-conflict", "", onConflictUsage)
+	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be: schema_drifted, schema_differs_since_copy")
+	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "accept")
+	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
+	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "sync-timeout", cobra.FixedCompletions([]string{"wait", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -156,6 +156,9 @@ func showLink(w io.Writer, l api.Link) {
 	if o := l.LargeObjects; o != nil && (o.Objects > 0 || o.Running) {
 		field("objects", "%s", largeObjects(*o))
 	}
+	if l.OnConflict != "" && l.OnConflict != "wait" {
+		field("conflicts", "%s: sessions on the secondary that are in the way are ended after that", l.OnConflict)
+	}
 	if l.SchemaChanges == api.Compared {
 		field("schema", "compared alone: no event triggers on the primary, a change of its schema stops the link")
 	}

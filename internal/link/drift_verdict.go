@@ -121,6 +121,11 @@ func (l *Link) warnOfDrift(events []verify.SchemaDifference) {
 		l.setAside("event_trigger_differs", problem.New(problem.Incompatible, "event_trigger_differs", "%s", sentence(events)).On(events[0].Name).
 			WithHint("no event trigger sees commands on event triggers: run the same one on the twin"))
 	}
+	l.showKnown()
+}
+
+// showKnown shows what differs since the copy and was not accepted.
+func (l *Link) showKnown() {
 	l.schema.mu.Lock()
 	var open []verify.SchemaDifference
 	for _, k := range l.schema.stored.Known {

@@ -51,6 +51,7 @@ type CreateRequest struct {
 	Epoch          int64         `json:"epoch"`
 	Mode           string        `json:"mode"`
 	SyncTimeout    int           `json:"syncTimeout"`
+	OnConflict     string        `json:"onConflict,omitempty"`
 	Database       string        `json:"database"` // on the secondary
 	Source         assess.Source `json:"source"`
 	PrimaryAddress string        `json:"primaryAddress"`

@@ -201,6 +201,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 		OnSignal: l.signal, SpoolDir: l.place.Spool.Dir(),
 		OnCommit: in.committed, Prompt: l.promptly,
 	}
+	applyConflict(applier, r.OnConflict)
 	l.mu.Lock()
 	l.secondary.applier, l.secondary.receiver = applier, in
 	l.mu.Unlock()

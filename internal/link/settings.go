@@ -17,6 +17,7 @@ type Settings struct {
 	Number      int64  `json:"number"`
 	Mode        string `json:"mode"`
 	SyncTimeout int    `json:"syncTimeout"` // seconds, 0 without end
+	OnConflict  string `json:"onConflict,omitempty"`
 }
 
 // SettingsRequest carries settings to the other side.
@@ -26,7 +27,7 @@ type SettingsRequest struct {
 }
 
 func settings(r catalog.Link) Settings {
-	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout}
+	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict}
 }
 
 // Set changes the link on both sides; the other learns of it now or at the next
@@ -41,6 +42,19 @@ func (l *Link) Set(ctx context.Context, in api.SetLink) error {
 	}
 	if next.Mode != string(api.Sync) && next.Mode != string(api.Async) || next.SyncTimeout < 0 {
 		return problem.New(problem.Invalid, "setting_invalid", "a link has no mode %q with a timeout of %d s", next.Mode, next.SyncTimeout).On(l.Name())
+	}
+	if in.OnConflict != "" {
+		policy, err := ParseConflict(in.OnConflict)
+		if err != nil {
+			return err
+		}
+		next.OnConflict = policy
+	}
+	if err := l.acceptThere(ctx, in.Accept); err != nil {
+		return err
+	}
+	if next == settings(l.snapshot()) {
+		return nil
 	}
 	next.Number++
 	if err := l.takeSettings(ctx, next); err != nil {
@@ -70,15 +84,22 @@ func (l *Link) takeSettings(ctx context.Context, s Settings) error {
 			return nil
 		}
 		next.Mode, next.SyncTimeout, next.SettingChange = s.Mode, s.SyncTimeout, s.Number
+		if s.OnConflict != "" {
+			next.OnConflict = s.OnConflict
+		}
 		if err := catalog.SetSettings(ctx, conn, &next); err != nil {
 			return err
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.record.Mode, l.record.SyncTimeout, l.record.SettingChange = s.Mode, s.SyncTimeout, s.Number
+		l.record.OnConflict = next.OnConflict
+		if a := l.secondary.applier; a != nil {
+			applyConflict(a, next.OnConflict)
+		}
 		close(l.changed)
 		l.changed = make(chan struct{})
-		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout)
+		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict)
 		return nil
 	})
 }

@@ -56,6 +56,9 @@ func (r *Raw) Conn() net.Conn { return r.conn }
 // ParameterStatus returns a setting that the server reported at the start.
 func (r *Raw) ParameterStatus(name string) string { return r.hi.ParameterStatuses[name] }
 
+// PID returns the number of the server's process.
+func (r *Raw) PID() uint32 { return r.hi.PID }
+
 // Close closes the connection at once, without a farewell.
 func (r *Raw) Close() error { return r.conn.Close() }
 

@@ -4,6 +4,7 @@ func linkEntries() []Entry {
 	const again = "Nothing; it is tried again by itself."
 	const remake = "Delete the link and create it again."
 	return []Entry{
+		{"accept_unknown", Blocks, "This cannot be accepted", "A link can be told to let differences of schema be, nothing else.", "`link set NAME --accept schema_drifted` or `schema_differs_since_copy`."},
 		{"already_begun", Warns, "Another agent began a seeding", "Two agents worked on the same link for a moment.", again},
 		{"already_built", Warns, "Another session built a part", "Two agents worked on the same link for a moment.", again},
 		{"already_copied", Warns, "Another agent copied a part", "Two agents worked on the same link for a moment.", again},
@@ -11,8 +12,10 @@ func linkEntries() []Entry {
 		{"apply_failed", Blocks, "A change was refused on the secondary", "The secondary's server refuses a change of the primary: a constraint, a trigger or a full disk there. Nothing after it is applied.", "Remove the cause on the secondary, then `link resume`."},
 		{"block_too_large", Blocks, "Too many rows have the same key hash", "A verification looks at rows in blocks, and one is larger than memory allows.", "Give the table a key."},
 		{"catalog_newer", Blocks, "A newer agent was here", "The schema twinspan of the database has a layout that this agent does not know.", "Run the newer twinspan."},
+		{"changes_wait", Warns, "Changes of rows wait for a lock", "A session on the secondary holds a lock on a table, as of a TRUNCATE.", "End its transaction, or `link set NAME --on-conflict cancel`."},
 		{"check_blocks", Blocks, "The check found what stops a link", "At least one finding blocks.", "Solve what it names, and check again."},
 		{"commit_failed", Warns, "A commit failed on the secondary", "Nothing of it is there.", again},
+		{"conflict_policy_invalid", Blocks, "The policy on conflicts is not understood", "", "wait, cancel, or cancel=AFTER with a duration like 30s."},
 		{"copy_incomplete", Blocks, "The copy is not complete", "The stream was asked for before every table was copied.", "Report it."},
 		{"database_missing", Blocks, "The database does not exist", "The server has no database of that name.", "Check the name; `twinspan database list` shows them."},
 		{"encoding_unusable", Blocks, "The stream's encoding cannot be used", "The secondary's database cannot take text in it.", "Create the twin with the primary's encoding or UTF8."},
@@ -41,6 +44,7 @@ func linkEntries() []Entry {
 		{"not_serving", Warns, "The primary's side is not ready", "It is in another phase, or was just started.", again},
 		{"not_replicating", Blocks, "The link is not in step", "A twin is compared when it is in step.", "Wait until the link replicates, or resume it."},
 		{"not_secondary", Blocks, "This side is not the secondary", "The two sides disagree about their roles.", "Try again; `twinspan link show` on both sides."},
+		{"nothing_to_accept", Blocks, "There is no such difference", "It was accepted before, or is gone.", "`twinspan link show`"},
 		{"object_in_use", Warns, "An object is in use", "Somebody uses what is to be changed or dropped.", again},
 		{"pg_dump_failed", Blocks, "pg_dump failed", "Its words are in the problem.", "As they say, then `link resume`."},
 		{"pg_restore_failed", Blocks, "pg_restore failed", "Its words are in the problem.", "As they say, then `link resume`."},
@@ -56,7 +60,7 @@ func linkEntries() []Entry {
 		{"row_missing", Blocks, "A row is not there", "An UPDATE or DELETE of the primary meets no row on the twin: somebody wrote there.", "`link verify --repair`, or make the link anew."},
 		{"row_refused", Blocks, "A row was refused while copying", "Encodings, versions of extensions or a CHECK whose function sees other data differ.", "Remove the difference, then `link resume`."},
 		{"schema_change_failed", Blocks, "A schema change failed on the secondary", "Something that it needs is missing there, or in its way.", "Make it possible on the secondary, then `link resume`."},
-		{"schema_change_waits", Warns, "A schema change waits for a lock", "A reader of the secondary holds the table.", "End the transaction on the secondary; the link goes on by itself."},
+		{"schema_change_waits", Warns, "A schema change waits for a lock", "A reader of the secondary holds the table.", "End the transaction on the secondary; the link goes on by itself. Or `link set NAME --on-conflict cancel`."},
 		{"schema_changed_during_seeding", Blocks, "The schema changed while it was copied", "What was read does not fit what is there.", "Delete the link, create it again, and leave the schema alone until it replicates."},
 		{"schema_differs", Blocks, "The schemas differ", "A table or column of a change is not on the twin.", "Bring the twin's schema in line, then `link resume`."},
 		{"schema_differs_since_copy", Warns, "A definition differs since the copy", "One server prints it otherwise than the other. Most often it means the same; the link does not stop for it.", "Compare the two definitions with `link verify`; if they mean the same, `link set NAME --accept schema_differs_since_copy`."},
