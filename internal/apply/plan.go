@@ -178,7 +178,11 @@ func (e *engine) writeRepair(r *relation, c *group.Change, op int) {
 	if row.Kinds&pgoutput.HasUnchanged != 0 {
 		// The values that are missing are in the row if that was copied under its new
 		// key already, and nowhere else for certain.
-		e.w.update(r, nil, row.Bytes, op, 1, false)
+		want := int64(1)
+		if e.a.Unsettled != nil {
+			want = atMostOne
+		}
+		e.w.update(r, nil, row.Bytes, op, want, false)
 		return
 	}
 	e.w.delete(r, row.Bytes, op, anyCount)

@@ -177,7 +177,7 @@ func Discard(ctx context.Context, conn *pgx.Conn, link string, epoch int64) erro
 
 // recorded are the tables that hold what was lost. The sessions of agents have
 // the role replica, in which nothing cascades.
-var recorded = [...]string{"lost_value", "lost_change", "lost_transaction", "lost_table"}
+var recorded = [...]string{"lost_value", "lost_change", "lost_transaction", "lost_table", "lost_key", "lost_mend"}
 
 // Forget removes all that is known of a link's partings, for a link that is removed.
 func Forget(ctx context.Context, q catalog.Querier, link string) error {

@@ -36,6 +36,8 @@ func linkEntries() []Entry {
 		{"link_unknown", Blocks, "There is no such link", "No link of that name is known here, or not with this peer.", "`twinspan link list`"},
 		{"lock_not_available", Warns, "A lock was not to be had", "Somebody holds it; agents wait shortly and try again, so that nobody waits behind them.", again},
 		{"locks_used_up", Blocks, "The table of locks is too small", "The schema could not be read with a lock on every table.", "`ALTER SYSTEM SET max_locks_per_transaction = ...` and restart the primary."},
+		{"lost_key_changed", Blocks, "The key of a table has changed", "Rows that a forced failover left behind are known by a key that tells the table's rows apart no more.", "`twinspan link rejoin NAME --accept copy_database`"},
+		{"lost_key_untold", Blocks, "A lost change does not tell its key", "The log of the former primary names neither the old nor the new key of a row that has to be mended.", "`twinspan link rejoin NAME --accept copy_database`"},
 		{"lost_needed", Blocks, "A rejoin needs what was lost", "The record of lost transactions says which rows have to be mended.", "`twinspan link rejoin NAME`, then discard it."},
 		{"lost_unknown", Blocks, "Nothing is known to be lost", "No forced failover of that epoch left this link behind.", "`twinspan link lost NAME` shows those that did."},
 		{"name_encoding", Blocks, "A table's name is no valid text", "In a database with SQL_ASCII a name can hold any bytes.", "`ALTER TABLE ... RENAME TO ...`"},
