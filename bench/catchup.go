@@ -31,6 +31,7 @@ type field struct {
 	limit     *limit // nil when it is not asked for
 	pairs     []*pair
 	marker    int64
+	before    lsn.LSN // end of the log before the last marker's row
 }
 
 // followCases runs every case that needs a followed database.
@@ -132,8 +133,15 @@ func (f *field) close() {
 	}
 }
 
-// rest suspends a follower and waits until it has let go of its slot.
+// rest suspends a follower once its slot has moved to the last marker, and waits until it
+// has let go of it. One that has not would read the same log again at its next turn.
 func (f *field) rest(ctx context.Context, c follower) error {
+	err := until(ctx, 10*time.Millisecond, func() (bool, error) {
+		return value[bool](ctx, f.r.a, "postgres", fmt.Sprintf(`SELECT coalesce(bool_and(confirmed_flush_lsn > '%s'), true) FROM pg_replication_slots WHERE active`, f.before))
+	})
+	if err != nil {
+		return err
+	}
 	if err := c.suspend(ctx); err != nil {
 		return err
 	}
@@ -146,9 +154,17 @@ func (f *field) rest(ctx context.Context, c follower) error {
 // returns the end of the log behind it.
 func (f *field) mark(ctx context.Context) (end lsn.LSN, err error) {
 	f.marker++
+	if f.before, err = f.head(ctx); err != nil {
+		return 0, err
+	}
 	if err := f.r.a.exec(ctx, source, fmt.Sprintf("INSERT INTO bench_marker VALUES (%d)", f.marker)); err != nil {
 		return 0, err
 	}
+	return f.head(ctx)
+}
+
+// head is the end of the source's log.
+func (f *field) head(ctx context.Context) (lsn.LSN, error) {
 	text, err := value[string](ctx, f.r.a, source, `SELECT pg_current_wal_insert_lsn()::text`)
 	if err != nil {
 		return 0, err
@@ -161,24 +177,23 @@ func (f *field) compete(ctx context.Context, w workload, round int, out *results
 	r := f.r
 	n := r.amount(w.count)
 	if w.prepare != nil {
-		changed, err := w.prepare(ctx, r, n)
-		if err != nil {
+		if err := w.prepare(ctx, r, n); err != nil {
 			return err
 		}
-		if changed {
-			if err := f.drainAll(ctx, workload{}, nil); err != nil {
-				return err
-			}
-		}
+	}
+	// A slot is read from where decoding can begin: a checkpoint that it has passed. All
+	// pass this one, so that everybody decodes the backlog and nothing before it.
+	if err := r.a.exec(ctx, source, "VACUUM ANALYZE", "CHECKPOINT"); err != nil {
+		return err
+	}
+	if err := f.drainAll(ctx, workload{}, nil); err != nil {
+		return err
 	}
 	if f.limit != nil {
 		f.limit.turn = round + 1
 		if err := f.limit.advance(ctx); err != nil {
 			return err
 		}
-	}
-	if err := r.a.exec(ctx, source, "VACUUM ANALYZE", "CHECKPOINT"); err != nil {
-		return err
 	}
 	r.say("round %d, %s: making the backlog", round+1, w.name)
 	if err := w.run(ctx, r, n); err != nil {

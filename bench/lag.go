@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/twinspan/twinspan/internal/terminal"
 )
 
@@ -109,7 +111,9 @@ func (f *field) probe(ctx context.Context, c follower) ([]float64, error) {
 				return nil, err
 			}
 			if !there {
-				time.Sleep(50 * time.Microsecond)
+				// The runtime's timers take a millisecond where a processor idles.
+				pause := unix.NsecToTimespec(50_000)
+				_ = unix.Nanosleep(&pause, nil)
 			}
 		}
 		took = append(took, float64(time.Since(began).Microseconds())/1000)

@@ -22,9 +22,8 @@ type workload struct {
 	tables      []string // what it changes
 	large       bool     // transactions that native replication may stream
 	keyless     bool     // a table without a key is changed
-	// prepare brings the tables to where run can begin; changed says whether there
-	// was anything to do.
-	prepare func(ctx context.Context, r *rig, n int) (changed bool, err error)
+	// prepare brings the tables to where run can begin.
+	prepare func(ctx context.Context, r *rig, n int) error
 	run     func(ctx context.Context, r *rig, n int) error
 }
 
@@ -104,12 +103,12 @@ func looped(upTo int, statement string) func(context.Context, *rig, int) error {
 	}
 }
 
-func fillEvents(ctx context.Context, r *rig, n int) (bool, error) {
+func fillEvents(ctx context.Context, r *rig, n int) error {
 	there, err := value[int](ctx, r.a, source, `SELECT count(*)::int FROM events`)
 	if err != nil || there >= n {
-		return false, err
+		return err
 	}
-	return true, r.a.exec(ctx, source, fmt.Sprintf(`INSERT INTO events SELECT nextval('events_id'), now(), i %% 10, md5(i::text)
+	return r.a.exec(ctx, source, fmt.Sprintf(`INSERT INTO events SELECT nextval('events_id'), now(), i %% 10, md5(i::text)
 		FROM generate_series(1, %d) i`, n-there))
 }
 
@@ -118,8 +117,8 @@ func deletes(ctx context.Context, r *rig, n int) error {
 		FOR r IN SELECT id FROM events ORDER BY random() LIMIT %d LOOP DELETE FROM events WHERE id = r.id; COMMIT; END LOOP; END $$`, n))
 }
 
-func emptyBulk(ctx context.Context, r *rig, _ int) (bool, error) {
-	return true, r.a.exec(ctx, source, "TRUNCATE bulk")
+func emptyBulk(ctx context.Context, r *rig, _ int) error {
+	return r.a.exec(ctx, source, "TRUNCATE bulk")
 }
 
 func bulk(ctx context.Context, r *rig, n int) error {

@@ -69,9 +69,10 @@ func newRig(ctx context.Context, o options, pglogical bool) (r *rig, err error) 
 	if r.dir, err = makeDir(o.dir); err != nil {
 		return nil, err
 	}
+	made := r
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, r.close())
+			err = errors.Join(err, made.close())
 		}
 	}()
 	r.program = filepath.Join(r.dir, "twinspan")
