@@ -44,7 +44,7 @@ func (w *walker) step() string {
 		return w.create()
 	}
 	t := w.table()
-	switch w.rng.IntN(22) {
+	switch w.rng.IntN(30) {
 	case 0:
 		return w.create()
 	case 1:
@@ -113,8 +113,55 @@ func (w *walker) step() string {
 		return fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", old, to)
 	case 13:
 		return fmt.Sprintf("DO $$ BEGIN EXECUTE 'COMMENT ON TABLE %[1]s IS ''%[2]s'''; ALTER TABLE %[1]s ALTER id SET DEFAULT %[3]d; END $$", t.name, w.name("d"), w.made)
+	case 14:
+		return w.again(t)
+	case 15:
+		return w.swap(t)
+	case 16:
+		if len(t.columns) == 0 || t.view != "" {
+			return w.addColumn(t)
+		}
+		i := w.rng.IntN(len(t.columns))
+		old := t.columns[i]
+		t.columns[i] = w.name("n")
+		return fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", t.name, old, t.columns[i])
+	case 17:
+		if t.view != "" {
+			return "REVOKE SELECT ON " + t.name + " FROM PUBLIC"
+		}
+		return fmt.Sprintf("ALTER TABLE %s ALTER id TYPE %s", t.name, []string{"int", "bigint", "numeric"}[w.rng.IntN(3)])
 	}
 	return w.rows(t)
+}
+
+// again makes a table of the same name and another shape, in one transaction.
+func (w *walker) again(t *walked) string {
+	old := t.name
+	t.columns, t.indexes, t.view, t.key = []string{w.name("c")}, nil, "", ""
+	return fmt.Sprintf("DO $$ BEGIN DROP TABLE %[1]s CASCADE; CREATE TABLE %[1]s (%[2]s text DEFAULT 'x', id int); INSERT INTO %[1]s (id) VALUES (1), (2), (3); END $$", old, t.columns[0])
+}
+
+// swap has two tables change their names, in one transaction.
+func (w *walker) swap(t *walked) string {
+	other := w.table()
+	if other == t || other.view != "" || t.view != "" {
+		return "COMMENT ON TABLE " + t.name + " IS NULL"
+	}
+	schema := func(t *walked) (string, string) { s, bare, _ := strings.Cut(t.name, "."); return s, bare }
+	s1, bare1 := schema(t)
+	s2, bare2 := schema(other)
+	if s1 != s2 {
+		return "COMMENT ON TABLE " + t.name + " IS NULL"
+	}
+	t.name, other.name = s1+"."+bare2, s1+"."+bare1
+	return fmt.Sprintf("DO $$ BEGIN INSERT INTO %[1]s.%[2]s (id) VALUES (%[4]d); ALTER TABLE %[1]s.%[2]s RENAME TO between_names; ALTER TABLE %[1]s.%[3]s RENAME TO %[2]s; ALTER TABLE %[1]s.between_names RENAME TO %[3]s; INSERT INTO %[1]s.%[2]s (id) VALUES (%[5]d); END $$",
+		s1, bare1, bare2, w.number(), w.number())
+}
+
+// number returns a number that no row has.
+func (w *walker) number() int {
+	w.made++
+	return w.made * 1000
 }
 
 func (w *walker) create() string {
@@ -205,9 +252,24 @@ func number(t *testing.T, variable string, otherwise uint64) uint64 {
 	return n
 }
 
-// A random walk of schema changes and rows, with agents killed on the way, ends
+// killings says before which steps which agent (0 or 1) is killed: twice each, and
+// then as chance has it.
+func killings(rng *rand.Rand, steps int) map[int]int {
+	kills := map[int]int{}
+	for i := range steps {
+		if rng.IntN(60) == 0 {
+			kills[i] = rng.IntN(2)
+		}
+	}
+	for i := range 4 {
+		kills[i*steps/4+rng.IntN(steps/4)] = i % 2
+	}
+	return kills
+}
+
+// A random walk of schema changes and rows, with both agents killed on the way, ends
 // equal. TWINSPAN_WALK is its length, TWINSPAN_WALK_SEED makes it again: a shorter
-// walk of the same seed is a prefix of a longer.
+// walk of the same seed is a prefix of a longer, but for the kills.
 func TestWalkOfSchemaChanges(t *testing.T) {
 	t.Parallel()
 	steps := int(number(t, "TWINSPAN_WALK", 80))
@@ -220,7 +282,7 @@ func TestWalkOfSchemaChanges(t *testing.T) {
 	p.Create(t, "walk", "walk")
 	p.WaitPhase(t, "walk", api.Replicating)
 	w := &walker{rng: rand.New(rand.NewPCG(seed, 1))}
-	kills := rand.New(rand.NewPCG(seed, 2))
+	kills := killings(rand.New(rand.NewPCG(seed, 2)), steps)
 	conn := pgtest.Conn(t, a)
 	defer conn.Close(context.Background())
 	var log []string
@@ -235,8 +297,8 @@ func TestWalkOfSchemaChanges(t *testing.T) {
 		if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
 			t.Fatalf("step %d: %v\n%s", i, err, sql)
 		}
-		if kills.IntN(60) == 0 {
-			side := []*linktest.Side{p.A, p.B}[kills.IntN(2)]
+		if which, due := kills[i]; due {
+			side := []*linktest.Side{p.A, p.B}[which]
 			side.Kill()
 			side.Start()
 		}
