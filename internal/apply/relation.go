@@ -32,6 +32,8 @@ type relation struct {
 	columns  []column
 
 	resolved bool
+	oid      uint32        // on the secondary
+	rootOID  uint32        // of root
 	missing  bool          // the secondary does not have it; it may come later in its transaction
 	only     string        // "ONLY " for tables, nothing for partitioned ones
 	order    group.Order   // what its shape demands
@@ -184,7 +186,7 @@ func (r *relation) match(t *target) error {
 	if t.kind == "r" {
 		r.only = "ONLY "
 	}
-	r.root = t.root
+	r.root, r.oid, r.rootOID = t.root, t.oid, t.rootOID
 	r.chooseKey(t)
 	return nil
 }

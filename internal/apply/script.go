@@ -25,6 +25,9 @@ type Script struct {
 // opScript is the first statement of a script; the next ones are below.
 const opScript = -100
 
+// tagResend stands for a tag where rows are sent anew.
+const tagResend = "the sending anew"
+
 // blockedAfter is how long a script waits for a lock before it counts as a problem.
 const blockedAfter = 3 * time.Second
 
@@ -71,7 +74,9 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 	}
 	e.touched()
 	e.a.Log.InfoContext(ctx, "schema changed", "tag", script.Tag, "subject", script.Subject, "lsn", e.tx.final)
-	e.forget(script.Renamed)
+	if err := e.forget(ctx, script); err != nil {
+		return err
+	}
 	return e.release(ctx)
 }
 
@@ -85,35 +90,6 @@ func (e *engine) touched() {
 		e.tx.first = 0
 		e.current.txs = append(e.current.txs, e.tx)
 	}
-}
-
-// forget makes every relation be looked up anew, and every statement be prepared
-// anew: what the secondary's tables are like may have changed.
-func (e *engine) forget(renamed map[string]string) {
-	e.s.generation++
-	e.s.statements = maxStatements + 1 // given up with the next exchange
-	clear(e.byTable)
-	clear(e.penalised)
-	e.lastRelation = nil
-	for id, r := range e.relations {
-		next := r.fresh()
-		if to, ok := renamed[next.name.Schema]; ok {
-			next.name.Schema = to
-		}
-		e.relations[id] = next
-	}
-}
-
-// fresh is the relation as it was described, before it was looked up.
-func (r *relation) fresh() *relation {
-	next := &relation{
-		role: r.role, name: r.name, identity: r.identity, message: r.message,
-		skipBefore: r.skipBefore, repair: r.repair, statements: map[string]*statement{},
-	}
-	for _, c := range r.columns {
-		next.columns = append(next.columns, column{name: c.name, sourceID: c.sourceID, inKey: c.inKey})
-	}
-	return next
 }
 
 // scriptProblem says which schema change the server refuses, and why.
@@ -145,7 +121,7 @@ func (e *engine) resendSignal(ctx context.Context, kind string, payload []byte) 
 		return err
 	}
 	// TRUNCATE, which is quicker, is not for tables that foreign keys refer to.
-	err := e.script(ctx, &Script{Statements: []string{"DELETE FROM ONLY " + name.SQL()}, Tag: "the sending anew", Subject: name.String()})
+	err := e.script(ctx, &Script{Statements: []string{"DELETE FROM ONLY " + name.SQL()}, Tag: tagResend, Subject: name.String()})
 	if err != nil {
 		return err
 	}

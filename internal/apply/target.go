@@ -15,7 +15,9 @@ const firstNormalOID = 16384
 
 // target is a table as the secondary's catalogues have it.
 type target struct {
+	oid       uint32
 	kind      string // pg_class.relkind
+	rootOID   uint32
 	root      sqlname.Table
 	triggers  bool  // some trigger or rule fires in replica role
 	exclusion bool  // it has an exclusion constraint
@@ -42,7 +44,8 @@ SELECT c.oid, c.relkind, rn.nspname, rc.relname,
            AND k.indpred IS NULL AND k.indexprs IS NULL
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                             WHERE a.attrelid = c.oid AND NOT a.attnotnull AND a.attnum = ANY ((k.indkey::int2[])[0:k.indnkeyatts - 1]))
-         ORDER BY k.indisprimary DESC, k.indisreplident DESC, k.indnkeyatts, k.indexrelid LIMIT 1)
+         ORDER BY k.indisprimary DESC, k.indisreplident DESC, k.indnkeyatts, k.indexrelid LIMIT 1),
+       rc.oid
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_class rc ON rc.oid = CASE WHEN c.relispartition AND pg_catalog.current_setting('server_version_num')::int >= 170000
@@ -130,7 +133,7 @@ func (e *engine) look(ctx context.Context, name sqlname.Table) (*target, error) 
 	}
 	r := rows[0]
 	t := &target{
-		kind: string(r[1]), root: sqlname.Table{Schema: string(r[2]), Name: string(r[3])},
+		oid: number(r[0]), rootOID: number(r[7]), kind: string(r[1]), root: sqlname.Table{Schema: string(r[2]), Name: string(r[3])},
 		triggers: truth(r[4]), exclusion: truth(r[5]), columns: map[string]targetColumn{},
 	}
 	t.key = numbers(r[6])
