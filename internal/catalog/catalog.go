@@ -61,9 +61,15 @@ type Link struct {
 	SystemID        string // of the primary's server, when the slot was made
 	Seeded          bool
 	StartLSN        lsn.LSN // first position of the stream
-	Problem         *problem.Error
-	Notices         []Notice // what the link did by itself, oldest first
-	CreatedAt       time.Time
+	Operation       string  // the planned failover under way
+	Diverged        bool    // a forced failover may have left transactions behind
+	// Parted is, after a forced failover, up to where the new primary has the former
+	// one's log.
+	Parted       lsn.LSN
+	LastFailover *Failover
+	Problem      *problem.Error
+	Notices      []Notice // what the link did by itself, oldest first
+	CreatedAt    time.Time
 }
 
 // Notice is something that a link did by itself and its owner should know.
@@ -121,7 +127,7 @@ func Remove(ctx context.Context, q Querier) error {
 
 const columns = `id::text, name, agent::text, peer, peer_agent::text, peer_database, role, phase, epoch, mode, suspended, change,
 	deleting, created_database, primary_address, system_id, seeded, coalesce(start_lsn::text, '0/0'), problem, notices, created_at,
-	sync_timeout, setting_change, on_conflict`
+	sync_timeout, setting_change, on_conflict, operation, diverged, coalesce(parted_lsn::text, '0/0'), last_failover`
 
 // Insert adds a link. A second one of the same name or id is a conflict.
 func Insert(ctx context.Context, q Querier, l *Link) error {
@@ -159,12 +165,17 @@ func Get(ctx context.Context, q Querier, id string) (*Link, error) {
 
 func scan(row pgx.CollectableRow) (*Link, error) {
 	var l Link
-	var trouble, notices []byte
+	var trouble, notices, failover []byte
 	err := row.Scan(&l.ID, &l.Name, &l.Agent, &l.Peer, &l.PeerAgent, &l.PeerDatabase, &l.Role, &l.Phase, &l.Epoch, &l.Mode,
 		&l.Suspended, &l.Change, &l.Deleting, &l.CreatedDatabase, &l.PrimaryAddress, &l.SystemID, &l.Seeded, &l.StartLSN,
-		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict)
+		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict, &l.Operation, &l.Diverged, &l.Parted, &failover)
 	if err != nil {
 		return nil, err
+	}
+	if failover != nil {
+		if err := json.Unmarshal(failover, &l.LastFailover); err != nil {
+			return nil, err
+		}
 	}
 	if trouble != nil {
 		var s stored
@@ -185,20 +196,25 @@ type stored struct {
 	Hint    string       `json:"hint,omitempty"`
 }
 
-// Store writes what changes in a link's life: phase, problem, suspension and
-// whether the copy is whole. The epoch is a fencing token: a link whose epoch has
-// moved on is not changed, and the answer is a conflict.
+// Store writes what changes in a link's life: phase, problem, suspension, whether
+// the copy is whole and which failover is under way. The epoch is a fencing token:
+// a link whose epoch has moved on is not changed, and the answer is a conflict.
 func Store(ctx context.Context, q Querier, l *Link) error {
-	var trouble any
-	if p := l.Problem; p != nil {
-		b, err := json.Marshal(stored{p.Kind, p.Code, p.Subject, p.Error(), p.Hint})
-		if err != nil {
-			return err
-		}
-		trouble = string(b)
+	trouble, err := encode(l.Problem)
+	if err != nil {
+		return err
 	}
-	return update(ctx, q, l, `phase = $3, seeded = $4, suspended = $5, change = $6, problem = $7::text::jsonb`,
-		l.Phase, l.Seeded, l.Suspended, l.Change, trouble)
+	return update(ctx, q, l, `phase = $3, seeded = $4, suspended = $5, change = $6, problem = $7::text::jsonb, operation = $8, diverged = $9`,
+		l.Phase, l.Seeded, l.Suspended, l.Change, trouble, l.Operation, l.Diverged)
+}
+
+// encode makes a problem what the database holds of it.
+func encode(p *problem.Error) (any, error) {
+	if p == nil {
+		return nil, nil
+	}
+	b, err := json.Marshal(stored{p.Kind, p.Code, p.Subject, p.Error(), p.Hint})
+	return string(b), err
 }
 
 // SetSettings stores what an operator changed of the link: mode and timeout, with the
@@ -236,13 +252,18 @@ func Delete(ctx context.Context, q Querier, id string) error {
 }
 
 func update(ctx context.Context, q Querier, l *Link, set string, args ...any) error {
-	tag, err := q.Exec(ctx, `UPDATE twinspan.link SET `+set+` WHERE id = $1::text::uuid AND epoch = $2`,
+	return updateIf(ctx, q, l, set, `true`, args...)
+}
+
+// updateIf is update under a further condition.
+func updateIf(ctx context.Context, q Querier, l *Link, set, condition string, args ...any) error {
+	tag, err := q.Exec(ctx, `UPDATE twinspan.link SET `+set+` WHERE id = $1::text::uuid AND epoch = $2 AND `+condition,
 		append([]any{l.ID, l.Epoch}, args...)...)
 	if err != nil {
 		return pg.Classify(err, "store the link's state")
 	}
 	if tag.RowsAffected() != 1 {
-		return problem.New(problem.Conflict, "link_moved_on", "the link's record is gone or has another epoch").On(l.Name)
+		return problem.New(problem.Conflict, "link_moved_on", "the link's record is gone, or the link has changed places meanwhile").On(l.Name)
 	}
 	return nil
 }
