@@ -12,7 +12,7 @@ BEGIN
               WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
                 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND g.tgenabled IS DISTINCT FROM 'O' LOOP
         IF t.tgenabled IS NULL THEN
-            EXECUTE format('CREATE TRIGGER twinspan_gate BEFORE INSERT OR UPDATE OR DELETE%s ON %s FOR EACH STATEMENT EXECUTE FUNCTION twinspan.gate()',
+            EXECUTE format('CREATE TRIGGER twinspan_gate BEFORE INSERT OR UPDATE OR DELETE%s ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.gate()',
                 CASE t.relkind WHEN 'f' THEN '' ELSE ' OR TRUNCATE' END, t.name);
         ELSE
             EXECUTE format('ALTER TABLE %s ENABLE TRIGGER twinspan_gate', t.name);

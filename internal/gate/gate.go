@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -25,66 +26,131 @@ import (
 //go:embed gate.sql
 var gateSQL string
 
-// batch is how many tables are locked in one transaction.
-const batch = 200
+// manner is how the tables' triggers are made and dropped.
+type manner struct {
+	batch int           // tables locked in one transaction
+	wait  time.Duration // for a lock, and so for those who wait behind
+}
+
+var (
+	// quickly is for a secondary, where nobody but the agent and readers are.
+	quickly = manner{200, time.Second}
+	// gently is for a primary: what waits there for a lock makes writers wait.
+	gently = manner{1, 100 * time.Millisecond}
+)
 
 // patience is how long closing and opening go on trying for a lock that a
 // reader's transaction holds.
 const patience = 2 * time.Minute
+
+// The states of the gate, as the sequence twinspan.gate_state has them.
+const (
+	letThrough = 1
+	refuse     = 2
+)
 
 // Shut makes the database refuse writes and schema changes, from new sessions on
 // by default, from all sessions by the schema's event trigger. Tables are shut
 // by ShutTables once they exist. It can be repeated. The session must be one of
 // pg.Session{Apply: true}.
 func Shut(ctx context.Context, conn *pgx.Conn) error {
+	if err := build(ctx, conn); err != nil {
+		return err
+	}
+	return Refuse(ctx, conn)
+}
+
+// build makes what the gate consists of, but for the triggers of tables.
+func build(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, gateSQL); err != nil {
 		return pg.Classify(err, "create the gate")
 	}
-	var database string
 	var have bool
-	err := conn.QueryRow(ctx, `SELECT current_database(), EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'twinspan_gate')`).Scan(&database, &have)
-	if err != nil {
+	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'twinspan_gate')`).Scan(&have)
+	if err != nil || have {
 		return pg.Classify(err, "look for the gate")
 	}
-	if !have {
-		if _, err := conn.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE FUNCTION twinspan.gate_ddl()`); err != nil {
-			return pg.Classify(err, "create the gate's event trigger")
-		}
+	_, err = conn.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl()`)
+	return pg.Classify(err, "create the gate's event trigger")
+}
+
+// Querier is a session or a transaction.
+type Querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Refuse makes a gate that is there refuse writes: at once, whatever becomes of the
+// transaction that it is run in. That new sessions are read-only by default is part
+// of that transaction.
+func Refuse(ctx context.Context, q Querier) error {
+	return set(ctx, q, refuse, `SET default_transaction_read_only = on`)
+}
+
+// LetThrough makes a gate that is there let writers pass, at once: run it only when
+// what allows that is committed.
+func LetThrough(ctx context.Context, q Querier) error {
+	return set(ctx, q, letThrough, `RESET default_transaction_read_only`)
+}
+
+// Brake makes writing transactions on a staged primary begin later by so much, a
+// second at most, so that the twin can catch up. LetThrough and Refuse end it.
+func Brake(ctx context.Context, q Querier, delay time.Duration) error {
+	_, err := q.Exec(ctx, `SELECT setval('twinspan.gate_state', $1::bigint)`, refuse+min(max(delay, time.Millisecond), time.Second).Milliseconds())
+	return pg.Classify(err, "slow writers down")
+}
+
+func set(ctx context.Context, q Querier, state int, setting string) error {
+	var database string
+	var now *int64 // none where there is no gate
+	err := q.QueryRow(ctx, `SELECT current_database(), setval(to_regclass('twinspan.gate_state'), $1::bigint)`, state).Scan(&database, &now)
+	if err != nil {
+		return pg.Classify(err, "set the gate")
 	}
-	_, err = conn.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` SET default_transaction_read_only = on`)
-	return pg.Classify(err, "make the database read-only by default")
+	_, err = q.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` `+setting)
+	return pg.Classify(err, "say to new sessions whether the database is read-only")
 }
 
 // ShutTables gives every table that lacks it the gate's trigger. Partitions and
 // children need their own, for a statement may name them.
-func ShutTables(ctx context.Context, conn *pgx.Conn) error {
-	return each(ctx, conn, `NOT EXISTS`, func(t table) string {
+func ShutTables(ctx context.Context, conn *pgx.Conn) error { return shutTables(ctx, conn, quickly) }
+
+func shutTables(ctx context.Context, conn *pgx.Conn, m manner) error {
+	return each(ctx, conn, m, `NOT EXISTS`, func(t table) string {
 		truncate := " OR TRUNCATE"
 		if t.Kind == "f" {
 			truncate = "" // foreign tables take it only in newer versions, and write through to elsewhere
 		}
 		return `CREATE TRIGGER twinspan_gate BEFORE INSERT OR UPDATE OR DELETE` + truncate + ` ON ` + t.Name +
-			` FOR EACH STATEMENT EXECUTE FUNCTION twinspan.gate()`
+			` FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.gate()`
 	})
 }
 
-// Open takes the gate away: the database accepts writes again. It can be repeated.
+// Stage builds the gate on a primary that works, and has it let everybody through.
+// No lock is waited for longer than a tenth of a second. Every transaction that
+// writes to a table after its trigger was made passes the gate, and making it has
+// waited for those before. It can be repeated.
+func Stage(ctx context.Context, conn *pgx.Conn) error {
+	if err := build(ctx, conn); err != nil {
+		return err
+	}
+	return shutTables(ctx, conn, gently)
+}
+
+// Open takes the gate away: the database accepts writes again. It can be repeated,
+// also while the database is written to.
 func Open(ctx context.Context, conn *pgx.Conn) error {
+	if err := LetThrough(ctx, conn); err != nil {
+		return err
+	}
 	if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS twinspan_gate`); err != nil {
 		return pg.Classify(err, "drop the gate's event trigger")
 	}
-	err := each(ctx, conn, `EXISTS`, func(t table) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + t.Name })
+	err := each(ctx, conn, gently, `EXISTS`, func(t table) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + t.Name })
 	if err != nil {
 		return err
 	}
-	var database string
-	if err := conn.QueryRow(ctx, `SELECT current_database()`).Scan(&database); err != nil {
-		return pg.Classify(err, "open the gate")
-	}
-	if _, err := conn.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` RESET default_transaction_read_only`); err != nil {
-		return pg.Classify(err, "make the database read/write by default")
-	}
-	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text)`)
+	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text); DROP SEQUENCE IF EXISTS twinspan.gate_state`)
 	return pg.Classify(err, "drop the gate's functions")
 }
 
@@ -94,7 +160,7 @@ type table struct {
 }
 
 // each runs a statement for each table that has, or has not, the gate's trigger.
-func each(ctx context.Context, conn *pgx.Conn, having string, statement func(table) string) error {
+func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statement func(table) string) error {
 	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
@@ -107,12 +173,12 @@ func each(ctx context.Context, conn *pgx.Conn, having string, statement func(tab
 		return pg.Classify(err, "list tables")
 	}
 	end := time.Now().Add(patience)
-	for n := batch; len(tables) > 0; {
+	for n := m.batch; len(tables) > 0; {
 		n = min(n, len(tables))
-		err := apply(ctx, conn, tables[:n], statement)
+		err := apply(ctx, conn, m, tables[:n], statement)
 		switch {
 		case err == nil:
-			tables, n = tables[n:], min(2*n, batch)
+			tables, n = tables[n:], min(2*n, m.batch)
 			continue
 		case n > 1 && (problem.CodeOf(err) == "lock_not_available" || pg.SQLState(err) == "42P01"):
 			// One of them is locked, or gone: find it without holding the others.
@@ -134,12 +200,11 @@ func each(ctx context.Context, conn *pgx.Conn, having string, statement func(tab
 	return nil
 }
 
-// apply runs a statement for each of the tables in one transaction, waiting no
-// longer than a second for a lock.
-func apply(ctx context.Context, conn *pgx.Conn, tables []table, statement func(table) string) error {
+// apply runs a statement for each of the tables in one transaction.
+func apply(ctx context.Context, conn *pgx.Conn, m manner, tables []table, statement func(table) string) error {
 	var sql strings.Builder
 	// A vacuum in the way gives way sooner than the lock's wait ends.
-	sql.WriteString("SET LOCAL lock_timeout = '1s'; SET LOCAL deadlock_timeout = '100ms';")
+	fmt.Fprintf(&sql, "SET LOCAL lock_timeout = '%dms'; SET LOCAL deadlock_timeout = '%dms';", m.wait.Milliseconds(), min(100, m.wait.Milliseconds()/2))
 	for _, t := range tables {
 		sql.WriteString(statement(t) + ";")
 	}

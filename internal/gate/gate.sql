@@ -1,15 +1,43 @@
--- The gate of a secondary. Its triggers are plain ENABLE triggers: a session in
--- replica role, as the agent's is, passes; every other one, superusers included,
--- is refused for as long as the database is the secondary of a link.
+-- The gate. Its triggers are plain ENABLE triggers: a session in replica role, as
+-- the agent's is, passes. Every other one, superusers included, is refused for as
+-- long as the database is the secondary of a link. On a primary that is about to
+-- change places it passes, or waits.
+
+-- What the gate does: 1 lets through, 2 refuses, 2 + n makes a transaction wait n
+-- milliseconds before its first write. A sequence, for what it holds is
+-- seen by a transaction whose snapshot is older (manual, "Sequence Manipulation
+-- Functions": setval is not undone, and its row is visible to all).
+CREATE SEQUENCE IF NOT EXISTS twinspan.gate_state MAXVALUE 10000;
+
+-- A writer holds the advisory lock shared until its transaction ends. An agent that
+-- asks for it exclusively waits for those, and whoever begins to write later waits
+-- behind the agent. The lock is "twingate" in ASCII.
 CREATE OR REPLACE FUNCTION twinspan.refuse(what text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
     l record;
+    state bigint := (SELECT last_value FROM twinspan.gate_state);
 BEGIN
-    SELECT name, primary_address, peer, peer_database INTO l FROM twinspan.link WHERE role = 'secondary' LIMIT 1;
+    IF state <> 2 THEN
+        IF state > 2 AND txid_current_if_assigned() IS NULL THEN
+            PERFORM pg_sleep((state - 2) / 1000.0);
+        END IF;
+        PERFORM pg_advisory_xact_lock_shared(8392292353529967717);
+        IF (SELECT last_value FROM twinspan.gate_state) <> 2 THEN
+            RETURN;
+        END IF;
+    END IF;
+    -- The row may be as an older snapshot shows it: then this was the primary.
+    SELECT name, role, primary_address, peer, peer_database INTO l FROM twinspan.link ORDER BY role DESC LIMIT 1;
     IF NOT FOUND THEN
         RETURN;
+    END IF;
+    IF l.role = 'primary' THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'read_only_sql_transaction',
+            MESSAGE = format('cannot execute %s: database "%s" accepts no writes, for it changes places with its twin by link "%s"', what, current_database(), l.name),
+            HINT = format('Connect again; the primary may be database "%s" of agent "%s" now.', l.peer_database, l.peer);
     END IF;
     RAISE EXCEPTION USING
         ERRCODE = 'read_only_sql_transaction',
