@@ -131,6 +131,22 @@ func (c *Client) DiscardLost(ctx context.Context, name string, epoch int64) (out
 	return out, c.call(ctx, http.MethodDelete, fmt.Sprintf("%s/lost?epoch=%d", linkPath(name), epoch), nil, &out)
 }
 
+// Failover has the sides of a link change places. A planned failover has only begun
+// when it returns, a forced one is done.
+func (c *Client) Failover(ctx context.Context, name string, in api.FailoverRequest) (out api.FailoverProgress, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/failover", in, &out)
+}
+
+// FailoverProgress returns the failover of a link that is under way, or the last.
+func (c *Client) FailoverProgress(ctx context.Context, name string) (out api.FailoverProgress, err error) {
+	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/failover", nil, &out)
+}
+
+// CancelFailover gives up the failover under way, unless it is decided.
+func (c *Client) CancelFailover(ctx context.Context, name string) (out api.FailoverProgress, err error) {
+	return out, c.call(ctx, http.MethodDelete, linkPath(name)+"/failover", nil, &out)
+}
+
 // DeleteLink removes a link from both sides, or, with force, from this side
 // without asking the peer.
 func (c *Client) DeleteLink(ctx context.Context, name string, force bool) (out api.DeleteResult, err error) {

@@ -186,7 +186,7 @@ func (a *Agent) clearSpool() error {
 
 func (a *Agent) place() link.Place {
 	return link.Place{
-		Agent: a.identity.AgentID(), AgentName: a.config.Name, Server: a.server, Peers: a.endpoint,
+		Agent: a.identity.AgentID(), AgentName: a.config.Name, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Log: a.Log,
 	}
 }

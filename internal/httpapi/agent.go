@@ -64,6 +64,13 @@ type Agent interface {
 	DiscardLost(ctx context.Context, name string, epoch int64) (api.Lost, error)
 	// LargeObjects returns when the pass that was asked for is complete.
 	LargeObjects(ctx context.Context, name string, in api.LargeObjectsRequest) (api.LargeObjectsResult, error)
+	// Failover begins a planned change of places and returns at once; a forced one is
+	// done when it returns.
+	Failover(ctx context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error)
+	// FailoverProgress returns the one under way, or the last.
+	FailoverProgress(ctx context.Context, name string) (api.FailoverProgress, error)
+	// CancelFailover gives up the one under way, unless it is decided.
+	CancelFailover(ctx context.Context, name string) (api.FailoverProgress, error)
 	// DeleteLink returns when nothing of the link is left.
 	DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error)
 }

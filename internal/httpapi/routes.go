@@ -168,6 +168,15 @@ func (r *routes) links() {
 	add(r, "links", http.MethodGet, "/v1/links/{name}/verification", "getVerification", "Describe the verification under way, or the last", verification(r.agent.Verification))
 	add(r, "links", http.MethodDelete, "/v1/links/{name}/verification", "cancelVerification", "End the verification under way", verification(r.agent.CancelVerification))
 	r.lost()
+	failover := func(do func(context.Context, string) (api.FailoverProgress, error)) func(context.Context, *named) (api.FailoverProgress, error) {
+		return func(ctx context.Context, in *named) (api.FailoverProgress, error) { return stepped(do(ctx, in.Name)) }
+	}
+	add(r, "links", http.MethodPost, "/v1/links/{name}/failover", "failOver", "Begin a change of places: planned, or, done when it answers, forced",
+		func(ctx context.Context, in *namedWith[api.FailoverRequest]) (api.FailoverProgress, error) {
+			return stepped(r.agent.Failover(ctx, in.Name, in.Body))
+		})
+	add(r, "links", http.MethodGet, "/v1/links/{name}/failover", "getFailover", "Describe the change of places under way, or the last", failover(r.agent.FailoverProgress))
+	add(r, "links", http.MethodDelete, "/v1/links/{name}/failover", "cancelFailover", "Give up the change of places under way, unless it is decided", failover(r.agent.CancelFailover))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/large-objects", "bringLargeObjects", "Bring the large objects of a link, or set how often that is done",
 		func(ctx context.Context, in *namedWith[api.LargeObjectsRequest]) (api.LargeObjectsResult, error) {
 			return r.agent.LargeObjects(ctx, in.Name, in.Body)
@@ -236,6 +245,12 @@ func complete(l api.Link) api.Link {
 	l.Problems = list(l.Problems)
 	l.Notices = list(l.Notices)
 	return l
+}
+
+// stepped is complete for a failover.
+func stepped(p api.FailoverProgress, err error) (api.FailoverProgress, error) {
+	p.Steps = list(p.Steps)
+	return p, err
 }
 
 // verified is complete for a verification.

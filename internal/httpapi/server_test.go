@@ -120,6 +120,8 @@ func sample() *agenttest.Agent {
 		Views:   map[string][]api.Link{"sales": {link}},
 		Verifications: []api.Verification{{Link: "sales", State: api.Verifying},
 			{Link: "sales", State: api.Different, Rows: 7, Differences: []api.Difference{{Kind: "row", Object: "public.t", State: "extra"}}}},
+		Failovers: []api.FailoverProgress{{Link: "sales", State: api.FailoverRunning},
+			{Link: "sales", State: api.FailoverDone, HoldSeconds: 0.5, Steps: []api.FailoverStep{{Name: "deciding"}}}},
 		Behind:  api.Lost{Link: "sales", Partings: []api.Parting{{Epoch: 2, State: api.PartingRead, Transactions: 3}}},
 		Pages:   []api.LostPage{{Transactions: []api.LostTransaction{{Number: 1, Changes: []api.LostChange{{Kind: "delete", SQL: "DELETE"}}}}}},
 		Created: map[string][]api.Link{"new": {{Name: "new", Phase: api.Creating, Role: api.Primary}}},
@@ -173,6 +175,12 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("verification", verification.Rows == 7 && verification.Differences[0].Object == "public.t" && verification.Differences[0].Key != nil, err)
 	_, err = c.CancelVerification(ctx, "sales")
 	check("cancel verification", true, err)
+	failover, err := c.Failover(ctx, "sales", api.FailoverRequest{Type: api.Forced, AcceptDataLoss: true})
+	check("failover", failover.State == api.FailoverRunning && failover.Steps != nil, err)
+	failover, err = c.FailoverProgress(ctx, "sales")
+	check("failover progress", failover.HoldSeconds == 0.5 && failover.Steps[0].Name == "deciding", err)
+	_, err = c.CancelFailover(ctx, "sales")
+	check("cancel failover", true, err)
 	behind, err := c.Lost(ctx, "sales")
 	check("lost", len(behind.Partings) == 1 && behind.Partings[0].Transactions == 3 && behind.Partings[0].Tables != nil, err)
 	page, err := c.LostPage(ctx, "sales", 2, 0, true)
@@ -193,7 +201,8 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
+		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
+		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/peer"
@@ -33,6 +31,7 @@ type Place struct {
 	Agent     string  // the agent's id
 	AgentName string  //
 	Server    *pg.DSN // the instance, through its maintenance database
+	Address   string  // of the instance, for people who are to write to it
 	Peers     Peers
 	Spool     *Spool // for values too large for memory
 	Workers   int    // chunks copied at once; 0 lets the link choose
@@ -48,8 +47,11 @@ type Link struct {
 	log      *slog.Logger
 
 	mu      sync.Mutex
-	record  catalog.Link  // as stored
-	changed chan struct{} // closed and replaced when record changes
+	record  catalog.Link    // as stored
+	unsure  bool            // record may be older than what is stored
+	changed chan struct{}   // closed and replaced when record changes
+	era     context.Context // ends with the role, or with Run
+	quieted bool            // the link rests, whatever its state calls for
 	trouble *problem.Error
 	live    live
 
@@ -59,6 +61,9 @@ type Link struct {
 	secondary secondarySide
 
 	verifications verifications
+	failovers     failovers
+	furniture     sync.Mutex // held while what only one role needs is made or removed
+	atWork        sync.Mutex // held while work is done that is not Rest
 	beside        beside
 	schema        schemaWatch
 	meeting       chan struct{} // has an element while the sides are brought to one position
@@ -70,6 +75,7 @@ type live struct {
 	seeding  api.Progress
 	report   Report // the secondary's: its own, or the last one received
 	answer   Answer // the primary's: its own, or the last one received
+	stale    bool   // the other side may have another epoch
 	heard    time.Time
 	textOnly bool // a value refused to cross in binary form
 
@@ -86,6 +92,7 @@ func New(place Place, database string, record catalog.Link) *Link {
 		log:      place.Log.With("link", record.Name),
 		record:   record,
 		changed:  make(chan struct{}),
+		era:      context.Background(),
 		removed:  make(chan struct{}),
 		meeting:  make(chan struct{}, 1),
 	}
@@ -118,7 +125,12 @@ func (l *Link) snapshot() catalog.Link {
 }
 
 func state(r catalog.Link) role.State {
-	return role.State{Role: role.Role(r.Role), Phase: role.Phase(r.Phase), Epoch: r.Epoch, Seeded: r.Seeded}
+	return role.State{Role: role.Role(r.Role), Phase: role.Phase(r.Phase), Epoch: r.Epoch, Seeded: r.Seeded, Diverged: r.Diverged, Operation: r.Operation}
+}
+
+// put writes a state into a record.
+func put(s role.State, r *catalog.Link) {
+	r.Role, r.Phase, r.Epoch, r.Seeded, r.Diverged, r.Operation = string(s.Role), string(s.Phase), s.Epoch, s.Seeded, s.Diverged, s.Operation
 }
 
 // work is what this side should do now. A link that is being removed rests.
@@ -129,53 +141,21 @@ func work(r catalog.Link) role.Work {
 	return state(r).Work()
 }
 
+// due is what this side should do now, but for a moment in which it has to rest.
+func (l *Link) due(r catalog.Link) role.Work {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.quieted {
+		return role.Rest
+	}
+	return work(r)
+}
+
 // watch returns the record and a channel that is closed when it changes.
 func (l *Link) watch() (catalog.Link, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.record, l.changed
-}
-
-// update stores a changed record, then makes it known. f edits a copy; an error
-// of it leaves everything as it was.
-func (l *Link) update(ctx context.Context, f func(r *catalog.Link) error) error {
-	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		next := l.snapshot()
-		before := next
-		if err := f(&next); err != nil {
-			return err
-		}
-		if next.Phase == before.Phase && next.Seeded == before.Seeded && next.Suspended == before.Suspended &&
-			next.Change == before.Change && next.Problem == before.Problem {
-			return nil
-		}
-		if err := catalog.Store(ctx, conn, &next); err != nil {
-			return err
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.record.Phase, l.record.Seeded, l.record.Suspended = next.Phase, next.Seeded, next.Suspended
-		l.record.Change, l.record.Problem = next.Change, next.Problem
-		close(l.changed)
-		l.changed = make(chan struct{})
-		if before.Phase != next.Phase {
-			l.log.Info("phase changed", "from", before.Phase, "to", next.Phase, "role", next.Role, "epoch", next.Epoch)
-		}
-		return nil
-	})
-}
-
-// happen takes an event: the new state is stored before anything acts on it.
-func (l *Link) happen(ctx context.Context, e role.Event, trouble *problem.Error) error {
-	return l.update(ctx, func(r *catalog.Link) error {
-		next, err := role.Step(state(*r), e)
-		if err != nil {
-			return err
-		}
-		r.Phase, r.Seeded = string(next.Phase), next.Seeded
-		r.Problem = trouble
-		return nil
-	})
 }
 
 const (
@@ -188,22 +168,40 @@ const (
 // was removed, and else the reason of ctx.
 func (l *Link) Run(ctx context.Context) error {
 	defer l.control.close()
+	for {
+		if err := l.runAs(ctx, l.Role()); err != errTurned {
+			return err
+		}
+		l.forget()
+	}
+}
+
+// runAs is Run for as long as the link's role lasts.
+func (l *Link) runAs(ctx context.Context, r role.Role) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var reporting sync.WaitGroup
-	defer reporting.Wait()
+	var loops sync.WaitGroup
+	defer loops.Wait()
 	defer cancel()
-	reporting.Go(func() { l.verifyLoop(ctx) })
-	reporting.Go(func() { l.modeLoop(ctx) })
-	if l.Role() == role.Secondary {
-		reporting.Go(func() { l.reportLoop(ctx) })
-		reporting.Go(func() { l.sequenceLoop(ctx) })
-		reporting.Go(func() { l.objectsLoop(ctx) })
-		reporting.Go(func() { l.schemaLoop(ctx) })
+	l.mu.Lock()
+	l.era = ctx
+	l.mu.Unlock()
+	loops.Go(func() { l.verifyLoop(ctx) })
+	loops.Go(func() { l.modeLoop(ctx) })
+	loops.Go(func() { l.contactLoop(ctx) })
+	loops.Go(func() { l.tidyLoop(ctx) })
+	if r == role.Secondary {
+		loops.Go(func() { l.reportLoop(ctx) })
+		loops.Go(func() { l.sequenceLoop(ctx) })
+		loops.Go(func() { l.objectsLoop(ctx) })
+		loops.Go(func() { l.schemaLoop(ctx) })
 	} else {
-		reporting.Go(func() { l.guard(ctx) })
+		loops.Go(func() { l.guard(ctx) })
 	}
 	pause := firstPause
 	for ctx.Err() == nil {
+		if l.Role() != r {
+			return errTurned
+		}
 		began := time.Now()
 		err := l.workOnce(ctx)
 		switch {
@@ -239,6 +237,7 @@ func (l *Link) Run(ctx context.Context) error {
 var (
 	errChanged = errors.New("the link's state calls for other work")
 	errRemoved = errors.New("the link was removed")
+	errTurned  = errors.New("the sides have changed places")
 )
 
 // lasting says whether a problem stays until a person acts.
@@ -255,8 +254,14 @@ func lasting(p *problem.Error) bool {
 // workOnce runs the work that the state calls for until it ends or the state
 // calls for other work.
 func (l *Link) workOnce(ctx context.Context) error {
-	record, _ := l.watch()
-	now := work(record)
+	l.atWork.Lock()
+	record := l.snapshot()
+	now := l.due(record)
+	if now == role.Rest {
+		l.atWork.Unlock()
+	} else {
+		defer l.atWork.Unlock()
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	watcher := make(chan struct{})
@@ -264,7 +269,7 @@ func (l *Link) workOnce(ctx context.Context) error {
 		defer close(watcher)
 		for {
 			r, changed := l.watch()
-			if work(r) != now || r.Deleting != record.Deleting || r.Epoch != record.Epoch {
+			if l.due(r) != now || r.Deleting != record.Deleting || r.Epoch != record.Epoch {
 				stop(errChanged)
 				return
 			}
@@ -297,6 +302,10 @@ func (l *Link) perform(ctx context.Context, w role.Work, r catalog.Link) error {
 		return l.seed(ctx)
 	case role.Follow:
 		return l.follow(ctx)
+	case role.Switch:
+		return l.switchOver(ctx)
+	case role.Salvage:
+		return l.salvage(ctx)
 	}
 	<-ctx.Done()
 	return context.Cause(ctx)

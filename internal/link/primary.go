@@ -145,6 +145,9 @@ func (l *Link) enter(ctx context.Context, ref Reference) (context.Context, func(
 // change of roles and must not act before it learned of it.
 func (l *Link) sameEpoch(ref Reference) error {
 	if mine := l.snapshot().Epoch; ref.Epoch != mine {
+		if ref.Epoch > mine {
+			l.suspectEpoch()
+		}
 		return problem.New(problem.Conflict, "epoch_differs", "the request has epoch %d, the link is at %d", ref.Epoch, mine)
 	}
 	return nil
@@ -152,6 +155,9 @@ func (l *Link) sameEpoch(ref Reference) error {
 
 // HandleReport takes the secondary's report and answers with the primary's state.
 func (l *Link) HandleReport(ctx context.Context, report Report) (Answer, error) {
+	if l.Role() != role.Primary {
+		return Answer{}, problem.New(problem.Conflict, "not_primary", "this side is not the primary of the link").On(l.Name())
+	}
 	if err := l.sameEpoch(report.Reference); err != nil {
 		return Answer{}, err
 	}
@@ -187,6 +193,9 @@ func (l *Link) mirror(ctx context.Context, report Report) error {
 		role.CatchingUp:  role.PeerCatchingUp,
 		role.Replicating: role.PeerReplicating,
 		role.Broken:      role.PeerBroken,
+	}
+	if l.snapshot().Diverged && !report.Diverged && report.Seeded {
+		return l.happen(ctx, role.PeerRejoined, nil)
 	}
 	e, ok := events[role.Phase(report.Phase)]
 	if !ok {

@@ -77,6 +77,7 @@ type Report struct {
 	Reference
 	Phase     string        `json:"phase"`
 	Seeded    bool          `json:"seeded"`
+	Diverged  bool          `json:"diverged,omitempty"`
 	Suspended bool          `json:"suspended"`
 	Change    int64         `json:"change"`
 	Seeding   api.Progress  `json:"seeding"`

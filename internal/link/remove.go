@@ -9,6 +9,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 )
@@ -138,6 +139,9 @@ func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 	if err := source.Remove(ctx, others == 0); err != nil {
 		return err
 	}
+	if err := l.removeSecondaryTraces(ctx, r); err != nil {
+		return err
+	}
 	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 			if err := catalog.Delete(ctx, tx, r.ID); err != nil {
@@ -146,4 +150,20 @@ func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 			return removeIfLast(ctx, tx)
 		})
 	})
+}
+
+// removeSecondaryTraces takes away what a primary has from having been a secondary, or
+// from a failover that was prepared.
+func (l *Link) removeSecondaryTraces(ctx context.Context, r catalog.Link) error {
+	var left leftovers
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := left.look(ctx, conn, catalog.ObjectName(r.ID)); err != nil || !left.origin {
+			return err
+		}
+		return dropOrigin(ctx, conn, r.ID)
+	})
+	if err != nil || !left.gate || left.secondaries {
+		return err
+	}
+	return l.withGateSession(ctx, gate.Open)
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/jackc/pgx/v5"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/twinspan/twinspan/internal/ddl"
 	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -16,7 +18,11 @@ import (
 // is to be done there. Kinds that a newer primary may send are passed over only
 // when they are of no consequence; there are none yet.
 func (l *Link) signal(ctx context.Context, kind string, payload []byte) (*apply.Script, error) {
-	if kind != "ddl" {
+	switch kind {
+	case "ddl":
+	case "barrier":
+		return nil, l.meetBarrier(payload)
+	default:
 		return nil, nil
 	}
 	change, err := ddl.Parse(payload)
@@ -35,6 +41,18 @@ func (l *Link) signal(ctx context.Context, kind string, payload []byte) (*apply.
 		Statements: append(script.Statements, gate.EnsureSQL), Main: script.Main, Tag: change.Tag, Subject: change.Subject(),
 		Renamed: change.RenamedSchemas(),
 	}, nil
+}
+
+// meetBarrier notes that everything before a failover's barrier is committed here.
+func (l *Link) meetBarrier(payload []byte) error {
+	var barrier struct{ Operation string }
+	if err := json.Unmarshal(payload, &barrier); err != nil {
+		return problem.Wrap(err, problem.Internal, "stream_corrupt", "read a barrier")
+	}
+	if f := l.currentFailover(barrier.Operation); f != nil {
+		f.met.Do(func() { close(f.barrier) })
+	}
+	return nil
 }
 
 // ensureRoles makes the roles that are missing, and tells the link's owner.

@@ -70,6 +70,9 @@ func (l *Link) report(ctx context.Context) error {
 	report := l.stand()
 	var answer Answer
 	if err := l.place.Peers.Call(ctx, r.Peer, MethodReport, report, &answer); err != nil {
+		if code := problem.CodeOf(err); code == "epoch_differs" || code == "not_primary" {
+			l.suspectEpoch()
+		}
 		return err
 	}
 	l.setPeerTrouble(nil)
@@ -95,7 +98,7 @@ func (l *Link) stand() Report {
 	r := l.record
 	report := Report{
 		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
-		Phase:     r.Phase, Seeded: r.Seeded, Suspended: r.Suspended, Change: r.Change,
+		Phase:     r.Phase, Seeded: r.Seeded, Diverged: r.Diverged, Suspended: r.Suspended, Change: r.Change,
 		Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
 		LargeObjects: l.largeObjectsLocked(), SchemaChanges: l.schema.changes, Settings: settings(r),
 	}

@@ -163,9 +163,8 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 	}
 	defer server.Close(context.WithoutCancel(ctx))
 	// The origin first: it belongs to the instance and would stay behind.
-	_, err = server.Exec(ctx, `SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1`, catalog.ObjectName(r.ID))
-	if err != nil {
-		return pg.Classify(err, "drop the replication origin")
+	if err := dropOrigin(ctx, server, r.ID); err != nil {
+		return err
 	}
 	if !r.Seeded && r.CreatedDatabase {
 		_, err := server.Exec(ctx, `DROP DATABASE IF EXISTS `+sqlname.Quote(l.database)+` WITH (FORCE)`)
@@ -178,6 +177,16 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	if !r.Seeded {
 		if err := clear(ctx, conn); err != nil {
+			return err
+		}
+	}
+	var left leftovers
+	if err := left.look(ctx, conn, catalog.ObjectName(r.ID)); err != nil {
+		return err
+	}
+	if left.capture { // it was the primary once, or was about to be
+		source := l.source()
+		if err := source.Remove(ctx, !left.primaries); err != nil {
 			return err
 		}
 	}

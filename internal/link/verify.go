@@ -79,6 +79,13 @@ func notComparable(name string, phase role.Phase) error {
 	return p.WithHint("twinspan link show %s says what is wrong", name)
 }
 
+// running says whether a verification is under way.
+func (v *verifications) running() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.current != nil && v.current.view.State == api.Verifying
+}
+
 // wakeLocked tells the loop that there is something to do.
 func (v *verifications) wakeLocked() {
 	if v.waiting == nil {

@@ -56,6 +56,9 @@ func (l *Link) view() api.Link {
 			}
 		}
 	}
+	if f := r.LastFailover; f != nil {
+		v.LastFailover = &api.Failover{Type: f.Type, At: f.At, HoldSeconds: f.HoldSeconds}
+	}
 	for _, n := range r.Notices {
 		v.Notices = append(v.Notices, api.Notice{At: n.At, Code: n.Code, Subject: n.Subject, Text: n.Text})
 	}

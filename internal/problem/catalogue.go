@@ -25,6 +25,7 @@ func Catalogue() []Area {
 	return []Area{
 		{"What a check finds", checkEntries()},
 		{"Links", linkEntries()},
+		{"Changes of places", failoverEntries()},
 		{"Schema changes that are refused on a linked primary", ddlEntries()},
 		{"What a link tells of by itself", noticeEntries()},
 		{"Peers", peerEntries()},

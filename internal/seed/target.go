@@ -263,6 +263,9 @@ func (t *Target) Result(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if len(s.sessions) == 0 {
+		return Result{}, nil
+	}
 	if !s.complete() {
 		return Result{}, problem.New(problem.Conflict, "copy_incomplete", "the copy is not complete")
 	}

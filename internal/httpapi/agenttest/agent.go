@@ -31,6 +31,8 @@ type Agent struct {
 	// Verifications are what a verification of any link looks like, one after the
 	// other, the last one for ever.
 	Verifications []api.Verification `json:"verifications"`
+	// Failovers are the same for a failover of any link.
+	Failovers []api.FailoverProgress `json:"failovers"`
 
 	// Behind is what any link has lost, and Pages the transactions of all partings.
 	Behind api.Lost       `json:"lost"`
@@ -194,17 +196,42 @@ func (a *Agent) CancelVerification(_ context.Context, name string) (api.Verifica
 }
 
 func (a *Agent) verification(method string, args ...any) (api.Verification, error) {
+	return next(a, &a.Verifications, problem.New(problem.NotFound, "verification_unknown", "the link was not verified"), method, args...)
+}
+
+// Failover answers the next of Failovers.
+func (a *Agent) Failover(_ context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error) {
+	return a.failover("Failover", name, in)
+}
+
+// FailoverProgress answers the next of Failovers.
+func (a *Agent) FailoverProgress(_ context.Context, name string) (api.FailoverProgress, error) {
+	return a.failover("FailoverProgress", name)
+}
+
+// CancelFailover answers the next of Failovers.
+func (a *Agent) CancelFailover(_ context.Context, name string) (api.FailoverProgress, error) {
+	return a.failover("CancelFailover", name)
+}
+
+func (a *Agent) failover(method string, args ...any) (api.FailoverProgress, error) {
+	return next(a, &a.Failovers, problem.New(problem.NotFound, "failover_unknown", "the link has not changed places"), method, args...)
+}
+
+// next answers a call with the next of a list, the last one for ever.
+func next[T any](a *Agent, list *[]T, none error, method string, args ...any) (T, error) {
+	var zero T
 	if err := a.enter(method, args...); err != nil {
-		return api.Verification{}, err
+		return zero, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.Verifications) == 0 {
-		return api.Verification{}, problem.New(problem.NotFound, "verification_unknown", "the link was not verified")
+	if len(*list) == 0 {
+		return zero, none
 	}
-	v := a.Verifications[0]
-	if len(a.Verifications) > 1 {
-		a.Verifications = a.Verifications[1:]
+	v := (*list)[0]
+	if len(*list) > 1 {
+		*list = (*list)[1:]
 	}
 	return v, nil
 }

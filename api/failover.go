@@ -1,0 +1,65 @@
+package api
+
+import "time"
+
+// FailoverType says how the sides change places.
+type FailoverType string
+
+// The types of a failover.
+const (
+	Planned FailoverType = "planned" // both sides take part; no transaction is lost
+	Forced  FailoverType = "forced"  // the secondary alone; what it does not have is left behind
+)
+
+// FailoverRequest asks the two sides of a link to change places.
+type FailoverRequest struct {
+	Type           FailoverType `json:"type,omitempty" enum:"planned,forced" doc:"planned by default"`
+	Cutover        bool         `json:"cutover,omitempty" doc:"Planned: remove the link afterwards; the former primary stays read-only"`
+	DrainSeconds   float64      `json:"drainSeconds,omitempty" minimum:"0" maximum:"86400" doc:"Planned: how long writing transactions may go on before they are ended; 10 by default"`
+	AcceptDataLoss bool         `json:"acceptDataLoss,omitempty" doc:"Forced: go on although transactions may be left behind"`
+	Insist         bool         `json:"insist,omitempty" doc:"Forced: go on although the primary is there and a planned failover is possible"`
+}
+
+// FailoverState says how a failover stands.
+type FailoverState string
+
+// The states of a failover.
+const (
+	FailoverRunning FailoverState = "running" // under way
+	FailoverDone    FailoverState = "done"    // the sides have changed places
+	FailoverUndone  FailoverState = "undone"  // it did not come about; everything is as before
+)
+
+// FailoverProgress is a change of places: how far it is, and how it ended.
+type FailoverProgress struct {
+	Link        string         `json:"link" doc:"Name of the link"`
+	Type        FailoverType   `json:"type" enum:"planned,forced" doc:"Planned or forced"`
+	State       FailoverState  `json:"state" enum:"running,done,undone" doc:"How it stands"`
+	Steps       []FailoverStep `json:"steps" nullable:"false" doc:"What was done, and is being done, in order"`
+	StartedAt   time.Time      `json:"startedAt" doc:"When it began"`
+	EndedAt     *time.Time     `json:"endedAt" doc:"When it was over; null before"`
+	HoldSeconds float64        `json:"holdSeconds" doc:"How long writers waited; 0 before they do, and when forced"`
+	Ended       int            `json:"ended" doc:"Writing transactions that did not finish in time and were ended"`
+	Primary     string         `json:"primary" doc:"The agent beside the new primary; empty before that is decided"`
+	Epoch       int64          `json:"epoch" doc:"Epoch of the new primary; 0 before"`
+	Loss        *Loss          `json:"loss" doc:"Forced: what is left behind as far as known; null otherwise"`
+	Text        string         `json:"text" doc:"What became of the former primary, in a sentence; empty before the end"`
+	Problem     *Problem       `json:"problem" doc:"Why it did not come about; null otherwise"`
+}
+
+// FailoverStep is a part of a failover.
+type FailoverStep struct {
+	Name    string  `json:"name" doc:"What is done, in words" example:"holding writers"`
+	Seconds float64 `json:"seconds" doc:"How long it took, or takes so far"`
+	Done    bool    `json:"done" doc:"Whether it is over"`
+}
+
+// Loss is an estimate of what a forced failover leaves behind.
+type Loss struct {
+	Written     string     `json:"written" doc:"The end of the primary's log as last heard of"`
+	Applied     string     `json:"applied" doc:"What the secondary has of it"`
+	Bytes       int64      `json:"bytes" doc:"Log between the two; more may have been written since"`
+	Seconds     float64    `json:"seconds" doc:"Time since the last word of the primary, or the lag if that is more"`
+	HeardAt     *time.Time `json:"heardAt" doc:"When the primary was last heard of; null if not since the agent was started"`
+	PrimarySeen bool       `json:"primarySeen" doc:"Whether the primary is there and works: then a planned failover loses nothing"`
+}

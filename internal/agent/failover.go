@@ -1,0 +1,65 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/link"
+)
+
+// handleFailover registers what the other side of a link may ask for a change of
+// places.
+func (a *Agent) handleFailover() {
+	onLink(a, link.MethodState, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleState(ctx)
+	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodFailover, func(ctx context.Context, l *link.Link, r link.FailoverRequest) (any, error) {
+		return l.HandleFailover(ctx, r)
+	}, func(r link.FailoverRequest) string { return r.ID })
+	onLink(a, link.MethodFailoverShow, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleFailoverShow()
+	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodFailoverCancel, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleFailoverCancel()
+	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodFailoverAssess, func(ctx context.Context, l *link.Link, r link.AssessRequest) (any, error) {
+		return l.HandleFailoverAssess(ctx, r)
+	}, func(r link.AssessRequest) string { return r.ID })
+	onLink(a, link.MethodFailoverStage, func(ctx context.Context, l *link.Link, r link.OperationRequest) (any, error) {
+		return nil, l.HandleFailoverStage(ctx, r)
+	}, func(r link.OperationRequest) string { return r.ID })
+	onLink(a, link.MethodFailoverBrake, func(ctx context.Context, l *link.Link, r link.BrakeRequest) (any, error) {
+		return nil, l.HandleFailoverBrake(ctx, r)
+	}, func(r link.BrakeRequest) string { return r.ID })
+	onLink(a, link.MethodFailoverTurn, func(ctx context.Context, l *link.Link, r link.TurnRequest) (any, error) {
+		return nil, l.HandleFailoverTurn(ctx, r)
+	}, func(r link.TurnRequest) string { return r.ID })
+	onLinkStream(a, link.MethodFailoverHold, (*link.Link).HandleFailoverHold, func(r link.HoldRequest) string { return r.ID })
+}
+
+// Failover implements httpapi.Agent.
+func (a *Agent) Failover(ctx context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.FailoverProgress{}, err
+	}
+	return l.Failover(ctx, in)
+}
+
+// FailoverProgress implements httpapi.Agent.
+func (a *Agent) FailoverProgress(ctx context.Context, name string) (api.FailoverProgress, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.FailoverProgress{}, err
+	}
+	return l.FailoverProgress(ctx)
+}
+
+// CancelFailover implements httpapi.Agent.
+func (a *Agent) CancelFailover(ctx context.Context, name string) (api.FailoverProgress, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.FailoverProgress{}, err
+	}
+	return l.CancelFailover(ctx)
+}

@@ -1,0 +1,247 @@
+package link
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+// MethodState is asked by either side of the other: how do you stand? The answer is
+// what is stored, not what is remembered.
+const MethodState = "link.state"
+
+// Standing is the stored state of a side, with what the other needs in order to
+// follow it.
+type Standing struct {
+	State   role.State `json:"state"`
+	Decided string     `json:"decided,omitempty"` // the planned failover by which it became primary
+	// Of a primary: where its log begins to hold what the other lacks, which server's
+	// it is, up to where it has the other's log, and where writers should go.
+	Start    lsn.LSN `json:"start,omitempty"`
+	SystemID string  `json:"systemId,omitempty"`
+	Parted   lsn.LSN `json:"parted,omitempty"`
+	Address  string  `json:"address,omitempty"`
+	// Last is the last change of places that the side knows of.
+	Last *catalog.Failover `json:"last,omitempty"`
+}
+
+const (
+	// contactInterval is how often a side that has to asks the other how it stands.
+	contactInterval = time.Second
+	// contactPatience is how long it waits for the answer.
+	contactPatience = 5 * time.Second
+	// unheardOf is how long a primary goes without a report before it asks.
+	unheardOf = 3 * time.Second
+)
+
+// HandleState answers the other side.
+func (l *Link) HandleState(ctx context.Context) (Standing, error) {
+	var stored *catalog.Link
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		stored, err = catalog.Get(ctx, conn, l.ID())
+		return err
+	})
+	if err != nil {
+		return Standing{}, err
+	}
+	return l.standing(*stored), nil
+}
+
+func (l *Link) standing(r catalog.Link) Standing {
+	s := Standing{State: state(r), Last: r.LastFailover}
+	if s.State.Role == role.Primary {
+		s.Start, s.SystemID, s.Parted, s.Address = r.StartLSN, r.SystemID, r.Parted, l.place.Address
+		if f := r.LastFailover; f != nil && f.Type == planned {
+			s.Decided = f.Operation
+		}
+	}
+	return s
+}
+
+// contactLoop learns of changes of places that this side has missed: at its start,
+// and whenever it has reason to think that there was one.
+func (l *Link) contactLoop(ctx context.Context) {
+	tick := time.NewTicker(contactInterval)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		if first || l.needsContact() {
+			if err := l.contact(ctx); err != nil && ctx.Err() == nil {
+				l.log.Debug("the other side does not say how it stands", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// needsContact says whether the other side's state may matter now.
+func (l *Link) needsContact() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := state(l.record)
+	if s.Role == role.Primary {
+		return s.Phase == role.Fenced || s.Phase == role.FailingOver || l.live.stale || time.Since(l.live.heard) > unheardOf
+	}
+	return l.live.stale
+}
+
+// suspectEpoch makes the contact loop ask the other side how it stands.
+func (l *Link) suspectEpoch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live.stale = true
+}
+
+// contact asks the other side how it stands, and does what follows from it.
+func (l *Link) contact(ctx context.Context) error {
+	if err := l.ascertain(ctx); err != nil {
+		return err
+	}
+	mine := l.snapshot()
+	if mine.Deleting {
+		return nil
+	}
+	asking, stop := context.WithTimeout(ctx, contactPatience)
+	defer stop()
+	var other Standing
+	if err := l.place.Peers.Call(asking, mine.Peer, MethodState, Reference{ID: mine.ID, Epoch: mine.Epoch}, &other); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.live.stale = false
+	l.mu.Unlock()
+	return l.learn(ctx, mine, other)
+}
+
+// learn does what follows from the other side's state, which was asked for when
+// this one was mine. A state that has changed since is left to the next contact.
+func (l *Link) learn(ctx context.Context, mine catalog.Link, other Standing) error {
+	switch e := role.Meet(state(mine), role.Other{State: other.State, Decided: other.Decided}); e {
+	case "":
+		return nil
+	case role.Turned:
+		return l.takeTurn(ctx, mine, other)
+	case role.Superseded:
+		return l.yield(ctx, mine, other)
+	case role.Adopt:
+		return l.follower(ctx, mine, other)
+	case role.Unfence:
+		return l.unfence(ctx, mine)
+	default:
+		return l.update(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, e) })
+	}
+}
+
+// stepFrom is a step that is made only from the state that was looked at.
+func stepFrom(r *catalog.Link, from catalog.Link, e role.Event) error {
+	if state(*r) != state(from) {
+		return errMovedOn
+	}
+	next, err := role.Step(state(*r), e)
+	if err == nil {
+		put(next, r)
+	}
+	return err
+}
+
+func learnFrom(r *catalog.Link, from catalog.Link, e role.Event, other Standing) error {
+	if state(*r) != state(from) {
+		return errMovedOn
+	}
+	next, err := role.Learn(state(*r), e, other.State.Epoch)
+	if err != nil {
+		return err
+	}
+	put(next, r)
+	r.StartLSN, r.SystemID, r.Parted, r.PrimaryAddress = other.Start, other.SystemID, other.Parted, other.Address
+	return nil
+}
+
+var errMovedOn = problem.New(problem.Conflict, "link_moved_on", "the link's state has changed meanwhile")
+
+// takeTurn makes this side, which is fenced for a planned failover that the other
+// has decided, the secondary that follows it.
+func (l *Link) takeTurn(ctx context.Context, mine catalog.Link, other Standing) error {
+	return l.turn(ctx, func(r *catalog.Link) error {
+		r.LastFailover = other.Last
+		return learnFrom(r, mine, role.Turned, other)
+	}, func(ctx context.Context, tx pgx.Tx) error { return placeOrigin(ctx, tx, mine.ID, other.Start) })
+}
+
+// placeOrigin lets the link's origin stand at a position, whatever it stood at.
+func placeOrigin(ctx context.Context, tx pgx.Tx, id string, position lsn.LSN) error {
+	name := catalog.ObjectName(id)
+	_, err := tx.Exec(ctx, `SELECT pg_replication_origin_create($1) WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = $1)`, name)
+	if err != nil {
+		return pg.Classify(err, "create the replication origin")
+	}
+	// Backwards too: its position is one of another log now (origin.c, replorigin_advance).
+	_, err = tx.Exec(ctx, `SELECT pg_replication_origin_advance($1, $2::text::pg_lsn)`, name, position.String())
+	return pg.Classify(err, "set the replication origin")
+}
+
+// yield fences this side, which was primary and finds the other one to be it with a
+// higher epoch: nobody writes here any more, and what was written since the two
+// have parted waits for a rejoin.
+func (l *Link) yield(ctx context.Context, mine catalog.Link, other Standing) error {
+	l.log.Warn("the peer is primary with a higher epoch", "epoch", mine.Epoch, "peer_epoch", other.State.Epoch)
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/fence", Apply: true})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := gate.Shut(ctx, conn); err != nil {
+		return err
+	}
+	err = l.turn(ctx, func(r *catalog.Link) error {
+		r.LastFailover, r.Suspended = other.Last, false
+		r.Problem = problem.New(problem.Diverged, "twin_diverged", "the other side was made primary by force; transactions that it does not have may lie here").
+			WithHint("twinspan link lost %[1]s shows them, twinspan link rejoin %[1]s makes this side its twin again", l.Name())
+		return learnFrom(r, mine, role.Superseded, other)
+	}, func(context.Context, pgx.Tx) error { return nil })
+	if err != nil {
+		return err
+	}
+	return gate.Slam(ctx, conn)
+}
+
+// follower goes on with a primary whose epoch has grown without a change of places.
+func (l *Link) follower(ctx context.Context, mine catalog.Link, other Standing) error {
+	return l.turn(ctx, func(r *catalog.Link) error {
+		start, system := r.StartLSN, r.SystemID
+		err := learnFrom(r, mine, role.Adopt, other)
+		r.StartLSN, r.SystemID = start, system // it is the log that was followed before
+		return err
+	}, func(context.Context, pgx.Tx) error { return nil })
+}
+
+// unfence lets writers pass again, for the other side has not become primary and
+// will not by the failover that this one was fenced for.
+func (l *Link) unfence(ctx context.Context, mine catalog.Link) error {
+	err := l.update(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, role.Unfence) })
+	if err != nil {
+		return err
+	}
+	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return gate.LetThrough(ctx, conn) })
+}
+
+// salvage, on a former primary that the other side has left behind, sees that nobody
+// writes any more, and rests.
+func (l *Link) salvage(ctx context.Context) error {
+	if err := l.withGateSession(ctx, gate.Slam); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}

@@ -1,0 +1,307 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+// MethodFailoverBrake asks the primary to slow writers down.
+const MethodFailoverBrake = "failover.brake"
+
+// BrakeRequest says by how much.
+type BrakeRequest struct {
+	OperationRequest
+	Delay time.Duration `json:"delay"`
+}
+
+// MethodFailoverTurn tells the old primary that the failover is decided.
+const MethodFailoverTurn = "failover.turn"
+
+// AssessRequest asks the primary what stands against a failover.
+type AssessRequest struct {
+	Reference
+	Cutover bool `json:"cutover"` // the primary need not become a secondary
+}
+
+// OperationRequest names a planned failover.
+type OperationRequest struct {
+	Reference
+	Operation string `json:"operation"`
+}
+
+// HoldRequest asks for a hold.
+type HoldRequest struct {
+	OperationRequest
+	DrainSeconds float64 `json:"drainSeconds"`
+}
+
+// HoldOrder is what the driver asks of a primary that holds its writers.
+type HoldOrder struct {
+	Do string `json:"do"`
+}
+
+const orderFence = "fence"
+
+// HoldAnswer answers the request, and each order.
+type HoldAnswer struct {
+	Ended int `json:"ended"` // transactions that did not finish in time
+}
+
+// TurnRequest tells a fenced primary how the new one stands.
+type TurnRequest struct {
+	ID       string   `json:"id"`
+	Standing Standing `json:"standing"`
+}
+
+// fencePatience is how long writers wait at the gate of a primary that is fenced and
+// does not learn what became of the failover. Then they are refused.
+const fencePatience = time.Minute
+
+// unfitPrimary lists what keeps this server from being a primary. The slot of that
+// name may be there already.
+func unfitPrimary(ctx context.Context, conn *pgx.Conn, slot string) ([]api.Problem, error) {
+	var level string
+	var slots, used, senders int
+	err := conn.QueryRow(ctx, `SELECT current_setting('wal_level'), current_setting('max_replication_slots')::int,
+		(SELECT count(*) FROM pg_replication_slots WHERE slot_name <> $1)::int, current_setting('max_wal_senders')::int`, slot).Scan(&level, &slots, &used, &senders)
+	if err != nil {
+		return nil, pg.Classify(err, "look at the server")
+	}
+	var list []api.Problem
+	if level != "logical" {
+		list = append(list, against("wal_level_too_low", "wal_level", "the secondary's server cannot be primary: wal_level is "+level, "set wal_level = logical and restart that server"))
+	}
+	if used >= slots {
+		list = append(list, against("slots_used_up", "max_replication_slots", "all replication slots of the secondary's server are in use", "raise max_replication_slots, or drop slots that nobody needs"))
+	}
+	if senders == 0 {
+		list = append(list, against("senders_used_up", "max_wal_senders", "the secondary's server sends no log: max_wal_senders is 0", "raise max_wal_senders"))
+	}
+	return list, nil
+}
+
+func against(code, subject, title, hint string) api.Problem {
+	return api.Problem{Code: code, Severity: api.Blocks, Subject: subject, Title: title, Hint: hint}
+}
+
+// HandleFailoverAssess lists what stands against a failover on the primary.
+func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) ([]api.Problem, error) {
+	if err := l.sameEpoch(request.Reference); err != nil {
+		return nil, err
+	}
+	list := []api.Problem{}
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		var major int
+		var gid, other, subscription string
+		err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int / 10000,
+			coalesce((SELECT min(gid) FROM pg_prepared_xacts WHERE database = current_database()), ''),
+			coalesce((SELECT min(name) FROM twinspan.link WHERE role = 'secondary'), ''),
+			coalesce((SELECT min(subname::text) FROM pg_subscription
+				WHERE subenabled AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())), '')`).Scan(&major, &gid, &other, &subscription)
+		if err != nil {
+			return pg.Classify(err, "look at the primary")
+		}
+		if major < oldestSecondary && !request.Cutover {
+			list = append(list, against("secondary_too_old", "", "the primary's server is too old to become a secondary", "fail over with --cutover, which removes the link"))
+		}
+		if gid != "" {
+			list = append(list, against("transaction_prepared", gid, "the prepared transaction "+gid+" is not finished", "finish it: COMMIT PREPARED or ROLLBACK PREPARED"))
+		}
+		if other != "" {
+			list = append(list, against("database_is_secondary", other, "the primary's database is itself the secondary of link "+other, "fail over that link, or remove it"))
+		}
+		if subscription != "" {
+			list = append(list, against("subscription_enabled", subscription, "the subscription "+subscription+" of the primary writes past the gate", "disable it first: ALTER SUBSCRIPTION ... DISABLE"))
+		}
+		return nil
+	})
+	return list, err
+}
+
+// oldestSecondary is the first major version that can be a secondary.
+const oldestSecondary = 14
+
+// HandleFailoverStage builds the gate, which lets everybody through for now.
+func (l *Link) HandleFailoverStage(ctx context.Context, request OperationRequest) error {
+	if err := l.sameEpoch(request.Reference); err != nil {
+		return err
+	}
+	if l.snapshot().Operation != request.Operation {
+		if err := l.beginAs(ctx, request.Operation); err != nil {
+			return err
+		}
+	}
+	l.furniture.Lock()
+	defer l.furniture.Unlock()
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/gate", Apply: true})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return gate.Stage(ctx, conn)
+}
+
+// HandleFailoverBrake has writers begin later, until the failover ends.
+func (l *Link) HandleFailoverBrake(ctx context.Context, request BrakeRequest) error {
+	if err := l.sameEpoch(request.Reference); err != nil {
+		return err
+	}
+	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if r := l.snapshot(); r.Operation != request.Operation || role.Phase(r.Phase) != role.FailingOver {
+			return errMovedOn
+		}
+		return gate.Brake(ctx, conn, request.Delay)
+	})
+}
+
+// beginAs begins a failover on the primary. One that was left over is done with
+// first: that the other side begins another says that it will not decide that one.
+func (l *Link) beginAs(ctx context.Context, operation string) error {
+	if phase := role.Phase(l.snapshot().Phase); phase == role.FailingOver || phase == role.Fenced {
+		if err := l.contact(ctx); err != nil {
+			return err
+		}
+	}
+	return l.update(ctx, func(r *catalog.Link) error {
+		next, err := role.Step(state(*r), role.Begin)
+		if err != nil {
+			return err
+		}
+		next.Operation = operation
+		put(next, r)
+		return nil
+	})
+}
+
+// HandleFailoverHold keeps writers waiting while the stream lives, writes the
+// barrier behind the last of them, and fences this side on order.
+func (l *Link) HandleFailoverHold(ctx context.Context, request HoldRequest, s *peer.Stream) error {
+	if err := l.sameEpoch(request.Reference); err != nil {
+		return err
+	}
+	if r := l.snapshot(); r.Operation != request.Operation || role.Phase(r.Phase) != role.FailingOver {
+		return errMovedOn
+	}
+	hold, err := gate.Take(ctx, l.dsn, l.Name(), time.Duration(request.DrainSeconds*float64(time.Second)))
+	if err != nil {
+		return err
+	}
+	defer hold.Release(context.WithoutCancel(ctx))
+	l.log.Info("writers held", "drained", time.Since(hold.Since), "ended", hold.Ended)
+	err = hold.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `SELECT twinspan.say('barrier', jsonb_build_object('operation', $1::text))`, request.Operation)
+		return pg.Classify(err, "write the barrier")
+	})
+	if err != nil {
+		return err
+	}
+	if err := writeJSON(s, HoldAnswer{Ended: hold.Ended}); err != nil {
+		return err
+	}
+	err = l.takeOrders(ctx, request, s, hold)
+	l.awaitOutcome()
+	return err
+}
+
+// takeOrders does what the driver orders until it closes the stream.
+func (l *Link) takeOrders(ctx context.Context, request HoldRequest, s *peer.Stream, hold *gate.Hold) error {
+	defer context.AfterFunc(ctx, func() { s.Close() })()
+	for {
+		_, body, err := s.ReadFrame()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var order HoldOrder
+		if err := json.Unmarshal(body, &order); err != nil || order.Do != orderFence {
+			return problem.New(problem.Invalid, "request_invalid", "the driver of the failover orders %q", order.Do)
+		}
+		if err := l.fence(ctx, request.Operation, hold); err != nil {
+			return err
+		}
+		if err := writeJSON(s, HoldAnswer{}); err != nil {
+			return err
+		}
+	}
+}
+
+// fence makes this side refuse writes, durably, while nobody writes: in the session
+// that holds, so that it fails if anybody could have.
+func (l *Link) fence(ctx context.Context, operation string, hold *gate.Hold) error {
+	mine := l.snapshot()
+	if mine.Operation != operation {
+		return errMovedOn
+	}
+	return l.write(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, role.Fence) },
+		func(ctx context.Context, _ *pgx.Conn, _, next *catalog.Link) error {
+			return hold.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+				tx, err := conn.Begin(ctx)
+				if err != nil {
+					return pg.Classify(err, "fence the primary")
+				}
+				defer tx.Rollback(context.WithoutCancel(ctx))
+				if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = local`); err != nil {
+					return pg.Classify(err, "fence the primary")
+				}
+				if err := gate.Refuse(ctx, tx); err != nil {
+					return err
+				}
+				if err := catalog.Store(ctx, tx, next); err != nil {
+					return err
+				}
+				return pg.Classify(tx.Commit(ctx), "fence the primary")
+			})
+		})
+}
+
+// awaitOutcome keeps the writers waiting until it is known whether they may go on
+// here, but not for ever.
+func (l *Link) awaitOutcome() {
+	l.mu.Lock()
+	era := l.era
+	l.mu.Unlock()
+	ctx, stop := context.WithTimeout(era, fencePatience)
+	defer stop()
+	for {
+		r, changed := l.watch()
+		if role.Phase(r.Phase) != role.Fenced || role.Role(r.Role) != role.Primary {
+			return
+		}
+		if err := l.contact(ctx); err != nil {
+			l.log.Debug("the outcome of the failover is not known yet", "err", err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		case <-time.After(firstPause):
+		}
+	}
+}
+
+// HandleFailoverTurn takes the news that a failover is decided.
+func (l *Link) HandleFailoverTurn(ctx context.Context, request TurnRequest) error {
+	if err := l.ascertain(ctx); err != nil {
+		return err
+	}
+	mine := l.snapshot()
+	if request.Standing.State.Epoch <= mine.Epoch {
+		return nil // what is not asked for may be old, unless it is of a later epoch
+	}
+	return l.learn(ctx, mine, request.Standing)
+}

@@ -1,0 +1,402 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/sqlname"
+	"github.com/twinspan/twinspan/internal/wire"
+)
+
+const (
+	// nearEnough is how much of the primary's log may be left to apply when writers are
+	// made to wait.
+	nearEnough = 128 << 10
+	// nearSoon is how long that is waited for before writers are slowed down, firstBrake
+	// by how much they are at first, and brakeTime how long until it is more.
+	nearSoon   = 5 * time.Second
+	firstBrake = 4 * time.Millisecond
+	brakeTime  = 2 * time.Second
+	// nearPatience is how long a failover waits for the twin to be so near.
+	nearPatience = 2 * time.Minute
+	// barrierPatience is how long writers wait for the twin to apply the rest.
+	barrierPatience = 30 * time.Second
+)
+
+// errBarrier ends the stream whose every transaction is applied.
+var errBarrier = problem.New(problem.Cancelled, "barrier_applied", "everything was applied")
+
+// errForgotten is why a failover is undone that nobody drives.
+var errForgotten = problem.New(problem.Transient, "failover_interrupted", "the agent that drove the failover was interrupted").WithHint("try again")
+
+// begin stores that a failover is under way; the link's work drives it from there.
+func (l *Link) begin(ctx context.Context, f *failover) error {
+	return l.update(ctx, func(r *catalog.Link) error {
+		next, err := role.Step(state(*r), role.Begin)
+		if err != nil {
+			return err
+		}
+		next.Operation = f.id
+		put(next, r)
+		r.Problem = nil
+		return nil
+	})
+}
+
+// switchOver drives a planned failover, from the secondary. A failover that it does
+// not know was begun before the agent was started: whatever had come of it, it had
+// not been decided.
+func (l *Link) switchOver(ctx context.Context) error {
+	if err := l.ascertain(ctx); err != nil {
+		return err
+	}
+	f := l.currentFailover(l.snapshot().Operation)
+	err := error(errForgotten)
+	if f != nil && !f.driven && l.Role() == role.Secondary {
+		f.driven = true
+		var stop context.CancelCauseFunc
+		ctx, stop = context.WithCancelCause(ctx)
+		defer stop(nil)
+		defer context.AfterFunc(f.ctx, func() { stop(context.Cause(f.ctx)) })()
+		err = (&switcher{Link: l, f: f}).run(ctx)
+	}
+	ending := context.WithoutCancel(ctx)
+	if ascertained := l.ascertain(ending); ascertained != nil {
+		return ascertained // neither decided nor undone until that is known
+	}
+	if l.Role() == role.Primary {
+		l.completeFailover(ending, f)
+		return errChanged
+	}
+	undone := l.update(ending, func(now *catalog.Link) error { return stepFrom(now, l.snapshot(), role.Undo) })
+	if undone != nil {
+		return undone
+	}
+	l.ReleaseSequences()
+	if f != nil {
+		l.endFailover(f, err)
+	}
+	return errChanged
+}
+
+// switcher drives one failover.
+type switcher struct {
+	*Link
+	f       *failover
+	applied chan error      // the end of the stream that is applied meanwhile
+	whole   context.Context // of all steps
+	hold    *peer.Stream
+}
+
+// run goes through the steps up to the deciding commit. Whether that was made when
+// run returns is said by the record alone.
+func (s *switcher) run(ctx context.Context) error {
+	streaming, stop := context.WithCancelCause(ctx)
+	s.whole, s.applied = ctx, make(chan error, 1)
+	go func() { s.applied <- s.follow(streaming) }()
+	ended := false
+	defer func() {
+		stop(errBarrier)
+		if !ended {
+			<-s.applied
+		}
+		if s.hold != nil {
+			s.hold.Close()
+		}
+	}()
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"looking for what stands against it", s.assess},
+		{"preparing both sides", s.stage},
+		{"bringing large objects", s.largeObjects},
+		{"waiting for the twin to be near", s.near},
+		{"waiting for running writers, holding new ones", s.holdWriters},
+		{"applying the rest", s.awaitBarrier},
+		{"ending the stream", func(ctx context.Context) error {
+			stop(errBarrier)
+			<-s.applied // however it ended: everything before the barrier is committed
+			ended = true
+			return context.Cause(ctx)
+		}},
+		{"fencing the old primary", s.fence},
+		{"setting sequences", s.sequences},
+		{"deciding", s.decide},
+	} {
+		s.failoverStep(s.f, step.name)
+		if err := s.during(ctx, step.do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// during runs a step, unless the stream that is applied meanwhile breaks.
+func (s *switcher) during(ctx context.Context, do func(context.Context) error) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	done := make(chan error, 1)
+	go func() { done <- do(ctx) }()
+	if s.hold != nil { // nothing is applied any more, or the step sees to it
+		return <-done
+	}
+	select {
+	case err := <-done:
+		return err
+	case err := <-s.applied:
+		s.applied <- err
+		stop(err)
+		<-done
+		return err
+	}
+}
+
+func (s *switcher) reference() Reference {
+	r := s.snapshot()
+	return Reference{ID: r.ID, Epoch: r.Epoch}
+}
+
+// assess looks on both sides for what stands against the failover.
+func (s *switcher) assess(ctx context.Context) error {
+	if v := &s.verifications; v.running() {
+		return problem.New(problem.Conflict, "verification_running", "a verification of the link is under way").On(s.Name()).
+			WithHint("wait for it, or end it: twinspan link verify %s --cancel", s.Name())
+	}
+	var list []api.Problem
+	err := s.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		list, err = unfitPrimary(ctx, conn, catalog.ObjectName(s.ID()))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var others []api.Problem
+	request := AssessRequest{Reference: s.reference(), Cutover: s.f.request.Cutover}
+	if err := s.place.Peers.Call(ctx, s.Peer(), MethodFailoverAssess, request, &others); err != nil {
+		return err
+	}
+	return blockers(append(list, others...))
+}
+
+// stage prepares both sides: the gate of the primary, which lets everybody through
+// for now, and here what a primary needs, the slot included.
+func (s *switcher) stage(ctx context.Context) error {
+	staged := make(chan error, 1)
+	go func() {
+		staged <- s.place.Peers.Call(ctx, s.Peer(), MethodFailoverStage, OperationRequest{s.reference(), s.f.id}, nil)
+	}()
+	err := s.furnish(ctx)
+	return errors.Join(err, <-staged)
+}
+
+// furnish makes what a primary needs.
+func (l *Link) furnish(ctx context.Context) error {
+	l.furniture.Lock()
+	defer l.furniture.Unlock()
+	source := l.source()
+	if err := source.Prepare(ctx); err != nil {
+		return err
+	}
+	return source.MakeSlot(ctx)
+}
+
+func (s *switcher) largeObjects(ctx context.Context) error {
+	_, err := s.BringLargeObjects(ctx, true)
+	return err
+}
+
+// near waits until little is left to apply. Where the primary writes faster than the
+// twin applies, writers are slowed down: otherwise they would wait the longer later.
+func (s *switcher) near(ctx context.Context) error {
+	ctx, stop := context.WithTimeoutCause(ctx, nearPatience,
+		problem.New(problem.Transient, "twin_too_far", "the twin is too far behind: it did not come near within %s", nearPatience).
+			WithHint("lighten the load on the primary, or see what slows the twin: twinspan link show %s", s.Name()))
+	defer stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	brake, next := firstBrake, time.Now().Add(nearSoon)
+	for {
+		if err := s.report(ctx); err != nil { // and so learn where the primary is
+			return err
+		}
+		s.mu.Lock()
+		a, written := s.secondary.applier, s.live.answer.Written
+		s.mu.Unlock()
+		if a != nil && a.Status().Applied.Behind(written) <= nearEnough {
+			return nil
+		}
+		if time.Now().After(next) {
+			if err := s.place.Peers.Call(ctx, s.Peer(), MethodFailoverBrake, BrakeRequest{OperationRequest{s.reference(), s.f.id}, brake}, nil); err != nil {
+				return err
+			}
+			s.log.Info("writers slowed down, so that the twin comes near", "delay", brake)
+			brake, next = 2*brake, time.Now().Add(brakeTime)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// holdWriters has the primary's agent let running writers finish and new ones wait,
+// for as long as the stream lives.
+func (s *switcher) holdWriters(ctx context.Context) (err error) {
+	s.f.held = time.Now()
+	request := HoldRequest{OperationRequest{s.reference(), s.f.id}, s.f.request.DrainSeconds}
+	if s.hold, err = s.place.Peers.Open(s.whole, s.Peer(), MethodFailoverHold, request); err != nil {
+		return err
+	}
+	answer, err := s.order(ctx, nil)
+	s.showFailover(s.f, func(view *api.FailoverProgress) { view.Ended = answer.Ended })
+	return err
+}
+
+// order sends the primary's agent an order and waits for its answer.
+func (s *switcher) order(ctx context.Context, order *HoldOrder) (answer HoldAnswer, err error) {
+	defer context.AfterFunc(ctx, func() { s.hold.Close() })()
+	if order != nil {
+		body, err := json.Marshal(order)
+		if err != nil {
+			return answer, err
+		}
+		if err := s.hold.WriteFrame(wire.FrameData, body); err != nil {
+			return answer, err
+		}
+	}
+	kind, body, err := s.hold.ReadFrame()
+	switch {
+	case ctx.Err() != nil:
+		return answer, context.Cause(ctx)
+	case err != nil:
+		return answer, err
+	case kind != wire.FrameResult:
+		return answer, problem.New(problem.Internal, "stream_corrupt", "the primary answers a failover with a frame of kind %#x", kind)
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return answer, problem.Wrap(err, problem.Internal, "stream_corrupt", "read the primary's answer")
+	}
+	return answer, nil
+}
+
+// awaitBarrier waits until the barrier comes out of the stream: then everything that
+// was committed before it is applied.
+func (s *switcher) awaitBarrier(ctx context.Context) error {
+	ctx, stop := context.WithTimeoutCause(ctx, barrierPatience,
+		problem.New(problem.Transient, "barrier_late", "the twin did not apply the rest within %s", barrierPatience).
+			WithHint("see what slows the twin: twinspan link show %s; then try again", s.Name()))
+	defer stop()
+	select {
+	case <-s.f.barrier:
+		return nil
+	case err := <-s.applied:
+		s.applied <- err
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *switcher) fence(ctx context.Context) error {
+	_, err := s.order(ctx, &HoldOrder{Do: orderFence})
+	return err
+}
+
+func (s *switcher) sequences(ctx context.Context) error {
+	missing, err := s.BringSequences(ctx)
+	if err == nil && len(missing) > 0 {
+		err = problem.New(problem.Diverged, "sequence_missing", "the twin lacks the sequence %s", missing[0]).On(missing[0].String()).
+			WithHint("twinspan link verify %s --repair", s.Name())
+	}
+	return err
+}
+
+// decide makes this side the primary, in one commit.
+func (s *switcher) decide(ctx context.Context) error {
+	mine := s.snapshot()
+	start, system, err := s.endOfOwnLog(ctx)
+	if err != nil {
+		return err
+	}
+	return s.turn(ctx, func(r *catalog.Link) error {
+		if r.Operation != s.f.id {
+			return errMovedOn
+		}
+		if err := stepFrom(r, mine, role.Decide); err != nil {
+			return err
+		}
+		now := time.Now()
+		r.StartLSN, r.SystemID, r.Parted, r.PrimaryAddress = start, system, 0, s.place.Address
+		r.LastFailover = &catalog.Failover{Type: planned, At: now.UTC(), HoldSeconds: now.Sub(s.f.held).Seconds(), Operation: s.f.id}
+		return nil
+	}, s.writableByDefault)
+}
+
+// writableByDefault makes new sessions read/write. The gate follows when this is
+// committed.
+func (l *Link) writableByDefault(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(l.database)+` RESET default_transaction_read_only`)
+	return pg.Classify(err, "make the database read/write by default")
+}
+
+// endOfOwnLog is where this server's log stands, and which server it is.
+func (l *Link) endOfOwnLog(ctx context.Context) (end lsn.LSN, system string, err error) {
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn()::text, (SELECT system_identifier::text FROM pg_control_system())`).Scan(&end, &system)
+		return pg.Classify(err, "read the end of the log")
+	})
+	return end, system, err
+}
+
+// completeFailover lets writers in on the new primary, tells the old one, and closes
+// the failover.
+func (l *Link) completeFailover(ctx context.Context, f *failover) {
+	l.openGate(ctx)
+	if f == nil {
+		return
+	}
+	held := time.Since(f.held)
+	r := l.snapshot()
+	l.showFailover(f, func(view *api.FailoverProgress) {
+		view.HoldSeconds, view.Primary, view.Epoch = held.Seconds(), l.place.AgentName, r.Epoch
+		view.Text = fmt.Sprintf("agent %s has the secondary now", r.Peer)
+	})
+	l.failoverStep(f, "telling the old primary")
+	if err := l.tellTurn(ctx, r); err != nil {
+		l.log.Warn("the old primary learns later that the sides have changed places", "err", err)
+		l.showFailover(f, func(view *api.FailoverProgress) {
+			view.Text = fmt.Sprintf("agent %s did not answer; its side is fenced and follows when it is back", r.Peer)
+		})
+	}
+	l.endFailover(f, nil)
+}
+
+// openGate lets writers pass here. It is repeated by the tidying until it is done.
+func (l *Link) openGate(ctx context.Context) {
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return gate.LetThrough(ctx, conn) })
+	if err != nil {
+		l.log.Warn("the gate is not open yet", "err", err)
+	}
+}
+
+// tellTurn tells the old primary that it is the secondary now.
+func (l *Link) tellTurn(ctx context.Context, r catalog.Link) error {
+	ctx, stop := context.WithTimeout(ctx, contactPatience)
+	defer stop()
+	return l.place.Peers.Call(ctx, r.Peer, MethodFailoverTurn, TurnRequest{ID: r.ID, Standing: l.standing(r)}, nil)
+}

@@ -1,0 +1,134 @@
+package link
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+// tidyPause is between two attempts to remove what a change of places has left.
+const tidyPause = 2 * time.Second
+
+// tidyLoop removes what a side has of its former role, and sees that the gate is as
+// the record says, whenever the record has changed.
+func (l *Link) tidyLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		_, changed := l.watch()
+		done, err := l.tidy(ctx)
+		if err != nil && ctx.Err() == nil {
+			l.log.Warn("leftovers of the former role stay for now", "err", err)
+		}
+		if done && err == nil {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		select {
+		case <-time.After(tidyPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// tidy says whether nothing is left to do.
+func (l *Link) tidy(ctx context.Context) (done bool, err error) {
+	l.furniture.Lock()
+	defer l.furniture.Unlock()
+	r := l.snapshot()
+	if r.Deleting || !r.Seeded {
+		return true, nil
+	}
+	var left leftovers
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := l.agree(ctx, conn); err != nil {
+			return err
+		}
+		return left.look(ctx, conn, catalog.ObjectName(r.ID))
+	})
+	s := state(r)
+	switch {
+	case err != nil:
+		return false, err
+	case s.Phase == role.FailingOver || s.Phase == role.Fenced || s.Diverged:
+		return true, nil
+	case s.Role == role.Secondary && left.capture:
+		source := l.source()
+		return true, source.Remove(ctx, !left.primaries)
+	case s.Role == role.Primary && left.gate && !left.secondaries:
+		return l.withGateSession(ctx, gate.Open) == nil && !left.origin, nil
+	case s.Role == role.Primary && left.origin:
+		return l.dropFollowed(ctx, r.ID)
+	}
+	return true, nil
+}
+
+// withGateSession runs f in a session of its own, which may wait for locks.
+func (l *Link) withGateSession(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/gate", Apply: true})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return f(ctx, conn)
+}
+
+// dropFollowed drops the origin of a side that follows nobody any more, once the
+// other side follows it: until then its log is read from where the origin is named.
+func (l *Link) dropFollowed(ctx context.Context, id string) (done bool, err error) {
+	l.mu.Lock()
+	followed := l.live.report.Applied != 0
+	l.mu.Unlock()
+	if !followed {
+		return false, nil
+	}
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return dropOrigin(ctx, conn, id) })
+	return err == nil, err
+}
+
+func dropOrigin(ctx context.Context, conn *pgx.Conn, id string) error {
+	_, err := conn.Exec(ctx, `SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1`, catalog.ObjectName(id))
+	return pg.Classify(err, "drop the replication origin")
+}
+
+// agree makes the gate do what the links of the database call for. It is called in
+// the control session, so that no state is stored meanwhile.
+func (l *Link) agree(ctx context.Context, conn *pgx.Conn) error {
+	var lets, refuses, should bool
+	err := conn.QueryRow(ctx, `SELECT state = 1, state = 2, EXISTS (SELECT FROM twinspan.link WHERE (role = 'secondary' OR phase = 'fenced') AND NOT deleting)
+		FROM (SELECT coalesce(pg_sequence_last_value(to_regclass('twinspan.gate_state')), 1) AS state) x`).Scan(&lets, &refuses, &should)
+	switch {
+	case err != nil:
+		return pg.Classify(err, "look at the gate")
+	case !should && (refuses || !lets && role.Phase(l.snapshot().Phase) != role.FailingOver):
+		return gate.LetThrough(ctx, conn)
+	case should && !refuses:
+		return gate.Refuse(ctx, conn)
+	}
+	return nil
+}
+
+// leftovers is what a database has for roles that a link may play in it.
+type leftovers struct {
+	capture     bool // slot or publication
+	gate        bool
+	origin      bool
+	primaries   bool // of other links
+	secondaries bool
+}
+
+func (o *leftovers) look(ctx context.Context, conn *pgx.Conn, name string) error {
+	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1) OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
+		to_regclass('twinspan.gate_state') IS NOT NULL, EXISTS (SELECT FROM pg_replication_origin WHERE roname = $1),
+		EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND 'twinspan_' || replace(id::text, '-', '') <> $1),
+		EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' AND 'twinspan_' || replace(id::text, '-', '') <> $1)`, name).
+		Scan(&o.capture, &o.gate, &o.origin, &o.primaries, &o.secondaries)
+	return pg.Classify(err, "look for leftovers")
+}
