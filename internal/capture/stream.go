@@ -36,6 +36,7 @@ type Stream struct {
 	Start    lsn.LSN // where to begin; the slot must not be ahead (CheckSlot)
 	Binary   bool    // values in binary form; needs 14 and types that allow it
 	Encoding string  // client_encoding of text values; empty means UTF8
+	Timeline int64   // of the log on which Start lies (CheckTimeline); 0 is not checked
 	Sink     Sink
 	// Peek leaves the slot where it is: nothing is ever confirmed.
 	Peek bool
@@ -104,6 +105,12 @@ func (s *Stream) Run(ctx context.Context) error {
 		return err
 	}
 	interval, err := replyEvery(ctx, conn)
+	if err == nil {
+		err = s.identify(ctx, conn)
+	}
+	if err == nil {
+		err = s.protect(ctx, conn)
+	}
 	if err != nil {
 		conn.Close(context.WithoutCancel(ctx))
 		return s.classify(ctx, err)

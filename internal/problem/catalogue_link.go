@@ -99,6 +99,7 @@ func linkEntries() []Entry {
 		{"sync_not_permitted", Blocks, "Synchronous replication cannot be set", "The agent may not change synchronous_standby_names, or something else has the last word on it.", "Set it as the problem says; the agent sees it."},
 		{"table_changed", Warns, "A table was rewritten while it was copied", "It is copied again from a newer snapshot.", again},
 		{"table_unknown", Blocks, "A table is not in the plan", "", "Report it."},
+		{"timeline_unreadable", Blocks, "The primary's timeline cannot be told", "The server does not answer about the history of its log as expected.", "Report it."},
 		{"transaction_in_the_way", Warns, "A transaction keeps a verification waiting", "", "End it, and verify again."},
 		{"verification_cancelled", Informs, "The verification was cancelled", "", ""},
 		{"verification_lost", Warns, "The verification is gone", "The agent beside the secondary was started anew while it ran.", "Verify again."},

@@ -89,7 +89,13 @@ func createSlotCommand(version, slot string, temporary bool) string {
 		command += " TEMPORARY"
 	}
 	var major int
-	if _, err := fmt.Sscanf(version, "%d", &major); err == nil && major >= 15 {
+	_, err := fmt.Sscanf(version, "%d", &major)
+	switch {
+	case err == nil && major >= 17 && !temporary:
+		// Standbys that synchronise slots take it over (manual, "Replication Slot
+		// Synchronization"); where none does, it costs nothing.
+		return command + " LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)"
+	case err == nil && major >= 15:
 		return command + " LOGICAL pgoutput (SNAPSHOT 'export')"
 	}
 	return command + " LOGICAL pgoutput EXPORT_SNAPSHOT"
