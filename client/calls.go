@@ -97,6 +97,12 @@ func (c *Client) Resume(ctx context.Context, name string) (out api.Link, err err
 	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/resume", nil, &out)
 }
 
+// ResumeWithRepair lets a broken link go on whose stream cannot: the twin is compared
+// with the primary, what differs is copied, and the stream begins anew.
+func (c *Client) ResumeWithRepair(ctx context.Context, name string) (out api.Link, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/repair", nil, &out)
+}
+
 // Verify begins to compare both sides of a link and returns at once.
 func (c *Client) Verify(ctx context.Context, name string, in api.Verify) (out api.Verification, err error) {
 	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/verification", in, &out)

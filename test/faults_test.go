@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/twinspan/twinspan/api"
@@ -59,11 +60,45 @@ func TestLostSlot(t *testing.T) {
 		p.WaitPhase(t, "sales", api.Replicating)
 		lose()
 		waitBroken(t, p, "sales", "slot_lost")
+		repairLost(t, p, "sales")
 		if _, err := p.A.Client.DeleteLink(t.Context(), "sales", false); err != nil {
 			t.Fatal(err)
 		}
 		pgtest.Exec(t, p.B.Server.DSN("postgres"), `DROP DATABASE sales`)
 	}
+}
+
+// repairLost lets a link go on that has lost its slot, while the primary is written
+// to, with rows on the twin that differ in every way.
+func repairLost(t *testing.T, p *linktest.Pair, name string) {
+	t.Helper()
+	a, b := p.A.Server.DSN(name), p.B.Server.DSN(name)
+	pgtest.Exec(t, a, `INSERT INTO t SELECT i, 'since' FROM generate_series(1, 50000) i`)
+	pgtest.Exec(t, b, `SET default_transaction_read_only = off`, `SET session_replication_role = replica`,
+		`INSERT INTO t VALUES (7, 'other'), (-1, 'extra')`)
+	stop := make(chan struct{})
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for i := 100_001; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				pgtest.Exec(t, a, fmt.Sprintf(`INSERT INTO t VALUES (%d, 'meanwhile')`, i), fmt.Sprintf(`UPDATE t SET filler = 'again' WHERE id = %d`, i%50000))
+			}
+		}
+	})
+	if _, err := p.A.Client.ResumeWithRepair(t.Context(), name); err != nil {
+		t.Error(err)
+	}
+	p.WaitPhase(t, name, api.Replicating)
+	close(stop)
+	writing.Wait()
+	p.WaitEqual(t, name, name)
+	if _, err := p.B.Client.ResumeWithRepair(t.Context(), name); err == nil {
+		t.Error("a link that replicates was repaired")
+	}
+	pgtest.Exec(t, a, `TRUNCATE t`)
 }
 
 // A row that somebody took away behind the gate's back stops the link at the

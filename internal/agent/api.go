@@ -230,6 +230,18 @@ func (a *Agent) Resume(ctx context.Context, name string) (api.Link, error) {
 	return l.View(), nil
 }
 
+// ResumeWithRepair implements httpapi.Agent.
+func (a *Agent) ResumeWithRepair(ctx context.Context, name string) (api.Link, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Link{}, err
+	}
+	if err := l.ResumeWithRepair(ctx); err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}
+
 // DeleteLink implements httpapi.Agent.
 func (a *Agent) DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error) {
 	l, err := a.links.named(name)

@@ -36,6 +36,10 @@ func (a *Agent) handle() {
 	onLink(a, link.MethodSet, func(ctx context.Context, l *link.Link, r link.SettingsRequest) (any, error) {
 		return nil, l.HandleSet(ctx, r)
 	}, func(r link.SettingsRequest) string { return r.ID })
+	onLink(a, link.MethodRepair, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return nil, l.HandleRepair(ctx, r)
+	}, func(r link.Reference) string { return r.ID })
+	onLinkStream(a, link.MethodRenew, (*link.Link).HandleRenew, func(r link.SnapshotRequest) string { return r.ID })
 	onLink(a, link.MethodDelete, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
 		return l.DeleteHere(ctx)
 	}, func(r link.Reference) string { return r.ID })

@@ -359,23 +359,23 @@ func CheckSlot(ctx context.Context, conn *pgx.Conn, slot string, position lsn.LS
 		coalesce(to_jsonb(s)->>'wal_status', ''), (SELECT system_identifier::text FROM pg_control_system())
 		FROM pg_replication_slots s WHERE s.slot_name = $1 AND s.database = current_database() AND s.plugin = 'pgoutput'`, slot).
 		Scan(&confirmed, &current, &status, &system)
-	const reseed = "delete the link and create it again; twinspan copies the database anew"
+	const repair = "twinspan link resume NAME --repair compares the twin with the primary, copies what differs, and goes on"
 	switch {
 	case err == pgx.ErrNoRows:
-		return problem.New(problem.Diverged, "slot_lost", "the replication slot is gone from the primary").On(slot).WithHint(reseed)
+		return problem.New(problem.Diverged, "slot_lost", "the replication slot is gone from the primary").On(slot).WithHint(repair)
 	case err != nil:
 		return pg.Classify(err, "look at the replication slot")
 	case systemID != "" && system != systemID:
-		return problem.New(problem.Diverged, "primary_replaced", "the primary's server is not the one that the twin was copied from").On(slot).WithHint(reseed)
+		return problem.New(problem.Diverged, "primary_replaced", "the primary's server is not the one that the twin was copied from").On(slot).WithHint(repair)
 	case status == "lost":
 		return problem.New(problem.Diverged, "slot_lost", "the primary removed log that the twin still needed").On(slot).
-			WithHint("raise max_slot_wal_keep_size on the primary, then %s", reseed)
+			WithHint("raise max_slot_wal_keep_size on the primary, then: %s", repair)
 	case confirmed > position:
 		return problem.New(problem.Diverged, "slot_ahead", "the slot stands at %s, the twin holds everything up to %s: what lies between is lost", confirmed, position).
-			On(slot).WithHint(reseed)
+			On(slot).WithHint(repair)
 	case position > current:
 		return problem.New(problem.Diverged, "primary_behind", "the twin holds everything up to %s, the primary's log ends at %s", position, current).
-			On(slot).WithHint("the primary was restored or replaced by a standby that lagged; %s", reseed)
+			On(slot).WithHint("the primary was restored or replaced by a standby that lagged; %s", repair)
 	}
 	return nil
 }

@@ -52,6 +52,8 @@ type Link struct {
 	// OnConflict says what becomes of sessions on the secondary that stand in the way of
 	// what is applied: "wait", or "cancel=" and a duration.
 	OnConflict      string
+	Renewing        bool  // the stream is to be begun anew, behind a repair of the twin
+	Timeline        int64 // of the primary's log when the stream last began, on a secondary; 0 where unknown
 	SettingChange   int64 // grows with every change of Mode, SyncTimeout and OnConflict, on whichever side
 	Suspended       bool
 	Change          int64 // grows with every suspend and resume, on whichever side
@@ -127,7 +129,7 @@ func Remove(ctx context.Context, q Querier) error {
 
 const columns = `id::text, name, agent::text, peer, peer_agent::text, peer_database, role, phase, epoch, mode, suspended, change,
 	deleting, created_database, primary_address, system_id, seeded, coalesce(start_lsn::text, '0/0'), problem, notices, created_at,
-	sync_timeout, setting_change, on_conflict, operation, diverged, coalesce(parted_lsn::text, '0/0'), last_failover`
+	sync_timeout, setting_change, on_conflict, operation, diverged, coalesce(parted_lsn::text, '0/0'), last_failover, renewing, timeline`
 
 // Insert adds a link. A second one of the same name or id is a conflict.
 func Insert(ctx context.Context, q Querier, l *Link) error {
@@ -168,7 +170,7 @@ func scan(row pgx.CollectableRow) (*Link, error) {
 	var trouble, notices, failover []byte
 	err := row.Scan(&l.ID, &l.Name, &l.Agent, &l.Peer, &l.PeerAgent, &l.PeerDatabase, &l.Role, &l.Phase, &l.Epoch, &l.Mode,
 		&l.Suspended, &l.Change, &l.Deleting, &l.CreatedDatabase, &l.PrimaryAddress, &l.SystemID, &l.Seeded, &l.StartLSN,
-		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict, &l.Operation, &l.Diverged, &l.Parted, &failover)
+		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict, &l.Operation, &l.Diverged, &l.Parted, &failover, &l.Renewing, &l.Timeline)
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +223,33 @@ func encode(p *problem.Error) (any, error) {
 // number of the change.
 func SetSettings(ctx context.Context, q Querier, l *Link) error {
 	return update(ctx, q, l, `mode = $3, sync_timeout = $4, setting_change = $5, on_conflict = $6`, l.Mode, l.SyncTimeout, l.SettingChange, l.OnConflict)
+}
+
+// SetRenewing stores that the stream is to be begun anew.
+func SetRenewing(ctx context.Context, q Querier, l *Link) error {
+	return update(ctx, q, l, `renewing = true`)
+}
+
+// SetTimeline stores the timeline of the primary's log that is followed.
+func SetTimeline(ctx context.Context, q Querier, l *Link, timeline int64) error {
+	return update(ctx, q, l, `timeline = $3`, timeline)
+}
+
+// SetRenewed stores that a secondary's copy, however it was made, is the primary's
+// database at a position of a server's log, from which the stream goes on. The
+// positions of the seeding, which may be another server's, no longer count.
+func SetRenewed(ctx context.Context, q Querier, l *Link, start lsn.LSN, systemID string) error {
+	if err := update(ctx, q, l, `start_lsn = $3::text::pg_lsn, system_id = $4, renewing = false, timeline = 0`, start.String(), systemID); err != nil {
+		return err
+	}
+	_, err := q.Exec(ctx, `UPDATE twinspan.seed_session SET lsn = $2::text::pg_lsn, system_id = $3 WHERE link = $1::text::uuid`, l.ID, start.String(), systemID)
+	if err != nil {
+		return pg.Classify(err, "store the new start of the stream")
+	}
+	// Large objects are told by the numbers of transactions, which are a server's own.
+	_, err = q.Exec(ctx, `WITH forgotten AS (DELETE FROM twinspan.large_object_range WHERE link = $1::text::uuid)
+		UPDATE twinspan.large_object SET since = 0, counters = '', next = NULL WHERE link = $1::text::uuid`, l.ID)
+	return pg.Classify(err, "store the new start of the stream")
 }
 
 // SetStart stores where the stream begins and which server it comes from.

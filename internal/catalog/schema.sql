@@ -25,6 +25,8 @@ CREATE TABLE twinspan.link (
     sync_timeout     integer NOT NULL DEFAULT 0,
     on_conflict      text NOT NULL DEFAULT 'wait',
     setting_change   bigint NOT NULL DEFAULT 0,
+    renewing         boolean NOT NULL DEFAULT false,
+    timeline         bigint NOT NULL DEFAULT 0,
     suspended        boolean NOT NULL DEFAULT false,
     change           bigint NOT NULL DEFAULT 0,
     deleting         boolean NOT NULL DEFAULT false,

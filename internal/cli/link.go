@@ -160,17 +160,32 @@ keeps the log that the secondary will need, so watch its disk.`,
 	}
 }
 
+const linkResumeLong = `Let a suspended link go on, or one that a problem stopped, once that is solved. Waits
+until it replicates.
+
+--repair is for a broken link whose stream cannot go on: the slot was lost, or the
+primary is a standby that was promoted without all that the twin has, or the twin's
+server lost what it had confirmed. The primary makes a new slot; the twin is compared
+with the primary at that slot's position, rows that differ are copied, and the stream
+goes on from there. That reads every table on both sides once and copies what differs,
+not the database. What only the twin has is removed from it.`
+
 func (a *app) linkResume() *cobra.Command {
-	return &cobra.Command{
+	var repair bool
+	cmd := &cobra.Command{
 		Use:   "resume NAME",
 		Short: "Let a link go on",
-		Long: `Let a suspended link go on, or one that a problem stopped, once that is solved. Waits
-until it replicates.`,
-		Example:           `  twinspan link resume sales`,
+		Long:  linkResumeLong,
+		Example: `  twinspan link resume sales
+  twinspan link resume sales --repair`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLinks,
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-			l, err := c.Resume(ctx, args[0])
+			resume := c.Resume
+			if repair {
+				resume = c.ResumeWithRepair
+			}
+			l, err := resume(ctx, args[0])
 			if err == nil && !a.flags.noWait {
 				l, err = a.wait(ctx, c, l, api.Replicating)
 			}
@@ -180,6 +195,8 @@ until it replicates.`,
 			return a.linkIs(l)
 		}),
 	}
+	cmd.Flags().BoolVar(&repair, "repair", false, "begin the stream anew, behind a comparison that repairs the twin")
+	return cmd
 }
 
 const linkDeleteLong = `Remove a link from both sides: slot, publication, triggers, settings and all that the

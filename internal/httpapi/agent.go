@@ -48,6 +48,8 @@ type Agent interface {
 	// tells it, and a link that was broken is so no more in what Resume returns.
 	Suspend(ctx context.Context, name string) (api.Link, error)
 	Resume(ctx context.Context, name string) (api.Link, error)
+	// ResumeWithRepair resumes a broken link by a comparison, which comes after.
+	ResumeWithRepair(ctx context.Context, name string) (api.Link, error)
 	// Verify begins a comparison of both sides and returns at once; one that is under
 	// way is a conflict.
 	Verify(ctx context.Context, name string, in api.Verify) (api.Verification, error)

@@ -158,6 +158,8 @@ func (r *routes) links() {
 	add(r, "links", http.MethodGet, "/v1/links/{name}", "getLink", "Describe one link as this side sees it", one(r.agent.Link))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/suspend", "suspendLink", "Stop a link until it is resumed", one(r.agent.Suspend))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/resume", "resumeLink", "Let a link go on that was suspended or stopped by a problem", one(r.agent.Resume))
+	add(r, "links", http.MethodPost, "/v1/links/{name}/repair", "repairLink",
+		"Let a broken link go on whose stream cannot: compare, copy the rows that differ, begin the stream anew", one(r.agent.ResumeWithRepair))
 	verification := func(do func(context.Context, string) (api.Verification, error)) func(context.Context, *named) (api.Verification, error) {
 		return func(ctx context.Context, in *named) (api.Verification, error) { return verified(do(ctx, in.Name)) }
 	}

@@ -169,6 +169,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("suspend", true, err)
 	_, err = c.Resume(ctx, "sales")
 	check("resume", true, err)
+	_, err = c.ResumeWithRepair(ctx, "sales")
+	check("resume with repair", true, err)
 	verification, err := c.Verify(ctx, "sales", api.Verify{Repair: true, Tables: []string{"t"}, BytesPerSecond: 5})
 	check("verify", verification.State == api.Verifying && verification.Differences != nil, err)
 	verification, err = c.Verification(ctx, "sales")
@@ -201,7 +203,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
+		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
 		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

@@ -70,7 +70,7 @@ func (l *Link) lookAtSlot(ctx context.Context, slot string) (*problem.Error, err
 	switch {
 	case status == "lost":
 		return problem.New(problem.Diverged, "slot_lost", "the primary removed log that the twin still needed").On(slot).
-			WithHint("raise max_slot_wal_keep_size on the primary, then delete the link and create it again"), nil
+			WithHint("raise max_slot_wal_keep_size on the primary, then: twinspan link resume %s --repair", l.Name()), nil
 	case status == "unreserved" || safe >= 0 && safe < retained/4:
 		return problem.New(problem.Resource, "slot_at_risk", "the primary will soon remove log that the twin still needs: it holds %s, and %s more are allowed",
 			size(retained), size(max(0, safe))).On(slot).

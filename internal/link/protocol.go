@@ -20,6 +20,7 @@ const (
 	MethodInvert = "link.invert" // create a link whose primary is yours
 	MethodChange = "link.change" // suspend or resume
 	MethodSet    = "link.set"    // take these settings
+	MethodRepair = "link.repair" // resume with a repair of your twin
 	MethodDelete = "link.delete" // remove your side
 
 	MethodReport    = "link.report"    // here is how I stand; how do you?
@@ -30,6 +31,7 @@ const (
 	MethodSequences = "seed.sequences" // values of sequences now
 	MethodEnd       = "seed.end"       // the snapshot is not needed any more
 	MethodStream    = "link.stream"    // changes from a position on
+	MethodRenew     = "link.renew"     // make the slot anew and hold its snapshot
 )
 
 // CheckRequest asks whether an instance can take a twin.
@@ -114,6 +116,7 @@ type Answer struct {
 type StreamRequest struct {
 	Reference
 	Position lsn.LSN `json:"position"`
+	Timeline int64   `json:"timeline"` // on which the position lies; 0 where it is not known
 	Text     bool    `json:"text"`     // values as text, whatever their types allow
 	Compress bool    `json:"compress"` // the byte stream is one zstd frame
 	// Extensions are those that the secondary's server has.
@@ -123,6 +126,7 @@ type StreamRequest struct {
 // StreamHeader is the answer's first frame.
 type StreamHeader struct {
 	Encoding string `json:"encoding"`
+	Timeline int64  `json:"timeline"` // of the log from the position on
 	Major    int    `json:"major"`
 }
 

@@ -153,6 +153,11 @@ func (l *Link) follow(ctx context.Context) error {
 	// Tables that were copied later than others pass over, for a while, what their
 	// copy has already.
 	r := l.snapshot()
+	if r.Renewing {
+		if err := l.renew(ctx); err != nil {
+			return err
+		}
+	}
 	copied, err := (&seed.Target{DSN: l.dsn, Link: r.ID, Name: r.Name}).Result(ctx)
 	if err != nil {
 		return err
@@ -170,7 +175,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 	r := l.snapshot()
 	if start < r.StartLSN {
 		return problem.New(problem.Diverged, "position_lost", "the replication origin stands at %s, before the copy's position %s", start, r.StartLSN).
-			WithHint("the secondary's server was restored from a backup; delete the link and create it again")
+			WithHint("the secondary's server was restored from a backup: twinspan link resume %s --repair", r.Name)
 	}
 	l.mu.Lock()
 	text := l.live.textOnly
@@ -179,7 +184,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 	if err != nil {
 		return err
 	}
-	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Text: text, Compress: !l.peerIsLocal(), Extensions: extensions}
+	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Timeline: r.Timeline, Text: text, Compress: !l.peerIsLocal(), Extensions: extensions}
 	s, err := l.place.Peers.Open(ctx, r.Peer, MethodStream, request)
 	if err != nil {
 		return err
@@ -196,6 +201,9 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 	}
 	if err := json.Unmarshal(payload, &header); err != nil {
 		return problem.Wrap(err, problem.Internal, "stream_corrupt", "read the stream's header")
+	}
+	if err := l.followTimeline(ctx, header.Timeline); err != nil {
+		return err
 	}
 	in := newReceiver(s, request.Compress, l.place.Spool)
 	applier := &apply.Applier{
@@ -215,6 +223,22 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 		close(in.ended)
 	}()
 	return l.pump(ctx, s, in, applier)
+}
+
+// followTimeline notes, before anything of it is applied, on which timeline what comes
+// now lies.
+func (l *Link) followTimeline(ctx context.Context, timeline int64) error {
+	r := l.snapshot()
+	if timeline == 0 || timeline == r.Timeline {
+		return nil
+	}
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return catalog.SetTimeline(ctx, conn, &r, timeline) })
+	if err == nil {
+		l.mu.Lock()
+		l.record.Timeline = timeline
+		l.mu.Unlock()
+	}
+	return err
 }
 
 // peerIsLocal says whether the bytes stay on this machine, where compressing them

@@ -40,10 +40,14 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 
 	var header StreamHeader
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		source := l.source()
+		var err error
+		if header.Timeline, err = source.CheckTimeline(ctx, conn, request.Timeline, request.Position); err != nil {
+			return err
+		}
 		if err := capture.CheckSlot(ctx, conn, stream.Object(), request.Position, l.snapshot().SystemID); err != nil {
 			return err
 		}
-		source := l.source()
 		if err := source.NoteExtensions(ctx, conn, request.Extensions); err != nil {
 			return err
 		}
@@ -59,7 +63,7 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 	if err != nil {
 		return err
 	}
-	stream.Encoding = header.Encoding
+	stream.Encoding, stream.Timeline = header.Encoding, header.Timeline
 	first, err := json.Marshal(header)
 	if err != nil {
 		return err

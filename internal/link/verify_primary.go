@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/capture"
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -80,6 +81,11 @@ func (l *Link) HandleVerifySnapshot(ctx context.Context, request SnapshotRequest
 	if err != nil {
 		return err
 	}
+	return l.holdSnapshot(ctx, request, session, s)
+}
+
+// holdSnapshot keeps the session, which it closes, readable until the stream ends.
+func (l *Link) holdSnapshot(ctx context.Context, request SnapshotRequest, session *seed.Session, s *peer.Stream) error {
 	defer session.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	side := &verify.Snapshot{
@@ -241,4 +247,49 @@ func writeJSON(s *peer.Stream, v any) error {
 		return err
 	}
 	return s.WriteFrame(wire.FrameResult, body)
+}
+
+// HandleRenew makes the link's slot anew and holds the snapshot of its first
+// position for as long as the stream lives, for the secondary to repair its twin by.
+func (l *Link) HandleRenew(ctx context.Context, request SnapshotRequest, s *peer.Stream) error {
+	ctx, leave, err := l.enter(ctx, request.Reference)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	session, err := l.renewSlot(ctx)
+	if err != nil {
+		return err
+	}
+	return l.holdSnapshot(ctx, request, session, s)
+}
+
+// renewSlot drops what is left of the slot and makes a new one.
+func (l *Link) renewSlot(ctx context.Context) (*seed.Session, error) {
+	source := l.source()
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return capture.DropSlot(ctx, conn, source.Object()) })
+	if err != nil {
+		return nil, err
+	}
+	// A primary that was restored may lack what stood in it for the link.
+	if err := source.Prepare(ctx); err != nil {
+		return nil, err
+	}
+	session, err := seed.CreateSlot(ctx, l.dsn, l.Name(), source.Object())
+	if err != nil {
+		return nil, err
+	}
+	r := l.snapshot()
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return catalog.SetStart(ctx, conn, &r, session.LSN, session.SystemID)
+	})
+	if err != nil {
+		session.Close()
+		return nil, err
+	}
+	l.mu.Lock()
+	l.record.StartLSN, l.record.SystemID = session.LSN, session.SystemID
+	l.mu.Unlock()
+	l.log.Info("slot made anew", "lsn", session.LSN)
+	return session, nil
 }

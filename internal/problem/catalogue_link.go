@@ -3,6 +3,7 @@ package problem
 func linkEntries() []Entry {
 	const again = "Nothing; it is tried again by itself."
 	const remake = "Delete the link and create it again."
+	const repair = "`twinspan link resume NAME --repair` compares the twin with the primary, copies what differs, and goes on."
 	return []Entry{
 		{"accept_unknown", Blocks, "This cannot be accepted", "A link can be told to let differences of schema be, nothing else.", "`link set NAME --accept schema_drifted` or `schema_differs_since_copy`."},
 		{"already_begun", Warns, "Another agent began a seeding", "Two agents worked on the same link for a moment.", again},
@@ -51,11 +52,12 @@ func linkEntries() []Entry {
 		{"pg_dump_failed", Blocks, "pg_dump failed", "Its words are in the problem.", "As they say, then `link resume`."},
 		{"pg_restore_failed", Blocks, "pg_restore failed", "Its words are in the problem.", "As they say, then `link resume`."},
 		{"phase_refuses", Blocks, "The link is in a phase that does not allow it", "", "`twinspan link show` says what it does."},
-		{"position_lost", Blocks, "The secondary lost its position", "Its server was restored from a backup.", remake},
-		{"primary_behind", Blocks, "The twin is ahead of the primary", "The primary was restored, or replaced by a standby that lagged.", remake},
-		{"primary_replaced", Blocks, "The primary is another server", "Its system identifier is not that of the copy.", remake},
+		{"position_lost", Blocks, "The secondary lost its position", "Its server was restored from a backup.", repair},
+		{"primary_behind", Blocks, "The twin is ahead of the primary", "The primary was restored, or replaced by a standby that lagged: the twin has what the primary has lost.", repair},
+		{"primary_replaced", Blocks, "The primary is another server", "Its system identifier is not that of the copy.", repair},
 		{"protocol_violated", Blocks, "The stream is not what it should be", "A defect, or two releases that do not fit.", "Run the same release on both sides; report it."},
 		{"removal_pending", Warns, "The removal goes on by itself", "Not everything could be removed at once.", again},
+		{"repair_incomplete", Blocks, "The twin cannot be repaired by copying rows", "Tables or columns differ, or rows go on differing.", "Bring the twin in line by hand and try again, or delete the link and create it again."},
 		{"role_not_created", Blocks, "A role was refused", "The secondary's server refused to create a role; none was created.", "Create it by hand, or link without `--create-roles`."},
 		{"roles_not_asked", Blocks, "Passwords without roles", "`--with-passwords` means the roles that `--create-roles` creates.", "Add `--create-roles`."},
 		{"row_duplicate", Blocks, "A row is there already", "A row of the primary meets another with the same key on the twin: somebody wrote there.", "Remove the cause on the secondary, then `link resume`."},
@@ -77,11 +79,11 @@ func linkEntries() []Entry {
 		{"server_error", Blocks, "The server reported an error", "Its words are in the problem.", "As they say."},
 		{"session_lost", Warns, "The snapshot of the copy is gone", "The primary's agent or server was restarted. What was copied stays.", again},
 		{"setting_invalid", Blocks, "The link has no such setting", "", "`twinspan link set --help` shows them."},
-		{"slot_ahead", Blocks, "The slot is ahead of the twin", "What lies between is lost to it: somebody else read the slot, or the twin was restored.", remake},
+		{"slot_ahead", Blocks, "The slot is ahead of the twin", "What lies between is lost to it: somebody else read the slot, or the twin was restored, or a standby of it was promoted that lagged.", repair},
 		{"slot_answer", Blocks, "The answer about a slot is not understood", "", "Report it."},
 		{"slot_at_risk", Warns, "The slot will soon be lost", "The primary will soon remove log that the twin still needs.", "Raise max_slot_wal_keep_size, or bring the twin back."},
 		{"slot_exists", Blocks, "The slot exists", "Its name belongs to the link.", "Drop it if no agent uses it."},
-		{"slot_lost", Blocks, "The slot is lost", "It was dropped, or the primary removed log that the twin still needed.", remake},
+		{"slot_lost", Blocks, "The slot is lost", "It was dropped, or the primary removed log that the twin still needed.", repair},
 		{"slot_unusable", Warns, "The slot cannot be read now", "Somebody else reads it, or the server is being stopped.", again},
 		{"snapshot_lost", Warns, "The snapshot of a verification is gone", "", "Verify again."},
 		{"snapshot_slow", Warns, "The snapshot of a verification took too long", "", "Verify again."},

@@ -180,6 +180,11 @@ func (a *Agent) Resume(_ context.Context, name string) (api.Link, error) {
 	return a.view("Resume", name)
 }
 
+// ResumeWithRepair answers the link's next view.
+func (a *Agent) ResumeWithRepair(_ context.Context, name string) (api.Link, error) {
+	return a.view("ResumeWithRepair", name)
+}
+
 // Verify answers the next of Verifications.
 func (a *Agent) Verify(_ context.Context, name string, in api.Verify) (api.Verification, error) {
 	return a.verification("Verify", name, in)

@@ -1,0 +1,232 @@
+package link
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/verify"
+)
+
+// mostRepaired is how many rows of a table one round of a renewal repairs.
+const mostRepaired = 20_000
+
+// ResumeWithRepair lets a link go on whose stream cannot: its slot is gone, or what
+// lies between slot and twin is, or the primary is one that has lost what the twin
+// has. The stream begins anew at a snapshot, to whose state the twin is brought by
+// comparing the two and copying the rows that differ.
+func (l *Link) ResumeWithRepair(ctx context.Context) error {
+	r := l.snapshot()
+	if role.Role(r.Role) == role.Primary {
+		return l.place.Peers.Call(ctx, r.Peer, MethodRepair, Reference{ID: r.ID, Epoch: r.Epoch}, nil)
+	}
+	if !r.Seeded {
+		return problem.New(problem.Conflict, "copy_incomplete", "the copy is not complete: there is nothing to repair").On(r.Name).
+			WithHint("twinspan link resume %s goes on with it", r.Name)
+	}
+	if role.Phase(r.Phase) != role.Broken {
+		return problem.New(problem.Conflict, "phase_refuses", "link %s is %s, not broken: its stream goes on as it is", r.Name, r.Phase).On(r.Name).
+			WithHint("twinspan link verify %s --repair compares and repairs a link that replicates", r.Name)
+	}
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		next := l.snapshot()
+		if err := catalog.SetRenewing(ctx, conn, &next); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.record.Renewing = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return l.Resume(ctx)
+}
+
+// HandleRepair does it for the primary's operator.
+func (l *Link) HandleRepair(ctx context.Context, r Reference) error {
+	if err := l.secondaryAt(r); err != nil {
+		return err
+	}
+	return l.ResumeWithRepair(ctx)
+}
+
+// renew brings the twin to the state of a new slot's snapshot. It begins from the
+// start when it was interrupted: what was repaired by then is found equal.
+func (l *Link) renew(ctx context.Context) error {
+	l.step("waiting for a new position")
+	defer l.step("")
+	r := l.snapshot()
+	request := SnapshotRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Workers: verifyWorkers}
+	s, err := l.place.Peers.Open(ctx, r.Peer, MethodRenew, request)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	answer, err := readSnapshotAnswer(s)
+	if err != nil {
+		return err
+	}
+	primary := &remoteSide{link: l, held: SessionReference{Reference: request.Reference, Token: answer.Begun.Token}}
+	n := &renewal{link: l, primary: primary}
+	if err := n.run(ctx); err != nil {
+		return err
+	}
+	if err := l.renewed(ctx, answer.Begun.LSN, answer.Begun.SystemID); err != nil {
+		return err
+	}
+	l.log.Info("stream renewed", "lsn", answer.Begun.LSN, "rows", n.rows, "rounds", n.rounds)
+	l.step("copying large objects")
+	_, err = l.BringLargeObjects(ctx, true)
+	return err
+}
+
+// renewed makes the snapshot's position the twin's, rows and origin being one from
+// here on.
+func (l *Link) renewed(ctx context.Context, start lsn.LSN, systemID string) error {
+	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		r := l.snapshot()
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `SELECT pg_replication_origin_create($1) WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = $1)`,
+				catalog.ObjectName(r.ID)); err != nil {
+				return pg.Classify(err, "create the replication origin")
+			}
+			// Not transactional, so before the commit: where that fails all is done again.
+			if _, err := tx.Exec(ctx, `SELECT pg_replication_origin_advance($1, $2::text::pg_lsn)`, catalog.ObjectName(r.ID), start.String()); err != nil {
+				return pg.Classify(err, "set the replication origin")
+			}
+			return catalog.SetRenewed(ctx, tx, &r, start, systemID)
+		})
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.record.StartLSN, l.record.SystemID, l.record.Renewing, l.record.Timeline = start, systemID, false, 0
+		l.secondary.durable = start
+		return nil
+	})
+}
+
+// renewal compares and repairs while nothing is applied.
+type renewal struct {
+	link    *Link
+	primary *remoteSide
+	rows    int
+	rounds  int
+}
+
+// run repairs until nothing differs, tables of which more differs than one round
+// repairs again and again.
+func (n *renewal) run(ctx context.Context) error {
+	c := verify.Comparison{Schema: true, Most: mostRepaired, Workers: verifyWorkers}
+	c.Progress = func(p verify.Progress) {
+		n.link.step(fmt.Sprintf("comparing with the primary, %d of %d tables", p.TablesDone, p.TablesTotal))
+	}
+	var before *verify.Findings
+	for {
+		found, err := n.round(ctx, &c)
+		if err != nil || found.Equal() {
+			return err
+		}
+		if before != nil && len(found.Schema) >= len(before.Schema) && !progress(before, found) {
+			return n.incomplete(found)
+		}
+		before = found
+		n.rounds++
+		if c.Tables = nil; len(found.Schema) == 0 {
+			for _, t := range found.Tables {
+				c.Tables = append(c.Tables, t.Table.SQL())
+			}
+			c.Schema = false
+		}
+	}
+}
+
+// round compares once and repairs what it finds.
+func (n *renewal) round(ctx context.Context, c *verify.Comparison) (*verify.Findings, error) {
+	l := n.link
+	holder, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/verify"})
+	if err != nil {
+		return nil, err
+	}
+	defer holder.Close(context.WithoutCancel(ctx))
+	var id string
+	if _, err = holder.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err == nil {
+		err = holder.QueryRow(ctx, "SELECT pg_export_snapshot()").Scan(&id)
+	}
+	if err != nil {
+		return nil, pg.Classify(err, "take the secondary's snapshot")
+	}
+	secondary := &verify.Snapshot{DSN: l.dsn, Link: l.Name(), ID: id, Workers: verifyWorkers, LockTimeout: twinLockTimeout}
+	closed := false
+	shut := func() {
+		if !closed {
+			closed = true
+			secondary.Close(context.WithoutCancel(ctx))
+			holder.Close(context.WithoutCancel(ctx))
+		}
+	}
+	defer shut()
+	found, err := c.Compare(ctx, n.primary, secondary)
+	if err != nil {
+		return nil, err
+	}
+	if len(found.Skipped) > 0 {
+		return nil, problem.New(problem.Transient, "table_changed", "a table could not be compared: %s", found.Skipped[0].Why).On(found.Skipped[0].Name)
+	}
+	withoutLargeObjects(found)
+	if found.Equal() {
+		return found, nil
+	}
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if len(found.Tables) > 0 {
+		l.step("copying rows that differ")
+		if err := verify.RepairRows(ctx, conn, found, secondary, n.primary, n.primary); err != nil {
+			return nil, err
+		}
+		for _, t := range found.Tables {
+			n.rows += len(t.Rows)
+		}
+	}
+	shut() // building an index waits for older snapshots
+	if len(found.Schema) > 0 {
+		l.step("repairing indexes, constraints and sequences")
+		return found, verify.RepairSchema(ctx, conn, found.Schema)
+	}
+	return found, nil
+}
+
+// withoutLargeObjects leaves them to the pass that follows.
+func withoutLargeObjects(f *verify.Findings) {
+	kept := f.Tables[:0]
+	for _, t := range f.Tables {
+		if !verify.IsLargeObjects(t.Table) {
+			kept = append(kept, t)
+		}
+	}
+	f.Tables = kept
+}
+
+func (n *renewal) incomplete(f *verify.Findings) error {
+	p := problem.New(problem.Diverged, "repair_incomplete", "the twin differs from the primary in what cannot be repaired by copying rows")
+	switch {
+	case len(f.Schema) > 0:
+		p.Text += fmt.Sprintf(": %s %s", f.Schema[0].Kind, f.Schema[0].Name)
+		p = p.On(f.Schema[0].Name)
+	case len(f.Tables) > 0:
+		p = p.On(f.Tables[0].Table.String())
+	}
+	return p.WithHint("bring it in line on the secondary by hand and try again, or delete the link and create it again")
+}
