@@ -204,16 +204,15 @@ func (l *Link) yield(ctx context.Context, mine catalog.Link, other Standing) err
 	if err := gate.Shut(ctx, conn); err != nil {
 		return err
 	}
-	err = l.turn(ctx, func(r *catalog.Link) error {
+	if err := gate.Slam(ctx, conn); err != nil {
+		return err
+	}
+	return l.turn(ctx, func(r *catalog.Link) error {
 		r.LastFailover, r.Suspended = other.Last, false
 		r.Problem = problem.New(problem.Diverged, "twin_diverged", "the other side was made primary by force; transactions that it does not have may lie here").
 			WithHint("twinspan link lost %[1]s shows them, twinspan link rejoin %[1]s makes this side its twin again", l.Name())
 		return learnFrom(r, mine, role.Superseded, other)
 	}, func(context.Context, pgx.Tx) error { return nil })
-	if err != nil {
-		return err
-	}
-	return gate.Slam(ctx, conn)
 }
 
 // follower goes on with a primary whose epoch has grown without a change of places.

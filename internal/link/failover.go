@@ -77,6 +77,9 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 	if phase := role.Phase(r.Phase); phase != role.Replicating {
 		return api.FailoverProgress{}, notInStep(r.Name, phase)
 	}
+	if status, _ := l.place.Peers.Status(r.Peer); !status.Connected {
+		return api.FailoverProgress{}, noPlanned(problem.New(problem.Transient, "peer_unreachable", "agent %s is not connected", r.Peer).On(r.Peer), r.Name)
+	}
 	if request.DrainSeconds == 0 {
 		request.DrainSeconds = defaultDrain.Seconds()
 	}

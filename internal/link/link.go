@@ -218,6 +218,9 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 			pause = firstPause
 		}
 		trouble := problem.As(err)
+		if misplaced(trouble) {
+			l.suspectEpoch()
+		}
 		if !lasting(trouble) {
 			l.setTrouble(trouble)
 		} else if failed := l.happen(ctx, role.Failed, trouble); failed != nil {
@@ -248,7 +251,13 @@ func lasting(p *problem.Error) bool {
 	case problem.Unauthorised:
 		return p.Code != "login_refused" // a password that is being changed
 	}
-	return true
+	return !misplaced(p)
+}
+
+// misplaced says that one of the sides has not heard yet that they have changed
+// places.
+func misplaced(p *problem.Error) bool {
+	return p.Code == "epoch_differs" || p.Code == "not_primary" || p.Code == "not_secondary"
 }
 
 // workOnce runs the work that the state calls for until it ends or the state

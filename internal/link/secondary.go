@@ -70,7 +70,7 @@ func (l *Link) report(ctx context.Context) error {
 	report := l.stand()
 	var answer Answer
 	if err := l.place.Peers.Call(ctx, r.Peer, MethodReport, report, &answer); err != nil {
-		if code := problem.CodeOf(err); code == "epoch_differs" || code == "not_primary" {
+		if misplaced(problem.As(err)) {
 			l.suspectEpoch()
 		}
 		return err
