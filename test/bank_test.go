@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,14 +40,16 @@ type fate struct{ acknowledged, unknown bool }
 // told of each transfer.
 type bank struct {
 	t      *testing.T
-	dsn    func() string // leads to whoever is primary, when there is one
-	strict bool          // no error but the refusal of a read-only side is right
+	strict bool // no error but the refusal of a read-only side is right
 
 	mu        sync.Mutex
 	fates     map[string]fate
 	failures  []string
+	pace      atomic.Int64 // time between a client's transfers, in nanoseconds
 	refusals  atomic.Int64
 	transfers atomic.Int64
+	clients   int
+	ctx       context.Context
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 }
@@ -61,15 +62,22 @@ func eitherSide(p *linktest.Pair, database string) func() string {
 	return func() string { return dsn }
 }
 
-// openBank starts the clients.
+// openBank starts clients; dsn leads to whoever is primary, when there is one.
 func openBank(t *testing.T, clients int, strict bool, dsn func() string) *bank {
 	ctx, stop := context.WithCancel(context.Background())
-	b := &bank{t: t, dsn: dsn, strict: strict, fates: map[string]fate{}, stop: stop}
-	for c := range clients {
-		b.running.Go(func() { b.client(ctx, c) })
-	}
+	b := &bank{t: t, strict: strict, fates: map[string]fate{}, ctx: ctx, stop: stop}
+	b.more(clients, dsn)
 	t.Cleanup(b.close)
 	return b
+}
+
+// more starts more clients, which may connect elsewhere.
+func (b *bank) more(clients int, dsn func() string) {
+	for range clients {
+		number := b.clients
+		b.clients++
+		b.running.Go(func() { b.client(b.ctx, number, dsn) })
+	}
 }
 
 func (b *bank) close() {
@@ -77,13 +85,13 @@ func (b *bank) close() {
 	b.running.Wait()
 }
 
-func (b *bank) client(ctx context.Context, number int) {
+func (b *bank) client(ctx context.Context, number int, dsn func() string) {
 	rng := rand.New(rand.NewPCG(uint64(number), 1))
 	var conn *pgx.Conn
 	for n := 0; ctx.Err() == nil; {
 		if conn == nil || conn.IsClosed() {
 			var err error
-			if conn, err = pgx.Connect(ctx, b.dsn()); err != nil {
+			if conn, err = pgx.Connect(ctx, dsn()); err != nil {
 				conn = nil
 				select {
 				case <-ctx.Done():
@@ -98,12 +106,22 @@ func (b *bank) client(ctx context.Context, number int) {
 			// Nothing was done: the same transfer again, where writes are accepted.
 			b.refusals.Add(1)
 			conn.Close(context.Background())
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Millisecond):
+			}
 			continue
 		}
 		n++
 		b.note(ctx, id, err)
 		if err != nil {
 			conn.Close(context.Background())
+		}
+		if pace := b.pace.Load(); pace > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Duration(pace)):
+			}
 		}
 	}
 	if conn != nil {
@@ -204,13 +222,4 @@ func (b *bank) waitTransfers(more int64) {
 		}
 		return nil
 	})
-}
-
-// reachable says whether a server takes connections.
-func reachable(port int) bool {
-	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), time.Second)
-	if err == nil {
-		c.Close()
-	}
-	return err == nil
 }
