@@ -34,13 +34,18 @@ func Turn(ctx context.Context, q Querier, before, next *Link) error {
 		failover = string(b)
 	}
 	err = updateIf(ctx, q, before, `role = $3, phase = $4, epoch = $5, seeded = $6, suspended = $7, change = $8, problem = $9::text::jsonb, operation = $10,
-		diverged = $11, parted_lsn = $12::text::pg_lsn, start_lsn = $13::text::pg_lsn, system_id = $14, primary_address = $15, last_failover = $16::text::jsonb`,
+		diverged = $11, parted_lsn = $12::text::pg_lsn, start_lsn = $13::text::pg_lsn, system_id = $14, primary_address = $15, last_failover = $16::text::jsonb,
+		timeline = 0, renewing = false`,
 		`role = $17 AND phase = $18 AND operation = $19`,
 		next.Role, next.Phase, next.Epoch, next.Seeded, next.Suspended, next.Change, trouble, next.Operation,
 		next.Diverged, next.Parted.String(), next.StartLSN.String(), next.SystemID, next.PrimaryAddress, failover,
 		before.Role, before.Phase, before.Operation)
-	if err != nil || before.Role == next.Role {
+	if err != nil {
 		return err
+	}
+	next.Timeline, next.Renewing = 0, false
+	if before.Role == next.Role {
+		return nil
 	}
 	for _, table := range []string{"seed_session", "seed_chunk", "seed_table", "seed_entry"} {
 		if _, err := q.Exec(ctx, `DELETE FROM twinspan.`+table+` WHERE link = $1::text::uuid`, before.ID); err != nil {

@@ -4,10 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/syncrep"
 	"github.com/twinspan/twinspan/internal/wire"
 )
 
@@ -47,13 +52,53 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, ap
 			through = own
 		}
 		status := applier.Status()
-		if err := c.confirm(ctx, through, status, prompt); err != nil {
+		if err := c.confirm(ctx, through, own, status, prompt); err != nil {
 			return err
 		}
 		if err := l.judge(ctx, status); err != nil {
 			return err
 		}
 	}
+}
+
+// atStandbys makes sure that what is durable here is so on the standbys that the
+// server's commits wait for, too: a position that was confirmed must not go back when
+// one of them is promoted. The applier does not wait for them itself, and where twins
+// of other links are waited for it is not possible: two links could wait for each other.
+func (l *Link) atStandbys(ctx context.Context, through, own *control) (bool, error) {
+	var text string
+	err := through.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT current_setting('synchronous_standby_names')`).Scan(&text)
+		return pg.Classify(err, "ask for the server's standbys")
+	})
+	if err != nil || text == "" {
+		l.setAside("standbys_behind", nil)
+		return err == nil, err
+	}
+	names, err := syncrep.Parse(text)
+	if err != nil || len(names.Others()) < len(names.Members) {
+		return true, err
+	}
+	err = own.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			// The commit of a record, for one of nothing does not wait (xact.c,
+			// RecordTransactionCommit). No timeout of a statement ends the waiting: the
+			// server would then say that it has committed.
+			_, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'twinspan', '')`)
+			return pg.Classify(err, "wait for the server's standbys")
+		})
+	})
+	if err == nil {
+		l.setAside("standbys_behind", nil)
+		return true, nil
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	l.setAside("standbys_behind", problem.New(problem.Transient, "standbys_behind",
+		"the standbys that the secondary's server waits for do not answer: nothing is confirmed to the primary").
+		WithHint("bring them back, or take them out of synchronous_standby_names on the secondary"))
+	return false, nil
 }
 
 // confirmer is what a stream's confirmations have come to.
@@ -68,7 +113,7 @@ type confirmer struct {
 }
 
 // confirm tells the primary what is durable if that may have grown.
-func (c *confirmer) confirm(ctx context.Context, through *control, status apply.Status, prompt bool) error {
+func (c *confirmer) confirm(ctx context.Context, through, own *control, status apply.Status, prompt bool) error {
 	grown := status.Transactions != c.transactions
 	moved := status.Applied > c.confirmed && (prompt || time.Since(c.asked) > idleConfirm)
 	if !grown && !moved {
@@ -77,6 +122,10 @@ func (c *confirmer) confirm(ctx context.Context, through *control, status apply.
 	c.transactions, c.asked = status.Transactions, time.Now()
 	durable, err := c.link.positionBy(ctx, through)
 	if err != nil {
+		return err
+	}
+	if there, err := c.link.atStandbys(ctx, through, own); err != nil || !there {
+		c.transactions = -1 // ask again
 		return err
 	}
 	applied := max(status.Applied, durable)

@@ -29,7 +29,7 @@ const (
 type synchrony struct {
 	settling chan struct{} // holds one element while nobody settles
 	pace     pace
-	known    bool // engaged was read from the server
+	known    bool // engaged was read from the server at least once
 	covered  time.Time
 
 	engaged bool // commits wait for the twin
@@ -50,7 +50,7 @@ func (l *Link) modeLoop(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			if r := l.snapshot(); r.SyncTimeout > 0 && l.syncs(r) {
+			if r := l.snapshot(); r.SyncTimeout > 0 && l.syncs(r) && l.engaged() {
 				ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), leavePatience)
 				defer stop()
 				if err := l.releaseMode(ctx); err != nil {
@@ -137,20 +137,19 @@ func (l *Link) SettleMode(ctx context.Context) error {
 	return nil
 }
 
-// lookAtMode returns the end of the log, and reads once whether commits wait: an
-// agent before may have asked for it.
+// lookAtMode returns the end of the log, and notes whether commits wait. That is read
+// anew each time, for the setting is none that goes to standbys: one that was
+// promoted does not have it.
 func (l *Link) lookAtMode(ctx context.Context) (end lsn.LSN, err error) {
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if !l.sync.known {
-			engaged, err := l.syncServer().Required(ctx, conn)
-			if err != nil {
-				return err
-			}
-			l.mu.Lock()
-			l.sync.engaged, l.sync.known = engaged, true
-			l.mu.Unlock()
+		engaged, err := l.syncServer().Required(ctx, conn)
+		if err != nil {
+			return err
 		}
-		err := conn.QueryRow(ctx, `SELECT pg_current_wal_flush_lsn()::text`).Scan(&end)
+		l.mu.Lock()
+		l.sync.engaged, l.sync.known = engaged, true
+		l.mu.Unlock()
+		err = conn.QueryRow(ctx, `SELECT pg_current_wal_flush_lsn()::text`).Scan(&end)
 		return pg.Classify(err, "read the end of the log")
 	})
 	return end, err
@@ -187,9 +186,24 @@ func (l *Link) engage(ctx context.Context) error {
 	return nil
 }
 
+func (l *Link) engaged() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sync.engaged
+}
+
+// disengage lets commits return. A side that is not primary any more has to end
+// those that wait instead: the new primary does not have them, and their clients
+// must not be told that they are safe.
 func (l *Link) disengage(ctx context.Context) error {
 	if !l.sync.engaged {
 		return nil
+	}
+	if l.Role() == role.Secondary {
+		err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return l.syncServer().EndWaiting(ctx, conn) })
+		if err != nil {
+			return err
+		}
 	}
 	return l.releaseMode(ctx)
 }

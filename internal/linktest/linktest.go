@@ -58,8 +58,11 @@ func serve(dir config.Dir) int {
 type Side struct {
 	Name   string
 	Server *pgtest.Server
-	Dir    config.Dir
-	Client *client.Client
+	// Standby is a streaming standby of Server, where Options asks for one. The agent
+	// knows both.
+	Standby *pgtest.Server
+	Dir     config.Dir
+	Client  *client.Client
 
 	t       testing.TB
 	process *exec.Cmd
@@ -74,6 +77,8 @@ type Pair struct {
 // Options changes what New makes.
 type Options struct {
 	ServerA, ServerB []pgtest.Option
+	// StandbyA and StandbyB, when not nil, give the server a streaming standby.
+	StandbyA, StandbyB []pgtest.Option
 	// DSN, when set, changes the connection string that a side's agent gets.
 	DSN func(name, dsn string) string
 	// Advertise, when set, changes the address at which a side tells others to dial it.
@@ -83,7 +88,7 @@ type Options struct {
 // New starts two servers and two agents and pairs them: b dials a.
 func New(t testing.TB, o Options) *Pair {
 	t.Helper()
-	p := &Pair{A: newSide(t, "a", o, o.ServerA), B: newSide(t, "b", o, o.ServerB)}
+	p := &Pair{A: newSide(t, "a", o, o.ServerA, o.StandbyA), B: newSide(t, "b", o, o.ServerB, o.StandbyB)}
 	p.A.Start()
 	p.B.Start()
 	invitation, err := p.A.Client.Invite(t.Context(), time.Hour)
@@ -103,7 +108,7 @@ func New(t testing.TB, o Options) *Pair {
 	return p
 }
 
-func newSide(t testing.TB, name string, o Options, server []pgtest.Option) *Side {
+func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Option) *Side {
 	t.Helper()
 	s := &Side{Name: name, Server: pgtest.Start(t, server...), t: t}
 	dir, err := config.OpenDir(filepath.Join(pgtest.Dir(t), name))
@@ -112,6 +117,10 @@ func newSide(t testing.TB, name string, o Options, server []pgtest.Option) *Side
 	}
 	s.Dir = dir
 	dsn := s.Server.DSN("postgres")
+	if standby != nil {
+		s.Standby = s.Server.Standby(t, "standby_"+name, standby...)
+		dsn = pgtest.DSNOfBoth(s.Server, s.Standby, "postgres")
+	}
 	if o.DSN != nil {
 		dsn = o.DSN(name, dsn)
 	}
@@ -181,6 +190,14 @@ func (s *Side) Launch() {
 			s.dump()
 		}
 	})
+}
+
+// FailOver kills the server and promotes its standby, which is Server from then on.
+func (s *Side) FailOver() {
+	s.t.Helper()
+	s.Server.Kill()
+	s.Standby.Promote(s.t)
+	s.Server, s.Standby = s.Standby, s.Server
 }
 
 // PID returns the process id of the agent.

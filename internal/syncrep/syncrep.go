@@ -79,6 +79,25 @@ func (s *Server) Release(ctx context.Context) error {
 	})
 }
 
+// EndWaiting ends the sessions of the linked database whose commits wait, and returns
+// when none does: their clients are not told that they have committed. Nothing may
+// write to the database any more. conn is a session on the instance.
+func (s *Server) EndWaiting(ctx context.Context, conn *pgx.Conn) error {
+	for {
+		var waiting int
+		err := conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1 AND wait_event = 'SyncRep'`, s.Database).Scan(&waiting)
+		if err != nil || waiting == 0 {
+			return pg.Classify(err, "end commits that wait for the twin")
+		}
+		s.Log.Info("commits that waited for the twin were ended", "link", s.Link, "sessions", waiting)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // change runs f while no other link of the instance changes the same settings.
 func (s *Server) change(ctx context.Context, f func(conn *pgx.Conn, now Names) error) error {
 	conn, err := s.DSN.Connect(ctx, pg.Session{Name: s.Link + "/sync"})

@@ -120,6 +120,30 @@ func TestOnlyTheLinkedDatabaseWaits(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+
+	// Where the twin has become the primary, a client that waits is not told that its
+	// commit is safe.
+	do(t, sales.Require)
+	go func() {
+		_, err := pgtest.Try(testContext(t), s.DSN("sales"), `INSERT INTO t VALUES (2)`)
+		done <- err
+	}()
+	pgtest.Eventually(t, patience, func() error {
+		if one(t, s, `SELECT count(*)::text FROM pg_stat_activity WHERE datname = 'sales' AND wait_event = 'SyncRep'`) != "1" {
+			return errors.New("nobody waits")
+		}
+		return nil
+	})
+	conn, err := sales.DSN.Connect(testContext(t), pg.Session{Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	do(t, func(ctx context.Context) error { return sales.EndWaiting(ctx, conn) })
+	do(t, sales.Release)
+	if err := <-done; err == nil {
+		t.Error("the client was told that it committed")
+	}
 }
 
 // The server waits for standbys of its own, none of which is there: who only looks
