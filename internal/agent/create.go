@@ -95,7 +95,7 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 	record := catalog.Link{
 		ID: newID(), Name: in.Name, Agent: a.identity.AgentID(), Peer: other.Name, PeerAgent: other.AgentID, PeerDatabase: in.PeerDatabase,
 		Role: string(role.Primary), Phase: string(role.Creating), Epoch: 1, Mode: string(in.Mode), PrimaryAddress: a.primaryAddress(),
-		Notices: notices, SyncTimeout: syncTimeout(in), OnConflict: in.OnConflict,
+		Notices: notices, SyncTimeout: syncTimeout(in), OnConflict: in.OnConflict, MaxRate: in.MaxRate,
 	}
 	l, err := link.MakePrimary(ctx, a.place(), in.Database, record)
 	if err != nil {

@@ -51,10 +51,12 @@ type Link struct {
 	SyncTimeout  int // seconds after which commits in mode sync no longer wait; 0 is never
 	// OnConflict says what becomes of sessions on the secondary that stand in the way of
 	// what is applied: "wait", or "cancel=" and a duration.
-	OnConflict      string
+	OnConflict string
+	// MaxRate is the most bytes of rows a second that a seeding copies; 0 is no limit.
+	MaxRate         int64
 	Renewing        bool  // the stream is to be begun anew, behind a repair of the twin
 	Timeline        int64 // of the primary's log when the stream last began, on a secondary; 0 where unknown
-	SettingChange   int64 // grows with every change of Mode, SyncTimeout and OnConflict, on whichever side
+	SettingChange   int64 // grows with every change of Mode, SyncTimeout, OnConflict and MaxRate, on whichever side
 	Suspended       bool
 	Change          int64 // grows with every suspend and resume, on whichever side
 	Deleting        bool
@@ -129,13 +131,13 @@ func Remove(ctx context.Context, q Querier) error {
 
 const columns = `id::text, name, agent::text, peer, peer_agent::text, peer_database, role, phase, epoch, mode, suspended, change,
 	deleting, created_database, primary_address, system_id, seeded, coalesce(start_lsn::text, '0/0'), problem, notices, created_at,
-	sync_timeout, setting_change, on_conflict, operation, diverged, coalesce(parted_lsn::text, '0/0'), last_failover, renewing, timeline`
+	sync_timeout, setting_change, on_conflict, max_rate, operation, diverged, coalesce(parted_lsn::text, '0/0'), last_failover, renewing, timeline`
 
 // Insert adds a link. A second one of the same name or id is a conflict.
 func Insert(ctx context.Context, q Querier, l *Link) error {
 	_, err := q.Exec(ctx, `INSERT INTO twinspan.link (id, name, agent, peer, peer_agent, peer_database, role, phase, epoch, mode,
-		created_database, primary_address, sync_timeout, on_conflict) VALUES ($1::text::uuid,$2,$3::text::uuid,$4,$5::text::uuid,$6,$7,$8,$9,$10,$11,$12,$13,coalesce(nullif($14, ''), 'wait'))`,
-		l.ID, l.Name, l.Agent, l.Peer, l.PeerAgent, l.PeerDatabase, l.Role, l.Phase, l.Epoch, l.Mode, l.CreatedDatabase, l.PrimaryAddress, l.SyncTimeout, l.OnConflict)
+		created_database, primary_address, sync_timeout, on_conflict, max_rate) VALUES ($1::text::uuid,$2,$3::text::uuid,$4,$5::text::uuid,$6,$7,$8,$9,$10,$11,$12,$13,coalesce(nullif($14, ''), 'wait'),$15)`,
+		l.ID, l.Name, l.Agent, l.Peer, l.PeerAgent, l.PeerDatabase, l.Role, l.Phase, l.Epoch, l.Mode, l.CreatedDatabase, l.PrimaryAddress, l.SyncTimeout, l.OnConflict, l.MaxRate)
 	if pg.SQLState(err) == "23505" {
 		return problem.New(problem.Conflict, "link_exists", "a link of that name or id exists in this database").On(l.Name)
 	}
@@ -170,7 +172,7 @@ func scan(row pgx.CollectableRow) (*Link, error) {
 	var trouble, notices, failover []byte
 	err := row.Scan(&l.ID, &l.Name, &l.Agent, &l.Peer, &l.PeerAgent, &l.PeerDatabase, &l.Role, &l.Phase, &l.Epoch, &l.Mode,
 		&l.Suspended, &l.Change, &l.Deleting, &l.CreatedDatabase, &l.PrimaryAddress, &l.SystemID, &l.Seeded, &l.StartLSN,
-		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict, &l.Operation, &l.Diverged, &l.Parted, &failover, &l.Renewing, &l.Timeline)
+		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict, &l.MaxRate, &l.Operation, &l.Diverged, &l.Parted, &failover, &l.Renewing, &l.Timeline)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +224,8 @@ func encode(p *problem.Error) (any, error) {
 // SetSettings stores what an operator changed of the link: mode and timeout, with the
 // number of the change.
 func SetSettings(ctx context.Context, q Querier, l *Link) error {
-	return update(ctx, q, l, `mode = $3, sync_timeout = $4, setting_change = $5, on_conflict = $6`, l.Mode, l.SyncTimeout, l.SettingChange, l.OnConflict)
+	return update(ctx, q, l, `mode = $3, sync_timeout = $4, setting_change = $5, on_conflict = $6, max_rate = $7`, l.Mode, l.SyncTimeout, l.SettingChange, l.OnConflict,
+		l.MaxRate)
 }
 
 // SetRenewing stores that the stream is to be begun anew.

@@ -47,7 +47,7 @@ IDENTITY FULL, which is undone when the link is deleted.`
 
 func (a *app) linkCreate() *cobra.Command {
 	in := api.CreateLink{}
-	mode, timeout := "", syncTimeout{}
+	mode, timeout, rate := "", syncTimeout{}, maxRate{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --database DB --peer PEER",
 		Short: "Create a link and seed it",
@@ -57,7 +57,7 @@ func (a *app) linkCreate() *cobra.Command {
   twinspan link create sales --database sales --peer b --from-peer`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-			in.Name, in.Mode, in.SyncTimeoutSeconds = args[0], api.Mode(mode), timeout.seconds
+			in.Name, in.Mode, in.SyncTimeoutSeconds, in.MaxRate = args[0], api.Mode(mode), timeout.seconds, rate.bytes
 			l, err := c.CreateLink(ctx, in)
 			if err != nil {
 				return err
@@ -78,6 +78,7 @@ func (a *app) linkCreate() *cobra.Command {
 	flags.Var(&timeout, "sync-timeout", syncTimeoutUsage)
 	flags.StringSliceVar(&in.Accept, "accept", nil, "`codes` of findings that shall not stop the creation")
 	flags.StringVar(&in.OnConflict, "on-conflict", "", onConflictUsage)
+	flags.Var(&rate, "max-rate", maxRateUsage)
 	flags.BoolVar(&in.FromPeer, "from-peer", false, "the peer's database is the primary at first, this one becomes the twin")
 	flags.BoolVar(&in.CreateRoles, "create-roles", false, "create missing roles as the primary has them")
 	flags.BoolVar(&in.WithPasswords, "with-passwords", false, "with --create-roles, with their passwords")

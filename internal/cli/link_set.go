@@ -14,6 +14,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 const linkSetLong = `Change settings of a link, on both sides, while it runs.
@@ -39,10 +40,15 @@ shows the problem schema_change_waits. With cancel=AFTER it cancels what they ex
 once it has waited that long, and ends sessions that are idle in a transaction. cancel
 alone waits for 30s.
 
+--max-rate bounds the first copy, also one that is under way: bytes of rows a second, all
+tables together, before compression. "none" takes the limit away.
+
 --accept lets a difference be that stopped the link (schema_drifted; resume it then) or
 that it warns of (schema_differs_since_copy).`
 
 const onConflictUsage = "who is in the way on the secondary, the `policy`: wait, or cancel=AFTER"
+
+const maxRateUsage = "copy rows no faster than this `size` per second, such as 50MB; none is no limit"
 
 const syncTimeoutUsage = "in mode sync, how long commits wait for the twin: wait, or a `duration` (default 10s)"
 
@@ -50,6 +56,7 @@ func (a *app) linkSet() *cobra.Command {
 	var mode string
 	var timeout syncTimeout
 	var onConflict string
+	var rate maxRate
 	var accept []string
 	cmd := &cobra.Command{
 		Use:   "set NAME",
@@ -59,12 +66,16 @@ func (a *app) linkSet() *cobra.Command {
   twinspan link set sales --mode sync --sync-timeout wait
   twinspan link set sales --mode async
   twinspan link set sales --on-conflict cancel=10s
+  twinspan link set sales --max-rate 20MB
   twinspan link set sales --accept schema_drifted`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLinks,
 	}
 	cmd.RunE = a.asks(func(ctx context.Context, c *client.Client, args []string) error {
 		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds, OnConflict: onConflict, Accept: accept}
+		if cmd.Flags().Changed("max-rate") {
+			in.MaxRate = &rate.bytes
+		}
 		l, err := c.SetLink(ctx, args[0], in)
 		if err == nil && !a.flags.noWait && l.Mode == api.Sync && in.Mode != "" {
 			l, err = a.waitSync(ctx, c, l)
@@ -78,8 +89,9 @@ func (a *app) linkSet() *cobra.Command {
 	flags.StringVar(&mode, "mode", "", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
 	flags.Var(&timeout, "sync-timeout", syncTimeoutUsage)
 	flags.StringVar(&onConflict, "on-conflict", "", onConflictUsage)
+	flags.Var(&rate, "max-rate", maxRateUsage)
 	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be: schema_drifted, schema_differs_since_copy")
-	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "accept")
+	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "max-rate", "accept")
 	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
@@ -183,3 +195,26 @@ func (s *syncTimeout) Set(text string) error {
 	s.seconds = &seconds
 	return nil
 }
+
+// maxRate is the flag --max-rate.
+type maxRate struct{ bytes int64 }
+
+func (m *maxRate) Set(s string) (err error) {
+	if s == "none" {
+		m.bytes = 0
+		return nil
+	}
+	if m.bytes, err = parseSize(s); err == nil && m.bytes == 0 {
+		err = errors.New(`say "none" or a size`)
+	}
+	return err
+}
+
+func (m *maxRate) String() string {
+	if m.bytes == 0 {
+		return ""
+	}
+	return terminal.Size(m.bytes)
+}
+
+func (*maxRate) Type() string { return "size" }

@@ -159,6 +159,9 @@ func showLink(w io.Writer, l api.Link) {
 	if l.OnConflict != "" && l.OnConflict != "wait" {
 		field("conflicts", "%s: sessions on the secondary that are in the way are ended after that", l.OnConflict)
 	}
+	if l.MaxRate > 0 && l.Phase == api.Seeding {
+		field("limit", "%s of rows a second", terminal.Size(l.MaxRate))
+	}
 	if l.SchemaChanges == api.Compared {
 		field("schema", "compared alone: no event triggers on the primary, a change of its schema stops the link")
 	}

@@ -86,7 +86,7 @@ func (l *Link) Introduce(ctx context.Context) error {
 	}
 	r := l.snapshot()
 	return l.place.Peers.Call(ctx, r.Peer, MethodCreate, CreateRequest{
-		ID: r.ID, Name: r.Name, Epoch: r.Epoch, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict, Database: r.PeerDatabase,
+		ID: r.ID, Name: r.Name, Epoch: r.Epoch, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict, MaxRate: r.MaxRate, Database: r.PeerDatabase,
 		Source: source, PrimaryAddress: r.PrimaryAddress, Notices: r.Notices,
 	}, nil)
 }

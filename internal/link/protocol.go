@@ -54,7 +54,8 @@ type CreateRequest struct {
 	Mode           string        `json:"mode"`
 	SyncTimeout    int           `json:"syncTimeout"`
 	OnConflict     string        `json:"onConflict,omitempty"`
-	Database       string        `json:"database"` // on the secondary
+	MaxRate        int64         `json:"maxRate,omitempty"` // of the seeding, bytes a second
+	Database       string        `json:"database"`          // on the secondary
 	Source         assess.Source `json:"source"`
 	PrimaryAddress string        `json:"primaryAddress"`
 	// Notices are what was done on the secondary before the link was made.

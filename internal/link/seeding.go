@@ -89,6 +89,7 @@ func (l *Link) target(remote *remote, structure *schema.Target) *seed.Target {
 			return nil
 		},
 		Identity: structure.BuildIdentity,
+		MaxRate:  func() int64 { return l.snapshot().MaxRate },
 		Progress: l.progress,
 	}
 }

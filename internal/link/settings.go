@@ -18,6 +18,7 @@ type Settings struct {
 	Mode        string `json:"mode"`
 	SyncTimeout int    `json:"syncTimeout"` // seconds, 0 without end
 	OnConflict  string `json:"onConflict,omitempty"`
+	MaxRate     int64  `json:"maxRate,omitempty"` // bytes a second of a seeding, 0 without limit
 }
 
 // SettingsRequest carries settings to the other side.
@@ -27,7 +28,7 @@ type SettingsRequest struct {
 }
 
 func settings(r catalog.Link) Settings {
-	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict}
+	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict, MaxRate: r.MaxRate}
 }
 
 // Set changes the link on both sides; the other learns of it now or at the next
@@ -49,6 +50,9 @@ func (l *Link) Set(ctx context.Context, in api.SetLink) error {
 			return err
 		}
 		next.OnConflict = policy
+	}
+	if in.MaxRate != nil {
+		next.MaxRate = *in.MaxRate
 	}
 	if err := l.acceptThere(ctx, in.Accept); err != nil {
 		return err
@@ -83,7 +87,7 @@ func (l *Link) takeSettings(ctx context.Context, s Settings) error {
 		if s.Number <= next.SettingChange {
 			return nil
 		}
-		next.Mode, next.SyncTimeout, next.SettingChange = s.Mode, s.SyncTimeout, s.Number
+		next.Mode, next.SyncTimeout, next.SettingChange, next.MaxRate = s.Mode, s.SyncTimeout, s.Number, s.MaxRate
 		if s.OnConflict != "" {
 			next.OnConflict = s.OnConflict
 		}
@@ -93,13 +97,13 @@ func (l *Link) takeSettings(ctx context.Context, s Settings) error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.record.Mode, l.record.SyncTimeout, l.record.SettingChange = s.Mode, s.SyncTimeout, s.Number
-		l.record.OnConflict = next.OnConflict
+		l.record.OnConflict, l.record.MaxRate = next.OnConflict, s.MaxRate
 		if a := l.secondary.applier; a != nil {
 			applyConflict(a, next.OnConflict)
 		}
 		close(l.changed)
 		l.changed = make(chan struct{})
-		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict)
+		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict, "max_rate", s.MaxRate)
 		return nil
 	})
 }

@@ -25,7 +25,7 @@ func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, requ
 	record := catalog.Link{
 		ID: request.ID, Name: request.Name, Agent: place.Agent, Peer: peerName, PeerAgent: peerAgent, PeerDatabase: request.Source.Database,
 		Role: string(role.Secondary), Phase: string(role.Creating), Epoch: request.Epoch, Mode: request.Mode, SyncTimeout: request.SyncTimeout, OnConflict: request.OnConflict, PrimaryAddress: request.PrimaryAddress,
-		Notices: request.Notices,
+		MaxRate: request.MaxRate, Notices: request.Notices,
 	}
 	server, err := place.Server.Connect(ctx, pg.Session{Name: request.Name + "/create"})
 	if err != nil {

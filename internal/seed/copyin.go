@@ -31,6 +31,7 @@ type copying struct {
 	conn     *pgx.Conn
 	sessions []session // of the primary; the last is the one to copy at
 	columns  map[sqlname.Table][]Column
+	pace     *pace // of all workers; nil for no limit
 }
 
 func (c *copying) session() *session { return &c.sessions[len(c.sessions)-1] }
@@ -146,7 +147,7 @@ func (c *copying) stream(ctx context.Context, into string, name sqlname.Table, r
 	}
 	answered := make(chan answer, 1)
 	go func() {
-		buffered := bufio.NewWriterSize(counter{writer, moved}, inBuffer)
+		buffered := bufio.NewWriterSize(counter{ctx, writer, c.pace, moved}, inBuffer)
 		rows, err := c.target.Remote.Copy(ctx, c.session().Token, r, buffered)
 		if err == nil {
 			err = buffered.Flush()
@@ -211,13 +212,20 @@ func targetError(name sqlname.Table, err error) error {
 	return p
 }
 
-// counter counts what is written.
+// counter counts what is written, and holds it up to keep a pace.
 type counter struct {
-	w io.Writer
-	n *atomic.Int64
+	ctx  context.Context
+	w    io.Writer
+	pace *pace
+	n    *atomic.Int64
 }
 
 func (c counter) Write(b []byte) (int, error) {
+	if c.pace != nil {
+		if err := c.pace.wait(c.ctx, len(b)); err != nil {
+			return 0, err
+		}
+	}
 	n, err := c.w.Write(b)
 	c.n.Add(int64(n))
 	return n, err

@@ -27,7 +27,10 @@ type Target struct {
 	// plan is made, again after a failure, and not any more once the plan stands.
 	Prepare func(ctx context.Context, token string) error
 	// Identity builds the keys of tables, before rows are replaced in them.
-	Identity   func(ctx context.Context, tables []sqlname.Table) error
+	Identity func(ctx context.Context, tables []sqlname.Table) error
+	// MaxRate is asked again and again for the most bytes of rows a second, all workers
+	// together; 0 is no limit. It may be nil.
+	MaxRate    func() int64
 	Workers    int   // chunks at once; 0 for 4
 	ChunkBytes int64 // 0 for a size that fits, between 64 and 256 MB
 	Log        *slog.Logger
@@ -140,6 +143,9 @@ func (t *Target) copyAll(ctx context.Context, conn *pgx.Conn, s *state) ([]sqlna
 		return nil, pg.Classify(err, "read the twin's columns")
 	}
 	run := &round{target: t, sessions: s.sessions, columns: columns, jobs: list, changed: map[sqlname.Table]bool{}, meter: newMeter(s.tables, now, time.Now())}
+	if t.MaxRate != nil {
+		run.pace = &pace{rate: t.MaxRate, at: time.Now()}
+	}
 	return run.all(ctx)
 }
 
@@ -163,6 +169,7 @@ type round struct {
 	sessions []session // the last is the one to copy at
 	columns  map[sqlname.Table][]Column
 	meter    *meter
+	pace     *pace // nil for no limit
 
 	mu      sync.Mutex // guards what follows
 	jobs    []job
@@ -208,7 +215,7 @@ func (r *round) work(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	c := &copying{target: r.target, conn: conn, sessions: r.sessions, columns: r.columns}
+	c := &copying{target: r.target, conn: conn, sessions: r.sessions, columns: r.columns, pace: r.pace}
 	for ctx.Err() == nil {
 		j, ok := r.next()
 		if !ok {

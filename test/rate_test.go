@@ -1,0 +1,55 @@
+package test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/linktest"
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// A first copy keeps to its rate, which can be changed from either side while it
+// runs and holds up nothing once it is taken away.
+func TestFirstCopyKeepsToItsRate(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "slow")
+	a := p.A.Server.DSN("slow")
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY, v text)`,
+		`INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 100000) i`)
+	// At this rate it would take a quarter of an hour.
+	_, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "slow", Database: "slow", Peer: "b", MaxRate: 40 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The bounds above are what the rates allow in more than a minute.
+	moved := func(atLeast, atMost int64) {
+		t.Helper()
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			l, err := p.B.Client.Link(t.Context(), "slow")
+			if err != nil {
+				return err
+			}
+			if l.Phase != api.Seeding && l.Phase != api.Creating || l.Seeding.BytesDone > atMost {
+				t.Fatalf("phase %s with %+v: the copy did not keep to its rate", l.Phase, l.Seeding)
+			}
+			if l.Seeding.BytesDone < atLeast {
+				return fmt.Errorf("%+v", l.Seeding)
+			}
+			return nil
+		})
+	}
+	moved(100<<10, 4<<20)
+	rate := int64(400 << 10)
+	if _, err := p.B.Client.SetLink(t.Context(), "slow", api.SetLink{MaxRate: &rate}); err != nil {
+		t.Fatal(err)
+	}
+	moved(1<<20, 20<<20)
+	rate = 0
+	if _, err := p.A.Client.SetLink(t.Context(), "slow", api.SetLink{MaxRate: &rate}); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitPhase(t, "slow", api.Replicating)
+	p.WaitEqual(t, "slow", "slow")
+}
