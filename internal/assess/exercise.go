@@ -29,25 +29,61 @@ func (l *primaryLook) exercise(ctx context.Context) error {
 	return l.trySlot(ctx)
 }
 
-// tryPublishing makes an event trigger and a publication in a transaction that is
+// tryPublishing makes an event trigger and a publication in transactions that are
 // rolled back. Whatever an event trigger of the user says to that, it will say to
 // the link. Where the database is linked already, it was said.
 func (l *primaryLook) tryPublishing(ctx context.Context) error {
 	if l.linked {
 		return nil
 	}
-	err := rolledBack(ctx, l.conn,
-		`CREATE FUNCTION pg_temp.twinspan_check() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'`,
-		`CREATE EVENT TRIGGER twinspan_check ON ddl_command_end EXECUTE PROCEDURE pg_temp.twinspan_check()`,
-		`CREATE SCHEMA twinspan`,
-		`CREATE PUBLICATION twinspan_check FOR ALL TABLES`)
-	if refused, err := refusal(err); refused == "" {
+	refused, err := refusal(rolledBack(ctx, l.conn, `CREATE SCHEMA twinspan`, `CREATE PUBLICATION twinspan_check FOR ALL TABLES`))
+	if err != nil {
 		return err
-	} else if !l.found.has("schema_taken") {
-		l.found.blocksIf(true, "publishing_refused", l.report.Source.Database, "the server refuses the event trigger or the publication that a link needs: "+refused,
-			"give the agent's role that right; if an event trigger of the database refuses it: ALTER EVENT TRIGGER ... DISABLE while the link is created")
 	}
-	return nil
+	if refused != "" {
+		// A role that may not publish what is to come may publish what is its own.
+		list, err := l.ownPublication(ctx)
+		if err != nil {
+			return err
+		}
+		if refused, err = refusal(rolledBack(ctx, l.conn, `CREATE SCHEMA twinspan`, list)); err != nil {
+			return err
+		}
+	}
+	if refused != "" {
+		l.found.blocksIf(!l.found.has("schema_taken"), "publishing_refused", l.report.Source.Database, "the server refuses the schema or the publication that a link needs: "+refused,
+			"give the agent's role that right, "+superuserRemedy(l.DSN.User())+"; if an event trigger of the database refuses it: ALTER EVENT TRIGGER ... DISABLE while the link is created")
+		return nil
+	}
+	return l.tryEvents(ctx)
+}
+
+// ownPublication returns a command that publishes the tables that are there.
+func (l *primaryLook) ownPublication(ctx context.Context) (string, error) {
+	var list string
+	err := l.conn.QueryRow(ctx, `SELECT 'CREATE PUBLICATION twinspan_check' || coalesce(' FOR TABLE ' || string_agg(format('%I.%I', n.nspname, c.relname), ', '), '')
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')`).Scan(&list)
+	return list, pg.Classify(err, "list tables")
+}
+
+// tryEvents makes an event trigger. Without, a link can only compare schemas.
+func (l *primaryLook) tryEvents(ctx context.Context) error {
+	refused, err := refusal(rolledBack(ctx, l.conn,
+		`CREATE FUNCTION pg_temp.twinspan_check() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'`,
+		`CREATE EVENT TRIGGER twinspan_check ON ddl_command_end EXECUTE PROCEDURE pg_temp.twinspan_check()`))
+	l.found.warnsIf(refused != "", "event_triggers_refused", l.DSN.User(),
+		"the server refuses event triggers ("+refused+"): changes of schema do not cross, the schemas are compared instead, and a change on the primary stops the link",
+		superuserRemedy(l.DSN.User()))
+	if err != nil {
+		return err
+	}
+	var off bool
+	err = l.conn.QueryRow(ctx, `SELECT coalesce(current_setting('event_triggers', true), 'on') <> 'on'`).Scan(&off)
+	l.found.warnsIf(off && refused == "", "event_triggers_off", "event_triggers",
+		"event triggers are switched off on the server: changes of schema do not cross, the schemas are compared instead, and a change on the primary stops the link",
+		"ALTER SYSTEM SET event_triggers = on; SELECT pg_reload_conf()")
+	return pg.Classify(err, "look whether event triggers are on")
 }
 
 // trySlot makes a temporary slot over a connection for replication, as seeding does.

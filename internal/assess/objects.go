@@ -150,7 +150,11 @@ func hashedSQL(major int) string {
 
 func (l *primaryLook) judgeLargeObjects(ctx context.Context) error {
 	var objects int
-	err := l.conn.QueryRow(ctx, `SELECT count(*)::int FROM (SELECT FROM pg_largeobject_metadata LIMIT 100000) x`).Scan(&objects)
+	var readable bool
+	err := l.conn.QueryRow(ctx, `SELECT count(*)::int, has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') FROM (SELECT FROM pg_largeobject_metadata LIMIT 100000) x`).
+		Scan(&objects, &readable)
+	l.found.blocksIf(objects > 0 && !readable, "large_objects_unreadable", "pg_largeobject", "the agent's role may not read the pages of large objects",
+		"as a superuser: GRANT SELECT ON pg_catalog.pg_largeobject TO "+sqlname.Quote(l.DSN.User()))
 	l.found.informsIf(objects > 0, "large_objects_in_passes", "pg_largeobject",
 		fmt.Sprintf("the database has %d large objects; they are copied, and their later changes are brought in passes, every five minutes by default, not with the stream", objects),
 		"twinspan link large-objects NAME --every 1m; or move them into bytea columns: UPDATE ... SET content = lo_get(id); SELECT lo_unlink(id)")

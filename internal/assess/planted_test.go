@@ -152,13 +152,38 @@ func TestLowWalLevelAndPlainRole(t *testing.T) {
 	pgtest.Exec(t, s.DSN("postgres"), `CREATE ROLE "Odd Name" LOGIN`)
 	plain := fmt.Sprintf(`host=127.0.0.1 port=%d user='Odd Name' dbname=postgres sslmode=disable`, s.Port)
 	found := primary(t, plain, newestDump)
-	expect(t, found, "blocks wal_level_low wal_level", "blocks not_superuser Odd Name")
-	expect(t, secondary(t, plain, assess.Target{Database: "twin"}), "blocks not_superuser Odd Name", "informs space_unknown data_directory")
-	statement, _, _ := strings.Cut(one(t, found, "not_superuser").Remedy, ";")
+	expect(t, found, "blocks wal_level_low wal_level")
+	there := secondary(t, plain, assess.Target{Database: "twin"})
+	expect(t, there, "blocks not_superuser Odd Name", "informs space_unknown data_directory")
+	statement, _, _ := strings.Cut(one(t, there, "not_superuser").Remedy, ";")
 	pgtest.Exec(t, s.DSN("postgres"), statement)
 	statement, _, _ = strings.Cut(one(t, found, "wal_level_low").Remedy, ";")
 	pgtest.Exec(t, s.DSN("postgres"), statement)
 	expect(t, primary(t, plain, newestDump), "blocks wal_level_low wal_level") // until it is started anew
+}
+
+// A role that owns its tables may publish them, and is told what it may not do.
+func TestPlainOwnerOfThePrimary(t *testing.T) {
+	s := pgtest.Start(t)
+	pgtest.Exec(t, s.DSN("postgres"), `CREATE ROLE owning LOGIN REPLICATION`, `CREATE DATABASE owned OWNER owning`)
+	plain := fmt.Sprintf(`host=127.0.0.1 port=%d user=owning dbname=owned sslmode=disable`, s.Port)
+	pgtest.Exec(t, plain, `CREATE TABLE t (id int PRIMARY KEY)`)
+	expect(t, primary(t, plain, newestDump), "warns event_triggers_refused owning")
+	pgtest.Exec(t, s.DSN("owned"), `CREATE TABLE of_another (id int PRIMARY KEY)`)
+	pgtest.Exec(t, plain, `SELECT lo_create(0)`)
+	found := primary(t, plain, newestDump)
+	expect(t, found, "blocks publishing_refused owned", "blocks large_objects_unreadable pg_largeobject", "informs large_objects_in_passes pg_largeobject")
+	pgtest.Exec(t, s.DSN("owned"), strings.TrimPrefix(one(t, found, "large_objects_unreadable").Remedy, "as a superuser: "), `ALTER TABLE of_another OWNER TO owning`)
+	expect(t, primary(t, plain, newestDump), "informs large_objects_in_passes pg_largeobject", "warns event_triggers_refused owning")
+}
+
+func TestEventTriggersAreOff(t *testing.T) {
+	s := pgtest.Start(t, pgtest.WithMajor(17), pgtest.WithSetting("event_triggers", "off"))
+	found := primary(t, s.DSN("postgres"), newestDump)
+	expect(t, found, "warns event_triggers_off event_triggers")
+	for _, statement := range strings.Split(one(t, found, "event_triggers_off").Remedy, "; ") {
+		pgtest.Exec(t, s.DSN("postgres"), statement)
+	}
 }
 
 // TestRightsAreTried: what the server says to a link, it says to the check.

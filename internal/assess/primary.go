@@ -93,14 +93,13 @@ func (l *primaryLook) describe(ctx context.Context) error {
 func (l *primaryLook) server(ctx context.Context) error {
 	f := &l.found
 	var version, slots, slotLimit, senders, senderLimit int
-	var walLevel, user, keep, fsync string
-	var super, recovering bool
-	err := l.conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('wal_level'), current_user,
-		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user), pg_is_in_recovery(),
+	var walLevel, keep, fsync string
+	var recovering bool
+	err := l.conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
 		(SELECT count(*) FROM pg_replication_slots)::int, current_setting('max_replication_slots')::int,
 		(SELECT count(*) FROM pg_stat_replication)::int, current_setting('max_wal_senders')::int,
 		coalesce(current_setting('max_slot_wal_keep_size', true), ''), current_setting('fsync')`).
-		Scan(&version, &walLevel, &user, &super, &recovering, &slots, &slotLimit, &senders, &senderLimit, &keep, &fsync)
+		Scan(&version, &walLevel, &recovering, &slots, &slotLimit, &senders, &senderLimit, &keep, &fsync)
 	if err != nil {
 		return pg.Classify(err, "look at the primary")
 	}
@@ -109,7 +108,6 @@ func (l *primaryLook) server(ctx context.Context) error {
 	f.blocksIf(recovering, "primary_in_recovery", "server", "the server is a standby: its log cannot be decoded into a new slot", "connect to its primary")
 	f.blocksIf(walLevel != "logical", "wal_level_low", "wal_level", "wal_level is "+walLevel+"; changes can be read from the log only with logical",
 		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server")
-	f.blocksIf(!super, "not_superuser", user, "the agent's role may not publish all tables and make event triggers", superuserRemedy(user))
 	f.blocksIf(slotLimit-slots < 2, "slots_used_up", "max_replication_slots",
 		fmt.Sprintf("%d of %d replication slots are taken; a link needs one, and a second while it is seeded", slots, slotLimit),
 		fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; then restart the server; or drop slots that nobody uses", slotLimit+10))
@@ -122,7 +120,7 @@ func (l *primaryLook) server(ctx context.Context) error {
 	f.informsIf(keep != "" && keep != "-1", "slot_wal_limited", "max_slot_wal_keep_size", "the server drops log that the twin still needs once it exceeds "+keep,
 		"ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf(); or make sure that it is enough for the longest interruption")
 	judgeDurability(f, fsync)
-	l.blocked = recovering || walLevel != "logical" || !super || slotLimit-slots < 2 || senderLimit-senders < 2
+	l.blocked = recovering || walLevel != "logical" || slotLimit-slots < 2 || senderLimit-senders < 2
 	if err := judgeConnections(ctx, l.conn, f); err != nil {
 		return err
 	}

@@ -59,8 +59,13 @@ var schemaFunctions = [...]string{
 }
 
 // NoteExtensions records which extensions the twin's server has, so that others
-// are refused on the primary when somebody creates them.
+// are refused on the primary when somebody creates them. Where no event triggers
+// are allowed there is nothing to note.
 func (s *Source) NoteExtensions(ctx context.Context, conn *pgx.Conn, names []string) error {
+	var have bool
+	if err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regclass('twinspan.twin_extension') IS NOT NULL`).Scan(&have); err != nil || !have {
+		return pg.Classify(err, "note the twin's extensions")
+	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM twinspan.twin_extension WHERE link = $1::text::uuid AND name <> ALL ($2)`, s.Link, names); err != nil {
 			return pg.Classify(err, "note the twin's extensions")

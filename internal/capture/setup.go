@@ -72,12 +72,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 	if _, err := conn.Exec(ctx, setupSQL); err != nil {
 		return pg.Classify(err, "create the functions of the primary")
 	}
-	for _, t := range eventTriggers {
-		if err := makeEventTrigger(ctx, conn, t.name, t.event, t.function); err != nil {
-			return err
-		}
-	}
-	if err := captureSchema(ctx, conn); err != nil {
+	if err := s.trigger(ctx, conn); err != nil {
 		return err
 	}
 	if err := s.settle(ctx, conn); err != nil {
@@ -89,9 +84,8 @@ func (s *Source) Prepare(ctx context.Context) error {
 	if err := s.watchTruncate(ctx, conn); err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `CREATE PUBLICATION `+s.Object()+` FOR ALL TABLES`)
-	if err != nil && pg.SQLState(err) != "42710" {
-		return pg.Classify(err, "create the publication")
+	if err := s.publish(ctx, conn); err != nil {
+		return err
 	}
 	// A command that was just beginning when the event triggers came may have
 	// escaped both them and settle.
@@ -100,7 +94,12 @@ func (s *Source) Prepare(ctx context.Context) error {
 
 // open begins a session that works alone on what the links of a database share.
 func (s *Source) open(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	conn, err := s.DSN.Connect(ctx, s.session(purpose))
+	session := s.session(purpose)
+	conn, err := s.DSN.Connect(ctx, session)
+	if pg.SQLState(err) == insufficientPrivilege {
+		delete(session.Settings, "deadlock_timeout") // not for everybody to set
+		conn, err = s.DSN.Connect(ctx, session)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // Source is the primary's half. Each call opens a session of its own.
@@ -116,6 +118,16 @@ func (s *Source) List(ctx context.Context, r ListRequest) ([]Entry, error) {
 		return nil, pg.Classify(err, "list large objects")
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Entry])
+	if pg.SQLState(err) == "42501" {
+		// A role that may not read their pages sees whether there are any.
+		var some bool
+		asked := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1::bigint::oid AND oid <= $2::bigint::oid)`, int64(r.After), int64(r.Upto)).Scan(&some)
+		if asked == nil && !some {
+			return nil, nil
+		}
+		return nil, problem.Wrap(err, problem.Unauthorised, "large_objects_unreadable", "list large objects").
+			WithHint("as a superuser of the primary: GRANT SELECT ON pg_catalog.pg_largeobject TO %s", sqlname.Quote(s.DSN.User()))
+	}
 	return list, pg.Classify(err, "list large objects")
 }
 

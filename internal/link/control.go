@@ -40,10 +40,16 @@ func (c *control) do(ctx context.Context, f func(ctx context.Context, conn *pgx.
 		if purpose == "" {
 			purpose = "control"
 		}
-		conn, err := c.dsn.Connect(ctx, pg.Session{Name: c.name + "/" + purpose, Apply: true, Settings: map[string]string{
+		session := pg.Session{Name: c.name + "/" + purpose, Apply: true, Settings: map[string]string{
 			"lock_timeout":      "5s",
 			"statement_timeout": "15s",
-		}})
+		}}
+		conn, err := c.dsn.Connect(ctx, session)
+		if pg.SQLState(err) == "42501" {
+			// A role that may not act as a replica is a primary's, where no gate is in the way.
+			session.Apply = false
+			conn, err = c.dsn.Connect(ctx, session)
+		}
 		if err != nil {
 			return err
 		}

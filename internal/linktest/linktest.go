@@ -81,6 +81,8 @@ type Options struct {
 	StandbyA, StandbyB []pgtest.Option
 	// DSN, when set, changes the connection string that a side's agent gets.
 	DSN func(name, dsn string) string
+	// Before, when set, is called for each server before its agent is started.
+	Before func(name string, server *pgtest.Server)
 	// Advertise, when set, changes the address at which a side tells others to dial it.
 	Advertise func(name, listen string) string
 }
@@ -111,6 +113,9 @@ func New(t testing.TB, o Options) *Pair {
 func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Option) *Side {
 	t.Helper()
 	s := &Side{Name: name, Server: pgtest.Start(t, server...), t: t}
+	if o.Before != nil {
+		o.Before(name, s.Server)
+	}
 	dir, err := config.OpenDir(filepath.Join(pgtest.Dir(t), name))
 	if err != nil {
 		t.Fatal(err)
