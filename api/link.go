@@ -58,24 +58,25 @@ const (
 
 // Link is one side's view of a link.
 type Link struct {
-	Name         string    `json:"name" doc:"Name of the link, the same on both sides" example:"sales"`
-	ID           string    `json:"id" doc:"Identifier of the link, a UUID, the same on both sides"`
-	Database     string    `json:"database" doc:"The linked database on this side"`
-	Role         Role      `json:"role" enum:"primary,secondary" doc:"What this side is"`
-	Phase        Phase     `json:"phase" enum:"creating,seeding,catching_up,replicating,suspended,failing_over,fenced,broken" doc:"What the link is doing"`
-	Health       Health    `json:"health" enum:"healthy,degraded,unhealthy" doc:"Summary of phase, connection and problems"`
-	Epoch        int64     `json:"epoch" doc:"Grows with every change of roles"`
-	Mode         Mode      `json:"mode" enum:"async,sync" doc:"When a commit on the primary returns"`
-	Suspended    bool      `json:"suspended" doc:"Whether somebody asked the link to stop for now"`
-	Peer         LinkPeer  `json:"peer" doc:"The other side"`
-	Seeding      Progress  `json:"seeding" doc:"The first copy; stays as it ended once it is done"`
-	Position     Position  `json:"position" doc:"How far the primary's log has come on its way"`
-	Lag          Lag       `json:"lag" doc:"How far the secondary is behind"`
-	Rates        Rates     `json:"rates" doc:"What the secondary applies, averaged over the last seconds"`
-	Problems     []Problem `json:"problems" nullable:"false" doc:"What is wrong now, heaviest first"`
-	Notices      []Notice  `json:"notices" nullable:"false" doc:"What the link did that its owner should know, oldest first"`
-	LastFailover *Failover `json:"lastFailover" doc:"The last change of roles; null when there was none"`
-	CreatedAt    time.Time `json:"createdAt" doc:"When the link was created"`
+	Name         string      `json:"name" doc:"Name of the link, the same on both sides" example:"sales"`
+	ID           string      `json:"id" doc:"Identifier of the link, a UUID, the same on both sides"`
+	Database     string      `json:"database" doc:"The linked database on this side"`
+	Role         Role        `json:"role" enum:"primary,secondary" doc:"What this side is"`
+	Phase        Phase       `json:"phase" enum:"creating,seeding,catching_up,replicating,suspended,failing_over,fenced,broken" doc:"What the link is doing"`
+	Health       Health      `json:"health" enum:"healthy,degraded,unhealthy" doc:"Summary of phase, connection and problems"`
+	Epoch        int64       `json:"epoch" doc:"Grows with every change of roles"`
+	Mode         Mode        `json:"mode" enum:"async,sync" doc:"When a commit on the primary returns"`
+	Suspended    bool        `json:"suspended" doc:"Whether somebody asked the link to stop for now"`
+	Peer         LinkPeer    `json:"peer" doc:"The other side"`
+	Seeding      Progress    `json:"seeding" doc:"The first copy; stays as it ended once it is done"`
+	Position     Position    `json:"position" doc:"How far the primary's log has come on its way"`
+	Lag          Lag         `json:"lag" doc:"How far the secondary is behind"`
+	Rates        Rates       `json:"rates" doc:"What the secondary applies, averaged over the last seconds"`
+	Time         *TimeShares `json:"time,omitempty" doc:"Where the time of the stream went in the last seconds; missing while nothing streams"`
+	Problems     []Problem   `json:"problems" nullable:"false" doc:"What is wrong now, heaviest first"`
+	Notices      []Notice    `json:"notices" nullable:"false" doc:"What the link did that its owner should know, oldest first"`
+	LastFailover *Failover   `json:"lastFailover" doc:"The last change of roles; null when there was none"`
+	CreatedAt    time.Time   `json:"createdAt" doc:"When the link was created"`
 
 	OnConflict    string        `json:"onConflict,omitempty" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, or cancel= and for how long they are waited for" example:"cancel=30s"`
 	MaxRate       int64         `json:"maxRate,omitempty" doc:"The most bytes of rows a second that the first copy moves; missing where there is no limit"`
@@ -189,6 +190,15 @@ type Rates struct {
 	TransactionsPerSecond float64 `json:"transactionsPerSecond" doc:"Source transactions"`
 	ChangesPerSecond      float64 `json:"changesPerSecond" doc:"Rows inserted, updated and deleted"`
 	BytesPerSecond        float64 `json:"bytesPerSecond" doc:"Bytes of change data, not compressed"`
+}
+
+// TimeShares says what the secondary spent its time with, in parts of 1 that make 1
+// together. The largest is the bottleneck of a link that is behind.
+type TimeShares struct {
+	Source     float64 `json:"source" doc:"Waiting for the primary: for somebody to write, or for its server to decode"`
+	Network    float64 `json:"network" doc:"Waiting for what the primary's agent could not send faster"`
+	Applying   float64 `json:"applying" doc:"Applying changes"`
+	Committing float64 `json:"committing" doc:"Waiting for the secondary's server to commit"`
 }
 
 // Problem is something wrong with a link or an agent, for as long as it lasts.

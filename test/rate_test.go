@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/twinspan/twinspan/api"
@@ -52,4 +53,27 @@ func TestFirstCopyKeepsToItsRate(t *testing.T) {
 	}
 	p.WaitPhase(t, "slow", api.Replicating)
 	p.WaitEqual(t, "slow", "slow")
+}
+
+// Both sides tell where the time of a link goes: one that has nothing to do waits for
+// the primary.
+func TestTimeOfALinkIsTold(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "idle")
+	p.Create(t, "idle", "idle")
+	p.WaitPhase(t, "idle", api.Replicating)
+	for _, side := range []*linktest.Side{p.A, p.B} {
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			l, err := side.Client.Link(t.Context(), "idle")
+			if err != nil {
+				return err
+			}
+			s := l.Time
+			if s == nil || s.Source < 0.9 || math.Abs(s.Source+s.Network+s.Applying+s.Committing-1) > 0.001 {
+				return fmt.Errorf("side %s: %+v", side.Name, s)
+			}
+			return nil
+		})
+	}
 }

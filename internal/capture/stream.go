@@ -42,6 +42,7 @@ type Stream struct {
 	Peek bool
 
 	sent      atomic.Uint64
+	handing   atomic.Int64 // time spent in the sink
 	durable   atomic.Uint64
 	confirmed chan struct{}
 }
@@ -72,6 +73,9 @@ func (s *Stream) Sent() lsn.LSN { return lsn.LSN(s.sent.Load()) }
 
 // Confirmed is the last position given to Confirm, or the start.
 func (s *Stream) Confirmed() lsn.LSN { return lsn.LSN(s.durable.Load()) }
+
+// Handing is how long the stream was held up by its sink until now.
+func (s *Stream) Handing() time.Duration { return time.Duration(s.handing.Load()) }
 
 // Confirm says that everything up to the position survives a crash of the
 // secondary. The server may drop its log up to there. It never goes back.
@@ -246,7 +250,7 @@ var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (s *Stream) read(raw *pg.Raw) error {
 	f := filter{own: s.Object(), skipped: map[uint32]bool{}}
-	w := &pieces{sink: s.Sink}
+	w := &pieces{sink: s.Sink, spent: &s.handing}
 	for {
 		// A part of a transaction is of no use to anybody: nothing is applied before its
 		// commit, but for large ones, which the pieces carry on.
@@ -383,6 +387,7 @@ func eof(err error) error {
 // write.
 type pieces struct {
 	sink    Sink
+	spent   *atomic.Int64 // time in the sink
 	b       []byte
 	written bool
 }
@@ -401,7 +406,9 @@ func (p *pieces) write(b []byte) error {
 }
 
 func (p *pieces) push() error {
+	began := time.Now()
 	_, err := p.sink.Write(p.b)
+	p.spent.Add(int64(time.Since(began)))
 	p.b = p.b[:0]
 	p.written = true
 	return err
@@ -417,5 +424,7 @@ func (p *pieces) flush() error {
 		return nil
 	}
 	p.written = false
+	began := time.Now()
+	defer func() { p.spent.Add(int64(time.Since(began))) }()
 	return p.sink.Flush()
 }

@@ -153,6 +153,9 @@ func showLink(w io.Writer, l api.Link) {
 	field("lag", "%s, %s", terminal.Duration(l.Lag.Seconds), terminal.Size(l.Lag.Bytes))
 	field("rates", "%s transactions/s, %s changes/s, %s/s",
 		terminal.Rate(l.Rates.TransactionsPerSecond), terminal.Rate(l.Rates.ChangesPerSecond), terminal.Size(int64(l.Rates.BytesPerSecond)))
+	if s := l.Time; s != nil {
+		field("time", "%.0f%% waiting for the primary, %.0f%% network, %.0f%% applying, %.0f%% committing", 100*s.Source, 100*s.Network, 100*s.Applying, 100*s.Committing)
+	}
 	if o := l.LargeObjects; o != nil && (o.Objects > 0 || o.Running) {
 		field("objects", "%s", largeObjects(*o))
 	}

@@ -43,6 +43,14 @@ func newLinkCollector(agent Agent) *linkCollector {
 	number := func(name, help string, value func(api.Link) float64) metric {
 		return metric{desc("link_"+name, help, link...), value}
 	}
+	share := func(part, help string, value func(api.TimeShares) float64) metric {
+		return number("time_"+part+"_ratio", "Part of the secondary's time in the last seconds spent "+help+".", func(l api.Link) float64 {
+			if l.Time == nil {
+				return 0
+			}
+			return value(*l.Time)
+		})
+	}
 	return &linkCollector{
 		agent:     agent,
 		up:        desc("postgres_up", "1 when the instance answers."),
@@ -57,6 +65,10 @@ func newLinkCollector(agent Agent) *linkCollector {
 			number("applied_transactions_per_second", "Source transactions applied.", func(l api.Link) float64 { return l.Rates.TransactionsPerSecond }),
 			number("applied_changes_per_second", "Row changes applied.", func(l api.Link) float64 { return l.Rates.ChangesPerSecond }),
 			number("applied_bytes_per_second", "Change data applied.", func(l api.Link) float64 { return l.Rates.BytesPerSecond }),
+			share("source", "waiting for the primary: for somebody to write, or for its server to decode", func(s api.TimeShares) float64 { return s.Source }),
+			share("network", "waiting for what the primary's agent could not send faster", func(s api.TimeShares) float64 { return s.Network }),
+			share("applying", "applying changes", func(s api.TimeShares) float64 { return s.Applying }),
+			share("committing", "waiting for the secondary's server to commit", func(s api.TimeShares) float64 { return s.Committing }),
 			number("seeding_size_bytes", "Size of the tables to copy.", func(l api.Link) float64 { return float64(l.Seeding.BytesTotal) }),
 			number("seeding_done_bytes", "Part of the tables that is copied.", func(l api.Link) float64 { return float64(l.Seeding.BytesDone) }),
 			number("seeding_tables", "Tables to copy.", func(l api.Link) float64 { return float64(l.Seeding.TablesTotal) }),

@@ -34,6 +34,8 @@ type running struct {
 	stop   context.CancelCauseFunc
 	done   chan struct{}
 	stream *capture.Stream
+
+	handing shares // how long it was held up in sending
 }
 
 func (l *Link) source() capture.Source {
@@ -175,7 +177,7 @@ func (l *Link) HandleReport(ctx context.Context, report Report) (Answer, error) 
 	}
 	r := l.snapshot()
 	answer := Answer{Phase: r.Phase, Epoch: r.Epoch, Suspended: r.Suspended, Change: r.Change, Deleting: r.Deleting, Sent: l.sent(), Problems: l.ownProblems(),
-		Settings: settings(r), Sync: l.syncView()}
+		Settings: settings(r), Sync: l.syncView(), Handing: l.handing()}
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text, clock_timestamp()`).Scan(&answer.Written, &answer.Now)
 		return pg.Classify(err, "read the end of the log")
@@ -210,6 +212,17 @@ func (l *Link) mirror(ctx context.Context, report Report) error {
 		r.Phase = string(next.Phase)
 		return nil
 	})
+}
+
+// handing is the part of the last seconds that the stream was held up in sending.
+func (l *Link) handing() float64 {
+	p := &l.primary
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stream == nil {
+		return 0
+	}
+	return p.stream.handing.per(time.Now(), p.stream.stream.Handing())[0]
 }
 
 func (l *Link) sent() lsnValue {

@@ -78,18 +78,19 @@ type Reference struct {
 // Report is how the secondary stands. It is sent every second.
 type Report struct {
 	Reference
-	Phase     string        `json:"phase"`
-	Seeded    bool          `json:"seeded"`
-	Diverged  bool          `json:"diverged,omitempty"`
-	Suspended bool          `json:"suspended"`
-	Change    int64         `json:"change"`
-	Seeding   api.Progress  `json:"seeding"`
-	Received  lsn.LSN       `json:"received"`
-	Applied   lsn.LSN       `json:"applied"`
-	Durable   lsn.LSN       `json:"durable"`
-	Lag       float64       `json:"lagSeconds"`
-	Rates     api.Rates     `json:"rates"`
-	Problems  []api.Problem `json:"problems"`
+	Phase     string          `json:"phase"`
+	Seeded    bool            `json:"seeded"`
+	Diverged  bool            `json:"diverged,omitempty"`
+	Suspended bool            `json:"suspended"`
+	Change    int64           `json:"change"`
+	Seeding   api.Progress    `json:"seeding"`
+	Received  lsn.LSN         `json:"received"`
+	Applied   lsn.LSN         `json:"applied"`
+	Durable   lsn.LSN         `json:"durable"`
+	Lag       float64         `json:"lagSeconds"`
+	Rates     api.Rates       `json:"rates"`
+	Time      *api.TimeShares `json:"time,omitempty"`
+	Problems  []api.Problem   `json:"problems"`
 
 	LargeObjects  *api.LargeObjects `json:"largeObjects,omitempty"`
 	SchemaChanges api.SchemaChanges `json:"schemaChanges,omitempty"`
@@ -111,6 +112,7 @@ type Answer struct {
 
 	Settings Settings      `json:"settings"`
 	Sync     *api.LinkSync `json:"sync,omitempty"`
+	Handing  float64       `json:"handing"` // part of the last seconds that the stream was held up in sending
 }
 
 // StreamRequest asks for changes from a position on.

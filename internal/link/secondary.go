@@ -26,6 +26,7 @@ type secondarySide struct {
 	receiver *receiver
 	durable  lsn.LSN
 	rates    meter
+	time     shares // waiting, committing
 }
 
 const (
@@ -108,6 +109,8 @@ func (l *Link) stand() Report {
 		report.Applied = max(report.Applied, status.Applied)
 		report.Received = max(lsn.LSN(s.receiver.received.Load()), report.Applied)
 		report.Rates = s.rates.per(time.Now(), status.Transactions, status.Changes, int64(s.receiver.bytes.Load()))
+		spent := s.time.per(time.Now(), status.Waiting, status.Committing)
+		report.Time = timeShares(spent[0], spent[1], l.live.answer.Handing)
 		report.Lag = l.lagLocked(status).Seconds()
 	}
 	l.live.report = report
