@@ -1,10 +1,12 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/twinspan/twinspan/api"
@@ -96,4 +98,188 @@ func waitEqual(t *testing.T, p *linktest.Pair, name, database string) {
 	t.Helper()
 	primary, secondary := primaryOf(t, p, name)
 	(&linktest.Pair{A: primary, B: secondary}).WaitEqual(t, name, database)
+}
+
+// traceless fails the test unless nothing of a link is left beside its database.
+func traceless(t *testing.T, s *linktest.Side, database, before string) {
+	t.Helper()
+	if after := traces(t, s, database); after != before {
+		t.Errorf("side %s before\n%s\nafter\n%s", s.Name, before, after)
+	}
+}
+
+// After a few failovers a link is deleted: nothing of it is left on either side,
+// whatever roles they had, and both databases work by themselves.
+func TestNothingIsLeftAfterFailovers(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	const name = `Weird "Name`
+	p.A.Server.CreateDatabase(t, name)
+	a, b := p.A.Server.DSN(name), p.B.Server.DSN(name)
+	pgtest.Exec(t, a, `CREATE SCHEMA "S ""x"; CREATE TABLE "S ""x"."T" (id int PRIMARY KEY, v text); CREATE TABLE keyless (a int); CREATE SEQUENCE "Count"`,
+		`CREATE TABLE parted (id int, v text) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (100)`,
+		`INSERT INTO "S ""x"."T" VALUES (1, 'x'); INSERT INTO keyless VALUES (1), (1); SELECT nextval('"Count"'), nextval('"Count"')`)
+	before := traces(t, p.A, name)
+	p.Create(t, "weird", name)
+	p.WaitPhase(t, "weird", api.Replicating)
+	for round, side := range []*linktest.Side{p.B, p.A, p.B} {
+		f := failOver(t, p.A, "weird", api.FailoverRequest{})
+		if f.State != api.FailoverDone {
+			t.Fatalf("round %d: %+v", round, f.Problem)
+		}
+		waitSettled(t, p, "weird")
+		dsn := side.Server.DSN(name)
+		// Every shape of table is written, the schema changes, and a sequence goes on
+		// exactly where it was.
+		pgtest.Exec(t, dsn, `UPDATE keyless SET a = a + 1 WHERE ctid = (SELECT min(ctid) FROM keyless); INSERT INTO part VALUES (1, 'p')`,
+			fmt.Sprintf(`ALTER TABLE "S ""x"."T" ADD c%d int DEFAULT 7; CREATE TABLE new%[1]d (id int PRIMARY KEY); INSERT INTO new%[1]d VALUES (1)`, round))
+		if got := pgtest.Query(t, dsn, `SELECT nextval('"Count"')`)[0][0]; got != fmt.Sprint(round+3) {
+			t.Errorf("round %d: the sequence gives %s", round, got)
+		}
+		waitEqual(t, p, "weird", name)
+	}
+	if _, err := p.A.Client.DeleteLink(t.Context(), "weird", false); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, a, `ALTER TABLE "S ""x"."T" DROP c0, DROP c1, DROP c2; DROP TABLE new0, new1, new2; INSERT INTO keyless VALUES (5)`)
+	pgtest.Exec(t, b, `INSERT INTO keyless VALUES (5); CREATE TABLE by_itself (i int); DROP TABLE by_itself, new0, new1, new2`)
+	traceless(t, p.A, name, before)
+	traceless(t, p.B, name, before)
+}
+
+// A cutover leaves an independent new primary, and an old one that refuses writes
+// until somebody releases it.
+func TestCutover(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "bank")
+	makeBank(t, p.A, "bank")
+	before := traces(t, p.A, "bank")
+	p.Create(t, "bank", "bank")
+	p.WaitPhase(t, "bank", api.Replicating)
+	bank := openBank(t, 4, true, eitherSide(p, "bank"))
+	bank.waitTransfers(100)
+	f := failOver(t, p.A, "bank", api.FailoverRequest{Cutover: true})
+	if f.State != api.FailoverDone || f.Primary != "b" || f.HoldSeconds <= 0 || !strings.Contains(f.Text, "twinspan.release()") {
+		t.Fatalf("%+v", f)
+	}
+	bank.waitTransfers(100)
+	bank.close()
+	bank.audit(p.B.Server.DSN("bank"), false)
+	for _, side := range []*linktest.Side{p.A, p.B} {
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			if links, err := side.Client.Links(t.Context()); err != nil || len(links) > 0 {
+				return fmt.Errorf("agent %s has %v, %v", side.Name, links, err)
+			}
+			return nil
+		})
+	}
+	traceless(t, p.B, "bank", before)
+	for _, sql := range []string{`UPDATE account SET balance = 0`, `DROP TABLE account`, `CREATE TABLE x (i int)`} {
+		if _, err := pgtest.Try(t.Context(), stubborn(p.A, "bank")(), sql); err == nil || !strings.Contains(err.Error(), "cutover") {
+			t.Errorf("%s on the old side: %v", sql, err)
+		}
+	}
+	pgtest.Exec(t, p.A.Server.DSN("bank"), `BEGIN READ WRITE; SELECT twinspan.release(); COMMIT`)
+	pgtest.Exec(t, p.A.Server.DSN("bank"), `UPDATE account SET balance = 0`)
+	traceless(t, p.A, "bank", before)
+}
+
+// A transaction that does not end is ended after the drain timeout; with a longer one
+// it is waited for, and new writers wait meanwhile.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "bank")
+	makeBank(t, p.A, "bank")
+	p.Create(t, "bank", "bank")
+	p.WaitPhase(t, "bank", api.Replicating)
+	ctx := t.Context()
+	running := pgtest.Conn(t, p.A.Server.DSN("bank"))
+	insert := func(id string) error {
+		_, err := running.Exec(ctx, `INSERT INTO transfer VALUES ($1, 1, 2, 0)`, id)
+		return err
+	}
+	if _, err := running.Exec(ctx, `BEGIN`); err != nil {
+		t.Fatal(err)
+	}
+	if err := insert("first"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.A.Client.Failover(ctx, "bank", api.FailoverRequest{DrainSeconds: 120}); err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan error, 1)
+	awaited := func(what, sql string) {
+		t.Helper()
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			if pgtest.Query(t, p.A.Server.DSN("bank"), sql)[0][0] == "0" {
+				return errors.New(what)
+			}
+			return nil
+		})
+	}
+	const gated = `SELECT count(*) FROM pg_trigger WHERE tgname = 'twinspan_gate' AND tgrelid = `
+	awaited("the gate is not prepared", gated+`'account'::regclass`)
+	if n := pgtest.Query(t, p.A.Server.DSN("bank"), gated+`'transfer'::regclass`)[0][0]; n != "0" {
+		t.Error("a table that a running transaction has written to was not waited for")
+	}
+	// Another has passed the gate when that one ends.
+	second := pgtest.Conn(t, p.A.Server.DSN("bank"))
+	if _, err := second.Exec(ctx, `BEGIN; UPDATE account SET balance = balance + 0 WHERE id = 7`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := running.Exec(ctx, `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	running = second
+	awaited("nobody waits for the running transaction", `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND mode = 'ExclusiveLock'`)
+	go func() {
+		_, err := pgtest.Try(ctx, stubborn(p.A, "bank")(), `INSERT INTO transfer VALUES ('late', 1, 2, 0)`)
+		waiting <- err
+	}()
+	// It goes on, also with tables that it has not touched yet, and ends well.
+	for _, sql := range []string{`UPDATE account SET balance = balance - 1 WHERE id = 1`, `UPDATE account SET balance = balance + 1 WHERE id = 2`} {
+		if _, err := running.Exec(ctx, sql); err != nil {
+			t.Errorf("%s in a transaction that had begun: %v", sql, err)
+		}
+	}
+	if err := insert("second"); err != nil {
+		t.Error(err)
+	}
+	if _, err := running.Exec(ctx, `COMMIT`); err != nil {
+		t.Error(err)
+	}
+	if err := <-waiting; err == nil || !strings.Contains(err.Error(), "25006") {
+		t.Errorf("a writer that came during the hold: %v", err)
+	}
+	primary := waitSettled(t, p, "bank")
+	if primary != p.B {
+		t.Fatal("the sides have not changed places")
+	}
+	if got := pgtest.Query(t, p.B.Server.DSN("bank"), `SELECT string_agg(id, ' ' ORDER BY id) FROM transfer`)[0][0]; got != "first second" {
+		t.Errorf("the new primary has %q", got)
+	}
+
+	// The other way round, with a transaction that stays.
+	stays := pgtest.Conn(t, p.B.Server.DSN("bank"))
+	if _, err := stays.Exec(ctx, `BEGIN; INSERT INTO transfer VALUES ('third', 1, 2, 0)`); err != nil {
+		t.Fatal(err)
+	}
+	f := failOver(t, p.A, "bank", api.FailoverRequest{DrainSeconds: 0.5})
+	if f.State != api.FailoverDone || f.Ended != 1 {
+		t.Errorf("%+v, %+v", f, f.Problem)
+	}
+	waitSettled(t, p, "bank")
+	waitEqual(t, p, "bank", "bank")
+
+	// A prepared transaction cannot be ended: the failover is refused, and writers go on.
+	pgtest.Exec(t, p.A.Server.DSN("bank"), `BEGIN; INSERT INTO transfer VALUES ('fourth', 1, 2, 0); PREPARE TRANSACTION 'stays'`)
+	f = failOver(t, p.A, "bank", api.FailoverRequest{})
+	if f.State != api.FailoverUndone || f.Problem == nil || f.Problem.Code != "transaction_prepared" {
+		t.Errorf("with a prepared transaction: %+v, %+v", f, f.Problem)
+	}
+	pgtest.Exec(t, p.A.Server.DSN("bank"), `INSERT INTO transfer VALUES ('fifth', 1, 2, 0)`, `COMMIT PREPARED 'stays'`)
+	waitSettled(t, p, "bank")
+	waitEqual(t, p, "bank", "bank")
 }

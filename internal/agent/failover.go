@@ -25,12 +25,15 @@ func (a *Agent) handleFailover() {
 	onLink(a, link.MethodFailoverAssess, func(ctx context.Context, l *link.Link, r link.AssessRequest) (any, error) {
 		return l.HandleFailoverAssess(ctx, r)
 	}, func(r link.AssessRequest) string { return r.ID })
-	onLink(a, link.MethodFailoverStage, func(ctx context.Context, l *link.Link, r link.OperationRequest) (any, error) {
-		return nil, l.HandleFailoverStage(ctx, r)
-	}, func(r link.OperationRequest) string { return r.ID })
+	onLink(a, link.MethodFailoverStage, func(ctx context.Context, l *link.Link, r link.HoldRequest) (any, error) {
+		return l.HandleFailoverStage(ctx, r)
+	}, func(r link.HoldRequest) string { return r.ID })
 	onLink(a, link.MethodFailoverBrake, func(ctx context.Context, l *link.Link, r link.BrakeRequest) (any, error) {
 		return nil, l.HandleFailoverBrake(ctx, r)
 	}, func(r link.BrakeRequest) string { return r.ID })
+	onLink(a, link.MethodCutover, func(ctx context.Context, l *link.Link, r link.CutoverRequest) (any, error) {
+		return l.HandleCutover(ctx, r)
+	}, func(r link.CutoverRequest) string { return r.ID })
 	onLink(a, link.MethodFailoverTurn, func(ctx context.Context, l *link.Link, r link.TurnRequest) (any, error) {
 		return nil, l.HandleFailoverTurn(ctx, r)
 	}, func(r link.TurnRequest) string { return r.ID })
@@ -46,10 +49,14 @@ func (a *Agent) Failover(ctx context.Context, name string, in api.FailoverReques
 	return l.Failover(ctx, in)
 }
 
-// FailoverProgress implements httpapi.Agent.
+// FailoverProgress implements httpapi.Agent. It still describes the cutover that
+// removed a link.
 func (a *Agent) FailoverProgress(ctx context.Context, name string) (api.FailoverProgress, error) {
 	l, err := a.links.named(name)
 	if err != nil {
+		if last, have := a.links.cutover(name); have {
+			return last, nil
+		}
 		return api.FailoverProgress{}, err
 	}
 	return l.FailoverProgress(ctx)

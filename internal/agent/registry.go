@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -16,10 +17,11 @@ import (
 
 // registry holds the links at work.
 type registry struct {
-	mu     sync.Mutex
-	byID   map[string]*link.Link
-	run    func(*link.Link) // starts a link's supervisor; nil until the links were found
-	making sync.Mutex       // held while a link is made, so that two of a name cannot be
+	mu       sync.Mutex
+	byID     map[string]*link.Link
+	run      func(*link.Link)                // starts a link's supervisor; nil until the links were found
+	cutovers map[string]api.FailoverProgress // the last failover of links that are gone, by name
+	making   sync.Mutex                      // held while a link is made, so that two of a name cannot be
 }
 
 func (r *registry) add(l *link.Link) error {
@@ -36,9 +38,24 @@ func (r *registry) add(l *link.Link) error {
 }
 
 func (r *registry) remove(l *link.Link) {
+	last, err := l.HandleFailoverShow()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byID, l.ID())
+	if err == nil {
+		if r.cutovers == nil {
+			r.cutovers = map[string]api.FailoverProgress{}
+		}
+		r.cutovers[l.Name()] = last
+	}
+}
+
+// cutover returns the last failover of a link that is gone.
+func (r *registry) cutover(name string) (last api.FailoverProgress, have bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, have = r.cutovers[name]
+	return last, have
 }
 
 func (r *registry) ready() error {

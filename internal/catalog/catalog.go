@@ -265,6 +265,15 @@ func SetDeleting(ctx context.Context, q Querier, l *Link, deleting bool) error {
 	return update(ctx, q, l, `deleting = $3`, deleting)
 }
 
+// Cutover is the Operation of a side that is being removed by a cutover: its gate
+// stays shut.
+const Cutover = "cutover"
+
+// SetCutover stores that the link is being removed by a cutover.
+func SetCutover(ctx context.Context, q Querier, l *Link) error {
+	return update(ctx, q, l, `deleting = true, operation = $3`, Cutover)
+}
+
 // AddNotices appends to what the link did by itself.
 func AddNotices(ctx context.Context, q Querier, l *Link, notices []Notice) error {
 	if len(notices) == 0 {

@@ -28,15 +28,17 @@ var gateSQL string
 
 // manner is how the tables' triggers are made and dropped.
 type manner struct {
-	batch int           // tables locked in one transaction
-	wait  time.Duration // for a lock, and so for those who wait behind
+	batch    int           // tables locked in one transaction
+	wait     time.Duration // for a lock, and so for those who wait behind
+	patience time.Duration // how long it is tried to get a lock that a transaction holds
+	end      bool          // then that transaction is ended
 }
 
 var (
 	// quickly is for a secondary, where nobody but the agent and readers are.
-	quickly = manner{200, time.Second}
+	quickly = manner{200, time.Second, patience, false}
 	// gently is for a primary: what waits there for a lock makes writers wait.
-	gently = manner{1, 100 * time.Millisecond}
+	gently = manner{1, 100 * time.Millisecond, patience, false}
 )
 
 // patience is how long closing and opening go on trying for a lock that a
@@ -113,9 +115,12 @@ func set(ctx context.Context, q Querier, state int, setting string) error {
 
 // ShutTables gives every table that lacks it the gate's trigger. Partitions and
 // children need their own, for a statement may name them.
-func ShutTables(ctx context.Context, conn *pgx.Conn) error { return shutTables(ctx, conn, quickly) }
+func ShutTables(ctx context.Context, conn *pgx.Conn) error {
+	_, err := shutTables(ctx, conn, quickly)
+	return err
+}
 
-func shutTables(ctx context.Context, conn *pgx.Conn, m manner) error {
+func shutTables(ctx context.Context, conn *pgx.Conn, m manner) (ended int, err error) {
 	return each(ctx, conn, m, `NOT EXISTS`, func(t table) string {
 		truncate := " OR TRUNCATE"
 		if t.Kind == "f" {
@@ -129,12 +134,15 @@ func shutTables(ctx context.Context, conn *pgx.Conn, m manner) error {
 // Stage builds the gate on a primary that works, and has it let everybody through.
 // No lock is waited for longer than a tenth of a second. Every transaction that
 // writes to a table after its trigger was made passes the gate, and making it has
-// waited for those before. It can be repeated.
-func Stage(ctx context.Context, conn *pgx.Conn) error {
+// waited for those before; transactions that hold it up for longer than drain are
+// ended, and counted. It can be repeated.
+func Stage(ctx context.Context, conn *pgx.Conn, drain time.Duration) (ended int, err error) {
 	if err := build(ctx, conn); err != nil {
-		return err
+		return 0, err
 	}
-	return shutTables(ctx, conn, gently)
+	m := gently
+	m.patience, m.end = drain, true
+	return shutTables(ctx, conn, m)
 }
 
 // Open takes the gate away: the database accepts writes again. It can be repeated,
@@ -146,7 +154,7 @@ func Open(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS twinspan_gate`); err != nil {
 		return pg.Classify(err, "drop the gate's event trigger")
 	}
-	err := each(ctx, conn, gently, `EXISTS`, func(t table) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + t.Name })
+	_, err := each(ctx, conn, gently, `EXISTS`, func(t table) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + t.Name })
 	if err != nil {
 		return err
 	}
@@ -159,20 +167,21 @@ type table struct {
 	Kind string
 }
 
-// each runs a statement for each table that has, or has not, the gate's trigger.
-func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statement func(table) string) error {
+// each runs a statement for each table that has, or has not, the gate's trigger. It
+// returns how many transactions were ended for it.
+func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statement func(table) string) (ended int, err error) {
 	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
 		AND `+having+` (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'twinspan_gate' AND t.tgparentid = 0) ORDER BY c.oid`)
 	if err != nil {
-		return pg.Classify(err, "list tables")
+		return 0, pg.Classify(err, "list tables")
 	}
 	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[table])
 	if err != nil {
-		return pg.Classify(err, "list tables")
+		return 0, pg.Classify(err, "list tables")
 	}
-	end := time.Now().Add(patience)
+	end := time.Now().Add(m.patience)
 	for n := m.batch; len(tables) > 0; {
 		n = min(n, len(tables))
 		err := apply(ctx, conn, m, tables[:n], statement)
@@ -187,17 +196,31 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 		case pg.SQLState(err) == "42P01":
 			tables = tables[1:]
 			continue
-		case problem.CodeOf(err) != "lock_not_available" || time.Now().After(end):
-			return fmt.Errorf("gate of %d tables: %w", len(tables), err)
+		case problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) && !m.end:
+			return ended, fmt.Errorf("gate of %d tables: %w", len(tables), err)
+		case time.Now().After(end):
+			more, err := endHolders(ctx, conn, tables[0])
+			if err != nil {
+				return ended, err
+			}
+			ended += more
 		}
 		tables = append(tables[1:], tables[0]) // the others first
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ended, context.Cause(ctx)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
-	return nil
+	return ended, nil
+}
+
+// endHolders ends the transactions that hold a lock on a table for writing.
+func endHolders(ctx context.Context, conn *pgx.Conn, t table) (ended int, err error) {
+	err = conn.QueryRow(ctx, `SELECT count(DISTINCT pid) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks
+		WHERE locktype = 'relation' AND relation = to_regclass($1) AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		AND granted AND pid <> pg_backend_pid() AND mode <> 'AccessShareLock' AND mode <> 'RowShareLock'`, t.Name).Scan(&ended)
+	return ended, pg.Classify(err, "end transactions that hold up the gate of "+t.Name)
 }
 
 // apply runs a statement for each of the tables in one transaction.

@@ -42,10 +42,14 @@ type OperationRequest struct {
 	Operation string `json:"operation"`
 }
 
-// HoldRequest asks for a hold.
+// HoldRequest asks for the gate, and for a hold.
 type HoldRequest struct {
 	OperationRequest
 	DrainSeconds float64 `json:"drainSeconds"`
+}
+
+func (r HoldRequest) drain() time.Duration {
+	return time.Duration(r.DrainSeconds * float64(time.Second))
 }
 
 // HoldOrder is what the driver asks of a primary that holds its writers.
@@ -135,23 +139,22 @@ func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) 
 const oldestSecondary = 14
 
 // HandleFailoverStage builds the gate, which lets everybody through for now.
-func (l *Link) HandleFailoverStage(ctx context.Context, request OperationRequest) error {
+func (l *Link) HandleFailoverStage(ctx context.Context, request HoldRequest) (answer HoldAnswer, err error) {
 	if err := l.sameEpoch(request.Reference); err != nil {
-		return err
+		return answer, err
 	}
 	if l.snapshot().Operation != request.Operation {
 		if err := l.beginAs(ctx, request.Operation); err != nil {
-			return err
+			return answer, err
 		}
 	}
 	l.furniture.Lock()
 	defer l.furniture.Unlock()
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/gate", Apply: true})
-	if err != nil {
+	err = l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		answer.Ended, err = gate.Stage(ctx, conn, request.drain())
 		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return gate.Stage(ctx, conn)
+	})
+	return answer, err
 }
 
 // HandleFailoverBrake has writers begin later, until the failover ends.
@@ -195,7 +198,7 @@ func (l *Link) HandleFailoverHold(ctx context.Context, request HoldRequest, s *p
 	if r := l.snapshot(); r.Operation != request.Operation || role.Phase(r.Phase) != role.FailingOver {
 		return errMovedOn
 	}
-	hold, err := gate.Take(ctx, l.dsn, l.Name(), time.Duration(request.DrainSeconds*float64(time.Second)))
+	hold, err := gate.Take(ctx, l.dsn, l.Name(), request.drain())
 	if err != nil {
 		return err
 	}

@@ -62,8 +62,10 @@ type Link struct {
 
 	verifications verifications
 	failovers     failovers
-	furniture     sync.Mutex // held while what only one role needs is made or removed
-	atWork        sync.Mutex // held while work is done that is not Rest
+	furniture     sync.Mutex      // held while what only one role needs is made or removed
+	atWork        sync.Mutex      // held while work is done that is not Rest
+	life          context.Context // of Run; set before anything else works
+	asides        sync.WaitGroup  // what goes on beside the work, beyond a change of role
 	beside        beside
 	schema        schemaWatch
 	meeting       chan struct{} // has an element while the sides are brought to one position
@@ -168,6 +170,10 @@ const (
 // was removed, and else the reason of ctx.
 func (l *Link) Run(ctx context.Context) error {
 	defer l.control.close()
+	ctx, stop := context.WithCancel(ctx)
+	l.life = ctx
+	defer l.asides.Wait()
+	defer stop()
 	for {
 		if err := l.runAs(ctx, l.Role()); err != errTurned {
 			return err

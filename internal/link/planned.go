@@ -197,7 +197,10 @@ func (s *switcher) assess(ctx context.Context) error {
 func (s *switcher) stage(ctx context.Context) error {
 	staged := make(chan error, 1)
 	go func() {
-		staged <- s.place.Peers.Call(ctx, s.Peer(), MethodFailoverStage, OperationRequest{s.reference(), s.f.id}, nil)
+		var answer HoldAnswer
+		err := s.place.Peers.Call(ctx, s.Peer(), MethodFailoverStage, s.holdRequest(), &answer)
+		s.ended(answer)
+		staged <- err
 	}()
 	err := s.furnish(ctx)
 	return errors.Join(err, <-staged)
@@ -258,13 +261,21 @@ func (s *switcher) near(ctx context.Context) error {
 // for as long as the stream lives.
 func (s *switcher) holdWriters(ctx context.Context) (err error) {
 	s.f.held = time.Now()
-	request := HoldRequest{OperationRequest{s.reference(), s.f.id}, s.f.request.DrainSeconds}
-	if s.hold, err = s.place.Peers.Open(s.whole, s.Peer(), MethodFailoverHold, request); err != nil {
+	if s.hold, err = s.place.Peers.Open(s.whole, s.Peer(), MethodFailoverHold, s.holdRequest()); err != nil {
 		return err
 	}
 	answer, err := s.order(ctx, nil)
-	s.showFailover(s.f, func(view *api.FailoverProgress) { view.Ended = answer.Ended })
+	s.ended(answer)
 	return err
+}
+
+func (s *switcher) holdRequest() HoldRequest {
+	return HoldRequest{OperationRequest{s.reference(), s.f.id}, s.f.request.DrainSeconds}
+}
+
+// ended counts transactions that did not finish in time.
+func (s *switcher) ended(answer HoldAnswer) {
+	s.showFailover(s.f, func(view *api.FailoverProgress) { view.Ended += answer.Ended })
 }
 
 // order sends the primary's agent an order and waits for its answer.
@@ -382,6 +393,10 @@ func (l *Link) completeFailover(ctx context.Context, f *failover) {
 		l.showFailover(f, func(view *api.FailoverProgress) {
 			view.Text = fmt.Sprintf("agent %s did not answer; its side is fenced and follows when it is back", r.Peer)
 		})
+	}
+	if f.request.Cutover {
+		l.asides.Go(func() { l.cutOver(l.life, f) })
+		return
 	}
 	l.endFailover(f, nil)
 }

@@ -40,7 +40,7 @@ func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error)
 			return api.DeleteResult{}, err
 		}
 	}
-	mine, err := l.remove(ctx, last)
+	mine, err := l.remove(ctx, last, catalogDeleting)
 	if err != nil {
 		return api.DeleteResult{}, err
 	}
@@ -49,10 +49,15 @@ func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error)
 
 // DeleteHere removes this side and says what is left of it.
 func (l *Link) DeleteHere(ctx context.Context) (api.DeletedSide, error) {
-	return l.remove(ctx, l.lastChanges(ctx, l.snapshot()))
+	return l.remove(ctx, l.lastChanges(ctx, l.snapshot()), catalogDeleting)
 }
 
-func (l *Link) remove(ctx context.Context, last string) (api.DeletedSide, error) {
+func catalogDeleting(ctx context.Context, q catalog.Querier, l *catalog.Link) error {
+	return catalog.SetDeleting(ctx, q, l, true)
+}
+
+// remove has this side removed; mark stores that it is.
+func (l *Link) remove(ctx context.Context, last string, mark func(context.Context, catalog.Querier, *catalog.Link) error) (api.DeletedSide, error) {
 	r := l.snapshot()
 	side := api.DeletedSide{Agent: l.place.AgentName, Database: l.database, Role: api.Role(r.Role), State: api.Independent, Left: []string{}}
 	position := l.view().Position.Applied
@@ -68,12 +73,16 @@ func (l *Link) remove(ctx context.Context, last string) (api.DeletedSide, error)
 	}
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		next := l.snapshot()
-		if err := catalog.SetDeleting(ctx, conn, &next, true); err != nil {
+		if err := mark(ctx, conn, &next); err != nil {
+			return err
+		}
+		stored, err := catalog.Get(ctx, conn, next.ID)
+		if err != nil {
 			return err
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.record.Deleting = true
+		l.record.Deleting, l.record.Operation = true, stored.Operation
 		close(l.changed)
 		l.changed = make(chan struct{})
 		return nil
@@ -86,7 +95,12 @@ func (l *Link) remove(ctx context.Context, last string) (api.DeletedSide, error)
 	case <-l.removed:
 		return side, nil
 	case <-ctx.Done():
-		return side, context.Cause(ctx)
+		select {
+		case <-l.removed: // which ended ctx
+			return side, nil
+		default:
+			return side, context.Cause(ctx)
+		}
 	case <-time.After(removePatience):
 	}
 	p := problem.New(problem.Transient, "removal_pending", "the removal is under way and goes on by itself")

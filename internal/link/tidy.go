@@ -102,7 +102,7 @@ func dropOrigin(ctx context.Context, conn *pgx.Conn, id string) error {
 // the control session, so that no state is stored meanwhile.
 func (l *Link) agree(ctx context.Context, conn *pgx.Conn) error {
 	var lets, refuses, should bool
-	err := conn.QueryRow(ctx, `SELECT state = 1, state = 2, EXISTS (SELECT FROM twinspan.link WHERE (role = 'secondary' OR phase = 'fenced') AND NOT deleting)
+	err := conn.QueryRow(ctx, `SELECT state = 1, state = 2, EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' OR phase = 'fenced')
 		FROM (SELECT coalesce(pg_sequence_last_value(to_regclass('twinspan.gate_state')), 1) AS state) x`).Scan(&lets, &refuses, &should)
 	switch {
 	case err != nil:

@@ -190,6 +190,14 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 			return err
 		}
 	}
+	if r.Operation == catalog.Cutover {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if err := catalog.Delete(ctx, tx, r.ID); err != nil {
+				return err
+			}
+			return gate.Keep(ctx, tx, r.Name, r.Peer, r.PeerDatabase, r.PrimaryAddress)
+		})
+	}
 	if err := gate.Open(ctx, conn); err != nil {
 		return err
 	}

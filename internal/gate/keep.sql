@@ -1,0 +1,33 @@
+-- The gate of a database from which somebody has cut over: it refuses until a
+-- superuser releases it.
+CREATE OR REPLACE FUNCTION twinspan.refuse(what text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'read_only_sql_transaction',
+        MESSAGE = format('cannot execute %s: database "%s" was left by a cutover of link "%s"', what, current_database(), $link$::text),
+        HINT = format('Write to database "%s" at %s (agent "%s"). To open this one again, as a superuser: %s', $database$::text, $address$::text, $peer$::text, $release$::text);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION twinspan.release() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS
+$$
+DECLARE
+    t text;
+BEGIN
+    FOR t IN SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'twinspan_gate' AND tgparentid = 0 LOOP
+        EXECUTE format('DROP TRIGGER twinspan_gate ON %s', t);
+    END LOOP;
+    DROP EVENT TRIGGER IF EXISTS twinspan_gate;
+    EXECUTE format('ALTER DATABASE %I RESET default_transaction_read_only', current_database());
+    IF EXISTS (SELECT FROM twinspan.link) THEN
+        DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.release();
+        DROP SEQUENCE twinspan.gate_state;
+    ELSE
+        DROP SCHEMA twinspan CASCADE;
+    END IF;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION twinspan.release() FROM PUBLIC;
