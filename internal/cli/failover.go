@@ -28,7 +28,7 @@ sides have changed places lets the writers go on where they were.
 
 --drain-timeout says how long running transactions may hold it up before they are
 ended. --cutover removes the link afterwards: the new primary is independent, the old
-one stays read-only until, a superuser there runs
+one stays read-only until a superuser there runs
 BEGIN READ WRITE; SELECT twinspan.release(); COMMIT.
 
 forced is for a primary that is lost, and is given at the secondary's agent. What the
