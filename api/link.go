@@ -79,6 +79,7 @@ type Link struct {
 	CreatedAt    time.Time   `json:"createdAt" doc:"When the link was created"`
 
 	OnConflict    string        `json:"onConflict,omitempty" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, or cancel= and for how long they are waited for" example:"cancel=30s"`
+	OnIsolation   string        `json:"onIsolation,omitempty" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long" example:"fence=30s"`
 	MaxRate       int64         `json:"maxRate,omitempty" doc:"The most bytes of rows a second that the first copy moves; missing where there is no limit"`
 	SchemaChanges SchemaChanges `json:"schemaChanges,omitempty" enum:"followed,compared" doc:"How changes of the primary's schema come to the twin; missing while that is not known"`
 	Sync          *LinkSync     `json:"sync,omitempty" doc:"How mode sync stands; missing in mode async"`
@@ -119,6 +120,7 @@ type SetLink struct {
 	Mode               Mode     `json:"mode,omitempty" enum:"async,sync" doc:"When a commit on the primary returns"`
 	SyncTimeoutSeconds *int64   `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 0 is without end"`
 	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, cancel (after 30s), or cancel=AFTER" example:"cancel=10s"`
+	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
 	MaxRate            *int64   `json:"maxRate,omitempty" minimum:"0" doc:"The most bytes of rows a second that the first copy moves; 0 is no limit"`
 	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of problems that are accepted: schema_drifted, schema_differs_since_copy"`
 }
@@ -236,6 +238,7 @@ type CreateLink struct {
 	SyncTimeoutSeconds *int64   `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 10 by default, 0 is without end"`
 	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of findings that do not stop the creation"`
 	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, the default, cancel (after 30s), or cancel=AFTER"`
+	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
 	MaxRate            int64    `json:"maxRate,omitempty" minimum:"0" doc:"The most bytes of rows a second that the first copy moves; no limit by default"`
 	FromPeer           bool     `json:"fromPeer,omitempty" doc:"The peer's database is the initial primary"`
 	// CreateRoles and WithPasswords say what becomes of roles that the secondary's

@@ -142,3 +142,47 @@ func TestForcedOnAFencedPrimary(t *testing.T) {
 		t.Errorf("the other side: %+v, %v", l, err)
 	}
 }
+
+// With the policy to fence, a primary that has lost its twin refuses writes, and
+// accepts them again when the two have met.
+func TestIsolatedPrimaryIsFenced(t *testing.T) {
+	t.Parallel()
+	options, network := proxied(t)
+	p := linktest.New(t, options)
+	p.A.Server.CreateDatabase(t, "bank")
+	makeBank(t, p.A, "bank")
+	p.Create(t, "bank", "bank")
+	p.WaitPhase(t, "bank", api.Replicating)
+	ctx := t.Context()
+	if _, err := p.B.Client.SetLink(ctx, "bank", api.SetLink{OnIsolation: "fence=1s"}); code(err) != "isolation_policy_invalid" {
+		t.Errorf("a policy that fences at every hiccup: %v", err)
+	}
+	if _, err := p.B.Client.SetLink(ctx, "bank", api.SetLink{OnIsolation: "fence=5s"}); err != nil {
+		t.Fatal(err)
+	}
+	b := openBank(t, 2, false, stubborn(p.A, "bank"))
+	b.waitTransfers(100)
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		if l, err := p.A.Client.Link(ctx, "bank"); err != nil || l.OnIsolation != "fence=5s" {
+			return fmt.Errorf("%+v, %v", l, err)
+		}
+		return nil
+	})
+	network(false)
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l, err := p.A.Client.Link(ctx, "bank")
+		if err != nil || l.Phase != api.Fenced || l.Role != api.Primary {
+			return fmt.Errorf("%+v, %v", l, err)
+		}
+		return nil
+	})
+	if _, err := pgtest.Try(ctx, stubborn(p.A, "bank")(), `UPDATE account SET balance = balance`); err == nil {
+		t.Error("a primary that is fenced accepts writes")
+	}
+	network(true)
+	waitSettled(t, p, "bank")
+	b.waitTransfers(50)
+	b.close()
+	b.audit(p.A.Server.DSN("bank"), false)
+	waitEqual(t, p, "bank", "bank")
+}

@@ -35,6 +35,9 @@ func (a *Agent) CreateLink(ctx context.Context, in api.CreateLink) (api.Link, er
 	if in.OnConflict, err = link.ParseConflict(in.OnConflict); err != nil {
 		return api.Link{}, err
 	}
+	if _, err := link.ParseIsolation(in.OnIsolation); err != nil {
+		return api.Link{}, err
+	}
 	other, err := a.peerNamed(in.Peer)
 	if err != nil {
 		return api.Link{}, err
@@ -102,7 +105,10 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 		return nil, err
 	}
 	a.Log.Info("link made", "link", in.Name, "role", "primary", "database", in.Database, "peer", other.Name)
-	return l, a.links.add(l)
+	if err := a.links.add(l); err != nil || in.OnIsolation == "" {
+		return l, err
+	}
+	return l, l.Set(ctx, api.SetLink{OnIsolation: in.OnIsolation})
 }
 
 func syncTimeout(in api.CreateLink) int {

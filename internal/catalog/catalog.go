@@ -49,6 +49,9 @@ type Link struct {
 	Epoch        int64
 	Mode         string
 	SyncTimeout  int // seconds after which commits in mode sync no longer wait; 0 is never
+	// OnIsolation says what a primary does that has lost its twin: serve, or fence= and
+	// after how long.
+	OnIsolation string
 	// OnConflict says what becomes of sessions on the secondary that stand in the way of
 	// what is applied: "wait", or "cancel=" and a duration.
 	OnConflict string
@@ -131,7 +134,7 @@ func Remove(ctx context.Context, q Querier) error {
 
 const columns = `id::text, name, agent::text, peer, peer_agent::text, peer_database, role, phase, epoch, mode, suspended, change,
 	deleting, created_database, primary_address, system_id, seeded, coalesce(start_lsn::text, '0/0'), problem, notices, created_at,
-	sync_timeout, setting_change, on_conflict, max_rate, operation, diverged, coalesce(parted_lsn::text, '0/0'), last_failover, renewing, timeline`
+	sync_timeout, setting_change, on_conflict, on_isolation, max_rate, operation, diverged, coalesce(parted_lsn::text, '0/0'), last_failover, renewing, timeline`
 
 // Insert adds a link. A second one of the same name or id is a conflict.
 func Insert(ctx context.Context, q Querier, l *Link) error {
@@ -172,7 +175,7 @@ func scan(row pgx.CollectableRow) (*Link, error) {
 	var trouble, notices, failover []byte
 	err := row.Scan(&l.ID, &l.Name, &l.Agent, &l.Peer, &l.PeerAgent, &l.PeerDatabase, &l.Role, &l.Phase, &l.Epoch, &l.Mode,
 		&l.Suspended, &l.Change, &l.Deleting, &l.CreatedDatabase, &l.PrimaryAddress, &l.SystemID, &l.Seeded, &l.StartLSN,
-		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict, &l.MaxRate, &l.Operation, &l.Diverged, &l.Parted, &failover, &l.Renewing, &l.Timeline)
+		&trouble, &notices, &l.CreatedAt, &l.SyncTimeout, &l.SettingChange, &l.OnConflict, &l.OnIsolation, &l.MaxRate, &l.Operation, &l.Diverged, &l.Parted, &failover, &l.Renewing, &l.Timeline)
 	if err != nil {
 		return nil, err
 	}
@@ -224,8 +227,8 @@ func encode(p *problem.Error) (any, error) {
 // SetSettings stores what an operator changed of the link: mode and timeout, with the
 // number of the change.
 func SetSettings(ctx context.Context, q Querier, l *Link) error {
-	return update(ctx, q, l, `mode = $3, sync_timeout = $4, setting_change = $5, on_conflict = $6, max_rate = $7`, l.Mode, l.SyncTimeout, l.SettingChange, l.OnConflict,
-		l.MaxRate)
+	return update(ctx, q, l, `mode = $3, sync_timeout = $4, setting_change = $5, on_conflict = $6, max_rate = $7, on_isolation = coalesce(nullif($8, ''), 'serve')`,
+		l.Mode, l.SyncTimeout, l.SettingChange, l.OnConflict, l.MaxRate, l.OnIsolation)
 }
 
 // SetRenewing stores that the stream is to be begun anew.

@@ -62,7 +62,7 @@ func install(t testing.TB, conn *pgx.Conn) error {
 func sample() *catalog.Link {
 	return &catalog.Link{
 		ID: linkID, Name: `sales "EU" 'x'`, Agent: agentA, Peer: "berlin", PeerAgent: agentB, PeerDatabase: "Sales", Role: "secondary",
-		Phase: "creating", Epoch: 7, Mode: "sync", SyncTimeout: 10, OnConflict: "cancel=5s", CreatedDatabase: true, PrimaryAddress: "db.example:5432",
+		Phase: "creating", Epoch: 7, Mode: "sync", SyncTimeout: 10, OnConflict: "cancel=5s", OnIsolation: "serve", CreatedDatabase: true, PrimaryAddress: "db.example:5432",
 	}
 }
 

@@ -24,6 +24,7 @@ CREATE TABLE twinspan.link (
     mode             text NOT NULL DEFAULT 'async' CHECK (mode IN ('async', 'sync')),
     sync_timeout     integer NOT NULL DEFAULT 0,
     on_conflict      text NOT NULL DEFAULT 'wait',
+    on_isolation     text NOT NULL DEFAULT 'serve',
     max_rate         bigint NOT NULL DEFAULT 0,
     setting_change   bigint NOT NULL DEFAULT 0,
     renewing         boolean NOT NULL DEFAULT false,

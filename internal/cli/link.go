@@ -77,6 +77,7 @@ func (a *app) linkCreate() *cobra.Command {
 	flags.StringVar(&mode, "mode", "async", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
 	flags.Var(&timeout, "sync-timeout", syncTimeoutUsage)
 	flags.StringSliceVar(&in.Accept, "accept", nil, "`codes` of findings that shall not stop the creation")
+	flags.StringVar(&in.OnIsolation, "on-isolation", "", onIsolationUsage)
 	flags.StringVar(&in.OnConflict, "on-conflict", "", onConflictUsage)
 	flags.Var(&rate, "max-rate", maxRateUsage)
 	flags.BoolVar(&in.FromPeer, "from-peer", false, "the peer's database is the primary at first, this one becomes the twin")

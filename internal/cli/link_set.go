@@ -40,6 +40,14 @@ shows the problem schema_change_waits. With cancel=AFTER it cancels what they ex
 once it has waited that long, and ends sessions that are idle in a transaction. cancel
 alone waits for 30s.
 
+--on-isolation says what a primary does that has lost its twin. With serve, the default,
+it goes on; so a twin that was made primary by force and the old primary both accept
+writes until they hear of each other. With fence=AFTER a primary that has not heard of
+its twin for so long refuses writes, until they meet again or "twinspan link failover
+--type forced" lets it go on. fence alone means 30s. A forced failover that is given
+later than that never meets a primary that still accepts writes; the price is that the
+loss of the twin, its agent or the network stops the writers too.
+
 --max-rate bounds the first copy, also one that is under way: bytes of rows a second, all
 tables together, before compression. "none" takes the limit away.
 
@@ -48,6 +56,8 @@ that it warns of (schema_differs_since_copy).`
 
 const onConflictUsage = "who is in the way on the secondary, the `policy`: wait, or cancel=AFTER"
 
+const onIsolationUsage = "a primary that has lost its twin, the `policy`: serve, or fence=AFTER"
+
 const maxRateUsage = "copy rows no faster than this `size` per second, such as 50MB; none is no limit"
 
 const syncTimeoutUsage = "in mode sync, how long commits wait for the twin: wait, or a `duration` (default 10s)"
@@ -55,7 +65,7 @@ const syncTimeoutUsage = "in mode sync, how long commits wait for the twin: wait
 func (a *app) linkSet() *cobra.Command {
 	var mode string
 	var timeout syncTimeout
-	var onConflict string
+	var onConflict, onIsolation string
 	var rate maxRate
 	var accept []string
 	cmd := &cobra.Command{
@@ -72,7 +82,7 @@ func (a *app) linkSet() *cobra.Command {
 		ValidArgsFunction: a.completeLinks,
 	}
 	cmd.RunE = a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds, OnConflict: onConflict, Accept: accept}
+		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds, OnConflict: onConflict, OnIsolation: onIsolation, Accept: accept}
 		if cmd.Flags().Changed("max-rate") {
 			in.MaxRate = &rate.bytes
 		}
@@ -89,10 +99,12 @@ func (a *app) linkSet() *cobra.Command {
 	flags.StringVar(&mode, "mode", "", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
 	flags.Var(&timeout, "sync-timeout", syncTimeoutUsage)
 	flags.StringVar(&onConflict, "on-conflict", "", onConflictUsage)
+	flags.StringVar(&onIsolation, "on-isolation", "", onIsolationUsage)
 	flags.Var(&rate, "max-rate", maxRateUsage)
 	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be: schema_drifted, schema_differs_since_copy")
-	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "max-rate", "accept")
+	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "accept")
 	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
+	a.completeFlag(cmd, "on-isolation", cobra.FixedCompletions([]string{"serve", "fence", "fence=1m"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "sync-timeout", cobra.FixedCompletions([]string{"wait", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))

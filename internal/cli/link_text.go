@@ -162,6 +162,9 @@ func showLink(w io.Writer, l api.Link) {
 	if l.OnConflict != "" && l.OnConflict != "wait" {
 		field("conflicts", "%s: sessions on the secondary that are in the way are ended after that", l.OnConflict)
 	}
+	if l.OnIsolation != "" && l.OnIsolation != "serve" {
+		field("isolation", "%s: a primary that has lost its twin refuses writes after that", l.OnIsolation)
+	}
 	if l.MaxRate > 0 && l.Phase == api.Seeding {
 		field("limit", "%s of rows a second", terminal.Size(l.MaxRate))
 	}

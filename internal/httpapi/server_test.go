@@ -202,7 +202,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s]", "Join[tok-b]",
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
-		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
+		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
 		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {

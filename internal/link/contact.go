@@ -71,11 +71,15 @@ func (l *Link) standing(r catalog.Link) Standing {
 func (l *Link) contactLoop(ctx context.Context) {
 	tick := time.NewTicker(contactInterval)
 	defer tick.Stop()
+	began := time.Now()
 	for first := true; ; first = false {
 		if first || l.needsContact() {
 			if err := l.contact(ctx); err != nil && ctx.Err() == nil {
 				l.log.Debug("the other side does not say how it stands", "err", err)
 			}
+		}
+		if err := l.isolate(ctx, began); err != nil && ctx.Err() == nil {
+			l.log.Warn("a primary that has lost its twin is not fenced yet", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -119,7 +123,7 @@ func (l *Link) contact(ctx context.Context) error {
 		return err
 	}
 	l.mu.Lock()
-	l.live.stale = false
+	l.live.stale, l.live.met = false, time.Now()
 	l.mu.Unlock()
 	return l.learn(ctx, mine, other)
 }
@@ -228,7 +232,10 @@ func (l *Link) follower(ctx context.Context, mine catalog.Link, other Standing) 
 // unfence lets writers pass again, for the other side has not become primary and
 // will not by the failover that this one was fenced for.
 func (l *Link) unfence(ctx context.Context, mine catalog.Link) error {
-	err := l.update(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, role.Unfence) })
+	err := l.update(ctx, func(r *catalog.Link) error {
+		r.Problem = nil
+		return stepFrom(r, mine, role.Unfence)
+	})
 	if err != nil {
 		return err
 	}

@@ -75,9 +75,10 @@ type Link struct {
 // live is what is known now and stored nowhere.
 type live struct {
 	seeding  api.Progress
-	report   Report // the secondary's: its own, or the last one received
-	answer   Answer // the primary's: its own, or the last one received
-	stale    bool   // the other side may have another epoch
+	report   Report    // the secondary's: its own, or the last one received
+	answer   Answer    // the primary's: its own, or the last one received
+	stale    bool      // the other side may have another epoch
+	met      time.Time // when the other side last said how it stands
 	heard    time.Time
 	textOnly bool // a value refused to cross in binary form
 

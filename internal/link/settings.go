@@ -18,6 +18,7 @@ type Settings struct {
 	Mode        string `json:"mode"`
 	SyncTimeout int    `json:"syncTimeout"` // seconds, 0 without end
 	OnConflict  string `json:"onConflict,omitempty"`
+	OnIsolation string `json:"onIsolation,omitempty"`
 	MaxRate     int64  `json:"maxRate,omitempty"` // bytes a second of a seeding, 0 without limit
 }
 
@@ -28,7 +29,7 @@ type SettingsRequest struct {
 }
 
 func settings(r catalog.Link) Settings {
-	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict, MaxRate: r.MaxRate}
+	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict, OnIsolation: r.OnIsolation, MaxRate: r.MaxRate}
 }
 
 // Set changes the link on both sides; the other learns of it now or at the next
@@ -50,6 +51,13 @@ func (l *Link) Set(ctx context.Context, in api.SetLink) error {
 			return err
 		}
 		next.OnConflict = policy
+	}
+	if in.OnIsolation != "" {
+		policy, err := ParseIsolation(in.OnIsolation)
+		if err != nil {
+			return err
+		}
+		next.OnIsolation = policy
 	}
 	if in.MaxRate != nil {
 		next.MaxRate = *in.MaxRate
@@ -91,19 +99,22 @@ func (l *Link) takeSettings(ctx context.Context, s Settings) error {
 		if s.OnConflict != "" {
 			next.OnConflict = s.OnConflict
 		}
+		if s.OnIsolation != "" {
+			next.OnIsolation = s.OnIsolation
+		}
 		if err := catalog.SetSettings(ctx, conn, &next); err != nil {
 			return err
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.record.Mode, l.record.SyncTimeout, l.record.SettingChange = s.Mode, s.SyncTimeout, s.Number
-		l.record.OnConflict, l.record.MaxRate = next.OnConflict, s.MaxRate
+		l.record.OnConflict, l.record.OnIsolation, l.record.MaxRate = next.OnConflict, next.OnIsolation, s.MaxRate
 		if a := l.secondary.applier; a != nil {
 			applyConflict(a, next.OnConflict)
 		}
 		close(l.changed)
 		l.changed = make(chan struct{})
-		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict, "max_rate", s.MaxRate)
+		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict, "on_isolation", next.OnIsolation, "max_rate", s.MaxRate)
 		return nil
 	})
 }

@@ -37,7 +37,7 @@ func (l *Link) view() api.Link {
 		Notices:   []api.Notice{},
 		CreatedAt: r.CreatedAt,
 
-		Sync: l.syncViewLocked(), LargeObjects: l.largeObjectsLocked(), SchemaChanges: report.SchemaChanges, OnConflict: r.OnConflict, MaxRate: r.MaxRate,
+		Sync: l.syncViewLocked(), LargeObjects: l.largeObjectsLocked(), SchemaChanges: report.SchemaChanges, OnConflict: r.OnConflict, OnIsolation: r.OnIsolation, MaxRate: r.MaxRate,
 	}
 	written := max(answer.Written, answer.Sent, report.Received)
 	sent := max(answer.Sent, report.Received)
