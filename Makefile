@@ -38,6 +38,13 @@ matrix: ## Fetch PostgreSQL 10 to 18 and test the version pairings
 	@scripts/fetch-majors
 	@TWINSPAN_MATRIX=all go test -count=1 -p 1 -timeout 120m -run Matrix ./...
 
+.PHONY: ha
+ha: ## Link a Patroni cluster, switch it over and kill its leader (installs patroni and etcd)
+	@scripts/ensure-postgres
+	@scripts/ensure-patroni
+	@go vet -tags ha ./test
+	@go test -tags ha -count=1 -timeout 15m -run Patroni ./test
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (60s) each
 	@scripts/fuzz

@@ -22,7 +22,7 @@ func durable() []pgtest.Option {
 }
 
 // waitSync waits until both sides say how mode sync stands.
-func waitSync(t *testing.T, p *linktest.Pair, name string, want api.SyncState) {
+func waitSync(t testing.TB, p *linktest.Pair, name string, want api.SyncState) {
 	t.Helper()
 	for _, side := range []*linktest.Side{p.A, p.B} {
 		pgtest.Eventually(t, linktest.Patience, func() error {
@@ -38,7 +38,7 @@ func waitSync(t *testing.T, p *linktest.Pair, name string, want api.SyncState) {
 	}
 }
 
-func setLink(t *testing.T, s *linktest.Side, name string, in api.SetLink) {
+func setLink(t testing.TB, s *linktest.Side, name string, in api.SetLink) {
 	t.Helper()
 	if _, err := s.Client.SetLink(t.Context(), name, in); err != nil {
 		t.Fatal(err)
@@ -56,11 +56,16 @@ type writers struct {
 }
 
 func startWriters(t *testing.T, dsn string, clients int) *writers {
+	return startWritersFrom(t, dsn, clients, 0)
+}
+
+// startWritersFrom begins with an id, for more writers of the same table.
+func startWritersFrom(t *testing.T, dsn string, clients int, first int64) *writers {
 	ctx, stop := context.WithCancel(t.Context())
 	w := &writers{dsn: dsn, stop: stop}
 	for c := range clients {
 		w.running.Go(func() {
-			for id := int64(c) << 32; ctx.Err() == nil; {
+			for id := int64(c)<<32 + first; ctx.Err() == nil; {
 				conn, err := pgx.Connect(ctx, dsn)
 				if err != nil {
 					pause(t, 20*time.Millisecond)
@@ -226,4 +231,38 @@ func hasProblem(t *testing.T, s *linktest.Side, name, code string) error {
 		return fmt.Errorf("problems are %+v", l.Problems)
 	}
 	return nil
+}
+
+// BenchmarkCommit measures a commit of one row by one client.
+func BenchmarkCommit(b *testing.B) {
+	p := linktest.New(b, linktest.Options{ServerA: durable(), ServerB: durable()})
+	p.A.Server.CreateDatabase(b, "bank")
+	dsn := p.A.Server.DSN("bank")
+	pgtest.Exec(b, dsn, `CREATE TABLE ledger (id bigserial PRIMARY KEY)`)
+	p.Create(b, "bank", "bank")
+	p.WaitPhase(b, "bank", api.Replicating)
+	for _, mode := range []api.Mode{api.Async, api.Sync} {
+		setLink(b, p.A, "bank", api.SetLink{Mode: mode})
+		if mode == api.Sync {
+			waitSync(b, p, "bank", api.SyncEngaged)
+		}
+		conn, err := pgx.Connect(b.Context(), dsn)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(string(mode), func(b *testing.B) {
+			var took []time.Duration
+			for b.Loop() {
+				began := time.Now()
+				if _, err := conn.Exec(b.Context(), `INSERT INTO ledger DEFAULT VALUES`); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "us/p50")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "us/p99")
+		})
+		conn.Close(b.Context())
+	}
 }

@@ -137,10 +137,19 @@ func (s *Server) effective(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // unambiguous refuses names that several standbys bear, when there is more than one
-// name to wait for: two of the same could stand in for the twin.
+// name to wait for: two of the same could stand in for the twin. So it does with names
+// that Patroni sets, for it would not be heard any more when its standbys change.
 func unambiguous(ctx context.Context, conn *pgx.Conn, n Names) error {
 	if len(n.Members) < 2 {
 		return nil
+	}
+	var patroni bool
+	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'Patroni%')`).Scan(&patroni); err != nil {
+		return pg.Classify(err, "look for Patroni")
+	}
+	if patroni && len(n.Others()) > 0 {
+		return problem.New(problem.Conflict, "sync_names_taken", "Patroni sets synchronous_standby_names by itself, as its standbys come and go").
+			On("synchronous_standby_names").WithHint("use Patroni's synchronous_mode or the link's mode sync, not both")
 	}
 	rows, err := conn.Query(ctx, `SELECT application_name FROM pg_stat_replication GROUP BY 1 HAVING count(*) > 1`)
 	if err != nil {
