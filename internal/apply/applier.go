@@ -81,11 +81,15 @@ type Applier struct {
 	// Repair: up to this position an INSERT into these tables replaces the row of
 	// its key, and an UPDATE or DELETE that finds no row is right.
 	Repair map[sqlname.Table]lsn.LSN
-	// Unsettled, when set, is called before an UPDATE of a table in Repair that gives
+	// SkipTables and RepairTables are SkipBefore and Repair by the oids of the
+	// secondary's tables, which stay when the stream renames one.
+	SkipTables, RepairTables map[uint32]lsn.LSN
+	// Unsettled, when set, is called before an UPDATE of a table in repair that gives
 	// a row a new key and leaves values of it in TOAST: where the row is missing, it
 	// stays so, and whoever set Unsettled fetches it. Without it such a row stops the
-	// applier. The stream must be in text form. The key is in the order of columns.
-	Unsettled func(ctx context.Context, table sqlname.Table, columns, key []string) error
+	// applier. The stream must be in text form. The table is known by its oid on the
+	// secondary, the key's columns by their numbers there.
+	Unsettled func(ctx context.Context, table uint32, columns []int16, key []string) error
 	// Until, when not 0, makes Run return nil once every transaction that committed
 	// before this position is applied and committed. Later ones are not begun.
 	Until lsn.LSN

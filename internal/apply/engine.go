@@ -320,8 +320,11 @@ func (e *engine) prepare(ctx context.Context, m *pgoutput.Message) (*relation, g
 	if err := e.check(ctx, r, &c); err != nil {
 		return nil, group.Change{}, err
 	}
-	if r.missing {
+	switch {
+	case r.missing:
 		return nil, group.Change{}, e.hold(r)
+	case e.tx.final < r.skipBefore:
+		return nil, group.Change{}, nil
 	}
 	return r, c, nil
 }
@@ -363,15 +366,16 @@ func (e *engine) unsettled(ctx context.Context, r *relation, c *group.Change) er
 		!group.KeyChanged(r.Key, c.Old, c.New) {
 		return nil
 	}
-	var columns, key []string
+	var columns []int16
+	var key []string
 	for _, k := range r.Key {
 		v := c.New.Column(k.Column)
 		if v.Kind != pgoutput.Text {
 			return corrupt("a key of table %s that is no text", r.name)
 		}
-		columns, key = append(columns, r.columns[k.Column].name), append(key, string(v.Value))
+		columns, key = append(columns, int16(r.columns[k.Column].number)), append(key, string(v.Value))
 	}
-	return e.a.Unsettled(ctx, r.name, columns, key)
+	return e.a.Unsettled(ctx, r.oid, columns, key)
 }
 
 // add appends a change to the batch, and writes a piece when it becomes too large.
@@ -421,6 +425,10 @@ func (e *engine) truncate(ctx context.Context, m *pgoutput.Truncate) error {
 			}
 			if r.missing {
 				return r.match(nil)
+			}
+			if e.tx.final < r.skipBefore {
+				set.Alone = true
+				continue
 			}
 		}
 		set.Tables = append(set.Tables, &r.Table)

@@ -142,6 +142,7 @@ func (e *engine) resolve(ctx context.Context, r *relation) error {
 		return err
 	}
 	r.resolved = true
+	r.skipBefore, r.repair = max(r.skipBefore, e.a.SkipTables[t.oid]), max(r.repair, e.a.RepairTables[t.oid])
 	e.byTable[&r.Table] = r
 	return nil
 }
