@@ -85,3 +85,39 @@ type LostValue struct {
 	Hex    bool    `json:"hex,omitempty" doc:"The value is bytes in hexadecimal: they are no text"`
 	Bytes  int64   `json:"bytes,omitempty" doc:"Length of a long value"`
 }
+
+// Rejoin asks for a former primary to become a twin again.
+type Rejoin struct {
+	Accept []string `json:"accept,omitempty" doc:"What may be done besides overwriting rows: reseed_tables, drop_objects, keep_schema, copy_database"`
+}
+
+// RejoinPlan says what it takes to make a former primary a twin again.
+type RejoinPlan struct {
+	Link         string        `json:"link" doc:"Name of the link"`
+	Agent        string        `json:"agent" doc:"Name of the agent beside the former primary"`
+	Database     string        `json:"database" doc:"The database there"`
+	Phase        Phase         `json:"phase" doc:"The former primary's phase: fenced before a rejoin, seeding during it"`
+	Step         string        `json:"step" doc:"What a rejoin under way is doing; empty otherwise"`
+	Problem      *Problem      `json:"problem" doc:"What stopped a rejoin; null otherwise"`
+	Needs        []string      `json:"needs" nullable:"false" doc:"What has to be accepted: reseed_tables, drop_objects, keep_schema, copy_database"`
+	Cleared      bool          `json:"cleared" doc:"Whether a rejoin had begun before and goes on; the lists are empty then"`
+	Tables       []RejoinTable `json:"tables" nullable:"false" doc:"Tables of which rows are overwritten with the new primary's"`
+	Reseed       []ReseedTable `json:"reseed" nullable:"false" doc:"Tables that are copied anew"`
+	Drop         []string      `json:"drop" nullable:"false" doc:"Objects that lost commands created, and that are dropped"`
+	Keep         []string      `json:"keep" nullable:"false" doc:"Lost commands whose effect stays: grants and comments"`
+	Irreversible []string      `json:"irreversible" nullable:"false" doc:"Lost commands that cannot be undone: the whole database is copied anew"`
+	Unreadable   string        `json:"unreadable" doc:"The code of why nobody knows what was lost, so that the whole database is copied anew; empty otherwise"`
+}
+
+// RejoinTable is a table of which rows are overwritten.
+type RejoinTable struct {
+	Table   string `json:"table" doc:"The table"`
+	Changes int64  `json:"changes" doc:"Lost changes of its rows; rows of the same key are overwritten once"`
+}
+
+// ReseedTable is a table that is copied anew.
+type ReseedTable struct {
+	Table string `json:"table" doc:"The table"`
+	Why   string `json:"why" enum:"truncated,rewritten,keyless" doc:"Why its rows cannot be overwritten one by one"`
+	Bytes int64  `json:"bytes" doc:"Its size on the former primary"`
+}

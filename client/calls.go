@@ -153,6 +153,16 @@ func (c *Client) CancelFailover(ctx context.Context, name string) (out api.Failo
 	return out, c.call(ctx, http.MethodDelete, linkPath(name)+"/failover", nil, &out)
 }
 
+// RejoinPlan says what it takes to make a former primary a twin again.
+func (c *Client) RejoinPlan(ctx context.Context, name string) (out api.RejoinPlan, err error) {
+	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/rejoin", nil, &out)
+}
+
+// Rejoin makes a former primary a twin again, and returns when that has begun.
+func (c *Client) Rejoin(ctx context.Context, name string, in api.Rejoin) (out api.Link, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/rejoin", in, &out)
+}
+
 // DeleteLink removes a link from both sides, or, with force, from this side
 // without asking the peer.
 func (c *Client) DeleteLink(ctx context.Context, name string, force bool) (out api.DeleteResult, err error) {

@@ -32,3 +32,24 @@ func (a *Agent) DiscardLost(ctx context.Context, name string, epoch int64) (api.
 	}
 	return l.DiscardLost(ctx, epoch)
 }
+
+// RejoinPlan implements httpapi.Agent.
+func (a *Agent) RejoinPlan(ctx context.Context, name string) (api.RejoinPlan, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.RejoinPlan{}, err
+	}
+	return l.RejoinPlan(ctx)
+}
+
+// Rejoin implements httpapi.Agent.
+func (a *Agent) Rejoin(ctx context.Context, name string, in api.Rejoin) (api.Link, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Link{}, err
+	}
+	if err := l.Rejoin(ctx, in); err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}

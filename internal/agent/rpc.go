@@ -64,6 +64,12 @@ func (a *Agent) handle() {
 	onLink(a, link.MethodLost, func(ctx context.Context, l *link.Link, r link.LostRequest) (any, error) {
 		return l.HandleLost(ctx, r)
 	}, func(r link.LostRequest) string { return r.ID })
+	onLink(a, link.MethodRejoinPlan, func(ctx context.Context, l *link.Link, r link.RejoinRequest) (any, error) {
+		return l.HandleRejoinPlan(ctx, r)
+	}, func(r link.RejoinRequest) string { return r.ID })
+	onLink(a, link.MethodRejoin, func(ctx context.Context, l *link.Link, r link.RejoinRequest) (any, error) {
+		return nil, l.HandleRejoin(ctx, r)
+	}, func(r link.RejoinRequest) string { return r.ID })
 	onLink(a, link.MethodLostDiscard, func(ctx context.Context, l *link.Link, r link.LostRequest) (any, error) {
 		return nil, l.HandleLostDiscard(ctx, r)
 	}, func(r link.LostRequest) string { return r.ID })

@@ -64,6 +64,10 @@ type Agent interface {
 	LostPage(ctx context.Context, name string, epoch, after int64, limit int, sql bool) (api.LostPage, error)
 	// DiscardLost forgets what was lost at a parting, or, when epoch is 0, at all.
 	DiscardLost(ctx context.Context, name string, epoch int64) (api.Lost, error)
+	// RejoinPlan says what a rejoin takes.
+	RejoinPlan(ctx context.Context, name string) (api.RejoinPlan, error)
+	// Rejoin returns as soon as the rejoin has begun.
+	Rejoin(ctx context.Context, name string, in api.Rejoin) (api.Link, error)
 	// LargeObjects returns when the pass that was asked for is complete.
 	LargeObjects(ctx context.Context, name string, in api.LargeObjectsRequest) (api.LargeObjectsResult, error)
 	// Failover begins a planned change of places and returns at once; a forced one is

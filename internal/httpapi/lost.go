@@ -31,6 +31,18 @@ func (r *routes) lost() {
 		func(ctx context.Context, in *discard) (api.Lost, error) {
 			return lost(r.agent.DiscardLost(ctx, in.Name, in.Epoch))
 		})
+	add(r, "links", http.MethodGet, "/v1/links/{name}/rejoin", "getRejoinPlan", "Say what it takes to make a former primary a twin again",
+		func(ctx context.Context, in *named) (api.RejoinPlan, error) {
+			p, err := r.agent.RejoinPlan(ctx, in.Name)
+			p.Needs, p.Tables, p.Reseed = list(p.Needs), list(p.Tables), list(p.Reseed)
+			p.Drop, p.Keep, p.Irreversible = list(p.Drop), list(p.Keep), list(p.Irreversible)
+			return p, err
+		})
+	add(r, "links", http.MethodPost, "/v1/links/{name}/rejoin", "rejoinLink", "Make a former primary a twin again",
+		func(ctx context.Context, in *namedWith[api.Rejoin]) (api.Link, error) {
+			l, err := r.agent.Rejoin(ctx, in.Name, in.Body)
+			return complete(l), err
+		})
 }
 
 // lost keeps the promise that lists are never null.

@@ -122,6 +122,7 @@ func sample() *agenttest.Agent {
 			{Link: "sales", State: api.Different, Rows: 7, Differences: []api.Difference{{Kind: "row", Object: "public.t", State: "extra"}}}},
 		Failovers: []api.FailoverProgress{{Link: "sales", State: api.FailoverRunning},
 			{Link: "sales", State: api.FailoverDone, HoldSeconds: 0.5, Steps: []api.FailoverStep{{Name: "deciding"}}}},
+		Plan:    api.RejoinPlan{Link: "sales", Needs: []string{"reseed_tables"}},
 		Behind:  api.Lost{Link: "sales", Partings: []api.Parting{{Epoch: 2, State: api.PartingRead, Transactions: 3}}},
 		Pages:   []api.LostPage{{Transactions: []api.LostTransaction{{Number: 1, Changes: []api.LostChange{{Kind: "delete", SQL: "DELETE"}}}}}},
 		Created: map[string][]api.Link{"new": {{Name: "new", Phase: api.Creating, Role: api.Primary}}},
@@ -189,6 +190,10 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("lost page", len(page.Transactions) == 1 && page.Transactions[0].Changes[0].SQL == "DELETE" && page.Transactions[0].Changes[0].Old != nil, err)
 	behind, err = c.DiscardLost(ctx, "sales", 2)
 	check("discard lost", behind.Partings[0].State == api.PartingDiscarded, err)
+	plan, err := c.RejoinPlan(ctx, "sales")
+	check("rejoin plan", len(plan.Needs) == 1 && plan.Drop != nil, err)
+	_, err = c.Rejoin(ctx, "sales", api.Rejoin{Accept: []string{"reseed_tables"}})
+	check("rejoin", true, err)
 	every := int64(60)
 	objects, err := c.LargeObjects(ctx, "sales", api.LargeObjectsRequest{Now: true, EverySeconds: &every})
 	check("large objects", objects.Copied == 2 && objects.EverySeconds == 60 && objects.AsOf != nil, err)
@@ -204,7 +209,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
-		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
+		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -243,9 +243,12 @@ func (l *Link) unfence(ctx context.Context, mine catalog.Link) error {
 }
 
 // salvage, on a former primary that the other side has left behind, sees that nobody
-// writes any more, and rests.
+// writes any more, records what the other side does not have, and rests.
 func (l *Link) salvage(ctx context.Context) error {
 	if err := l.withGateSession(ctx, gate.Slam); err != nil {
+		return err
+	}
+	if err := l.collectLost(ctx, l.parting()); err != nil {
 		return err
 	}
 	<-ctx.Done()

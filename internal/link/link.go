@@ -322,6 +322,8 @@ func (l *Link) perform(ctx context.Context, w role.Work, r catalog.Link) error {
 		return l.switchOver(ctx)
 	case role.Salvage:
 		return l.salvage(ctx)
+	case role.Mend:
+		return l.mend(ctx)
 	}
 	<-ctx.Done()
 	return context.Cause(ctx)

@@ -1,8 +1,10 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -91,6 +93,7 @@ func (l *Link) Lost(ctx context.Context) (api.Lost, error) {
 		return out, err
 	}
 	out.Partings = append(mine, theirs.Partings...)
+	slices.SortFunc(out.Partings, func(a, b api.Parting) int { return cmp.Compare(a.Epoch, b.Epoch) })
 	return out, nil
 }
 

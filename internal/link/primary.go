@@ -196,7 +196,10 @@ func (l *Link) mirror(ctx context.Context, report Report) error {
 		role.Replicating: role.PeerReplicating,
 		role.Broken:      role.PeerBroken,
 	}
-	if l.snapshot().Diverged && !report.Diverged && report.Seeded {
+	if l.snapshot().Diverged && !report.Diverged {
+		if !report.Seeded {
+			return l.happen(ctx, role.PeerEmptied, nil)
+		}
 		return l.happen(ctx, role.PeerRejoined, nil)
 	}
 	e, ok := events[role.Phase(report.Phase)]

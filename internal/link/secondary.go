@@ -171,6 +171,18 @@ func (l *Link) follow(ctx context.Context) error {
 // stream applies changes from the durable position on; up to a position when
 // until is set, then it returns nil.
 func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) error {
+	return l.streamMending(ctx, seeded, until, mending{})
+}
+
+// mending is what a stream does other than usual while a former primary rejoins; see
+// apply.Applier.
+type mending struct {
+	skip, repair map[uint32]lsn.LSN
+	unsettled    func(ctx context.Context, table uint32, columns []int16, key []string) error
+}
+
+// streamMending is stream for a former primary that rejoins.
+func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.LSN, how mending) error {
 	start, err := l.position(ctx)
 	if err != nil {
 		return err
@@ -181,7 +193,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 			WithHint("the secondary's server was restored from a backup: twinspan link resume %s --repair", r.Name)
 	}
 	l.mu.Lock()
-	text := l.live.textOnly
+	text := l.live.textOnly || how.unsettled != nil
 	l.mu.Unlock()
 	extensions, err := l.twinExtensions(ctx)
 	if err != nil {
@@ -215,6 +227,7 @@ func (l *Link) stream(ctx context.Context, seeded seed.Result, until lsn.LSN) er
 		OnSignal: l.signal, SpoolDir: l.place.Spool.Dir(),
 		OnCommit: in.committed, Prompt: l.promptly,
 	}
+	applier.SkipTables, applier.RepairTables, applier.Unsettled = how.skip, how.repair, how.unsettled
 	applyConflict(applier, r.OnConflict)
 	l.mu.Lock()
 	l.secondary.applier, l.secondary.receiver = applier, in

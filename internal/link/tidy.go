@@ -42,8 +42,10 @@ func (l *Link) tidyLoop(ctx context.Context) {
 func (l *Link) tidy(ctx context.Context) (done bool, err error) {
 	l.furniture.Lock()
 	defer l.furniture.Unlock()
-	r := l.snapshot()
-	if r.Deleting || !r.Seeded {
+	l.mu.Lock()
+	r, quiet := l.record, l.quieted
+	l.mu.Unlock()
+	if r.Deleting || !r.Seeded || quiet { // whoever has made it quiet may be making what would be removed
 		return true, nil
 	}
 	var left leftovers

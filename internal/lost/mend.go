@@ -177,9 +177,12 @@ func noteSide(ctx context.Context, tx pgx.Tx, link string, epoch int64, t Touche
 	return pg.Classify(err, "note the keys of lost rows")
 }
 
-// NoteKey adds a key of which the row has to be overwritten.
-func NoteKey(ctx context.Context, q catalog.Querier, link string, epoch int64, oid uint32, key []string) error {
-	_, err := q.Exec(ctx, `INSERT INTO twinspan.lost_key (link, epoch, oid, key) VALUES ($1::text::uuid, $2, $3, $4)`, link, epoch, oid, key)
+// NoteKey adds a key of which the row has to be overwritten; its columns are told by
+// their numbers.
+func NoteKey(ctx context.Context, q catalog.Querier, link string, epoch int64, oid uint32, columns []int16, key []string) error {
+	_, err := q.Exec(ctx, `INSERT INTO twinspan.lost_key (link, epoch, oid, key) SELECT m.link, m.epoch, m.oid,
+			ARRAY(SELECT v.value FROM unnest(m.table_key) WITH ORDINALITY AS k (attnum, n) JOIN unnest($4::int2[], $5::text[]) AS v (attnum, value) ON v.attnum = k.attnum ORDER BY k.n)
+		FROM twinspan.lost_mend m WHERE m.link = $1::text::uuid AND m.epoch = $2 AND m.oid = $3`, link, epoch, oid, columns, key)
 	return pg.Classify(err, "note the key of a row")
 }
 

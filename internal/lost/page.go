@@ -83,11 +83,10 @@ const pageSQL = `
 SELECT x.number, x.xid, x.lsn::text, x.at, x.changes, c.number, c.kind, coalesce(t.schema_name, ''), coalesce(t.table_name, ''),
        coalesce(t.columns, '{}'), coalesce(t.key_columns, '{}'), coalesce(t.as_text, '{}'), coalesce(t.always, '{}'),
        c.old_marks, coalesce(c.old_row, '{}'), c.new_marks, coalesce(c.new_row, '{}'), c.detail
-  FROM twinspan.lost_change c
+  FROM (SELECT * FROM twinspan.lost_change WHERE link = $1::text::uuid AND epoch = $2 AND number > $3 ORDER BY number LIMIT $4) c
   JOIN twinspan.lost_transaction x ON x.link = c.link AND x.epoch = c.epoch AND x.number = c.transaction
   LEFT JOIN twinspan.lost_table t ON t.link = c.link AND t.epoch = c.epoch AND t.number = c.table_number
- WHERE c.link = $1::text::uuid AND c.epoch = $2 AND c.number > $3
- ORDER BY c.number LIMIT $4`
+ ORDER BY c.number`
 
 // Connect opens a session for Page. Text comes as UTF8, but from a database in
 // SQL_ASCII, which holds any bytes, as it is.

@@ -33,6 +33,7 @@ type writer struct {
 
 	rows   bytes.Buffer // of lost_change, as COPY takes them
 	values bytes.Buffer // of lost_value
+	heads  bytes.Buffer // of lost_transaction
 	unsaid int          // bytes since the last commit
 }
 
@@ -47,17 +48,18 @@ func (w *writer) commitTransaction(ctx context.Context, c pgoutput.Commit) error
 	if w.changes == w.first {
 		return nil
 	}
+	w.transactions++
+	const columns = 7
+	w.start(&w.heads, columns, w.transactions)
+	field(&w.heads, binary.BigEndian.AppendUint64(nil, uint64(w.current.XID)))
+	field(&w.heads, binary.BigEndian.AppendUint64(nil, uint64(c.End)))
+	field(&w.heads, binary.BigEndian.AppendUint64(nil, uint64(w.current.Time)))
+	field(&w.heads, binary.BigEndian.AppendUint64(nil, uint64(w.changes-w.first)))
+	if w.unsaid+w.rows.Len()+w.heads.Len() < commitBytes && w.heads.Len() < copyBytes {
+		return nil
+	}
 	if err := w.begin(ctx); err != nil {
 		return err
-	}
-	w.transactions++
-	_, err := w.tx.Exec(ctx, `INSERT INTO twinspan.lost_transaction (link, epoch, number, xid, lsn, at, changes) VALUES ($1::text::uuid, $2, $3, $4, $5::text::pg_lsn, $6, $7)`,
-		w.Link, w.Epoch, w.transactions, int64(w.current.XID), c.End.String(), w.current.Time.Time(), w.changes-w.first)
-	if err != nil {
-		return pg.Classify(err, "record a lost transaction")
-	}
-	if w.unsaid < commitBytes {
-		return nil
 	}
 	return w.commit(ctx, false)
 }
@@ -68,7 +70,11 @@ func (w *writer) complete(ctx context.Context, end lsn.LSN) error {
 	if err := w.begin(ctx); err != nil {
 		return err
 	}
-	return w.commit(ctx, true)
+	if err := w.commit(ctx, true); err != nil {
+		return err
+	}
+	_, err := w.conn.Exec(ctx, `ANALYZE twinspan.lost_change; ANALYZE twinspan.lost_transaction; ANALYZE twinspan.lost_table`)
+	return pg.Classify(err, "gather statistics of what was lost")
 }
 
 func (w *writer) begin(ctx context.Context) (err error) {
@@ -136,6 +142,7 @@ func (w *writer) added(ctx context.Context) error {
 // "COPY", "Binary Format").
 const (
 	changeColumns = "twinspan.lost_change (link, epoch, number, transaction, kind, table_number, old_marks, old_row, new_marks, new_row, detail)"
+	headColumns   = "twinspan.lost_transaction (link, epoch, number, xid, lsn, at, changes)"
 	valueColumns  = "twinspan.lost_value (link, epoch, change, of_new, position, piece, value)"
 	copyHead      = "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 )
@@ -145,7 +152,10 @@ func (w *writer) flush(ctx context.Context) error {
 	if err := w.send(ctx, &w.values, valueColumns); err != nil {
 		return err
 	}
-	return w.send(ctx, &w.rows, changeColumns)
+	if err := w.send(ctx, &w.rows, changeColumns); err != nil {
+		return err
+	}
+	return w.send(ctx, &w.heads, headColumns)
 }
 
 func (w *writer) send(ctx context.Context, b *bytes.Buffer, into string) error {
@@ -164,15 +174,16 @@ func (w *writer) send(ctx context.Context, b *bytes.Buffer, into string) error {
 	return nil
 }
 
-// start begins a row of the given number of columns.
-func (w *writer) start(b *bytes.Buffer, columns int) {
+// start begins a row of the given number of columns, the first of which is its
+// number.
+func (w *writer) start(b *bytes.Buffer, columns int, number int64) {
 	if b.Len() == 0 {
 		b.WriteString(copyHead)
 	}
 	b.Write(binary.BigEndian.AppendUint16(nil, uint16(columns)))
 	field(b, w.link())
 	field(b, binary.BigEndian.AppendUint64(nil, uint64(w.Epoch)))
-	field(b, binary.BigEndian.AppendUint64(nil, uint64(w.changes)))
+	field(b, binary.BigEndian.AppendUint64(nil, uint64(number)))
 }
 
 // link is the link's id as uuid_recv takes it.
@@ -180,7 +191,7 @@ func (w *writer) link() []byte { return uuidBytes(w.Link) }
 
 func (w *writer) head(kind Kind, t *table) {
 	const columns = 11
-	w.start(&w.rows, columns)
+	w.start(&w.rows, columns, w.changes)
 	field(&w.rows, binary.BigEndian.AppendUint64(nil, uint64(w.transactions+1)))
 	w.text([]byte(kind))
 	if t == nil {
@@ -262,7 +273,7 @@ func (w *writer) long(ctx context.Context, value []byte, isNew bool, position in
 	const columns = 7
 	for piece := 0; len(value) > 0; piece++ {
 		n := min(len(value), longValue)
-		w.start(&w.values, columns)
+		w.start(&w.values, columns, w.changes)
 		of := []byte{0}
 		if isNew {
 			of[0] = 1

@@ -71,15 +71,17 @@ const (
 	Adopt      Event = "adopt"      // the primary has a higher epoch, and this side follows it all the same
 	Rejoin     Event = "rejoin"     // an operator lets a former primary become a twin again
 	Rejoined   Event = "rejoined"   // nothing differs any more
+	Emptied    Event = "emptied"    // nothing is left that could: the copy is made anew
 
 	PeerRejoined Event = "peer_rejoined" // the secondary reports so
+	PeerEmptied  Event = "peer_emptied"  //
 )
 
 // Events lists all events.
 func Events() []Event {
 	return []Event{Prepared, SeedingDone, CaughtUp, FellBehind, Suspend, Resume, Failed,
 		PeerSeeding, PeerCatchingUp, PeerReplicating, PeerBroken,
-		Begin, Undo, Fence, Isolated, Unfence, Decide, Turned, Force, Superseded, Adopt, Rejoin, Rejoined, PeerRejoined}
+		Begin, Undo, Fence, Isolated, Unfence, Decide, Turned, Force, Superseded, Adopt, Rejoin, Rejoined, Emptied, PeerRejoined, PeerEmptied}
 }
 
 // State is what decides. It is comparable, and stored in the linked database.
@@ -176,7 +178,7 @@ var table = []transition{
 	{Primary, []Phase{FailingOver}, Undo, CatchingUp, ended},
 	{Primary, []Phase{FailingOver}, Fence, Fenced, nil},
 	{Primary, []Phase{Fenced}, Unfence, "", ended},
-	{Primary, []Phase{Fenced}, Turned, CatchingUp, func(s *State) { ended(s); s.Role = Secondary }},
+	{Primary, []Phase{Fenced}, Turned, CatchingUp, func(s *State) { ended(s); s.Role, s.Seeded = Secondary, true }},
 
 	// A forced one, and what follows from it.
 	{Primary, append([]Phase{Suspended, Broken, FailingOver}, active...), Isolated, Fenced, ended},
@@ -184,25 +186,33 @@ var table = []transition{
 	// The peer may have decided the next epoch without a word from it: its twin must
 	// not be of the same.
 	{Primary, []Phase{Fenced}, Force, "", func(s *State) { ended(s); s.Epoch += 2 }},
-	{Primary, Phases(), Superseded, Fenced, func(s *State) { ended(s); s.Role, s.Diverged = Secondary, true }},
+	{Primary, Phases(), Superseded, Fenced, superseded},
 	{Secondary, append([]Phase{Creating, Suspended, Broken}, active...), Adopt, same, nil},
 }
 
 // parted are the rows for sides whose histories have parted.
 var parted = []transition{
 	{Secondary, []Phase{Seeding}, Rejoined, CatchingUp, func(s *State) { s.Diverged = false }},
+	{Secondary, []Phase{Seeding}, Emptied, Seeding, func(s *State) { s.Diverged, s.Seeded = false, false }},
 	{Secondary, []Phase{Seeding}, Failed, Fenced, nil},
 	{Secondary, []Phase{Fenced}, Failed, Fenced, nil},
 	{Secondary, []Phase{Fenced}, Rejoin, Seeding, nil},
 	{Secondary, []Phase{Fenced}, Force, Broken, func(s *State) { s.Role = Primary; s.Epoch++ }},
 	{Secondary, []Phase{Seeding, Fenced}, Adopt, Fenced, nil},
+	{Primary, []Phase{Broken}, PeerEmptied, Seeding, func(s *State) { s.Diverged, s.Seeded = false, false }},
 	{Primary, []Phase{Broken}, PeerRejoined, CatchingUp, func(s *State) { s.Diverged = false }},
 	{Primary, []Phase{Broken}, Failed, Broken, nil},
-	{Primary, Phases(), Superseded, Fenced, func(s *State) { ended(s); s.Role = Secondary }},
+	{Primary, Phases(), Superseded, Fenced, superseded},
 }
 
 // same is the phase of a row that leaves the phase as it is.
 const same Phase = "same"
+
+// superseded makes a secondary of a primary. Whatever its twin had, it is whole.
+func superseded(s *State) {
+	ended(s)
+	s.Role, s.Diverged, s.Seeded = Secondary, true, true
+}
 
 // ended forgets the planned failover that was under way.
 func ended(s *State) { s.Operation = "" }

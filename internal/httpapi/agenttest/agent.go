@@ -37,6 +37,8 @@ type Agent struct {
 	// Behind is what any link has lost, and Pages the transactions of all partings.
 	Behind api.Lost       `json:"lost"`
 	Pages  []api.LostPage `json:"lostPages"`
+	// Plan is what a rejoin of any link takes.
+	Plan api.RejoinPlan `json:"rejoinPlan"`
 
 	mu    sync.Mutex
 	calls []string
@@ -282,6 +284,21 @@ func (a *Agent) DiscardLost(_ context.Context, name string, epoch int64) (api.Lo
 		out.Partings[i].State = api.PartingDiscarded
 	}
 	return out, a.enter("DiscardLost", name, epoch)
+}
+
+// RejoinPlan answers Plan.
+func (a *Agent) RejoinPlan(_ context.Context, name string) (api.RejoinPlan, error) {
+	return a.Plan, a.enter("RejoinPlan", name)
+}
+
+// Rejoin answers the link's next view.
+func (a *Agent) Rejoin(ctx context.Context, name string, in api.Rejoin) (api.Link, error) {
+	if err := a.enter("Rejoin", name, in.Accept); err != nil {
+		return api.Link{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.nextLocked(name)
 }
 
 // DeleteLink forgets the link and answers Deleted.
