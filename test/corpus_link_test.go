@@ -14,13 +14,14 @@ import (
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
-// TestCorporaCross runs each history on a linked primary under load.
+// TestCorporaCross runs all histories at the same time, each on a database of one
+// primary, linked and under load.
 func TestCorporaCross(t *testing.T) {
 	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
 	for _, c := range corpora(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := linktest.New(t, linktest.Options{})
 			for _, side := range []*linktest.Side{p.A, p.B} {
 				if err := psql(t, side.Server.DSN("postgres"), filepath.Join(c.dir, "roles.sql")); err != nil {
 					t.Fatal(err)

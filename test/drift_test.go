@@ -134,3 +134,24 @@ func resume(t *testing.T, p *linktest.Pair, name string) {
 	}
 	p.WaitPhase(t, name, api.Replicating)
 }
+
+// A session that has switched event triggers off is found out (17 and later).
+func TestSessionWithoutEventTriggers(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{ServerA: version(17), ServerB: version(17)})
+	p.A.Server.CreateDatabase(t, "off")
+	a := p.A.Server.DSN("off")
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`)
+	p.Create(t, "off", "off")
+	p.WaitPhase(t, "off", api.Replicating)
+	pgtest.Exec(t, a, `SET event_triggers = off`, `CREATE VIEW unseen AS SELECT id FROM t`)
+	if problem := stopped(t, p, "off", "public.unseen"); !strings.Contains(problem.Title, "view public.unseen is missing on the twin") {
+		t.Errorf("the problem is %+v", problem)
+	}
+	pgtest.Exec(t, a, `DROP VIEW unseen`)
+	resume(t, p, "off")
+	sameStructure(t, p, "off", "off")
+	if l, err := p.B.Client.Link(t.Context(), "off"); err != nil || l.SchemaChanges != api.Followed {
+		t.Errorf("schema changes are %q, %v", l.SchemaChanges, err)
+	}
+}

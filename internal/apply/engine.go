@@ -55,6 +55,7 @@ type engine struct {
 	decoder        pgoutput.Decoder
 	relations      map[uint32]*relation // by the primary's oid
 	byTable        map[*group.Table]*relation
+	questions      map[string]*statement // about the catalogs, by their text; planning them takes longer than they do
 	lastRelation   *relation
 	lastRelationID uint32
 
@@ -84,7 +85,7 @@ type engine struct {
 func newEngine(a *Applier, s *session, src Source) *engine {
 	e := &engine{
 		a: a, s: s, w: writer{s: s, shape: make([]byte, 0, 64)}, src: src, limits: a.Limits.orDefault(),
-		relations: map[uint32]*relation{}, byTable: map[*group.Table]*relation{}, penalised: map[*relation]bool{},
+		relations: map[uint32]*relation{}, byTable: map[*group.Table]*relation{}, questions: map[string]*statement{}, penalised: map[*relation]bool{},
 		current: &batch{plan: group.New()},
 		reached: a.Start, committed: a.Start, storedAt: time.Now(), resent: map[sqlname.Table]bool{},
 	}

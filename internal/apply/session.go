@@ -196,12 +196,13 @@ func (s *session) exec(sql string, op int, want int64) {
 	s.execute(op, want)
 }
 
-// query sends a statement and collects its rows, in text.
-func (s *session) query(sql string, rows *[][]field, args ...string) {
-	s.parse("", sql)
-	s.current.expect(expectation{op: opControl, prepared: &s.unnamed})
+// query sends a statement, which is prepared once, and collects its rows, in text.
+func (s *session) query(st *statement, rows *[][]field, args ...string) {
+	s.prepare(st, opControl)
 	at := s.message('B')
-	s.out = append(s.out, 0, 0, 0, 0)
+	s.out = append(s.out, 0)
+	s.out = append(s.out, st.name...)
+	s.out = append(s.out, 0, 0, 0)
 	s.out = binary.BigEndian.AppendUint16(s.out, uint16(len(args)))
 	for _, a := range args {
 		s.out = binary.BigEndian.AppendUint32(s.out, uint32(len(a)))

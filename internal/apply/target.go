@@ -187,11 +187,16 @@ func canonOf(typeID uint32, enum bool) (group.Canon, bool) {
 	return group.Exact, enum
 }
 
-// ask runs a query in an exchange of its own; nothing else may be in flight.
+// ask runs one of a few queries in an exchange of its own; nothing else may be in flight.
 func (e *engine) ask(ctx context.Context, sql string, args ...string) ([][]field, error) {
 	var rows [][]field
 	x := e.s.begin()
-	e.s.query(sql, &rows, args...)
+	st := e.questions[sql]
+	if st == nil {
+		st = &statement{sql: sql}
+		e.questions[sql] = st
+	}
+	e.s.query(st, &rows, args...)
 	e.s.sync()
 	f, err := e.s.wait(ctx, x)
 	if err != nil {
