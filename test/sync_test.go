@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func waitSync(t testing.TB, p *linktest.Pair, name string, want api.SyncState) {
 				return err
 			}
 			if l.Sync == nil || l.Sync.State != want {
-				return fmt.Errorf("side %s: sync %+v, phase %s, problems %+v", side.Name, l.Sync, l.Phase, l.Problems)
+				return fmt.Errorf("side %s: sync %+v, phase %s, lag %+v, problems %+v", side.Name, l.Sync, l.Phase, l.Lag, l.Problems)
 			}
 			return nil
 		})
@@ -265,4 +266,50 @@ func BenchmarkCommit(b *testing.B) {
 		})
 		conn.Close(b.Context())
 	}
+}
+
+// The mode stays when the sides change places: the new primary waits for its twin, the
+// old one for nobody. When the new primary's server then dies, the other side takes
+// over by force, and nothing that was acknowledged, by either, is lost.
+func TestSyncFollowsTheRoles(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{ServerA: durable(), ServerB: durable()})
+	p.A.Server.CreateDatabase(t, "bank")
+	a, b := p.A.Server.DSN("bank"), p.B.Server.DSN("bank")
+	pgtest.Exec(t, a, `CREATE TABLE ledger (id bigint PRIMARY KEY)`)
+	before := pgtest.Query(t, a, serverSettings)
+	forEver := int64(0)
+	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "bank", Database: "bank", Peer: "b", Mode: api.Sync, SyncTimeoutSeconds: &forEver}); err != nil {
+		t.Fatal(err)
+	}
+	waitSync(t, p, "bank", api.SyncEngaged)
+	w := startWriters(t, both(p.A, p.B, "bank", "read-write"), 4)
+	w.more(t, 200)
+	if f := failOver(t, p.B, "bank", api.FailoverRequest{}); f.State != api.FailoverDone {
+		t.Fatalf("%+v", f)
+	}
+	waitSync(t, p, "bank", api.SyncEngaged)
+	if names := pgtest.Query(t, b, `SELECT current_setting('synchronous_standby_names')`)[0][0]; !strings.Contains(names, "twinspan/") {
+		t.Errorf("the new primary waits for %q", names)
+	}
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		if got := pgtest.Query(t, a, serverSettings); got[0][0] != before[0][0] || got[0][2] != before[0][2] {
+			return fmt.Errorf("the old primary's settings are %q, were %q", got, before)
+		}
+		return nil
+	})
+	w.more(t, 200)
+	p.B.Server.Kill()
+	w.end()
+	acked := w.acknowledged()
+	if f := failOver(t, p.A, "bank", api.FailoverRequest{Type: api.Forced, AcceptDataLoss: true}); f.State != api.FailoverDone {
+		t.Fatalf("%+v", f)
+	}
+	if lost := missing(t, a, acked); len(lost) > 0 {
+		t.Errorf("%d of %d acknowledged commits are lost, first %d", len(lost), len(acked), lost[0])
+	}
+	pgtest.Eventually(t, linktest.Patience, func() error { // it waits for nobody while it has no twin
+		_, err := pgtest.Try(t.Context(), a, `INSERT INTO ledger VALUES (-1)`)
+		return err
+	})
 }

@@ -39,8 +39,10 @@ const (
 	degrade modeVerdict = "degrade" // they are not to any more: the twin was away for too long
 )
 
-// inStepWithin is the time within which a twin confirms that commits may wait for.
-const inStepWithin = 2 * modeInterval
+// inStepWithin is the time within which a twin confirms that commits may wait for:
+// about as long the first of them will. Not shorter, for under load a twin that nobody
+// waits for is always some seconds behind.
+const inStepWithin = inStep
 
 // judgeMode decides whether commits on a primary wait. engaged is whether they do;
 // age and met are what pace says.
@@ -50,7 +52,7 @@ func judgeMode(phase role.Phase, engaged bool, timeout, age time.Duration, met b
 		return release
 	case engaged && timeout > 0 && !met && age > timeout:
 		return degrade
-	case !engaged && phase == role.Replicating && met && age <= inStepWithin:
+	case !engaged && phase == role.Replicating && met && age <= inStepWithin && (timeout == 0 || age <= timeout/2):
 		return engage
 	}
 	return stay

@@ -45,7 +45,9 @@ func TestJudgeMode(t *testing.T) {
 		want         modeVerdict
 	}{
 		{role.Replicating, false, timeout, inStepWithin, true, engage},
-		{role.Replicating, false, timeout, inStepWithin + 1, true, stay}, // it lags
+		{role.Replicating, false, timeout, inStepWithin + 1, true, stay},        // it lags
+		{role.Replicating, false, 2 * time.Second, time.Second + 1, true, stay}, // it would soon be given up
+		{role.Replicating, false, 0, inStepWithin, true, engage},
 		{role.Replicating, false, timeout, 0, false, stay},
 		{role.CatchingUp, false, timeout, 0, true, stay},
 		{role.Broken, false, timeout, 0, true, stay},
