@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/linktest"
@@ -282,4 +283,48 @@ func TestDrain(t *testing.T) {
 	pgtest.Exec(t, p.A.Server.DSN("bank"), `INSERT INTO transfer VALUES ('fifth', 1, 2, 0)`, `COMMIT PREPARED 'stays'`)
 	waitSettled(t, p, "bank")
 	waitEqual(t, p, "bank", "bank")
+}
+
+// A database has two links. One changes places; the other goes on following the side
+// that it followed, which is a secondary now: rows, schema changes and sequences come
+// through it. Then the first comes home.
+func TestOtherLinksStayWithTheirSide(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	third := p.Third(t, "c", linktest.Options{})
+	p.A.Server.CreateDatabase(t, "bank")
+	makeBank(t, p.A, "bank")
+	p.Create(t, "home", "bank")
+	p.WaitPhase(t, "home", api.Replicating)
+	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "away", Database: "bank", Peer: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	away := &linktest.Pair{A: p.A, B: third}
+	away.WaitPhase(t, "away", api.Replicating)
+	bank := openBank(t, 2, true, eitherSide(p, "bank"))
+	bank.pace.Store(int64(5 * time.Millisecond))
+	for round, side := range []*linktest.Side{p.B, p.A} {
+		bank.waitTransfers(50)
+		if f := failOver(t, p.B, "home", api.FailoverRequest{}); f.State != api.FailoverDone {
+			t.Fatalf("round %d: %+v", round, f.Problem)
+		}
+		waitSettled(t, p, "home")
+		pgtest.Exec(t, side.Server.DSN("bank"), fmt.Sprintf(`CREATE TABLE made%d (id serial PRIMARY KEY, v text); INSERT INTO made%[1]d (v) VALUES ('x'), ('y')`, round),
+			`ALTER TABLE account ADD COLUMN IF NOT EXISTS note text DEFAULT 'n'`)
+		bank.waitTransfers(50)
+	}
+	bank.close()
+	waitEqual(t, p, "home", "bank")
+	away.WaitEqual(t, "away", "bank")
+	bank.audit(third.Server.DSN("bank"), false)
+
+	// While its own primary is a secondary, the other link cannot change places.
+	failOver(t, p.A, "home", api.FailoverRequest{})
+	waitSettled(t, p, "home")
+	if f := failOver(t, third, "away", api.FailoverRequest{}); f.State != api.FailoverUndone || f.Problem.Code != "database_is_secondary" {
+		t.Errorf("a failover of the link whose primary is a secondary: %+v, %+v", f, f.Problem)
+	}
+	pgtest.Exec(t, p.B.Server.DSN("bank"), `INSERT INTO made1 (v) VALUES ('z')`)
+	waitEqual(t, p, "home", "bank")
+	away.WaitEqual(t, "away", "bank")
 }

@@ -93,21 +93,36 @@ func New(t testing.TB, o Options) *Pair {
 	p := &Pair{A: newSide(t, "a", o, o.ServerA, o.StandbyA), B: newSide(t, "b", o, o.ServerB, o.StandbyB)}
 	p.A.Start()
 	p.B.Start()
-	invitation, err := p.A.Client.Invite(t.Context(), time.Hour)
+	p.A.pair(t, p.B)
+	return p
+}
+
+// Third starts another server with an agent, a peer of a.
+func (p *Pair) Third(t testing.TB, name string, o Options) *Side {
+	t.Helper()
+	s := newSide(t, name, o, nil, nil)
+	s.Start()
+	p.A.pair(t, s)
+	return s
+}
+
+// pair makes two sides peers: the other one dials this one.
+func (s *Side) pair(t testing.TB, other *Side) {
+	t.Helper()
+	invitation, err := s.Client.Invite(t.Context(), time.Hour)
 	if err != nil {
 		t.Fatalf("invite: %v", err)
 	}
-	if _, err := p.B.Client.Join(t.Context(), api.JoinRequest{Token: invitation.Token}); err != nil {
+	if _, err := other.Client.Join(t.Context(), api.JoinRequest{Token: invitation.Token}); err != nil {
 		t.Fatalf("join: %v", err)
 	}
 	pgtest.Eventually(t, Patience, func() error {
-		peers, err := p.A.Client.Peers(t.Context())
-		if err != nil || len(peers) != 1 || !peers[0].Connected {
+		peers, err := s.Client.Peers(t.Context())
+		if err != nil || !slices.ContainsFunc(peers, func(p api.Peer) bool { return p.Name == other.Name && p.Connected }) {
 			return fmt.Errorf("peers: %+v, %v", peers, err)
 		}
 		return nil
 	})
-	return p
 }
 
 func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Option) *Side {
