@@ -16,8 +16,23 @@ type FailoverRequest struct {
 	Type           FailoverType `json:"type,omitempty" enum:"planned,forced" doc:"planned by default"`
 	Cutover        bool         `json:"cutover,omitempty" doc:"Planned: remove the link afterwards; the former primary stays read-only"`
 	DrainSeconds   float64      `json:"drainSeconds,omitempty" minimum:"0" maximum:"86400" doc:"Planned: how long writing transactions may go on before they are ended; 10 by default"`
+	Together       bool         `json:"together,omitempty" doc:"Planned: wait, before writers are held and again before the decision, until told to proceed: others are to change places with this link"`
 	AcceptDataLoss bool         `json:"acceptDataLoss,omitempty" doc:"Forced: go on although transactions may be left behind"`
 	Insist         bool         `json:"insist,omitempty" doc:"Forced: go on although the primary is there and a planned failover is possible"`
+}
+
+// FailoverPoint is where links that change places together wait for each other.
+type FailoverPoint string
+
+// The points of a failover of several links.
+const (
+	PointHold     FailoverPoint = "hold"     // everything is prepared; writers are not held yet
+	PointDecision FailoverPoint = "decision" // writers are held and everything is applied
+)
+
+// FailoverProceed lets a failover that waits for others go on.
+type FailoverProceed struct {
+	To FailoverPoint `json:"to" enum:"hold,decision" doc:"What it waits for"`
 }
 
 // FailoverState says how a failover stands.
@@ -38,6 +53,7 @@ type FailoverProgress struct {
 	Steps       []FailoverStep `json:"steps" nullable:"false" doc:"What was done, and is being done, in order"`
 	StartedAt   time.Time      `json:"startedAt" doc:"When it began"`
 	EndedAt     *time.Time     `json:"endedAt" doc:"When it was over; null before"`
+	Waiting     FailoverPoint  `json:"waiting" enum:",hold,decision" doc:"What it waits to be told to proceed to, when others change places with it; empty otherwise"`
 	HoldSeconds float64        `json:"holdSeconds" doc:"How long writers waited; 0 before they do, and when forced"`
 	Ended       int            `json:"ended" doc:"Writing transactions that did not finish in time and were ended"`
 	Primary     string         `json:"primary" doc:"The agent beside the new primary; empty before that is decided"`

@@ -148,6 +148,11 @@ func (c *Client) FailoverProgress(ctx context.Context, name string) (out api.Fai
 	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/failover", nil, &out)
 }
 
+// ProceedFailover lets a failover that waits for those of other links go on.
+func (c *Client) ProceedFailover(ctx context.Context, name string, in api.FailoverProceed) (out api.FailoverProgress, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/failover/proceed", in, &out)
+}
+
 // CancelFailover gives up the failover under way, unless it is decided.
 func (c *Client) CancelFailover(ctx context.Context, name string) (out api.FailoverProgress, err error) {
 	return out, c.call(ctx, http.MethodDelete, linkPath(name)+"/failover", nil, &out)

@@ -328,3 +328,59 @@ func TestOtherLinksStayWithTheirSide(t *testing.T) {
 	waitEqual(t, p, "home", "bank")
 	away.WaitEqual(t, "away", "bank")
 }
+
+// Several links change places as one; when one of them cannot, none does.
+func TestLinksChangePlacesTogether(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	names := []string{"one", "two", "three"}
+	var banks []*bank
+	for _, name := range names {
+		p.A.Server.CreateDatabase(t, name)
+		makeBank(t, p.A, name)
+		p.Create(t, name, name)
+	}
+	for _, name := range names {
+		p.WaitPhase(t, name, api.Replicating)
+		b := openBank(t, 2, true, eitherSide(p, name))
+		b.pace.Store(int64(5 * time.Millisecond))
+		banks = append(banks, b)
+	}
+	ended, err := p.A.Client.FailoverTogether(t.Context(), names, api.FailoverRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range ended {
+		if f.State != api.FailoverDone || f.Primary != "b" {
+			t.Errorf("%s: %+v, %+v", names[i], f, f.Problem)
+		}
+	}
+	for i, name := range names {
+		waitSettled(t, p, name)
+		banks[i].waitTransfers(50)
+	}
+
+	// One of them has a prepared transaction.
+	pgtest.Exec(t, p.B.Server.DSN("two"), `CREATE TABLE late (i int)`, `BEGIN; INSERT INTO late VALUES (1); PREPARE TRANSACTION 'stays'`)
+	ended, err = p.A.Client.FailoverTogether(t.Context(), names, api.FailoverRequest{}, nil)
+	if code(err) != "transaction_prepared" || !strings.Contains(err.Error(), "link two") {
+		t.Errorf("with a link that cannot: %v", err)
+	}
+	for i, f := range ended {
+		if f.State != api.FailoverUndone {
+			t.Errorf("%s: %+v", names[i], f)
+		}
+	}
+	for i, name := range names {
+		if primary := waitSettled(t, p, name); primary != p.B {
+			t.Errorf("%s has changed places", name)
+		}
+		banks[i].waitTransfers(50)
+		banks[i].close()
+		banks[i].audit(p.B.Server.DSN(name), false)
+	}
+	pgtest.Exec(t, p.B.Server.DSN("two"), `ROLLBACK PREPARED 'stays'`)
+	for _, name := range names {
+		waitEqual(t, p, name, name)
+	}
+}

@@ -22,6 +22,9 @@ func (a *Agent) handleFailover() {
 	onLink(a, link.MethodFailoverCancel, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
 		return l.HandleFailoverCancel()
 	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodFailoverGo, func(ctx context.Context, l *link.Link, r link.FailoverGoRequest) (any, error) {
+		return l.HandleFailoverGo(r.FailoverProceed)
+	}, func(r link.FailoverGoRequest) string { return r.ID })
 	onLink(a, link.MethodFailoverAssess, func(ctx context.Context, l *link.Link, r link.AssessRequest) (any, error) {
 		return l.HandleFailoverAssess(ctx, r)
 	}, func(r link.AssessRequest) string { return r.ID })
@@ -60,6 +63,15 @@ func (a *Agent) FailoverProgress(ctx context.Context, name string) (api.Failover
 		return api.FailoverProgress{}, err
 	}
 	return l.FailoverProgress(ctx)
+}
+
+// ProceedFailover implements httpapi.Agent.
+func (a *Agent) ProceedFailover(ctx context.Context, name string, in api.FailoverProceed) (api.FailoverProgress, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.FailoverProgress{}, err
+	}
+	return l.ProceedFailover(ctx, in)
 }
 
 // CancelFailover implements httpapi.Agent.

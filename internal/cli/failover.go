@@ -31,6 +31,11 @@ ended. --cutover removes the link afterwards: the new primary is independent, th
 one stays read-only until a superuser there runs
 BEGIN READ WRITE; SELECT twinspan.release(); COMMIT.
 
+Several links, or --all of the agent, change places as one: all are prepared before the
+first one's writers are held, and everything of all is applied before the first is
+decided. Until then whatever stops one undoes all. From then on each decides by itself:
+a link that is interrupted in that moment alone stays as it was, and the command says so.
+
 forced is for a primary that is lost, and is given at the secondary's agent. What the
 secondary does not have is left behind: the command says how much that is as far as
 known, and has the link's name typed, or wants --accept-data-loss. When the old primary
@@ -43,17 +48,20 @@ func (a *app) linkFailover() *cobra.Command {
 	in := api.FailoverRequest{}
 	kind := ""
 	var drain time.Duration
-	var status, cancel bool
+	var status, cancel, all bool
 	cmd := &cobra.Command{
-		Use:   "failover NAME",
+		Use:   "failover NAME... | --all",
 		Short: "Let the two sides change places",
 		Long:  linkFailoverLong,
 		Example: `  twinspan link failover sales
   twinspan link failover sales --cutover
+  twinspan link failover sales stock
   twinspan link failover sales --type forced --accept-data-loss`,
-		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLinks,
-		PreRunE: func(*cobra.Command, []string) error {
+		PreRunE: func(_ *cobra.Command, args []string) error {
+			if all != (len(args) == 0) {
+				return errors.New("name the links, or give --all")
+			}
 			switch in.Type = api.FailoverType(kind); {
 			case in.Type != api.Planned && in.Type != api.Forced:
 				return fmt.Errorf("there is no failover of type %q: it is planned or forced", kind)
@@ -61,6 +69,8 @@ func (a *app) linkFailover() *cobra.Command {
 				return errors.New("--cutover and --drain-timeout are for a planned failover")
 			case in.Type == api.Planned && (in.AcceptDataLoss || in.Insist):
 				return errors.New("--accept-data-loss and --insist are for a forced failover: --type forced")
+			case (all || len(args) > 1) && (in.Type == api.Forced || status || cancel):
+				return errors.New("several links change places together only as planned; each by itself otherwise")
 			case drain < 0:
 				return errors.New("--drain-timeout is not negative")
 			}
@@ -68,6 +78,9 @@ func (a *app) linkFailover() *cobra.Command {
 			return nil
 		},
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			if all || len(args) > 1 {
+				return a.failoverTogether(ctx, c, args, in)
+			}
 			p, err := a.failover(ctx, c, args[0], in, status, cancel)
 			if err != nil {
 				return err
@@ -80,6 +93,7 @@ func (a *app) linkFailover() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&kind, "type", string(api.Planned), "the `type`: planned or forced")
+	flags.BoolVar(&all, "all", false, "all links of the agent, together")
 	flags.BoolVar(&in.Cutover, "cutover", false, "remove the link afterwards; the old primary stays read-only")
 	flags.DurationVar(&drain, "drain-timeout", 0, "end writing transactions that run longer than this `duration` (default 10s)")
 	flags.BoolVar(&in.AcceptDataLoss, "accept-data-loss", false, "forced: do not ask")
@@ -116,6 +130,46 @@ func (a *app) failover(ctx context.Context, c *client.Client, name string, in ap
 		return p, err
 	}
 	return a.waitFailover(ctx, c, p, before)
+}
+
+// failoverTogether lets several links, or all, change places as one.
+func (a *app) failoverTogether(ctx context.Context, c *client.Client, names []string, in api.FailoverRequest) error {
+	if len(names) == 0 {
+		links, err := c.Links(ctx)
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			names = append(names, l.Name)
+		}
+		if len(names) == 0 {
+			return problem.New(problem.NotFound, "link_unknown", "the agent has no links")
+		}
+	}
+	shown := map[string]int{}
+	ended, err := c.FailoverTogether(ctx, names, in, func(all []api.FailoverProgress) {
+		for _, p := range all {
+			for ; shown[p.Link] < len(p.Steps); shown[p.Link]++ {
+				fmt.Fprintf(a.errs, "%s: %s\n", p.Link, p.Steps[shown[p.Link]].Name)
+			}
+		}
+	})
+	if len(ended) == len(names) {
+		show := func(w io.Writer) {
+			for _, p := range ended {
+				showFailover(w, p)
+			}
+		}
+		if err := errors.Join(err, a.answer(ended, show)); err != nil {
+			return err
+		}
+		for _, p := range ended {
+			if err := failoverError(p); err != nil {
+				return err
+			}
+		}
+	}
+	return err
 }
 
 // confirmLoss has a person type the link's name.

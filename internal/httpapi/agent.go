@@ -75,6 +75,8 @@ type Agent interface {
 	Failover(ctx context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error)
 	// FailoverProgress returns the one under way, or the last.
 	FailoverProgress(ctx context.Context, name string) (api.FailoverProgress, error)
+	// ProceedFailover lets one that waits for those of other links go on.
+	ProceedFailover(ctx context.Context, name string, in api.FailoverProceed) (api.FailoverProgress, error)
 	// CancelFailover gives up the one under way, unless it is decided.
 	CancelFailover(ctx context.Context, name string) (api.FailoverProgress, error)
 	// DeleteLink returns when nothing of the link is left.

@@ -178,6 +178,10 @@ func (r *routes) links() {
 			return stepped(r.agent.Failover(ctx, in.Name, in.Body))
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/failover", "getFailover", "Describe the change of places under way, or the last", failover(r.agent.FailoverProgress))
+	add(r, "links", http.MethodPost, "/v1/links/{name}/failover/proceed", "proceedFailover", "Let a change of places go on that waits for those of other links",
+		func(ctx context.Context, in *namedWith[api.FailoverProceed]) (api.FailoverProgress, error) {
+			return stepped(r.agent.ProceedFailover(ctx, in.Name, in.Body))
+		})
 	add(r, "links", http.MethodDelete, "/v1/links/{name}/failover", "cancelFailover", "Give up the change of places under way, unless it is decided", failover(r.agent.CancelFailover))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/large-objects", "bringLargeObjects", "Bring the large objects of a link, or set how often that is done",
 		func(ctx context.Context, in *namedWith[api.LargeObjectsRequest]) (api.LargeObjectsResult, error) {

@@ -182,6 +182,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("failover", failover.State == api.FailoverRunning && failover.Steps != nil, err)
 	failover, err = c.FailoverProgress(ctx, "sales")
 	check("failover progress", failover.HoldSeconds == 0.5 && failover.Steps[0].Name == "deciding", err)
+	_, err = c.ProceedFailover(ctx, "sales", api.FailoverProceed{To: api.PointHold})
+	check("proceed failover", true, err)
 	_, err = c.CancelFailover(ctx, "sales")
 	check("cancel failover", true, err)
 	behind, err := c.Lost(ctx, "sales")
@@ -209,7 +211,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
-		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
+		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 Together:false AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "ProceedFailover[sales hold]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

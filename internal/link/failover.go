@@ -18,6 +18,7 @@ const (
 	MethodFailover       = "failover.start"  // change places
 	MethodFailoverShow   = "failover.show"   // how far is it?
 	MethodFailoverCancel = "failover.cancel" // give it up, unless it is decided
+	MethodFailoverGo     = "failover.go"     // the others are as far as you
 
 	MethodFailoverAssess = "failover.assess" // what stands against it on your side?
 	MethodFailoverStage  = "failover.stage"  // build the gate
@@ -51,11 +52,12 @@ type failover struct {
 	request api.FailoverRequest
 	stop    context.CancelCauseFunc
 	ctx     context.Context
-	barrier chan struct{} // closed when everything before the barrier is committed
-	met     sync.Once     // closes it
-	driven  bool          // by the link's work; its goroutine alone uses this
-	began   time.Time     // of the step under way
-	held    time.Time     // when writers began to wait
+	barrier chan struct{}                       // closed when everything before the barrier is committed
+	met     sync.Once                           // closes it
+	points  map[api.FailoverPoint]chan struct{} // closed when it may go on
+	driven  bool                                // by the link's work; its goroutine alone uses this
+	began   time.Time                           // of the step under way
+	held    time.Time                           // when writers began to wait
 
 	view api.FailoverProgress
 }
@@ -102,7 +104,8 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 
 func newFailover(name string, request api.FailoverRequest) *failover {
 	now := time.Now()
-	f := &failover{id: rand.Text(), request: request, barrier: make(chan struct{}), began: now}
+	f := &failover{id: rand.Text(), request: request, barrier: make(chan struct{}), began: now,
+		points: map[api.FailoverPoint]chan struct{}{api.PointHold: make(chan struct{}), api.PointDecision: make(chan struct{})}}
 	f.ctx, f.stop = context.WithCancelCause(context.Background())
 	f.view = api.FailoverProgress{Link: name, Type: request.Type, State: api.FailoverRunning, StartedAt: now.UTC()}
 	return f
@@ -161,7 +164,7 @@ func (l *Link) endFailover(f *failover, err error) {
 		return
 	}
 	now := time.Now().UTC()
-	f.view.EndedAt, f.view.State = &now, api.FailoverDone
+	f.view.EndedAt, f.view.State, f.view.Waiting = &now, api.FailoverDone, ""
 	if p := problem.As(err); p != nil {
 		if n := len(f.view.Steps); n > 0 {
 			f.view.Steps[n-1].Seconds = time.Since(f.began).Seconds()
@@ -246,6 +249,38 @@ func (l *Link) HandleFailoverCancel() (api.FailoverProgress, error) {
 		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_unknown", "no failover of the link is under way").On(l.snapshot().Name)
 	}
 	c.stop(problem.New(problem.Cancelled, "failover_cancelled", "the failover was given up"))
+	return shown(c), nil
+}
+
+// FailoverGoRequest asks the secondary's agent to go on.
+type FailoverGoRequest struct {
+	Reference
+	api.FailoverProceed
+}
+
+// ProceedFailover lets a failover that waits for those of other links go on.
+func (l *Link) ProceedFailover(ctx context.Context, in api.FailoverProceed) (api.FailoverProgress, error) {
+	if _, have := l.ownFailover(); have {
+		if view, err := l.HandleFailoverGo(in); err == nil {
+			return view, nil
+		}
+	}
+	r := l.snapshot()
+	var other api.FailoverProgress
+	err := l.place.Peers.Call(ctx, r.Peer, MethodFailoverGo, FailoverGoRequest{Reference{ID: r.ID, Epoch: r.Epoch}, in}, &other)
+	return other, err
+}
+
+// HandleFailoverGo lets a failover that this side drives go on.
+func (l *Link) HandleFailoverGo(in api.FailoverProceed) (api.FailoverProgress, error) {
+	l.failovers.mu.Lock()
+	defer l.failovers.mu.Unlock()
+	c := l.failovers.current
+	if c == nil || c.view.State != api.FailoverRunning || c.view.Waiting != in.To || in.To == "" {
+		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_not_waiting", "no failover of the link waits for others").On(l.snapshot().Name)
+	}
+	c.view.Waiting = ""
+	close(c.points[in.To])
 	return shown(c), nil
 }
 

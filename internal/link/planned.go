@@ -32,6 +32,8 @@ const (
 	brakeTime  = 2 * time.Second
 	// nearPatience is how long a failover waits for the twin to be so near.
 	nearPatience = 2 * time.Minute
+	// othersPatience is how long a link waits for those that change places with it.
+	othersPatience = 30 * time.Second
 	// barrierPatience is how long writers wait for the twin to apply the rest.
 	barrierPatience = 30 * time.Second
 )
@@ -125,8 +127,10 @@ func (s *switcher) run(ctx context.Context) error {
 		{"preparing both sides", s.stage},
 		{"bringing large objects", s.largeObjects},
 		{"waiting for the twin to be near", s.near},
+		{"waiting for the other links", s.point(api.PointHold)},
 		{"waiting for running writers, holding new ones", s.holdWriters},
 		{"applying the rest", s.awaitBarrier},
+		{"waiting for the other links", s.point(api.PointDecision)},
 		{"ending the stream", func(ctx context.Context) error {
 			stop(errBarrier)
 			<-s.applied // however it ended: everything before the barrier is committed
@@ -137,12 +141,35 @@ func (s *switcher) run(ctx context.Context) error {
 		{"setting sequences", s.sequences},
 		{"deciding", s.decide},
 	} {
+		if step.do == nil {
+			continue
+		}
 		s.failoverStep(s.f, step.name)
 		if err := s.during(ctx, step.do); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// point returns a step that waits for the failovers of other links; nil when there are
+// none.
+func (s *switcher) point(p api.FailoverPoint) func(context.Context) error {
+	if !s.f.request.Together {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		ctx, stop := context.WithTimeoutCause(ctx, othersPatience,
+			problem.New(problem.Transient, "others_late", "the other links that were to change places with this one did not come so far within %s", othersPatience).WithHint("try again"))
+		defer stop()
+		s.showFailover(s.f, func(view *api.FailoverProgress) { view.Waiting = p })
+		select {
+		case <-s.f.points[p]:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // during runs a step, unless the stream that is applied meanwhile breaks.

@@ -216,6 +216,11 @@ func (a *Agent) FailoverProgress(_ context.Context, name string) (api.FailoverPr
 	return a.failover("FailoverProgress", name)
 }
 
+// ProceedFailover answers the next of Failovers.
+func (a *Agent) ProceedFailover(_ context.Context, name string, in api.FailoverProceed) (api.FailoverProgress, error) {
+	return a.failover("ProceedFailover", name, in.To)
+}
+
 // CancelFailover answers the next of Failovers.
 func (a *Agent) CancelFailover(_ context.Context, name string) (api.FailoverProgress, error) {
 	return a.failover("CancelFailover", name)
