@@ -244,8 +244,8 @@ func SetTimeline(ctx context.Context, q Querier, l *Link, timeline int64) error 
 // SetRenewed stores that a secondary's copy, however it was made, is the primary's
 // database at a position of a server's log, from which the stream goes on. The
 // positions of the seeding, which may be another server's, no longer count.
-func SetRenewed(ctx context.Context, q Querier, l *Link, start lsn.LSN, systemID string) error {
-	if err := update(ctx, q, l, `start_lsn = $3::text::pg_lsn, system_id = $4, renewing = false, timeline = 0`, start.String(), systemID); err != nil {
+func SetRenewed(ctx context.Context, q Querier, l *Link, start lsn.LSN, timeline int64, systemID string) error {
+	if err := update(ctx, q, l, `start_lsn = $3::text::pg_lsn, system_id = $4, renewing = false, timeline = $5`, start.String(), systemID, timeline); err != nil {
 		return err
 	}
 	_, err := q.Exec(ctx, `UPDATE twinspan.seed_session SET lsn = $2::text::pg_lsn, system_id = $3 WHERE link = $1::text::uuid`, l.ID, start.String(), systemID)

@@ -203,10 +203,10 @@ func TestLinkRoundTrip(t *testing.T) {
 	if err := catalog.SetRenewing(ctx, conn, l); err != nil || !get(t, conn, l.ID).Renewing {
 		t.Errorf("not renewing: %v", err)
 	}
-	if err := catalog.SetRenewed(ctx, conn, l, 0x7B, "7"); err != nil {
+	if err := catalog.SetRenewed(ctx, conn, l, 0x7B, 4, "7"); err != nil {
 		t.Fatal(err)
 	}
-	if renewed := get(t, conn, l.ID); renewed.Renewing || renewed.StartLSN != 0x7B || renewed.SystemID != "7" || renewed.Timeline != 0 {
+	if renewed := get(t, conn, l.ID); renewed.Renewing || renewed.StartLSN != 0x7B || renewed.SystemID != "7" || renewed.Timeline != 4 {
 		t.Errorf("renewed: %+v", renewed)
 	}
 	if err := catalog.SetStart(ctx, conn, l, 0x1A_2B3C4D5E, "7123456789012345678"); err != nil {
@@ -269,7 +269,7 @@ func TestStaleEpochChangesNothing(t *testing.T) {
 		"Store":       func(l *catalog.Link) error { l.Phase = "broken"; return catalog.Store(ctx, conn, l) },
 		"SetStart":    func(l *catalog.Link) error { return catalog.SetStart(ctx, conn, l, 1, "1") },
 		"SetRenewing": func(l *catalog.Link) error { return catalog.SetRenewing(ctx, conn, l) },
-		"SetRenewed":  func(l *catalog.Link) error { return catalog.SetRenewed(ctx, conn, l, 1, "1") },
+		"SetRenewed":  func(l *catalog.Link) error { return catalog.SetRenewed(ctx, conn, l, 1, 1, "1") },
 		"SetTimeline": func(l *catalog.Link) error { return catalog.SetTimeline(ctx, conn, l, 1) },
 		"SetSettings": func(l *catalog.Link) error { l.Mode = "sync"; return catalog.SetSettings(ctx, conn, l) },
 		"SetDeleting": func(l *catalog.Link) error { return catalog.SetDeleting(ctx, conn, l, true) },

@@ -36,6 +36,10 @@ func (m *remote) Begin(ctx context.Context, r seed.BeginRequest) (seed.Begun, er
 	var begun seed.Begun
 	err := m.link.place.Peers.Call(ctx, m.link.Peer(), MethodBegin, BeginRequest{Reference: m.reference(), BeginRequest: r}, &begun)
 	m.systemID = begun.SystemID
+	if err == nil && m.link.snapshot().Timeline == 0 {
+		// The stream begins at the first snapshot.
+		err = m.link.followTimeline(ctx, begun.Timeline)
+	}
 	return begun, err
 }
 

@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/catalog"
-	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/seed"
 	"github.com/twinspan/twinspan/internal/verify"
 )
 
@@ -30,7 +30,13 @@ func (l *Link) ResumeWithRepair(ctx context.Context) error {
 		return problem.New(problem.Conflict, "copy_incomplete", "the copy is not complete: there is nothing to repair").On(r.Name).
 			WithHint("twinspan link resume %s goes on with it", r.Name)
 	}
-	if role.Phase(r.Phase) != role.Broken {
+	l.mu.Lock()
+	streaming := l.secondary.applier != nil
+	l.mu.Unlock()
+	// The primary may know that the slot is lost while this side only knows that it is
+	// not served.
+	waiting := !streaming && (role.Phase(r.Phase) == role.CatchingUp || role.Phase(r.Phase) == role.Replicating)
+	if role.Phase(r.Phase) != role.Broken && !waiting {
 		return problem.New(problem.Conflict, "phase_refuses", "link %s is %s, not broken: its stream goes on as it is", r.Name, r.Phase).On(r.Name).
 			WithHint("twinspan link verify %s --repair compares and repairs a link that replicates", r.Name)
 	}
@@ -79,7 +85,7 @@ func (l *Link) renew(ctx context.Context) error {
 	if err := n.run(ctx); err != nil {
 		return err
 	}
-	if err := l.renewed(ctx, answer.Begun.LSN, answer.Begun.SystemID); err != nil {
+	if err := l.renewed(ctx, answer.Begun); err != nil {
 		return err
 	}
 	l.log.Info("stream renewed", "lsn", answer.Begun.LSN, "rows", n.rows, "rounds", n.rounds)
@@ -90,7 +96,7 @@ func (l *Link) renew(ctx context.Context) error {
 
 // renewed makes the snapshot's position the twin's, rows and origin being one from
 // here on.
-func (l *Link) renewed(ctx context.Context, start lsn.LSN, systemID string) error {
+func (l *Link) renewed(ctx context.Context, begun seed.Begun) error {
 	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		r := l.snapshot()
 		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
@@ -99,18 +105,18 @@ func (l *Link) renewed(ctx context.Context, start lsn.LSN, systemID string) erro
 				return pg.Classify(err, "create the replication origin")
 			}
 			// Not transactional, so before the commit: where that fails all is done again.
-			if _, err := tx.Exec(ctx, `SELECT pg_replication_origin_advance($1, $2::text::pg_lsn)`, catalog.ObjectName(r.ID), start.String()); err != nil {
+			if _, err := tx.Exec(ctx, `SELECT pg_replication_origin_advance($1, $2::text::pg_lsn)`, catalog.ObjectName(r.ID), begun.LSN.String()); err != nil {
 				return pg.Classify(err, "set the replication origin")
 			}
-			return catalog.SetRenewed(ctx, tx, &r, start, systemID)
+			return catalog.SetRenewed(ctx, tx, &r, begun.LSN, begun.Timeline, begun.SystemID)
 		})
 		if err != nil {
 			return err
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.record.StartLSN, l.record.SystemID, l.record.Renewing, l.record.Timeline = start, systemID, false, 0
-		l.secondary.durable = start
+		l.record.StartLSN, l.record.SystemID, l.record.Renewing, l.record.Timeline = begun.LSN, begun.SystemID, false, begun.Timeline
+		l.secondary.durable = begun.LSN
 		return nil
 	})
 }

@@ -58,6 +58,7 @@ type Begun struct {
 	LSN           lsn.LSN `json:"lsn"`   // in the snapshot are exactly the transactions whose commit record lies before
 	Xmin          uint64  `json:"xmin"`  // every transaction before it had ended, with the epoch in the upper half
 	SystemID      string  `json:"systemId"`
+	Timeline      int64   `json:"timeline"` // of the log in which LSN lies
 	ServerVersion int     `json:"serverVersion"`
 	Encoding      string  `json:"encoding"` // of the database
 }

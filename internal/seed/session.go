@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +69,9 @@ func begin(ctx context.Context, dsn *pg.DSN, name, slot string, temporary bool) 
 		return nil, pg.Classify(err, "identify the primary's server")
 	}
 	s.SystemID = system[0]
+	if s.Timeline, err = strconv.ParseInt(system[1], 10, 64); err != nil {
+		return nil, problem.Wrap(err, problem.Internal, "timeline_unreadable", "read the timeline of the primary's server")
+	}
 	created, err := oneRow(ctx, repl, createSlotCommand(repl.ParameterStatus("server_version"), slot, temporary))
 	if err != nil {
 		return nil, slotError(err, slot)
