@@ -24,7 +24,9 @@ SELECT 'schema', quote_ident(nspname),
 UNION ALL
 SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' WHEN 'c' THEN 'composite type' ELSE 'table' END,
        name,
-       concat_ws(', ', 'owner ' || pg_get_userbyid(relowner), 'kind ' || relkind::text, CASE relpersistence WHEN 'u' THEN 'unlogged' END,
+       -- A sequence that belongs to a column has the owner of its table.
+       concat_ws(', ', CASE WHEN relkind <> 'S' OR NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = rel.oid AND d.deptype IN ('a', 'i'))
+               THEN 'owner ' || pg_get_userbyid(relowner) END, 'kind ' || relkind::text, CASE relpersistence WHEN 'u' THEN 'unlogged' END,
            CASE WHEN relkind IN ('r', 'p') THEN 'replica identity ' || coalesce((SELECT was FROM identity i WHERE i.oid = rel.oid), relreplident::text) END,
            CASE WHEN relrowsecurity THEN 'row security' END, CASE WHEN relforcerowsecurity THEN 'forced row security' END,
            'partitioned by ' || pg_get_partkeydef(oid), pg_get_expr(relpartbound, oid),
@@ -81,7 +83,7 @@ SELECT 'policy', name || ': ' || quote_ident(p.polname),
        false, false, nspname, relname, p.polname, '', ''
   FROM pg_policy p JOIN rel ON rel.oid = p.polrelid
 UNION ALL
-SELECT 'statistics', quote_ident(n.nspname) || '.' || quote_ident(s.stxname), pg_get_statisticsobjdef(s.oid), true, false, '', '', '', '', ''
+SELECT 'statistics', quote_ident(n.nspname) || '.' || quote_ident(s.stxname), 'owner ' || pg_get_userbyid(s.stxowner) || ', ' || pg_get_statisticsobjdef(s.oid), true, false, '', '', '', '', ''
   FROM pg_statistic_ext s JOIN space n ON n.oid = s.stxnamespace
 UNION ALL
 SELECT 'function', quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')',
@@ -109,13 +111,15 @@ UNION ALL
 SELECT 'event trigger', quote_ident(evtname), concat_ws(' ', evtevent, evtfoid::regproc::text, evtenabled, array_to_string(evttags, ', ')), false, false, '', '', '', '', ''
   FROM pg_event_trigger e WHERE evtname !~ '^!?twinspan_' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid)
 UNION ALL
-SELECT o.type, o.identity, '', false, false, '', '', '', '', ''
-  FROM (SELECT 'pg_operator'::regclass AS class, oid FROM pg_operator UNION ALL SELECT 'pg_opclass'::regclass, oid FROM pg_opclass UNION ALL SELECT 'pg_opfamily'::regclass, oid FROM pg_opfamily
-        UNION ALL SELECT 'pg_cast'::regclass, oid FROM pg_cast UNION ALL SELECT 'pg_conversion'::regclass, oid FROM pg_conversion UNION ALL SELECT 'pg_collation'::regclass, oid FROM pg_collation
-        UNION ALL SELECT 'pg_ts_config'::regclass, oid FROM pg_ts_config UNION ALL SELECT 'pg_ts_dict'::regclass, oid FROM pg_ts_dict UNION ALL SELECT 'pg_ts_parser'::regclass, oid FROM pg_ts_parser
-        UNION ALL SELECT 'pg_ts_template'::regclass, oid FROM pg_ts_template UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl UNION ALL SELECT 'pg_am'::regclass, oid FROM pg_am
-        UNION ALL SELECT 'pg_language'::regclass, oid FROM pg_language UNION ALL SELECT 'pg_foreign_server'::regclass, oid FROM pg_foreign_server
-        UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid FROM pg_foreign_data_wrapper UNION ALL SELECT 'pg_transform'::regclass, oid FROM pg_transform) x
+SELECT o.type, o.identity, CASE WHEN x.owner = 0 THEN '' ELSE 'owner ' || pg_get_userbyid(x.owner) END, false, false, '', '', '', '', ''
+  FROM (SELECT 'pg_operator'::regclass AS class, oid, oprowner AS owner FROM pg_operator UNION ALL SELECT 'pg_opclass'::regclass, oid, opcowner FROM pg_opclass
+        UNION ALL SELECT 'pg_opfamily'::regclass, oid, opfowner FROM pg_opfamily UNION ALL SELECT 'pg_cast'::regclass, oid, 0 FROM pg_cast
+        UNION ALL SELECT 'pg_conversion'::regclass, oid, conowner FROM pg_conversion UNION ALL SELECT 'pg_collation'::regclass, oid, collowner FROM pg_collation
+        UNION ALL SELECT 'pg_ts_config'::regclass, oid, cfgowner FROM pg_ts_config UNION ALL SELECT 'pg_ts_dict'::regclass, oid, dictowner FROM pg_ts_dict
+        UNION ALL SELECT 'pg_ts_parser'::regclass, oid, 0 FROM pg_ts_parser UNION ALL SELECT 'pg_ts_template'::regclass, oid, 0 FROM pg_ts_template
+        UNION ALL SELECT 'pg_default_acl'::regclass, oid, 0 FROM pg_default_acl UNION ALL SELECT 'pg_am'::regclass, oid, 0 FROM pg_am
+        UNION ALL SELECT 'pg_language'::regclass, oid, lanowner FROM pg_language UNION ALL SELECT 'pg_foreign_server'::regclass, oid, srvowner FROM pg_foreign_server
+        UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, fdwowner FROM pg_foreign_data_wrapper UNION ALL SELECT 'pg_transform'::regclass, oid, 0 FROM pg_transform) x
  CROSS JOIN LATERAL pg_identify_object(x.class, x.oid, 0) o
  WHERE x.oid >= 16384 AND o.identity IS NOT NULL AND NOT EXISTS (SELECT FROM member m WHERE m.classid = x.class AND m.objid = x.oid)
 UNION ALL

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/twinspan/twinspan/internal/pgtest"
@@ -107,5 +108,51 @@ func TestUnfinishedIsNotCompared(t *testing.T) {
 	pgtest.Exec(t, a, `ALTER TABLE p DETACH PARTITION p1 FINALIZE`, `DROP INDEX IF EXISTS broken`)
 	if list := CompareSchemas(read(t, a), read(t, b)); len(list) == 0 {
 		t.Error("a detached partition is no difference")
+	}
+}
+
+// Every object that REASSIGN OWNED gives to somebody else is seen to differ, and the
+// statement that mends it does.
+func TestOwnersAreComparedAndMended(t *testing.T) {
+	a, b := two(t)
+	server := pgtest.Shared(t)
+	role := "owner_" + strings.ToLower(t.Name())
+	pgtest.Exec(t, server.DSN("postgres"), `DO $$ BEGIN CREATE ROLE `+role+`; CREATE ROLE `+role+`_2; EXCEPTION WHEN duplicate_object THEN NULL; END $$`)
+	for _, dsn := range []string{a, b} {
+		pgtest.Exec(t, dsn, `CREATE TABLE t (id serial, r int)`, `CREATE VIEW v AS SELECT 1 AS x`, `CREATE MATERIALIZED VIEW m AS SELECT 1 AS x`, `CREATE SEQUENCE s`,
+			`CREATE TYPE e AS ENUM ('a')`, `CREATE TYPE c AS (a int)`, `CREATE DOMAIN d AS int`, `CREATE FUNCTION f(x int) RETURNS int LANGUAGE sql AS 'SELECT 1'`,
+			`CREATE PROCEDURE p(x int) LANGUAGE sql AS 'SELECT 1'`, `CREATE AGGREGATE g(int) (sfunc = int4pl, stype = int)`, `CREATE SCHEMA sch`,
+			`CREATE OPERATOR === (leftarg = int, rightarg = int, function = int4eq)`, `CREATE OPERATOR FAMILY of USING btree`, `CREATE COLLATION col (locale = 'C')`,
+			`CREATE CONVERSION conv FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8`, `CREATE TEXT SEARCH CONFIGURATION tc (COPY = simple)`, `CREATE TEXT SEARCH DICTIONARY td (TEMPLATE = simple)`,
+			`CREATE STATISTICS st ON id, r FROM t`, `CREATE FOREIGN DATA WRAPPER fdw`, `CREATE SERVER srv FOREIGN DATA WRAPPER fdw`, `CREATE FOREIGN TABLE ft (a int) SERVER srv`)
+	}
+	// The superuser who made them owns much else; what is theirs becomes another role's.
+	conn := pgtest.Conn(t, a)
+	for _, row := range pgtest.Query(t, a, `SELECT format('ALTER %s OWNER TO `+role+`', x) FROM unnest(ARRAY['TABLE t', 'VIEW v', 'MATERIALIZED VIEW m', 'SEQUENCE s', 'TYPE e', 'TYPE c', 'DOMAIN d',
+			'FUNCTION f(int)', 'PROCEDURE p(int)', 'AGGREGATE g(int)', 'SCHEMA sch', 'OPERATOR === (int, int)', 'OPERATOR FAMILY of USING btree', 'COLLATION col', 'CONVERSION conv',
+			'TEXT SEARCH CONFIGURATION tc', 'TEXT SEARCH DICTIONARY td', 'STATISTICS st', 'FOREIGN TABLE ft']) x`) {
+		if _, err := conn.Exec(t.Context(), row[0]); err != nil {
+			t.Fatalf("%s: %v", row[0], err)
+		}
+	}
+	list := CompareSchemas(read(t, a), read(t, b))
+	seen := map[string]bool{}
+	for _, d := range list {
+		seen[d.Kind] = true
+		if d.Repair == "" {
+			t.Errorf("%s %s has no remedy: %s, %s", d.Kind, d.Name, d.Primary, d.Secondary)
+		}
+	}
+	for _, kind := range []string{"table", "view", "materialized view", "sequence", "type", "composite type", "function", "schema", "operator", "operator family", "collation", "conversion",
+		"text search configuration", "text search dictionary", "statistics", "foreign table"} {
+		if !seen[kind] {
+			t.Errorf("the owner of a %s is not compared", kind)
+		}
+	}
+	if err := RepairSchema(t.Context(), pgtest.Conn(t, b), list); err != nil {
+		t.Fatal(err)
+	}
+	if left := CompareSchemas(read(t, a), read(t, b)); len(left) > 0 {
+		t.Errorf("left: %+v", left)
 	}
 }

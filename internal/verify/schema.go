@@ -153,6 +153,8 @@ func (d *SchemaDifference) owner() string {
 		kind = "ROUTINE"
 	case "composite type":
 		kind = "TYPE"
+	case "foreign-data wrapper":
+		kind = "FOREIGN DATA WRAPPER"
 	}
 	return "ALTER " + kind + " " + d.Name + " OWNER TO " + sqlname.Quote(a)
 }
