@@ -56,11 +56,43 @@ func pairing(t *testing.T, primary, secondary int) {
 	if v := verify(t, p.A.Client, "matrix", api.Verify{}); v.State != api.Equal || v.Rows == 0 {
 		t.Errorf("verify says %s: %+v, problem %+v", v.State, v.Differences, v.Problem)
 	}
+	if major < secondaries[0] {
+		migrate(t, p)
+		return
+	}
+	// There and back, written to on either side.
+	for round, side := range []*linktest.Side{p.B, p.A} {
+		if f := failOver(t, p.A, "matrix", api.FailoverRequest{}); f.State != api.FailoverDone {
+			t.Fatalf("failover %d: %+v", round, f.Problem)
+		}
+		waitSettled(t, p, "matrix")
+		pgtest.Exec(t, side.Server.DSN("matrix"), matrixWorkload(major, round+5)...)
+		waitEqual(t, p, "matrix", "matrix")
+	}
 	if _, err := p.A.Client.DeleteLink(t.Context(), "matrix", false); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, p.B.Server.DSN("matrix"), `INSERT INTO keyed (a) VALUES (0)`)
 	pgtest.Exec(t, a, `UPDATE keyless SET b = 'still works'`)
+}
+
+// migrate ends a link whose primary is too old to be a secondary.
+func migrate(t *testing.T, p *linktest.Pair) {
+	t.Helper()
+	if f := failOver(t, p.B, "matrix", api.FailoverRequest{}); f.State != api.FailoverUndone || f.Problem.Code != "secondary_too_old" {
+		t.Errorf("an old primary was to become a secondary: %+v, %+v", f, f.Problem)
+	}
+	p.WaitPhase(t, "matrix", api.Replicating)
+	if f := failOver(t, p.B, "matrix", api.FailoverRequest{Cutover: true}); f.State != api.FailoverDone {
+		t.Fatalf("cutover: %+v", f.Problem)
+	}
+	pgtest.Equal(t, p.A.Server.DSN("matrix"), p.B.Server.DSN("matrix"))
+	pgtest.Exec(t, p.B.Server.DSN("matrix"), matrixWorkload(p.A.Server.Major, 5)...)
+	if _, err := pgtest.Try(t.Context(), stubborn(p.A, "matrix")(), `UPDATE keyless SET b = 'late'`); err == nil || !strings.Contains(err.Error(), "cutover") {
+		t.Errorf("a write on the old side: %v", err)
+	}
+	pgtest.Exec(t, p.A.Server.DSN("matrix"), `BEGIN READ WRITE; SELECT twinspan.release(); COMMIT`)
+	pgtest.Exec(t, p.A.Server.DSN("matrix"), `UPDATE keyless SET b = 'still works'`)
 }
 
 func version(major int) []pgtest.Option {
@@ -120,6 +152,17 @@ func matrixWorkload(major, round int) []string {
 	return work
 }
 
+// verdictOf is a cell of the table.
+func verdictOf(primary int, passed bool) string {
+	switch {
+	case !passed:
+		return "no"
+	case primary < secondaries[0]:
+		return "one way"
+	}
+	return "both ways"
+}
+
 // writeTable puts what was run into the README.
 func writeTable(t *testing.T, passed map[[2]int]bool) {
 	var b strings.Builder
@@ -131,7 +174,7 @@ func writeTable(t *testing.T, passed map[[2]int]bool) {
 	for _, p := range primaries {
 		fmt.Fprintf(&b, "| %d |", p)
 		for _, s := range secondaries {
-			fmt.Fprintf(&b, " %s |", map[bool]string{true: "yes", false: "no"}[passed[[2]int{p, s}]])
+			fmt.Fprintf(&b, " %s |", verdictOf(p, passed[[2]int{p, s}]))
 		}
 		b.WriteString("\n")
 	}

@@ -8,7 +8,7 @@ DECLARE
 BEGIN
     FOR t IN SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relkind, g.tgenabled
                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               LEFT JOIN pg_catalog.pg_trigger g ON g.tgrelid = c.oid AND g.tgname = 'twinspan_gate' AND g.tgparentid = 0
+               LEFT JOIN pg_catalog.pg_trigger g ON g.tgrelid = c.oid AND g.tgname = 'twinspan_gate'
               WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
                 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND g.tgenabled IS DISTINCT FROM 'O' LOOP
         IF t.tgenabled IS NULL THEN

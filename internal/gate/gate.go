@@ -173,7 +173,7 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
-		AND `+having+` (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'twinspan_gate' AND t.tgparentid = 0) ORDER BY c.oid`)
+		AND `+having+` (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'twinspan_gate') ORDER BY c.oid`)
 	if err != nil {
 		return 0, pg.Classify(err, "list tables")
 	}

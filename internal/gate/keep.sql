@@ -17,7 +17,7 @@ $$
 DECLARE
     t text;
 BEGIN
-    FOR t IN SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'twinspan_gate' AND tgparentid = 0 LOOP
+    FOR t IN SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'twinspan_gate' LOOP
         EXECUTE format('DROP TRIGGER twinspan_gate ON %s', t);
     END LOOP;
     DROP EVENT TRIGGER IF EXISTS twinspan_gate;
