@@ -45,7 +45,8 @@ func followCases(ctx context.Context, r *rig, out *results) (err error) {
 	if err := f.establish(ctx, out); err != nil {
 		return err
 	}
-	for round := range r.rounds {
+	began := time.Now()
+	for round := 0; r.another(round, began, followPart); round++ {
 		for _, w := range workloads {
 			if !wanted(w.name) {
 				continue
@@ -55,10 +56,13 @@ func followCases(ctx context.Context, r *rig, out *results) (err error) {
 			}
 		}
 	}
-	for name, run := range map[string]func(context.Context, *results) error{"lag": f.lag, "throughput": f.throughput, "memory": f.memory} {
-		if wanted(name) {
-			if err := run(ctx, out); err != nil {
-				return fmt.Errorf("case %s: %w", name, err)
+	for _, c := range []struct {
+		name string
+		run  func(context.Context, *results) error
+	}{{"lag", f.lag}, {"memory", f.memory}, {"throughput", f.throughput}} {
+		if wanted(c.name) {
+			if err := c.run(ctx, out); err != nil {
+				return fmt.Errorf("case %s: %w", c.name, err)
 			}
 		}
 	}

@@ -142,7 +142,8 @@ func (f *field) throughput(ctx context.Context, out *results) error {
 	for _, c := range f.followers {
 		names = append(names, c.name())
 	}
-	for round := range f.r.rounds {
+	began := time.Now()
+	for round := 0; f.r.another(round, began, throughputPart); round++ {
 		rate, err := f.rate(ctx)
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/twinspan/twinspan/internal/problem"
 )
@@ -26,6 +27,8 @@ type options struct {
 	candidates []string
 	programs   []string // LABEL=PATH of other builds of twinspan to compare with
 	rounds     int
+	limit      time.Duration
+	began      time.Time
 	scale      float64
 	socket     bool   // everybody reads the source through its Unix socket
 	dir        string // where to make the temporary directory
@@ -57,6 +60,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&candidates, "candidates", "all", "comma-separated: all, "+strings.Join(candidateNames, ", "))
 	f.StringVar(&programs, "programs", "", "comma-separated LABEL=PATH: other builds of twinspan, as candidates of their own")
 	f.IntVar(&o.rounds, "rounds", 3, "how often each case runs")
+	f.DurationVar(&o.limit, "limit", 25*time.Minute, "about how long all of it may take: rounds behind the first are left out that would not fit; 0 is no limit")
 	f.Float64Var(&o.scale, "scale", 1, "size of the data and of the backlogs; 1 is what the published table has")
 	f.BoolVar(&o.socket, "socket", false, "let everybody read the source through its Unix socket rather than TCP")
 	f.StringVar(&o.dir, "dir", "", "where to make the temporary directory for the servers' data")
@@ -80,6 +84,7 @@ func parse(args []string) (options, error) {
 			return o, fmt.Errorf("there is no candidate %q", c)
 		}
 	}
+	o.began = time.Now()
 	if o.rounds < 1 || o.scale <= 0 {
 		return o, errors.New("rounds and scale must be positive")
 	}
@@ -107,6 +112,7 @@ func run(ctx context.Context, o options) (err error) {
 			continue
 		}
 		if err := s.in(ctx, o, results); err != nil {
+			results.print(os.Stdout) // what was measured so far
 			return err
 		}
 	}
@@ -120,6 +126,16 @@ func run(ctx context.Context, o options) (err error) {
 	return results.writeHeadline(filepath.Join(root, "README.md"))
 }
 
+// another says whether a round is begun, after round others that took from a time on, when
+// a part of the limit is all that may have passed at its end.
+func (o *options) another(round int, from time.Time, part float64) bool {
+	if round == 0 || o.limit == 0 || round >= o.rounds {
+		return round < o.rounds
+	}
+	one := time.Since(from) / time.Duration(round)
+	return time.Since(o.began)+one <= time.Duration(part*float64(o.limit))
+}
+
 // section is some cases that share a rig.
 type section struct {
 	cases     func() []string
@@ -129,6 +145,7 @@ type section struct {
 
 var sections = []section{
 	{cases: func() []string { return []string{"copy"} }, run: copyCases},
+	{cases: func() []string { return []string{"slow"} }, run: slowCase},
 	{cases: followNames, run: followCases, pglogical: true},
 }
 

@@ -108,7 +108,7 @@ func (out *results) print(w io.Writer) {
 	for _, f := range out.facts {
 		fmt.Fprintln(w, f)
 	}
-	fmt.Fprintf(w, "medians of %d rounds, scale %g; seconds; x: how many times as fast as native (first copy: as the subscription)\n", out.rounds, out.scale)
+	fmt.Fprintf(w, "medians of at most %d rounds, scale %g; seconds; x: how many times as fast as native (first copy: as the subscription)\n", out.rounds, out.scale)
 	for _, g := range out.groups {
 		fmt.Fprintf(w, "\n%s: %s\n", g.name, g.title)
 		g.print(w)
