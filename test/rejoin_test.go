@@ -238,3 +238,103 @@ func TestRejoinOfEveryShape(t *testing.T) {
 	}
 	waitEqual(t, p, "shapes", "shapes")
 }
+
+// TestRejoinCopiesAnewWhatCannotBeUndone loses commands that nothing can undo, and on
+// another link the slot that tells what was lost: the whole database is copied
+// anew, once that is accepted.
+func TestRejoinCopiesAnewWhatCannotBeUndone(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	for _, name := range []string{"altered", "slotless"} {
+		p.A.Server.CreateDatabase(t, name)
+		pgtest.Exec(t, p.A.Server.DSN(name), `CREATE TABLE t (id int PRIMARY KEY, a text)`, `INSERT INTO t SELECT i, 'a' FROM generate_series(1, 1000) i`,
+			`CREATE SEQUENCE s`, `SELECT lo_from_bytea(0, 'large')`)
+		p.Create(t, name, name)
+		p.WaitPhase(t, name, api.Replicating)
+	}
+	p.A.Kill()
+	pgtest.Exec(t, p.A.Server.DSN("altered"), `ALTER TABLE t ADD COLUMN b int`, `INSERT INTO t VALUES (-1, 'lost', 1)`)
+	pgtest.Exec(t, p.A.Server.DSN("slotless"), `INSERT INTO t VALUES (-1, 'lost')`)
+	slot := pgtest.Query(t, p.A.Server.DSN("slotless"), `SELECT slot_name FROM pg_replication_slots WHERE database = 'slotless'`)[0][0]
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		_, err := pgtest.Try(t.Context(), p.A.Server.DSN("slotless"), `SELECT pg_drop_replication_slot($1)`, slot)
+		return err
+	})
+	for _, name := range []string{"altered", "slotless"} {
+		force(t, p.B, name)
+		pgtest.Exec(t, p.B.Server.DSN(name), `UPDATE t SET a = 'b' WHERE id < 100`)
+	}
+	p.A.Start()
+	if parting := waitFenced(t, p.A, "slotless"); parting.State != api.PartingUnreadable || parting.Problem == nil || parting.Problem.Code != "slot_lost" {
+		t.Errorf("%+v", parting)
+	}
+	waitFenced(t, p.A, "altered")
+	for _, name := range []string{"altered", "slotless"} {
+		plan, err := p.B.Client.RejoinPlan(t.Context(), name)
+		if err != nil || !slices.Equal(plan.Needs, []string{"copy_database"}) || (plan.Unreadable != "") != (name == "slotless") {
+			t.Errorf("%s: %+v, %v", name, plan, err)
+		}
+		if _, err := p.B.Client.Rejoin(t.Context(), name, api.Rejoin{Accept: []string{"reseed_tables"}}); err == nil {
+			t.Errorf("%s: it is done without consent", name)
+		}
+		rejoin(t, p, p.B, name, "copy_database")
+		waitEqual(t, p, name, name)
+	}
+	// What was lost can still be seen, and is forgotten when somebody says so.
+	if changes := lostChanges(t, p.B, "altered", 2); len(changes) != 2 || changes[0].Kind != "schema" || changes[1].Kind != "insert" {
+		t.Errorf("%+v", changes)
+	}
+	lost, err := p.B.Client.DiscardLost(t.Context(), "altered", 0)
+	if err != nil || lost.Partings[0].State != api.PartingDiscarded {
+		t.Errorf("%+v, %v", lost, err)
+	}
+	if f := failOver(t, p.A, "altered", api.FailoverRequest{}); f.State != api.FailoverDone {
+		t.Fatalf("failback: %+v", f)
+	}
+	waitEqual(t, p, "altered", "altered")
+}
+
+// TestRejoinSurvivesKills kills one agent after the other again and again while a
+// former primary rejoins, and writes to the new one all the time.
+func TestRejoinSurvivesKills(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "shapes")
+	a, b := p.A.Server.DSN("shapes"), p.B.Server.DSN("shapes")
+	pgtest.Exec(t, a, everyType...)
+	pgtest.Exec(t, a, workload...)
+	pgtest.Exec(t, a, `CREATE TABLE many (id int PRIMARY KEY, a text)`, `INSERT INTO many SELECT i, 'a' FROM generate_series(1, 50000) i`)
+	p.Create(t, "shapes", "shapes")
+	p.WaitPhase(t, "shapes", api.Replicating)
+	p.A.Kill()
+	pgtest.Exec(t, a, workload...)
+	pgtest.Exec(t, a, `UPDATE many SET a = 'lost' WHERE id % 2 = 0`, `UPDATE many SET id = -id WHERE id % 3 = 0`, `DELETE FROM many WHERE id % 5 = 0`)
+	force(t, p.B, "shapes")
+	p.A.Start()
+	waitFenced(t, p.A, "shapes")
+	if _, err := p.A.Client.Rejoin(t.Context(), "shapes", api.Rejoin{Accept: []string{"reseed_tables"}}); err != nil {
+		t.Fatal(err)
+	}
+	for round := range rounds("TWINSPAN_KILLS", 8) {
+		side := []*linktest.Side{p.A, p.B}[round%2]
+		seen := len(side.Log())
+		pgtest.Exec(t, b, workload...)
+		pgtest.Exec(t, b, fmt.Sprintf(`UPDATE many SET a = '%d' WHERE id %% 7 = %d`, round, round%7))
+		// Whatever it is doing by then: a different moment each time, for the log grows by
+		// what the side has done.
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			if len(side.Log()) <= seen+40*round {
+				l, err := side.Client.Link(t.Context(), "shapes")
+				if err == nil && l.Phase == api.Replicating {
+					return nil
+				}
+				return fmt.Errorf("nothing happens: %v, %s", err, l.Phase)
+			}
+			return nil
+		})
+		side.Kill()
+		side.Start()
+	}
+	waitRejoined(t, p, "shapes")
+	waitEqual(t, p, "shapes", "shapes")
+}

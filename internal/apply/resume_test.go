@@ -291,6 +291,35 @@ func TestRepairThatCannotBeSure(t *testing.T) {
 	}
 }
 
+// TestUnsettledRowsAreTold repairs tables by their numbers, renamed or not, and is
+// told of the row whose values nobody has; another table is passed over.
+func TestUnsettledRowsAreTold(t *testing.T) {
+	p := newPair(t, true, "CREATE TABLE t (id int PRIMARY KEY, v text, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL; CREATE TABLE passed (id int PRIMARY KEY)")
+	p.do("INSERT INTO t VALUES (1, 'a', repeat('one', 2000)), (2, 'b', 'x')", "INSERT INTO passed VALUES (1)")
+	p.apply()
+	pgtest.Exec(t, p.target, "DELETE FROM t WHERE id = 1", "DELETE FROM passed")
+	p.do("UPDATE t SET v = 'c' WHERE id = 1", "UPDATE t SET id = 5 WHERE id = 1", "UPDATE t SET id = 7, big = 'y' WHERE id = 2", "DELETE FROM passed", "TRUNCATE passed")
+	var oids [2]uint32
+	for i, name := range []string{"t", "passed"} {
+		fmt.Sscan(pgtest.Query(t, p.target, "SELECT '"+name+"'::regclass::oid")[0][0], &oids[i])
+	}
+	forever := ^lsn.LSN(0)
+	var told []string
+	_, err := p.try(func(a *Applier) {
+		a.RepairTables, a.SkipTables = map[uint32]lsn.LSN{oids[0]: forever}, map[uint32]lsn.LSN{oids[1]: forever}
+		a.Unsettled = func(_ context.Context, table uint32, columns []int16, key []string) error {
+			told = append(told, fmt.Sprint(table == oids[0], columns, key))
+			return nil
+		}
+	})
+	if err != nil || fmt.Sprint(told) != "[true [1] [5]]" {
+		t.Errorf("told %v, %v", told, err)
+	}
+	if got := pgtest.Table(t, p.target, "t"); got != "(7,b,y)\n" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestBigMessages(t *testing.T) {
 	both(t, func(t *testing.T, text bool) {
 		p := newPair(t, text, "CREATE TABLE t (id int PRIMARY KEY, a bytea, b text); ALTER TABLE t ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL", "CREATE TABLE f (id int, a text); ALTER TABLE f REPLICA IDENTITY FULL")

@@ -146,9 +146,14 @@ func (f *former) parting() lost.Parting {
 func (f *former) collect(t testing.TB) {
 	t.Helper()
 	c := &lost.Collector{Parting: f.parting(), DSN: f.source.DSN, Name: "sales", Source: f, Spill: f.spill, Log: slog.New(slog.DiscardHandler)}
-	if err := c.Run(testContext(t)); err != nil {
-		t.Fatal(err)
-	}
+	// The server may not have noticed yet that the slot's last reader is gone.
+	pgtest.Eventually(t, time.Minute, func() error {
+		err := c.Run(testContext(t))
+		if err != nil && !problem.Retry(err) {
+			t.Fatal(err)
+		}
+		return err
+	})
 }
 
 // all reads every lost transaction, in pages of the size.

@@ -15,6 +15,10 @@ import (
 // longValue is the length from which a value lies in pieces in a table of its own.
 const longValue = 1 << 20
 
+// longInRow is the same for the values of a row that is large already: longer than
+// any that an index holds, so that no key is among them.
+const longInRow = 16 << 10
+
 // writer records transactions in the database, several in one of its own.
 type writer struct {
 	Parting
@@ -229,7 +233,7 @@ func (w *writer) row(ctx context.Context, t pgoutput.Tuple, keyOnly bool, of *ta
 		if keyOnly && !of.told[position] {
 			mark = markUnknown
 		}
-		if mark == markValue && len(c.Value) > longValue {
+		if mark == markValue && (len(c.Value) > longValue || len(c.Value) > longInRow && len(array)+len(c.Value) > copyBytes) {
 			mark = markLong
 			if err := w.long(ctx, c.Value, isNew, position); err != nil {
 				return err
