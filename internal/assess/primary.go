@@ -55,7 +55,7 @@ func (p Primary) Look(ctx context.Context) (Report, error) {
 	defer conn.Close(context.WithoutCancel(ctx))
 	l := primaryLook{Primary: p, conn: conn, found: f}
 	for _, step := range []func(context.Context) error{
-		l.describe, l.startSample, l.server, l.database, l.tables, l.columns, l.programs, l.outside, l.endSample, l.space, l.exercise, l.transactions,
+		l.describe, l.startSample, l.server, l.cluster, l.database, l.tables, l.columns, l.programs, l.outside, l.endSample, l.space, l.exercise, l.transactions,
 	} {
 		if err := step(ctx); err != nil {
 			return Report{}, err
