@@ -239,7 +239,7 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 			continue
 		}
 		l.wait(ctx, pause+rand.N(pause/4))
-		pause = min(2*pause, lastPause)
+		pause = min(2*pause, l.longestPause())
 	}
 	return context.Cause(ctx)
 }

@@ -63,6 +63,15 @@ func (l *Link) modeLoop(ctx context.Context) {
 	}
 }
 
+// longestPause is how long a link that was interrupted rests at most before it tries
+// again; shorter where somebody waits.
+func (l *Link) longestPause() time.Duration {
+	if l.promptly() {
+		return lastPause / 10
+	}
+	return lastPause
+}
+
 // modeFailed shows why mode sync is not in force. A server that is out of reach is
 // the business of the link's work.
 func (l *Link) modeFailed(p *problem.Error) {
