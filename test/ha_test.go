@@ -160,6 +160,22 @@ func TestTwinsClusterFailsOver(t *testing.T) {
 		StandbyB: []pgtest.Option{pgtest.WithSetting("synchronous_standby_names", "")},
 	})
 	ledger(t, p)
+	confirmed := func() error {
+		end := pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT pg_current_wal_insert_lsn()`)[0][0]
+		_, err := pgtest.Try(t.Context(), p.A.Server.DSN("postgres"), `SELECT 1 / (confirmed_flush_lsn >= '`+end+`')::int FROM pg_replication_slots`)
+		return err
+	}
+	pgtest.Eventually(t, linktest.Patience, confirmed)
+	p.B.Standby.Stop()
+	pgtest.Exec(t, p.A.Server.DSN("bank"), `INSERT INTO ledger VALUES (-10000)`)
+	p.WaitApplied(t, "bank", "bank")
+	pgtest.Eventually(t, linktest.Patience, func() error { return hasProblem(t, p.B, "bank", "standbys_behind") })
+	if confirmed() == nil {
+		t.Error("what the standby does not have was confirmed")
+	}
+	p.B.Standby.Restart()
+	pgtest.Eventually(t, linktest.Patience, confirmed)
+
 	w := startWriters(t, p.A.Server.DSN("bank"), 4)
 	w.more(t, 1000)
 	p.B.FailOver()

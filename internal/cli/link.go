@@ -63,7 +63,10 @@ func (a *app) linkCreate() *cobra.Command {
 				return err
 			}
 			if !a.flags.noWait {
-				if l, err = a.wait(ctx, c, l, api.Replicating); err != nil {
+				if l, err = a.wait(ctx, c, l, api.Replicating); err == nil {
+					l, err = a.waitSync(ctx, c, l) // at once in mode async
+				}
+				if err != nil {
 					return err
 				}
 			}
