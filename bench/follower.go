@@ -28,7 +28,7 @@ type follower interface {
 }
 
 // candidateNames are what can be asked for.
-var candidateNames = []string{"twinspan", "limit", "native", "native-text", "native-streaming", "pglogical", "pgcopydb", "pg_dump", "by-hand"}
+var candidateNames = []string{"twinspan", "limit", "native", "native-text", "native-streaming", "pglogical", "pgcopydb", "pg_dump", "by-hand", "standby"}
 
 // native is PostgreSQL's own logical replication.
 type native struct {

@@ -27,26 +27,35 @@ const (
 // lag measures how long a commit takes to become visible on the copy.
 func (f *field) lag(ctx context.Context, out *results) error {
 	for _, c := range f.followers {
-		if err := f.awake(ctx, c, func() error {
-			idle, err := f.probe(ctx, c)
-			if err != nil {
-				return err
-			}
-			stop, err := f.load(ctx, "-R", strconv.Itoa(loadRate), "-T", "3600")
-			if err != nil {
-				return err
-			}
-			defer stop()
-			busy, err := f.probe(ctx, c)
-			if err != nil {
-				return err
-			}
-			out.line("lag of %-17s idle: %s;  at %d transactions a second: %s", c.name(), spread(idle), loadRate, spread(busy))
-			return nil
-		}); err != nil {
+		if !c.takes(workload{}) {
+			continue
+		}
+		if err := f.awake(ctx, c, func() error { return f.lagOn(ctx, out, c.name(), f.r.b, c.database()) }); err != nil {
 			return fmt.Errorf("%s: %w", c.name(), err)
 		}
 	}
+	if f.r.asked(f.r.candidates, "standby") {
+		return f.standbyLag(ctx, out)
+	}
+	return nil
+}
+
+// lagOn measures how long a commit takes to be visible in a database, idle and under load.
+func (f *field) lagOn(ctx context.Context, out *results, name string, on *server, database string) error {
+	idle, err := f.probe(ctx, on, database)
+	if err != nil {
+		return err
+	}
+	stop, err := f.load(ctx, "-R", strconv.Itoa(loadRate), "-T", "3600")
+	if err != nil {
+		return err
+	}
+	defer stop()
+	busy, err := f.probe(ctx, on, database)
+	if err != nil {
+		return err
+	}
+	out.line("lag of %-17s idle: %s;  at %d transactions a second: %s", name, spread(idle), loadRate, spread(busy))
 	return nil
 }
 
@@ -85,13 +94,13 @@ func (f *field) arrived(ctx context.Context, c follower) error {
 }
 
 // probe commits rows and times, in milliseconds, until they are seen.
-func (f *field) probe(ctx context.Context, c follower) ([]float64, error) {
+func (f *field) probe(ctx context.Context, on *server, database string) ([]float64, error) {
 	write, err := f.r.a.dsn(source).Connect(ctx, session())
 	if err != nil {
 		return nil, err
 	}
 	defer write.Close(context.WithoutCancel(ctx))
-	watch, err := f.r.b.dsn(c.database()).Connect(ctx, session())
+	watch, err := on.dsn(database).Connect(ctx, session())
 	if err != nil {
 		return nil, err
 	}
