@@ -14,8 +14,8 @@ import (
 // followed, its schema is compared, and a change of it stops the link.
 func TestPrimaryWithoutEventTriggers(t *testing.T) {
 	t.Parallel()
-	for _, major := range []int{0, 13} {
-		t.Run(map[int]string{0: "installed", 13: "13"}[major], func(t *testing.T) {
+	for _, major := range []int{0, 10} {
+		t.Run(map[int]string{0: "installed", 10: "10"}[major], func(t *testing.T) {
 			t.Parallel()
 			plainPrimary(t, major)
 		})

@@ -97,7 +97,10 @@ func (s *Source) open(ctx context.Context, purpose string) (*pgx.Conn, error) {
 	session := s.session(purpose)
 	conn, err := s.DSN.Connect(ctx, session)
 	if pg.SQLState(err) == insufficientPrivilege {
-		delete(session.Settings, "deadlock_timeout") // not for everybody to set
+		// Not for everybody to set; and no gate is in the way of such a role, for it can
+		// only be a primary's.
+		delete(session.Settings, "deadlock_timeout")
+		session.Apply = false
 		conn, err = s.DSN.Connect(ctx, session)
 	}
 	if err != nil {

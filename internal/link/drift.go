@@ -60,6 +60,8 @@ const (
 	// that print definitions look at the catalogs of the moment, not of the snapshot.
 	driftLooks = 3
 	driftPause = 2 * time.Second
+	// uncheckedAfter is how long schemas may not be compared unremarked.
+	uncheckedAfter = 2 * time.Minute
 	// driftPatience is how long the applier may take to come where the primary was read.
 	driftPatience = 30 * time.Second
 )
@@ -103,19 +105,42 @@ func (p *schemaPace) settled(now time.Time, sign string) { p.equal, p.equalAt = 
 // sees would otherwise drift without a word.
 func (l *Link) schemaLoop(ctx context.Context) {
 	var pace schemaPace
+	var failing time.Time
 	for ctx.Err() == nil {
 		if r := l.snapshot(); role.Role(r.Role) == role.Secondary && role.Phase(r.Phase) == role.Replicating && !r.Deleting {
-			if err := l.watchSchema(ctx, &pace); err != nil && ctx.Err() == nil {
-				l.log.Debug("schemas not compared", "err", err)
+			err := l.watchSchema(ctx, &pace)
+			switch {
+			case err == nil:
+				failing = time.Time{}
+				l.setAside("schema_unchecked", nil)
+			case ctx.Err() == nil:
+				if failing.IsZero() {
+					failing = time.Now()
+				}
+				l.noteUnchecked(err, time.Since(failing))
 			}
 		} else {
-			pace = schemaPace{}
+			pace, failing = schemaPace{}, time.Time{}
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(signPause + rand.N(signPause/5)):
 		}
 	}
+}
+
+// noteUnchecked makes a problem of schemas that cannot be compared for long.
+func (l *Link) noteUnchecked(err error, since time.Duration) {
+	l.log.Debug("schemas not compared", "err", err)
+	waits := problem.CodeOf(err) == "transaction_in_the_way" // which was waited for
+	if since < uncheckedAfter && !waits || problem.CodeOf(err) == "peer_unreachable" {
+		return
+	}
+	hint := "see what keeps the agents from reading both schemas; they try again by themselves"
+	if waits {
+		hint = "end that transaction; the link looks again by itself"
+	}
+	l.setAside("schema_unchecked", problem.Wrap(err, problem.Transient, "schema_unchecked", "the schemas cannot be compared").WithHint("%s", hint))
 }
 
 // watchSchema looks for signs of a change, and compares where there are some.
@@ -143,13 +168,8 @@ func (l *Link) watchSchema(ctx context.Context, pace *schemaPace) error {
 	began := time.Now()
 	same, err := l.compareSchemas(ctx)
 	if err != nil {
-		if problem.CodeOf(err) == "transaction_in_the_way" {
-			l.setAside("schema_unchecked", problem.Wrap(err, problem.Transient, "schema_unchecked", "the schemas seem to differ, which cannot be looked at now").
-				WithHint("end that transaction; the link looks again by itself"))
-		}
 		return err
 	}
-	l.setAside("schema_unchecked", nil)
 	if same {
 		pace.settled(time.Now(), sign)
 	}
@@ -175,7 +195,7 @@ func (l *Link) readSign(ctx context.Context) (sign SchemaSign, err error) {
 
 // readSchema reads this side's schema as it is now.
 func (l *Link) readSchema(ctx context.Context) (*verify.Schema, error) {
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/schema", Settings: map[string]string{"jit": "off", "max_parallel_workers_per_gather": "0"}})
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/schema", Settings: map[string]string{"max_parallel_workers_per_gather": "0"}})
 	if err != nil {
 		return nil, err
 	}

@@ -101,8 +101,13 @@ func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
 	return d, err
 }
 
-// readEntries reads the objects of the schema.
+// readEntries reads the objects of the schema. The query looks so expensive to the
+// server that it would compile it, which takes longer than all the rest.
 func readEntries(ctx context.Context, q querier, identities bool) ([]Entry, error) {
+	var off int
+	if err := q.QueryRow(ctx, `SELECT count(set_config(name, 'off', true)) FROM pg_settings WHERE name = 'jit'`).Scan(&off); err != nil {
+		return nil, err
+	}
 	rows, err := q.Query(ctx, fingerprint(identities))
 	if err != nil {
 		return nil, err
