@@ -129,7 +129,34 @@ func (a *app) failover(ctx context.Context, c *client.Client, name string, in ap
 	if err != nil || a.flags.noWait {
 		return p, err
 	}
-	return a.waitFailover(ctx, c, p, before)
+	p, err = a.waitFailover(ctx, c, p, before)
+	if err == nil && p.State == api.FailoverDone && p.Type == api.Planned && !in.Cutover {
+		a.waitFollowed(ctx, c, name)
+	}
+	return p, err
+}
+
+// followPatience is how long the command waits for the old primary to follow: it has
+// only to connect.
+const followPatience = 10 * time.Second
+
+// waitFollowed waits until the link replicates the other way, but not for long: the
+// failover is done.
+func (a *app) waitFollowed(ctx context.Context, c *client.Client, name string) {
+	ctx, stop := context.WithTimeout(ctx, followPatience)
+	defer stop()
+	tick := time.NewTicker(a.deps.Poll)
+	defer tick.Stop()
+	for {
+		if l, err := c.Link(ctx, name); err == nil && l.Phase == api.Replicating {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // failoverTogether lets several links, or all, change places as one.

@@ -89,7 +89,7 @@ func (d *demo) show(ctx, life context.Context) error {
 // run is what happens under load: seeding, replicating, the end.
 func (d *demo) run(ctx context.Context) error {
 	load, endLoad := context.WithCancel(ctx)
-	d.load = newWorkload(d.a.dsn(database))
+	d.load = newWorkload(d.a.dsn(database), d.b.dsn(database))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/terminal"
@@ -65,14 +66,18 @@ func (d *demo) demonstrate(ctx context.Context) error {
 
 // caughtUp waits until b has applied all that a had written when it was called.
 func (d *demo) caughtUp(ctx context.Context) error {
-	a, err := d.a.connect(ctx, database)
+	primary, err := d.primary(ctx)
 	if err != nil {
-		return problem.Wrap(err, problem.Transient, "connection_lost", "connect to a")
+		return err
 	}
-	defer a.Close(context.WithoutCancel(ctx))
+	conn, err := primary.connect(ctx, database)
+	if err != nil {
+		return problem.Wrap(err, problem.Transient, "connection_lost", "connect to the primary")
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
 	var end lsn.LSN
-	if err := a.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
-		return problem.Wrap(err, problem.Internal, "demo_sql", "read the position of a")
+	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
+		return problem.Wrap(err, problem.Internal, "demo_sql", "read the position of the primary")
 	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -91,4 +96,17 @@ func (d *demo) caughtUp(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// primary is the side that has the primary now: somebody may have had them change
+// places.
+func (d *demo) primary(ctx context.Context) (*side, error) {
+	l, err := d.a.client.Link(ctx, linkName)
+	if err != nil {
+		return nil, fmt.Errorf("look at the link: %w", err)
+	}
+	if l.Role == api.Primary {
+		return d.a, nil
+	}
+	return d.b, nil
 }

@@ -93,15 +93,19 @@ func (s *stage) live(l api.Link, rate float64, errors int64) {
 	if errors > 0 {
 		load += ", " + terminal.Plural(int(errors), "failure")
 	}
+	primary, secondary := "a", "b"
+	if l.Role == api.Primary { // as b shows it
+		primary, secondary = secondary, primary
+	}
 	applied := fmt.Sprintf("%s transactions/s, %s changes/s, %s/s", terminal.Rate(l.Rates.TransactionsPerSecond),
 		terminal.Rate(l.Rates.ChangesPerSecond), terminal.Size(int64(l.Rates.BytesPerSecond)))
 	block := []string{
 		"",
-		fmt.Sprintf("  %s on a  --  %s  --  %s on b      %s", database, l.Phase, database, l.Health),
+		fmt.Sprintf("  %s on %s  --  %s  --  %s on %s      %s", database, primary, l.Phase, database, secondary, l.Health),
 		"",
-		"  workload on a   " + load,
-		"  applied on b    " + applied,
-		"  lag of b        " + lag,
+		"  workload on " + primary + "   " + load,
+		"  applied on " + secondary + "    " + applied,
+		"  lag of " + secondary + "        " + lag,
 		fmt.Sprintf("  positions       written %s  received %s  applied %s  confirmed %s", l.Position.Written, l.Position.Received, l.Position.Applied, l.Position.Confirmed),
 	}
 	for _, p := range l.Problems {
@@ -122,10 +126,11 @@ func (s *stage) guide(a, b *side) {
     a write there    INSERT INTO greetings VALUES (3, 'try it');    (on the twin: refused)
     the link         %s link show %s --dir %s
                      %s link watch --dir %s
+    change places    %s link failover %s --dir %s    (again to come home)
     the logs         %s
                      %s
 
-`, psql(a), psql(b), program(), linkName, terminal.Quoted(b.dir.Path()), program(), terminal.Quoted(a.dir.Path()), a.log, b.log)
+`, psql(a), psql(b), program(), linkName, terminal.Quoted(b.dir.Path()), program(), terminal.Quoted(a.dir.Path()), program(), linkName, terminal.Quoted(a.dir.Path()), a.log, b.log)
 }
 
 // psql returns the command that opens a session. Over TCP it reads the password

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
@@ -19,10 +21,11 @@ const (
 	pause = 15 * time.Millisecond
 )
 
-// workload changes the sample database as a shop's application does. It
-// reconnects when its server goes away for a while.
+// workload changes the sample database as a shop's application does, on whichever
+// side is the primary. It reconnects when its server goes away for a while, and when
+// the sides change places.
 type workload struct {
-	dsn   string
+	dsns  []string
 	count atomic.Int64 // transactions committed
 	fails atomic.Int64 // transactions that failed and were given up
 
@@ -32,7 +35,7 @@ type workload struct {
 	per    float64
 }
 
-func newWorkload(dsn string) *workload { return &workload{dsn: dsn, last: time.Now()} }
+func newWorkload(dsns ...string) *workload { return &workload{dsns: dsns, last: time.Now()} }
 
 // Run works until ctx ends. Transactions under way are finished or rolled back.
 func (w *workload) Run(ctx context.Context) {
@@ -41,7 +44,7 @@ func (w *workload) Run(ctx context.Context) {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				w.session(ctx, rand.New(rand.NewPCG(uint64(n), uint64(time.Now().UnixNano()))))
-				rest(ctx, time.Second)
+				rest(ctx, 50*time.Millisecond)
 			}
 		})
 	}
@@ -75,11 +78,8 @@ func rest(ctx context.Context, d time.Duration) {
 
 // session works in one session until that breaks or ctx ends.
 func (w *workload) session(ctx context.Context, random *rand.Rand) {
-	conn, err := connect(ctx, w.dsn)
-	if err != nil {
-		if ctx.Err() == nil {
-			w.fails.Add(1)
-		}
+	conn := w.writable(ctx)
+	if conn == nil {
 		return
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
@@ -88,11 +88,36 @@ func (w *workload) session(ctx context.Context, random *rand.Rand) {
 		switch {
 		case err == nil:
 			w.count.Add(1)
+		case refused(err):
+			return // nothing was done here: the other side is the primary now
 		case ctx.Err() == nil:
 			w.fails.Add(1)
 		}
 		rest(ctx, pause)
 	}
+}
+
+// writable connects to the side that accepts writes, as target_session_attrs=read-write
+// does for an application; nil when there is none.
+func (w *workload) writable(ctx context.Context) *pgx.Conn {
+	for _, dsn := range w.dsns {
+		conn, err := connect(ctx, dsn)
+		if err != nil {
+			continue
+		}
+		var only string
+		if err := conn.QueryRow(ctx, "SHOW transaction_read_only").Scan(&only); err == nil && only == "off" {
+			return conn
+		}
+		conn.Close(ctx)
+	}
+	return nil
+}
+
+// refused says whether a side does not accept writes.
+func refused(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "25006"
 }
 
 // transaction is one of the things that happen in a shop.
