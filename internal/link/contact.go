@@ -248,9 +248,27 @@ func (l *Link) salvage(ctx context.Context) error {
 	if err := l.withGateSession(ctx, gate.Slam); err != nil {
 		return err
 	}
-	if err := l.collectLost(ctx, l.parting()); err != nil {
-		return err
+	for {
+		err := l.collectLost(ctx, l.parting())
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || !lasting(problem.As(err)) {
+			return err
+		}
+		// The phase has no other to go to: it is shown, and tried again.
+		l.setTrouble(problem.As(err))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(salvagePause):
+		}
 	}
+	l.setTrouble(nil)
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
+
+// salvagePause is between two attempts to read what was lost, when only a person can
+// remove what is in the way.
+const salvagePause = 30 * time.Second

@@ -42,7 +42,7 @@ var errEnd = errors.New("everything was read")
 // Run reads everything that committed between the parting and now, and returns
 // when it is recorded. It goes on where an earlier run was ended, and finds what
 // was committed since one that was complete. A slot that cannot give it is
-// recorded as the parting's problem, and no error.
+// recorded as the parting's problem, unless everything was read before, and no error.
 func (c *Collector) Run(ctx context.Context) error {
 	began := time.Now()
 	conn, encoding, err := c.connect(ctx)
@@ -129,6 +129,6 @@ func (c *Collector) refuse(ctx context.Context, conn *pgx.Conn, p *problem.Error
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `UPDATE twinspan.lost SET problem = $3::text::jsonb WHERE link = $1::text::uuid AND epoch = $2`, c.Link, c.Epoch, string(b))
+	_, err = conn.Exec(ctx, `UPDATE twinspan.lost SET problem = $3::text::jsonb WHERE link = $1::text::uuid AND epoch = $2 AND NOT complete`, c.Link, c.Epoch, string(b))
 	return pg.Classify(err, "note that nothing can be read")
 }
