@@ -187,7 +187,14 @@ func TestLostSnapshot(t *testing.T) {
 			var once sync.Once
 			// Somewhere among the chunks of each table in turn.
 			victim := []string{"keyed", "folded", "nokey"}[round]
+			lost := make(chan struct{})
 			w.tap.before = func(_ int, r seed.CopyRequest) error {
+				if byOID[r.OID] == "small" { // it is to come of the second snapshot
+					select {
+					case <-lost:
+					case <-t.Context().Done():
+					}
+				}
 				w.tap.mu.Lock()
 				counts[byOID[r.OID]]++
 				n := counts[victim]
@@ -196,6 +203,7 @@ func TestLostSnapshot(t *testing.T) {
 					once.Do(func() {
 						w.lose()
 						pgtest.Exec(t, w.from, writes)
+						close(lost)
 					})
 				}
 				return nil
