@@ -31,6 +31,9 @@ type secondarySide struct {
 
 const (
 	reportInterval = time.Second
+	// freshInterval is the same while the link was made a moment ago: until it hears
+	// that the primary is prepared, the secondary has nothing to do.
+	freshInterval = 100 * time.Millisecond
 	// inStep is the lag up to which a link counts as replicating; fallenBehind the
 	// one from which it no longer does. Between them it keeps its name.
 	inStep       = 5 * time.Second
@@ -39,17 +42,22 @@ const (
 
 // reportLoop tells the primary how this side stands, and learns how it does.
 func (l *Link) reportLoop(ctx context.Context) {
-	tick := time.NewTicker(reportInterval)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
-		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient && !l.fresh() {
-			l.setPeerTrouble(problem.As(err))
-		}
-		l.control.rest()
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient && !l.fresh() {
+			l.setPeerTrouble(problem.As(err))
+		}
+		l.control.rest()
+		if l.fresh() {
+			tick.Reset(freshInterval)
+		} else {
+			tick.Reset(reportInterval)
 		}
 	}
 }
