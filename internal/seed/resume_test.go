@@ -199,7 +199,7 @@ func TestLostSnapshot(t *testing.T) {
 				counts[byOID[r.OID]]++
 				n := counts[victim]
 				w.tap.mu.Unlock()
-				if n == 2 {
+				if n == 3 { // of two at a time, one is complete then
 					once.Do(func() {
 						w.lose()
 						pgtest.Exec(t, w.from, writes)
