@@ -69,6 +69,12 @@ func TestPlannedFailoversUnderLoad(t *testing.T) {
 	p.Create(t, "bank", "bank")
 	p.WaitPhase(t, "bank", api.Replicating)
 	b := openBank(t, 8, true, eitherSide(p, "bank"))
+	var stops []func()
+	for _, side := range []*linktest.Side{p.A, p.B} { // the one that is refused begins again and again
+		stop := load(t, side, "bank", 8)
+		stops = append(stops, stop)
+		defer stop()
+	}
 	var holds []float64
 	for round := range rounds("TWINSPAN_FAILOVERS", 4) {
 		b.waitTransfers(200)
@@ -86,6 +92,9 @@ func TestPlannedFailoversUnderLoad(t *testing.T) {
 	}
 	b.waitTransfers(200)
 	b.close()
+	for _, stop := range stops {
+		stop()
+	}
 	slices.Sort(holds)
 	t.Logf("%d transfers, %d refused and sent again; writers waited %.0f ms in the middle, %.0f ms at most", b.transfers.Load(), b.refusals.Load(),
 		1000*holds[len(holds)/2], 1000*holds[len(holds)-1])
