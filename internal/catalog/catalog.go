@@ -295,13 +295,14 @@ func AddNotices(ctx context.Context, q Querier, l *Link, notices []Notice) error
 func Delete(ctx context.Context, q Querier, id string) error {
 	var role string
 	err := q.QueryRow(ctx, `SELECT current_setting('session_replication_role')`).Scan(&role)
-	if err == nil {
+	replica := role == "replica" // a primary's role need not be one that may change it
+	if err == nil && replica {
 		_, err = q.Exec(ctx, `SELECT set_config('session_replication_role', 'origin', true)`)
 	}
 	if err == nil {
 		_, err = q.Exec(ctx, `DELETE FROM twinspan.link WHERE id = $1::text::uuid`, id)
 	}
-	if err == nil {
+	if err == nil && replica {
 		_, err = q.Exec(ctx, `SELECT set_config('session_replication_role', $1, true)`, role)
 	}
 	return pg.Classify(err, "remove the link's record")

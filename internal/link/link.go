@@ -236,7 +236,9 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 		} else {
 			l.setTrouble(nil)
 			l.log.Error("link stopped", "code", trouble.Code, "subject", trouble.Subject, "err", trouble)
-			continue
+			if !l.snapshot().Deleting { // which goes on in every phase
+				continue
+			}
 		}
 		l.wait(ctx, pause+rand.N(pause/4))
 		pause = min(2*pause, l.longestPause())
