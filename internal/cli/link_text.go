@@ -139,7 +139,11 @@ func showLink(w io.Writer, l api.Link) {
 		field("suspended", "on request; the primary keeps its log until: twinspan link resume %s", l.Name)
 	}
 	if f := l.LastFailover; f != nil {
-		field("failover", "%s at %s, writers waited %s", f.Type, when(f.At), terminal.Duration(f.HoldSeconds))
+		text := fmt.Sprintf("%s at %s", f.Type, when(f.At))
+		if f.Type == string(api.Planned) {
+			text += ", writers waited " + terminal.Duration(f.HoldSeconds)
+		}
+		field("failover", "%s", text)
 	}
 	if l.Seeding.TablesTotal > 0 {
 		field("seeding", "%s %s", terminal.Bar(l.Seeding.BytesDone, l.Seeding.BytesTotal, 20), seeding(l.Seeding))

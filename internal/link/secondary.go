@@ -50,7 +50,7 @@ func (l *Link) reportLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient && !l.fresh() {
+		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient && !misplaced(problem.As(err)) && !l.fresh() {
 			l.setPeerTrouble(problem.As(err))
 		}
 		l.control.rest()
