@@ -20,7 +20,7 @@ import (
 	"github.com/twinspan/twinspan/internal/verify"
 )
 
-// The methods by which a secondary compares schemas (docs/design/0012-drift.md).
+// The methods by which a secondary compares schemas (docs/design/0013-drift.md).
 const (
 	MethodSchemaSign = "schema.sign" // has anything changed in your catalogs?
 	MethodSchemaRead = "schema.read" // what is your schema?

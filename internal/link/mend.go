@@ -27,7 +27,7 @@ func (l *Link) parting() lost.Parting {
 	return lost.Parting{Link: r.ID, Epoch: r.Epoch, Parted: r.Parted}
 }
 
-// mend makes a former primary a twin again (docs/design/0014-rejoin.md). Every step
+// mend makes a former primary a twin again (docs/design/0015-rejoin.md). Every step
 // is known to be done from the commit on that did it, so it is simply begun again
 // after any interruption.
 func (l *Link) mend(ctx context.Context) error {
