@@ -23,15 +23,8 @@ type limit struct {
 
 const limitSlot = "bench_limit"
 
-func (l *limit) name() string        { return "limit" }
-func (l *limit) takes(workload) bool { return true }
-
 func (l *limit) establish(ctx context.Context) error {
 	return l.r.a.exec(ctx, source, `SELECT pg_create_logical_replication_slot('`+limitSlot+`', 'pgoutput')`)
-}
-
-func (l *limit) remove(ctx context.Context) error {
-	return l.r.a.exec(ctx, source, `SELECT pg_drop_replication_slot('`+limitSlot+`')`)
 }
 
 // advance lets go of the log up to now.

@@ -2,7 +2,6 @@ package problem
 
 func linkEntries() []Entry {
 	const again = "Nothing; it is tried again by itself."
-	const remake = "Delete the link and create it again."
 	const repair = "`twinspan link resume NAME --repair` compares the twin with the primary, copies what differs, and goes on."
 	return []Entry{
 		{"accept_unknown", Blocks, "This cannot be accepted", "A link can be told to let differences of schema be, nothing else.", "`link set NAME --accept schema_drifted` or `schema_differs_since_copy`."},
