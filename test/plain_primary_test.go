@@ -83,6 +83,9 @@ func plainPrimary(t *testing.T, major int) {
 		t.Errorf("verify says %s: %+v, problem %+v", v.State, v.Differences, v.Problem)
 	}
 	p.WaitEqual(t, "plain", "plain")
+	if f := failOver(t, p.A, "plain", api.FailoverRequest{Cutover: true}); f.State != api.FailoverUndone || f.Problem.Code != "not_superuser" {
+		t.Errorf("a failover of a primary whose agent cannot hold writers: %+v, %+v", f, f.Problem)
+	}
 	if _, err := p.A.Client.DeleteLink(t.Context(), "plain", false); err != nil {
 		t.Fatal(err)
 	}

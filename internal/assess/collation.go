@@ -91,7 +91,7 @@ func (l *secondaryLook) tryCollation(ctx context.Context, c Collation) (version 
 	}
 	tx, err := l.conn.Begin(ctx)
 	if err != nil {
-		return "", err
+		return "", pg.Classify(err, "try a collation")
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	if _, err := tx.Exec(ctx, `CREATE COLLATION pg_temp.twinspan_check (`+options+`)`); err != nil {

@@ -166,7 +166,7 @@ func (l *primaryLook) transactions(ctx context.Context) error {
 func rolledBack(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
-		return err
+		return pg.Classify(err, "try a right")
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	for _, sql := range statements {

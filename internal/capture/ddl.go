@@ -66,7 +66,7 @@ func (s *Source) NoteExtensions(ctx context.Context, conn *pgx.Conn, names []str
 	if err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regclass('twinspan.twin_extension') IS NOT NULL`).Scan(&have); err != nil || !have {
 		return pg.Classify(err, "note the twin's extensions")
 	}
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM twinspan.twin_extension WHERE link = $1::text::uuid AND name <> ALL ($2)`, s.Link, names); err != nil {
 			return pg.Classify(err, "note the twin's extensions")
 		}

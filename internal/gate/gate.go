@@ -231,7 +231,7 @@ func apply(ctx context.Context, conn *pgx.Conn, m manner, tables []table, statem
 	for _, t := range tables {
 		sql.WriteString(statement(t) + ";")
 	}
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, sql.String())
 		return pg.Classify(err, "change the gate's triggers")
 	})

@@ -136,7 +136,7 @@ func (w *worker) batch(ctx context.Context, s span, steps []step, done uint32) e
 			return err
 		}
 	}
-	err = pgx.BeginFunc(ctx, w.conn, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, w.conn, func(tx pgx.Tx) error {
 		if err := unlink(ctx, tx, remove); err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ func begin(ctx context.Context, conn *pgx.Conn, link string, plan Plan, began ti
 		_, err := conn.Exec(ctx, `UPDATE twinspan.large_object SET as_of = $2 WHERE link = $1::text::uuid`, link, began)
 		return p, pg.Classify(err, "store how the large objects stand")
 	}
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		var block int
 		if err := tx.QueryRow(ctx, `SELECT current_setting('block_size')::int`).Scan(&block); err != nil {
 			return err

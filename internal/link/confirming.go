@@ -80,7 +80,7 @@ func (l *Link) atStandbys(ctx context.Context, through, own *control) (bool, err
 		return true, err
 	}
 	err = own.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 			// The commit of a record, for one of nothing does not wait (xact.c,
 			// RecordTransactionCommit). No timeout of a statement ends the waiting: the
 			// server would then say that it has committed.

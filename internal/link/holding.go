@@ -110,16 +110,22 @@ func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) 
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var major int
 		var gid, other, subscription string
+		var super bool
 		err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int / 10000,
 			coalesce((SELECT min(gid) FROM pg_prepared_xacts WHERE database = current_database()), ''),
 			coalesce((SELECT min(name) FROM twinspan.link WHERE role = 'secondary'), ''),
 			coalesce((SELECT min(subname::text) FROM pg_subscription
-				WHERE subenabled AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())), '')`).Scan(&major, &gid, &other, &subscription)
+				WHERE subenabled AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())), ''),
+			(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`).Scan(&major, &gid, &other, &subscription, &super)
 		if err != nil {
 			return pg.Classify(err, "look at the primary")
 		}
 		if major < oldestSecondary && !request.Cutover {
 			list = append(list, against("secondary_too_old", "", "the primary's server is too old to become a secondary", "fail over with --cutover, which removes the link"))
+		}
+		if !super {
+			list = append(list, against("not_superuser", l.dsn.User(), "the role of the primary's agent is no superuser: it can neither hold writers nor apply changes later",
+				"make it one for the failover: ALTER ROLE ... SUPERUSER"))
 		}
 		if gid != "" {
 			list = append(list, against("transaction_prepared", gid, "the prepared transaction "+gid+" is not finished", "finish it: COMMIT PREPARED or ROLLBACK PREPARED"))

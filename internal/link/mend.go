@@ -103,7 +103,7 @@ func (l *Link) clearLost(ctx context.Context, conn *pgx.Conn, p lost.Parting, m 
 	if _, err := conn.Exec(ctx, `SELECT pg_replication_origin_session_setup($1)`, name); err != nil {
 		return pg.Classify(err, "take the replication origin")
 	}
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		// The commit record holds the origin's position, wherever it stood before.
 		if _, err := tx.Exec(ctx, `SELECT pg_replication_origin_xact_setup($1::text::pg_lsn, now())`, r.StartLSN.String()); err != nil {
 			return pg.Classify(err, "set the replication origin")
@@ -304,7 +304,7 @@ func (l *Link) copyAnew(ctx context.Context, conn *pgx.Conn, p lost.Parting) err
 	if err := clear(ctx, conn); err != nil {
 		return err
 	}
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		for _, table := range []string{"seed_chunk", "seed_table", "seed_entry", "seed_session", "large_object_range", "large_object"} {
 			if _, err := tx.Exec(ctx, `DELETE FROM twinspan.`+table+` WHERE link = $1::text::uuid`, p.Link); err != nil {
 				return pg.Classify(err, "forget how the copy was made")

@@ -23,7 +23,7 @@ func (l *Link) overwrite(ctx context.Context, conn *pgx.Conn, p lost.Parting, m 
 	if err != nil {
 		return 0, err
 	}
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off`); err != nil {
 			return pg.Classify(err, "prepare to overwrite rows")
 		}

@@ -49,7 +49,7 @@ func (l *Link) source() capture.Source {
 func MakePrimary(ctx context.Context, place Place, database string, record catalog.Link) (*Link, error) {
 	l := New(place, database, record)
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 			if err := catalog.Install(ctx, tx); err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 )
@@ -145,7 +146,8 @@ func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 	source := l.source()
 	var others int
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `SELECT count(*) FROM twinspan.link WHERE id <> $1::text::uuid`, r.ID).Scan(&others)
+		err := conn.QueryRow(ctx, `SELECT count(*) FROM twinspan.link WHERE id <> $1::text::uuid`, r.ID).Scan(&others)
+		return pg.Classify(err, "count the links")
 	})
 	if err != nil {
 		return err
@@ -157,7 +159,7 @@ func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 		return err
 	}
 	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 			if err := catalog.Delete(ctx, tx, r.ID); err != nil {
 				return err
 			}

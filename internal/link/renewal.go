@@ -99,7 +99,7 @@ func (l *Link) renew(ctx context.Context) error {
 func (l *Link) renewed(ctx context.Context, begun seed.Begun) error {
 	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		r := l.snapshot()
-		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		err := pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, `SELECT pg_replication_origin_create($1) WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = $1)`,
 				catalog.ObjectName(r.ID)); err != nil {
 				return pg.Classify(err, "create the replication origin")

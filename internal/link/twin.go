@@ -130,7 +130,7 @@ func inscribe(ctx context.Context, dsn *pg.DSN, record *catalog.Link) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		if err := catalog.Install(ctx, tx); err != nil {
 			return err
 		}
@@ -191,7 +191,7 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 		}
 	}
 	if r.Operation == catalog.Cutover {
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 			if err := catalog.Delete(ctx, tx, r.ID); err != nil {
 				return err
 			}
@@ -201,7 +201,7 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 	if err := gate.Open(ctx, conn); err != nil {
 		return err
 	}
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		if err := catalog.Delete(ctx, tx, r.ID); err != nil {
 			return err
 		}

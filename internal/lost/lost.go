@@ -154,7 +154,7 @@ func tableSummaries(ctx context.Context, q catalog.Querier, link string, epoch i
 // not known is a problem of kind NotFound, and one that has yet to be mended of
 // kind Conflict: a rejoin needs it.
 func Discard(ctx context.Context, conn *pgx.Conn, link string, epoch int64) error {
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		var mended bool
 		err := tx.QueryRow(ctx, `UPDATE twinspan.lost SET discarded = mended WHERE link = $1::text::uuid AND epoch = $2 RETURNING mended`, link, epoch).Scan(&mended)
 		switch {

@@ -53,7 +53,7 @@ func CreateRoles(ctx context.Context, server *pg.DSN, name string, roles []pg.Ro
 		}
 	}
 	var made []CreatedRole
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		made, err = createAll(ctx, tx, roles)
 		return err
 	})
@@ -139,7 +139,7 @@ func refusedRole(err error, name string) error {
 
 // try runs a statement that may fail, with nothing left of it then.
 func try(ctx context.Context, tx pgx.Tx, sql string) error {
-	return pgx.BeginFunc(ctx, tx, func(inner pgx.Tx) error {
+	return pg.InTx(ctx, tx, func(inner pgx.Tx) error {
 		_, err := inner.Exec(ctx, sql)
 		return err
 	})

@@ -103,7 +103,7 @@ type read func(ctx context.Context, tx pgx.Tx, part []*entry) error
 // split reads sequences in one transaction; when one of them is locked or was
 // dropped, in halves, until that one is alone and left out.
 func split(ctx context.Context, conn *pgx.Conn, part []*entry, read read) error {
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err := pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '`+lockWait+`'`); err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ type Rows interface {
 // this position. then has those of the comparison that f is of, whose secondary
 // side is given too. Large objects are not repaired.
 func RepairRows(ctx context.Context, conn *pgx.Conn, f *Findings, secondary *Snapshot, now, then Rows) error {
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		for i := range f.Tables {
 			t := &f.Tables[i]
 			if err := t.settings(ctx, tx); err != nil {
