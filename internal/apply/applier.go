@@ -73,7 +73,8 @@ type Applier struct {
 	Link   string  // the link's name, for the session's application_name
 	Origin string  // name of the replication origin that holds the progress; exists
 	// Start is the position to continue from, the origin's progress. Transactions
-	// whose commit ends at or before it are passed over as duplicates.
+	// whose commit ends at or before it are passed over as duplicates. Run moves it on
+	// when the origin has gone further since it was read.
 	Start lsn.LSN
 	// SkipBefore: changes of these tables are passed over in transactions that end
 	// at or before the position (docs/design/0003-seeding.md).

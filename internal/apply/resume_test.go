@@ -494,6 +494,47 @@ func TestRandomWorkloadWithRestarts(t *testing.T) {
 
 var errCut = problem.New(problem.Transient, "cut", "the test cut the stream")
 
+// An applier that was cut off has a commit on its way. It comes about after the next
+// one has read where to start: nothing is applied twice, also where no key would say so.
+func TestCommitOnItsWayIsNotRepeated(t *testing.T) {
+	p := newPair(t, false, "CREATE TABLE t (v text); ALTER TABLE t REPLICA IDENTITY FULL")
+	p.do("INSERT INTO t VALUES ('once')")
+	until := p.position()
+	messages := p.messages()
+	before := pgtest.Conn(t, p.target)
+	ctx := context.Background()
+	for _, sql := range []string{
+		"SELECT pg_replication_origin_session_setup('" + p.origin + "')", "SET session_replication_role = replica", "BEGIN", "INSERT INTO t VALUES ('once')",
+		"SELECT pg_replication_origin_xact_setup('" + until.String() + "', now())",
+	} {
+		if _, err := before.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := p.applier(until)
+	if a.Start >= until {
+		t.Fatal("the commit has come about already")
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.run(a, p.record(messages, until, nil)) }()
+	pgtest.Eventually(t, time.Minute, func() error {
+		if n := pgtest.Query(t, p.target, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'twinspan/"+p.origin+"/apply'")[0][0]; n != "1" {
+			return errors.New("the next applier is not there yet")
+		}
+		return nil
+	})
+	if _, err := before.Exec(ctx, "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := before.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	p.same()
+}
+
 func TestKilledAtAnyMoment(t *testing.T) {
 	p := newPair(t, false, workloadSchema)
 	p.workload(99, 3, 120)

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 )
@@ -89,6 +90,14 @@ func open(ctx context.Context, a *Applier) (*session, error) {
 		conn.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
+	progress, err := originProgress(ctx, conn)
+	if err != nil {
+		conn.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	// The applier before this one may have been cut off with a commit on its way, which
+	// came about after Start was read. From here on nobody else commits.
+	a.Start = max(a.Start, progress)
 	raw, err := pg.NewRaw(conn.PgConn())
 	if err != nil {
 		conn.Close(context.WithoutCancel(ctx))
@@ -120,6 +129,28 @@ func takeOrigin(ctx context.Context, conn *pgx.Conn, origin string) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// originProgress is the position of the origin that the session has taken.
+func originProgress(ctx context.Context, conn *pgx.Conn) (position lsn.LSN, err error) {
+	err = conn.QueryRow(ctx, "SELECT coalesce(pg_catalog.pg_replication_origin_session_progress(false)::text, '0/0')").Scan(&position)
+	return position, pg.Classify(err, "read the applied position")
+}
+
+// Settle waits until no applier commits under an origin any more, one that was cut
+// off included, and returns the position of the last commit, which is then durable.
+func Settle(ctx context.Context, dsn *pg.DSN, link, origin string) (lsn.LSN, error) {
+	conn, err := dsn.Connect(ctx, pg.Session{Name: link + "/settle", Apply: true})
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := takeOrigin(ctx, conn, origin); err != nil {
+		return 0, err
+	}
+	var position lsn.LSN
+	err = conn.QueryRow(ctx, "SELECT coalesce(pg_catalog.pg_replication_origin_session_progress(true)::text, '0/0')").Scan(&position)
+	return position, pg.Classify(err, "read the applied position")
 }
 
 // close ends the session and its reader. Unless the end is orderly, the server is

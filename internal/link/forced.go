@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -122,7 +123,7 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link) err
 	if err := l.AdvanceSequences(ctx); err != nil {
 		return err
 	}
-	parted, err := l.position(ctx)
+	parted, err := apply.Settle(ctx, l.dsn, mine.Name, catalog.ObjectName(mine.ID))
 	if err != nil {
 		return err
 	}
