@@ -17,6 +17,11 @@ import (
 // settings are read and changed: "twinsync" in ASCII.
 const changeLock int64 = 0x7477696e73796e63
 
+// checkpointerPatience is how long the checkpointer is given to take a changed setting
+// over: until it has, commits wait as before (syncrep.c,
+// SyncRepUpdateSyncStandbysDefined), and no view tells that it has.
+const checkpointerPatience = time.Second
+
 // reloadPatience is how long the server may take to read its settings anew.
 const reloadPatience = 10 * time.Second
 
@@ -262,9 +267,12 @@ func (s *Server) set(ctx context.Context, conn *pgx.Conn, now, next Names) error
 	end := time.Now().Add(reloadPatience)
 	for {
 		seen, err := current(ctx, conn)
-		if err != nil || seen.equal(next) {
-			s.Log.Info("synchronous replication changed", "link", s.Link, "names", next.String())
+		if err != nil {
 			return err
+		}
+		if seen.equal(next) {
+			s.Log.Info("synchronous replication changed", "link", s.Link, "names", next.String())
+			return takenOver(ctx)
 		}
 		if time.Now().After(end) {
 			return refused(problem.New(problem.Transient, "sync_not_permitted", "the server does not take the value over"))
@@ -274,5 +282,15 @@ func (s *Server) set(ctx context.Context, conn *pgx.Conn, now, next Names) error
 			return context.Cause(ctx)
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// takenOver waits until the checkpointer has had its time.
+func takenOver(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(checkpointerPatience):
+		return nil
 	}
 }
