@@ -39,8 +39,10 @@ func Main(m *testing.M) {
 	if dir := os.Getenv(agentVariable); dir != "" {
 		os.Exit(serve(config.Dir(dir)))
 	}
-	// A proxy that is stopped leaves what it had not passed on to whom it is for.
-	pgtest.Main(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"))
+	// A proxy whose slow connection is cut leaves both ends of it blocked: the
+	// one that passes on, and the reader that has nobody to hand bytes to.
+	pgtest.Main(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"))
 }
 
 func serve(dir config.Dir) int {
