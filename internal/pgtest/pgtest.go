@@ -175,7 +175,7 @@ func create(opts []Option) (*Server, error) {
 	if err = s.prototype().Init(ctx); err == nil {
 		// Another process may take the port between the look and the start.
 		for range 5 {
-			s.Port = freePort()
+			s.Port = FreePort()
 			if err = s.start(); problem.CodeOf(err) != "port_in_use" {
 				break
 			}
@@ -382,9 +382,6 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
-// FreePort finds a port on the loopback address that nobody listens on.
-func FreePort() int { return freePort() }
-
 func sweep(base string) {
 	old, _ := filepath.Glob(filepath.Join(base, prefix+"*"))
 	for _, dir := range old {
@@ -396,16 +393,34 @@ func sweep(base string) {
 	}
 }
 
-// freePort finds a port that nobody listens on, below the range from which
-// systems take the ports of outgoing connections, so that it stays free while a
-// server is down.
-func freePort() int {
+// FreePort finds a port on the loopback address that nobody listens on, and keeps
+// every test of this and of other processes from finding it as well, as long as the
+// process lives: whom it is for may be down for a while. It is below the range from
+// which systems take the ports of outgoing connections.
+func FreePort() int {
 	for {
 		port := 15000 + rand.IntN(17000)
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			l.Close()
-			return port
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		claim, err := net.ListenPacket("udp", address) // of no use to anybody else
+		if err != nil {
+			continue
 		}
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			claim.Close()
+			continue
+		}
+		l.Close()
+		claims.Lock()
+		claims.held = append(claims.held, claim)
+		claims.Unlock()
+		return port
 	}
+}
+
+// claims are the ports that FreePort gave. They are held here, for a socket that
+// nothing refers to is closed.
+var claims struct {
+	sync.Mutex
+	held []net.PacketConn
 }

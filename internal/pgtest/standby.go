@@ -79,7 +79,7 @@ func (s *Server) follow(primary *Server, name string) error {
 	var err error
 	for range 5 {
 		if s.Port == 0 {
-			s.Port = freePort()
+			s.Port = FreePort()
 		}
 		if err = s.start(); problem.CodeOf(err) != "port_in_use" {
 			return err
