@@ -34,7 +34,7 @@ func Secondary(ctx context.Context, server *pg.DSN, t Target) ([]Finding, error)
 	defer conn.Close(context.WithoutCancel(ctx))
 	l := secondaryLook{Target: t, server: server, conn: conn, found: f}
 	for _, step := range []func(context.Context) error{
-		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeRoles,
+		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeLabels, l.judgeRoles,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -223,6 +223,34 @@ func (l *secondaryLook) judgeSettings(ctx context.Context) error {
 		}
 		l.found.warnsIf(refused != "", "setting_not_carried", s.Name, "the secondary's server does not take this setting of the database: "+refused,
 			"on the primary: ALTER DATABASE "+sqlname.Quote(l.Source.Database)+" RESET "+s.Name+"; or accept that the twin does without it")
+	}
+	return nil
+}
+
+// judgeLabels tries the providers of the primary's security labels. Where the twin's
+// database is there, its settings may be what loads them.
+func (l *secondaryLook) judgeLabels(ctx context.Context) error {
+	if l.plain || len(l.Needs.Labels) == 0 {
+		return nil
+	}
+	conn := l.conn
+	if l.exists && !l.found.has("target_closed") {
+		var err error
+		if conn, err = l.server.WithDatabase(l.Database).Connect(ctx, pg.Session{Name: "check"}); err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+	}
+	for _, provider := range l.Needs.Labels {
+		// A provider that is there may refuse as it likes; only one that is not is "not
+		// loaded", an invalid parameter (seclabel.c, ExecSecLabelStmt).
+		err := rolledBack(ctx, conn, `CREATE TEMP TABLE twinspan_check ()`, `SECURITY LABEL FOR `+sqlname.Quote(provider)+` ON TABLE pg_temp.twinspan_check IS NULL`)
+		missing := pg.SQLState(err) == "22023"
+		if _, err := refusal(err); err != nil {
+			return err
+		}
+		l.found.blocksIf(missing, "label_provider_missing", provider, "the database has security labels of the provider "+provider+", which the secondary's server has not loaded",
+			"install the provider on the secondary's machine and load it in all its databases, as on the primary: ALTER SYSTEM SET session_preload_libraries = ...; SELECT pg_reload_conf()")
 	}
 	return nil
 }

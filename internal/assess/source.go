@@ -37,6 +37,7 @@ type Needs struct {
 	Roles      []pg.Role    `json:"roles,omitempty"` // without verifiers
 	Settings   []pg.Setting `json:"settings,omitempty"`
 	Collations []Collation  `json:"collations,omitempty"`
+	Labels     []string     `json:"labels,omitempty"` // providers of its security labels
 }
 
 // Collation is one that columns of the primary database use.
@@ -114,6 +115,11 @@ func readNeeds(ctx context.Context, conn *pgx.Conn, major int) (Needs, error) {
 	if err != nil {
 		return n, pg.Classify(err, "list the collations of columns")
 	}
-	n.Collations, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Collation])
-	return n, pg.Classify(err, "list the collations of columns")
+	if n.Collations, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Collation]); err != nil {
+		return n, pg.Classify(err, "list the collations of columns")
+	}
+	// What extensions hold labels of comes with them; large objects come without.
+	err = conn.QueryRow(ctx, `SELECT coalesce(array_agg(DISTINCT s.provider), '{}') FROM pg_catalog.pg_seclabel s WHERE s.classoid NOT IN ('pg_largeobject'::regclass, 'pg_publication'::regclass, 'pg_subscription'::regclass)
+		AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = s.classoid AND d.objid = s.objoid AND d.deptype = 'e')`).Scan(&n.Labels)
+	return n, pg.Classify(err, "list the providers of security labels")
 }

@@ -128,3 +128,9 @@ SELECT 'comment', o.type || ' ' || o.identity, d.description, false, false, '', 
  WHERE d.objoid >= 16384 AND o.identity IS NOT NULL AND coalesce(o.schema, '') NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND o.identity !~ '^"?!?twinspan'
    AND NOT EXISTS (SELECT FROM member m WHERE m.classid = d.classoid AND m.objid = d.objoid)
    AND d.classoid NOT IN ('pg_extension'::regclass, 'pg_largeobject'::regclass)
+UNION ALL
+SELECT 'security label', s.provider || ' on ' || o.type || ' ' || o.identity, s.label, false, false, '', '', '', '', ''
+  FROM pg_seclabel s CROSS JOIN LATERAL pg_identify_object(s.classoid, s.objoid, s.objsubid) o
+ WHERE o.identity IS NOT NULL AND coalesce(o.schema, '') NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND o.identity !~ '^"?!?twinspan'
+   AND NOT EXISTS (SELECT FROM member m WHERE m.classid = s.classoid AND m.objid = s.objoid)
+   AND s.classoid NOT IN ('pg_largeobject'::regclass, 'pg_publication'::regclass, 'pg_subscription'::regclass, 'pg_event_trigger'::regclass)

@@ -156,3 +156,23 @@ func TestOwnersAreComparedAndMended(t *testing.T) {
 		t.Errorf("left: %+v", left)
 	}
 }
+
+func TestSecurityLabelsAreCompared(t *testing.T) {
+	if !pgtest.CanLabel() {
+		return // no server takes a label here
+	}
+	s := pgtest.Start(t)
+	s.LoadLabelProvider(t)
+	a, b := s.DSN(s.Database(t)), s.DSN(s.Database(t))
+	for _, dsn := range []string{a, b} {
+		pgtest.Exec(t, dsn, `CREATE TABLE t (id int)`, `SECURITY LABEL ON COLUMN t.id IS 'same'`)
+	}
+	if list := CompareSchemas(read(t, a), read(t, b)); len(list) > 0 {
+		t.Fatalf("differences: %+v", list)
+	}
+	pgtest.Exec(t, a, `SECURITY LABEL ON COLUMN t.id IS 'other'`, `SECURITY LABEL ON SCHEMA public IS 'more'`)
+	list := CompareSchemas(read(t, a), read(t, b))
+	if len(list) != 2 || list[0].Name != "label on schema public" || list[1].Name != "label on table column public.t.id" || list[1].Primary != "other" {
+		t.Errorf("differences: %+v", list)
+	}
+}
