@@ -105,10 +105,9 @@ const besides = `SELECT a.pid FROM pg_stat_activity a WHERE a.datname = current_
 	     OR a.backend_xid IS NOT NULL AND EXISTS (SELECT FROM pg_largeobject_metadata)
 	        AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'pg_largeobject'::regclass AND l.mode = 'RowExclusiveLock'))`
 
-// Do runs f with the session that holds: as long as that lives, nobody has written.
-func (h *Hold) Do(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
-	return f(ctx, h.conn)
-}
+// Conn is the session that holds: as long as that lives, nobody has written. It is
+// the hold's to close.
+func (h *Hold) Conn() *pgx.Conn { return h.conn }
 
 // Release lets the writers go on, or be refused, as the gate's state says.
 func (h *Hold) Release(ctx context.Context) { h.conn.Close(ctx) }

@@ -200,15 +200,7 @@ func placeOrigin(ctx context.Context, tx pgx.Tx, id string, position lsn.LSN) er
 // have parted waits for a rejoin.
 func (l *Link) yield(ctx context.Context, mine catalog.Link, other Standing) error {
 	l.log.Warn("the peer is primary with a higher epoch", "epoch", mine.Epoch, "peer_epoch", other.State.Epoch)
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/fence", Apply: true})
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if err := gate.Shut(ctx, conn); err != nil {
-		return err
-	}
-	if err := gate.Slam(ctx, conn); err != nil {
+	if err := l.withGateSession(ctx, shutAtOnce); err != nil {
 		return err
 	}
 	return l.turn(ctx, func(r *catalog.Link) error {
@@ -216,7 +208,15 @@ func (l *Link) yield(ctx context.Context, mine catalog.Link, other Standing) err
 		r.Problem = problem.New(problem.Diverged, "twin_diverged", "the other side was made primary by force; transactions that it does not have may lie here").
 			WithHint("twinspan link lost %[1]s shows them, twinspan link rejoin %[1]s makes this side its twin again", l.Name())
 		return learnFrom(r, mine, role.Superseded, other)
-	}, func(context.Context, pgx.Tx) error { return nil })
+	}, nil)
+}
+
+// shutAtOnce shuts the gate of a database that is written to, table by table.
+func shutAtOnce(ctx context.Context, conn *pgx.Conn) error {
+	if err := gate.Shut(ctx, conn); err != nil {
+		return err
+	}
+	return gate.Slam(ctx, conn)
 }
 
 // follower goes on with a primary whose epoch has grown without a change of places.
@@ -226,7 +226,7 @@ func (l *Link) follower(ctx context.Context, mine catalog.Link, other Standing) 
 		err := learnFrom(r, mine, role.Adopt, other)
 		r.StartLSN, r.SystemID = start, system // it is the log that was followed before
 		return err
-	}, func(context.Context, pgx.Tx) error { return nil })
+	}, nil)
 }
 
 // unfence lets writers pass again, for the other side has not become primary and
@@ -239,7 +239,7 @@ func (l *Link) unfence(ctx context.Context, mine catalog.Link) error {
 	if err != nil {
 		return err
 	}
-	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return gate.LetThrough(ctx, conn) })
+	return l.control.do(ctx, l.agree)
 }
 
 // salvage, on a former primary that the other side has left behind, sees that nobody

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/catalog"
@@ -183,7 +181,7 @@ func (l *Link) forcedEnd(ctx context.Context, f *failover, err error, text strin
 		}
 		return err
 	}
-	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return l.agree(ctx, conn) })
+	err = l.control.do(ctx, l.agree)
 	l.showFailover(f, func(view *api.FailoverProgress) {
 		view.Primary, view.Epoch, view.Text = l.place.AgentName, r.Epoch, text
 	})
@@ -217,6 +215,5 @@ func (l *Link) setQuiet(quiet bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.quieted = quiet
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.announceLocked()
 }

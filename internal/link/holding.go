@@ -210,12 +210,9 @@ func (l *Link) HandleFailoverHold(ctx context.Context, request HoldRequest, s *p
 	}
 	defer hold.Release(context.WithoutCancel(ctx))
 	l.log.Info("writers held", "drained", time.Since(hold.Since), "ended", hold.Ended)
-	err = hold.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, `SELECT twinspan.say('barrier', jsonb_build_object('operation', $1::text))`, request.Operation)
-		return pg.Classify(err, "write the barrier")
-	})
+	_, err = hold.Conn().Exec(ctx, `SELECT twinspan.say('barrier', jsonb_build_object('operation', $1::text))`, request.Operation)
 	if err != nil {
-		return err
+		return pg.Classify(err, "write the barrier")
 	}
 	if err := writeJSON(s, HoldAnswer{Ended: hold.Ended}); err != nil {
 		return err
@@ -258,22 +255,11 @@ func (l *Link) fence(ctx context.Context, operation string, hold *gate.Hold) err
 	}
 	return l.write(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, role.Fence) },
 		func(ctx context.Context, _ *pgx.Conn, _, next *catalog.Link) error {
-			return hold.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-				tx, err := conn.Begin(ctx)
-				if err != nil {
-					return pg.Classify(err, "fence the primary")
-				}
-				defer tx.Rollback(context.WithoutCancel(ctx))
-				if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = local`); err != nil {
-					return pg.Classify(err, "fence the primary")
-				}
+			return pg.InTx(ctx, hold.Conn(), func(tx pgx.Tx) error {
 				if err := gate.Refuse(ctx, tx); err != nil {
 					return err
 				}
-				if err := catalog.Store(ctx, tx, next); err != nil {
-					return err
-				}
-				return pg.Classify(tx.Commit(ctx), "fence the primary")
+				return catalog.Store(ctx, tx, next)
 			})
 		})
 }

@@ -6,10 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/twinspan/twinspan/internal/catalog"
-	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 )
@@ -62,13 +59,7 @@ func (l *Link) isolate(ctx context.Context, began time.Time) error {
 		return nil
 	}
 	l.log.Warn("twin not heard of, writes are refused", "since", heard.UTC())
-	err = l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := gate.Shut(ctx, conn); err != nil {
-			return err
-		}
-		return gate.Slam(ctx, conn)
-	})
-	if err != nil {
+	if err := l.withGateSession(ctx, shutAtOnce); err != nil {
 		return err
 	}
 	return l.update(ctx, func(now *catalog.Link) error {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
-	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -430,8 +429,7 @@ func (l *Link) completeFailover(ctx context.Context, f *failover) {
 
 // openGate lets writers pass here. It is repeated by the tidying until it is done.
 func (l *Link) openGate(ctx context.Context) {
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return gate.LetThrough(ctx, conn) })
-	if err != nil {
+	if err := l.control.do(ctx, l.agree); err != nil {
 		l.log.Warn("the gate is not open yet", "err", err)
 	}
 }

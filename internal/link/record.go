@@ -38,8 +38,8 @@ func (l *Link) happen(ctx context.Context, e role.Event, trouble *problem.Error)
 	})
 }
 
-// turn stores a change of role or epoch, with what else belongs to the same commit.
-// It commits durably here, whoever else is to have it.
+// turn stores a change of role or epoch, with what else, if anything, belongs to the
+// same commit. It commits durably here, whoever else is to have it.
 func (l *Link) turn(ctx context.Context, f func(r *catalog.Link) error, also func(ctx context.Context, tx pgx.Tx) error) error {
 	return l.write(ctx, f, func(ctx context.Context, conn *pgx.Conn, before, next *catalog.Link) error {
 		return storeTurn(ctx, conn, before, next, also)
@@ -47,21 +47,14 @@ func (l *Link) turn(ctx context.Context, f func(r *catalog.Link) error, also fun
 }
 
 func storeTurn(ctx context.Context, conn *pgx.Conn, before, next *catalog.Link, also func(ctx context.Context, tx pgx.Tx) error) error {
-	tx, err := conn.Begin(ctx)
-	if err != nil {
-		return pg.Classify(err, "change places")
-	}
-	defer tx.Rollback(context.WithoutCancel(ctx))
-	if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = local`); err != nil {
-		return pg.Classify(err, "change places")
-	}
-	if err := also(ctx, tx); err != nil {
-		return err
-	}
-	if err := catalog.Turn(ctx, tx, before, next); err != nil {
-		return err
-	}
-	return pg.Classify(tx.Commit(ctx), "change places")
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+		if also != nil {
+			if err := also(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return catalog.Turn(ctx, tx, before, next)
+	})
 }
 
 // write changes the record: f edits a copy, store stores it. Only one change is
@@ -136,11 +129,17 @@ func (l *Link) known(next catalog.Link) {
 	if before.Role != next.Role {
 		l.live, l.secondary.durable = live{}, 0 // all of another log
 	}
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.announceLocked()
 	if before.Phase != next.Phase || before.Role != next.Role || before.Epoch != next.Epoch {
 		l.log.Info("phase changed", "from", before.Phase, "to", next.Phase, "role", next.Role, "epoch", next.Epoch)
 	}
+}
+
+// announceLocked wakes whoever watches the record, or what the link does because of
+// it.
+func (l *Link) announceLocked() {
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 // forget drops what was known as long as the role was another. Nothing works on it.

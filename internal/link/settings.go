@@ -112,8 +112,7 @@ func (l *Link) takeSettings(ctx context.Context, s Settings) error {
 		if a := l.secondary.applier; a != nil {
 			applyConflict(a, next.OnConflict)
 		}
-		close(l.changed)
-		l.changed = make(chan struct{})
+		l.announceLocked()
 		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict, "on_isolation", next.OnIsolation, "max_rate", s.MaxRate)
 		return nil
 	})
