@@ -32,7 +32,7 @@ func (l *Link) parting() lost.Parting {
 // after any interruption.
 func (l *Link) mend(ctx context.Context) error {
 	p := l.parting()
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/rejoin", Apply: true, Settings: map[string]string{"lock_timeout": "10s", "synchronous_commit": "local"}})
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/rejoin", Apply: true, Settings: map[string]string{"lock_timeout": "10s"}})
 	if err != nil {
 		return err
 	}
@@ -59,12 +59,7 @@ func (l *Link) mend(ctx context.Context) error {
 	if err := l.copyTables(ctx, conn, p); err != nil {
 		return err
 	}
-	l.step("copying large objects")
-	if _, err := l.BringLargeObjects(ctx, true); err != nil {
-		return err
-	}
-	l.step("setting sequences")
-	if _, err := l.followSequences(ctx, l.snapshot()); err != nil {
+	if err := l.bringBeside(ctx); err != nil {
 		return err
 	}
 	if err := l.shutTables(ctx); err != nil {
@@ -157,7 +152,7 @@ func (l *Link) settleLost(ctx context.Context, conn *pgx.Conn, p lost.Parting) e
 	for _, t := range anew {
 		how.skip[t.OID] = forever
 	}
-	keeper, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/keys", Apply: true, Settings: map[string]string{"synchronous_commit": "local"}})
+	keeper, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/keys", Apply: true})
 	if err != nil {
 		return err
 	}

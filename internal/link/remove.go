@@ -84,8 +84,7 @@ func (l *Link) remove(ctx context.Context, last string, mark func(context.Contex
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.record.Deleting, l.record.Operation = true, stored.Operation
-		close(l.changed)
-		l.changed = make(chan struct{})
+		l.announceLocked()
 		return nil
 	})
 	if err != nil {
@@ -143,20 +142,26 @@ func (l *Link) removeHere(ctx context.Context) error {
 }
 
 func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
-	source := l.source()
-	var others int
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		err := conn.QueryRow(ctx, `SELECT count(*) FROM twinspan.link WHERE id <> $1::text::uuid`, r.ID).Scan(&others)
-		return pg.Classify(err, "count the links")
-	})
+	var left leftovers
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return left.look(ctx, conn, r.ID) })
 	if err != nil {
 		return err
 	}
-	if err := source.Remove(ctx, others == 0); err != nil {
+	source := l.source()
+	if err := source.Remove(ctx, !left.primaries && !left.secondaries); err != nil {
 		return err
 	}
-	if err := l.removeSecondaryTraces(ctx, r); err != nil {
-		return err
+	// What it has from having been a secondary, or from a failover that was prepared.
+	if left.origin {
+		err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return dropOrigin(ctx, conn, r.ID) })
+		if err != nil {
+			return err
+		}
+	}
+	if left.gate && !left.secondaries {
+		if err := l.withGateSession(ctx, gate.Open); err != nil {
+			return err
+		}
 	}
 	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
@@ -166,20 +171,4 @@ func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 			return removeIfLast(ctx, tx)
 		})
 	})
-}
-
-// removeSecondaryTraces takes away what a primary has from having been a secondary, or
-// from a failover that was prepared.
-func (l *Link) removeSecondaryTraces(ctx context.Context, r catalog.Link) error {
-	var left leftovers
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := left.look(ctx, conn, catalog.ObjectName(r.ID)); err != nil || !left.origin {
-			return err
-		}
-		return dropOrigin(ctx, conn, r.ID)
-	})
-	if err != nil || !left.gate || left.secondaries {
-		return err
-	}
-	return l.withGateSession(ctx, gate.Open)
 }

@@ -39,12 +39,7 @@ func (l *Link) seed(ctx context.Context) error {
 	if err := structure.BuildRest(ctx); err != nil {
 		return err
 	}
-	l.step("copying large objects")
-	if _, err := l.BringLargeObjects(ctx, true); err != nil {
-		return err
-	}
-	l.step("setting sequences")
-	if _, err := l.followSequences(ctx, l.snapshot()); err != nil {
+	if err := l.bringBeside(ctx); err != nil {
 		return err
 	}
 	l.step("gathering statistics")
@@ -59,6 +54,17 @@ func (l *Link) seed(ctx context.Context) error {
 	}
 	l.step("")
 	return l.happen(ctx, role.SeedingDone, nil)
+}
+
+// bringBeside brings what does not come with the rows.
+func (l *Link) bringBeside(ctx context.Context) error {
+	l.step("copying large objects")
+	if _, err := l.BringLargeObjects(ctx, true); err != nil {
+		return err
+	}
+	l.step("setting sequences")
+	_, err := l.followSequences(ctx, l.snapshot())
+	return err
 }
 
 func (l *Link) structure() *schema.Target {
@@ -141,12 +147,7 @@ func (l *Link) repair(ctx context.Context, structure *schema.Target, result seed
 }
 
 func (l *Link) shutTables(ctx context.Context) error {
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/gate", Apply: true})
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return gate.ShutTables(ctx, conn)
+	return l.withGateSession(ctx, gate.ShutTables)
 }
 
 func roleCreated(name string) catalog.Notice {

@@ -53,7 +53,7 @@ func (l *Link) tidy(ctx context.Context) (done bool, err error) {
 		if err := l.agree(ctx, conn); err != nil {
 			return err
 		}
-		return left.look(ctx, conn, catalog.ObjectName(r.ID))
+		return left.look(ctx, conn, r.ID)
 	})
 	s := state(r)
 	switch {
@@ -126,11 +126,11 @@ type leftovers struct {
 	secondaries bool
 }
 
-func (o *leftovers) look(ctx context.Context, conn *pgx.Conn, name string) error {
+func (o *leftovers) look(ctx context.Context, conn *pgx.Conn, id string) error {
 	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1) OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
 		to_regclass('twinspan.gate_state') IS NOT NULL, EXISTS (SELECT FROM pg_replication_origin WHERE roname = $1),
-		EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND 'twinspan_' || replace(id::text, '-', '') <> $1),
-		EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' AND 'twinspan_' || replace(id::text, '-', '') <> $1)`, name).
+		EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND id <> $2::text::uuid),
+		EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' AND id <> $2::text::uuid)`, catalog.ObjectName(id), id).
 		Scan(&o.capture, &o.gate, &o.origin, &o.primaries, &o.secondaries)
 	return pg.Classify(err, "look for leftovers")
 }

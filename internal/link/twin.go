@@ -181,7 +181,7 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 		}
 	}
 	var left leftovers
-	if err := left.look(ctx, conn, catalog.ObjectName(r.ID)); err != nil {
+	if err := left.look(ctx, conn, r.ID); err != nil {
 		return err
 	}
 	if left.capture { // it was the primary once, or was about to be

@@ -68,7 +68,7 @@ func (c *Collector) Run(ctx context.Context) error {
 // connect opens a session whose text is the database's own, byte by byte.
 func (c *Collector) connect(ctx context.Context) (conn *pgx.Conn, encoding string, err error) {
 	// A commit has to last: the log that it was read from may go.
-	session := pg.Session{Name: c.Name + "/lost", Apply: true, Settings: map[string]string{"synchronous_commit": "local", "lock_timeout": "10s"}}
+	session := pg.Session{Name: c.Name + "/lost", Apply: true, Settings: map[string]string{"lock_timeout": "10s"}}
 	conn, err = c.DSN.Connect(ctx, session)
 	if err != nil {
 		return nil, "", err
