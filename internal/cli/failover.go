@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -199,14 +198,10 @@ func (a *app) failoverTogether(ctx context.Context, c *client.Client, names []st
 	return err
 }
 
-// confirmLoss has a person type the link's name.
+// confirmLoss has a person accept what a forced failover leaves behind.
 func (a *app) confirmLoss(name string, loss *api.Error) error {
-	fmt.Fprintf(a.errs, "%s.\nType the link's name to go on: ", capital(loss.Text))
-	typed, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil || strings.TrimSpace(typed) != name {
-		return problem.New(problem.Cancelled, "not_confirmed", "nothing was changed")
-	}
-	return nil
+	fmt.Fprintf(a.errs, "%s.\n", capital(loss.Text))
+	return a.typed(name)
 }
 
 func capital(s string) string {

@@ -243,10 +243,16 @@ func (a *app) confirm(name string, sure bool) error {
 	if terminal.Of(a.in) == nil || sure {
 		return nil
 	}
-	fmt.Fprintf(a.errs, "This removes the link %s. Type its name to go on: ", name)
-	typed, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil || strings.TrimSpace(typed) != name {
-		return problem.New(problem.Cancelled, "not_confirmed", "nothing was removed")
+	fmt.Fprintf(a.errs, "This removes the link %s.\n", name)
+	return a.typed(name)
+}
+
+// typed has a person at the terminal type a link's name for what was just said.
+func (a *app) typed(name string) error {
+	fmt.Fprint(a.errs, "Type the link's name to go on: ")
+	answer, err := bufio.NewReader(a.in).ReadString('\n')
+	if err != nil || strings.TrimSpace(answer) != name {
+		return problem.New(problem.Cancelled, "not_confirmed", "nothing was changed")
 	}
 	return nil
 }

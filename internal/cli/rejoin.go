@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -88,10 +87,8 @@ func (a *app) acceptRejoin(p api.RejoinPlan, given []string, sure bool) ([]strin
 		return nil, nil // the agent says what is missing
 	}
 	showRejoinPlan(a.errs, p)
-	fmt.Fprint(a.errs, "Type the link's name to do it: ")
-	typed, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil || strings.TrimSpace(typed) != p.Link {
-		return nil, problem.New(problem.Cancelled, "not_confirmed", "nothing was changed")
+	if err := a.typed(p.Link); err != nil {
+		return nil, err
 	}
 	return p.Needs, nil
 }
