@@ -90,7 +90,7 @@ func open(ctx context.Context, a *Applier) (*session, error) {
 		conn.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
-	progress, err := originProgress(ctx, conn)
+	progress, err := originProgress(ctx, conn, false)
 	if err != nil {
 		conn.Close(context.WithoutCancel(ctx))
 		return nil, err
@@ -131,9 +131,10 @@ func takeOrigin(ctx context.Context, conn *pgx.Conn, origin string) error {
 	}
 }
 
-// originProgress is the position of the origin that the session has taken.
-func originProgress(ctx context.Context, conn *pgx.Conn) (position lsn.LSN, err error) {
-	err = conn.QueryRow(ctx, "SELECT coalesce(pg_catalog.pg_replication_origin_session_progress(false)::text, '0/0')").Scan(&position)
+// originProgress is the position of the origin that the session has taken. With flush,
+// it is durable when it is known.
+func originProgress(ctx context.Context, conn *pgx.Conn, flush bool) (position lsn.LSN, err error) {
+	err = conn.QueryRow(ctx, "SELECT coalesce(pg_catalog.pg_replication_origin_session_progress($1)::text, '0/0')", flush).Scan(&position)
 	return position, pg.Classify(err, "read the applied position")
 }
 
@@ -148,9 +149,7 @@ func Settle(ctx context.Context, dsn *pg.DSN, link, origin string) (lsn.LSN, err
 	if err := takeOrigin(ctx, conn, origin); err != nil {
 		return 0, err
 	}
-	var position lsn.LSN
-	err = conn.QueryRow(ctx, "SELECT coalesce(pg_catalog.pg_replication_origin_session_progress(true)::text, '0/0')").Scan(&position)
-	return position, pg.Classify(err, "read the applied position")
+	return originProgress(ctx, conn, true)
 }
 
 // close ends the session and its reader. Unless the end is orderly, the server is
