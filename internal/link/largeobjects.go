@@ -71,20 +71,9 @@ func (l *Link) HandleDescribeObjects(ctx context.Context, request NamedObjectsRe
 
 // HandleCopyObjects sends pages.
 func (l *Link) HandleCopyObjects(ctx context.Context, request NamedObjectsRequest, s *peer.Stream) error {
-	ctx, leave, err := l.enter(ctx, request.Reference)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	out, err := newSender(s, request.Compress)
-	if err != nil {
-		return err
-	}
-	rows, err := l.objects().Copy(ctx, request.OIDs, out)
-	if err != nil {
-		return err
-	}
-	return out.finish(CopyResult{Rows: rows})
+	return l.answerRows(ctx, request.Reference, s, request.Compress, func(ctx context.Context, w io.Writer) (int64, error) {
+		return l.objects().Copy(ctx, request.OIDs, w)
+	})
 }
 
 // remoteObjects is the primary's half, as the secondary reaches it. It implements

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -168,20 +169,27 @@ func reply(s *peer.Stream, value any) error {
 
 // HandleCopy sends a chunk.
 func (l *Link) HandleCopy(ctx context.Context, request CopyRequest, s *peer.Stream) error {
-	ctx, leave, err := l.enter(ctx, request.Reference)
+	return l.answerRows(ctx, request.Reference, s, request.Compress, func(ctx context.Context, w io.Writer) (int64, error) {
+		return l.supply().Copy(ctx, request.Token, request.CopyRequest, w)
+	})
+}
+
+// answerRows sends the rows that a function writes while the link serves, and how many there were.
+func (l *Link) answerRows(ctx context.Context, ref Reference, s *peer.Stream, compress bool, rows func(context.Context, io.Writer) (int64, error)) error {
+	ctx, leave, err := l.enter(ctx, ref)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	out, err := newSender(s, request.Compress)
+	out, err := newSender(s, compress)
 	if err != nil {
 		return err
 	}
-	rows, err := l.supply().Copy(ctx, request.Token, request.CopyRequest, out)
+	n, err := rows(ctx, out)
 	if err != nil {
 		return err
 	}
-	return out.finish(CopyResult{Rows: rows})
+	return out.finish(CopyResult{Rows: n})
 }
 
 // finish ends the byte stream and sends the closing words.
