@@ -88,7 +88,7 @@ type LostValue struct {
 
 // Rejoin asks for a former primary to become a twin again.
 type Rejoin struct {
-	Accept []string `json:"accept,omitempty" doc:"What may be done besides overwriting rows: reseed_tables, drop_objects, keep_schema, copy_database"`
+	Accept []string `json:"accept,omitempty" doc:"What may be done besides overwriting rows: reseed_tables, drop_objects, keep_schema, compare_database; or copy_database alone"`
 }
 
 // RejoinPlan says what it takes to make a former primary a twin again.
@@ -99,14 +99,16 @@ type RejoinPlan struct {
 	Phase        Phase         `json:"phase" doc:"The former primary's phase: fenced before a rejoin, seeding during it"`
 	Step         string        `json:"step" doc:"What a rejoin under way is doing; empty otherwise"`
 	Problem      *Problem      `json:"problem" doc:"What stopped a rejoin; null otherwise"`
-	Needs        []string      `json:"needs" nullable:"false" doc:"What has to be accepted: reseed_tables, drop_objects, keep_schema, copy_database"`
+	Needs        []string      `json:"needs" nullable:"false" doc:"What has to be accepted: reseed_tables, drop_objects, keep_schema, compare_database, copy_database. In place of compare_database, with all that goes with it, copy_database can be accepted"`
 	Cleared      bool          `json:"cleared" doc:"Whether a rejoin had begun before and goes on; the lists are empty then"`
 	Tables       []RejoinTable `json:"tables" nullable:"false" doc:"Tables of which rows are overwritten with the new primary's"`
 	Reseed       []ReseedTable `json:"reseed" nullable:"false" doc:"Tables that are copied anew"`
-	Drop         []string      `json:"drop" nullable:"false" doc:"Objects that lost commands created, and that are dropped"`
+	Drop         []string      `json:"drop" nullable:"false" doc:"Objects that the new primary does not have, and that are dropped"`
+	Build        []string      `json:"build" nullable:"false" doc:"Objects that a comparison makes as the new primary has them"`
+	Stays        []string      `json:"stays" nullable:"false" doc:"What a comparison could not bring in line, so that the whole database is copied anew"`
 	Keep         []string      `json:"keep" nullable:"false" doc:"Lost commands whose effect stays: grants and comments"`
-	Irreversible []string      `json:"irreversible" nullable:"false" doc:"Lost commands that cannot be undone: the whole database is copied anew"`
-	Unreadable   string        `json:"unreadable" doc:"The code of why nobody knows what was lost, so that the whole database is copied anew; empty otherwise"`
+	Irreversible []string      `json:"irreversible" nullable:"false" doc:"Lost commands that cannot be undone: the whole database is compared with the new primary's"`
+	Unreadable   string        `json:"unreadable" doc:"The code of why nobody knows what was lost, so that the whole database is compared with the new primary's; empty otherwise"`
 }
 
 // RejoinTable is a table of which rows are overwritten.
@@ -118,6 +120,6 @@ type RejoinTable struct {
 // ReseedTable is a table that is copied anew.
 type ReseedTable struct {
 	Table string `json:"table" doc:"The table"`
-	Why   string `json:"why" enum:"truncated,rewritten,keyless" doc:"Why its rows cannot be overwritten one by one"`
+	Why   string `json:"why" enum:"truncated,rewritten,keyless,differs,missing" doc:"Why its rows cannot be overwritten one by one"`
 	Bytes int64  `json:"bytes" doc:"Its size on the former primary"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,9 +27,12 @@ and changes, whatever the size of the database.
 Some of it takes more than that, and is told first (--plan tells it and does nothing):
 tables that a lost transaction truncated or rewrote, or whose rows cannot be told apart,
 are copied anew (reseed_tables); what lost commands created is dropped (drop_objects);
-lost grants and comments stay (keep_schema); other lost commands cannot be undone, and
-then, or when the log no longer tells what was lost, the whole database is copied anew
-(copy_database). --accept names what may be done; on a terminal it is asked for.
+lost grants and comments stay (keep_schema). Other lost commands cannot be undone; then,
+or when the log no longer tells what was lost, the database is compared with the new
+primary's (compare_database): the schema is brought in line, every table is read on both
+sides, and rows that differ are overwritten. Where not even that can be done, or where it
+is preferred, the whole database is copied anew (copy_database). --accept names what may
+be done; on a terminal it is asked for.
 
 The command waits until the link replicates, and then compares the tables that were
 mended, or with --verify the whole database. A planned failover then brings the roles
@@ -70,7 +74,7 @@ func (a *app) linkRejoin() *cobra.Command {
 	flags.StringSliceVar(&in.Accept, "accept", nil, "`codes` of what may be done besides overwriting rows")
 	flags.BoolVar(&sure, "yes", false, "accept all that is needed")
 	flags.BoolVar(&whole, "verify", false, "compare the whole database in the end")
-	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"reseed_tables", "drop_objects", "keep_schema", "copy_database"}, cobra.ShellCompDirectiveNoFileComp))
+	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"reseed_tables", "drop_objects", "keep_schema", "compare_database", "copy_database"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -185,7 +189,7 @@ func showRejoinPlan(w io.Writer, p api.RejoinPlan) {
 	case p.Cleared:
 		fmt.Fprintln(w, "  goes on where it was stopped")
 	case p.Unreadable != "":
-		fmt.Fprintf(w, "  what it has lost is not known (%s): the whole database is copied anew\n", p.Unreadable)
+		fmt.Fprintf(w, "  what it has lost is not known (%s)\n", p.Unreadable)
 	}
 	for _, t := range p.Tables {
 		fmt.Fprintf(w, "  overwrite   rows of %s, %s\n", t.Table, terminal.Plural(int(t.Changes), "lost change"))
@@ -202,11 +206,23 @@ func showRejoinPlan(w io.Writer, p api.RejoinPlan) {
 	for _, k := range p.Irreversible {
 		fmt.Fprintf(w, "  cannot undo %s\n", terminal.Cut(line(k), longestCommand))
 	}
-	if len(p.Irreversible) > 0 {
+	for _, b := range p.Build {
+		fmt.Fprintf(w, "  build       %s\n", b)
+	}
+	for _, s := range p.Stays {
+		fmt.Fprintf(w, "  differs     %s, which cannot be brought in line\n", s)
+	}
+	switch {
+	case slices.Contains(p.Needs, "compare_database"):
+		fmt.Fprintln(w, "  compare     all tables with the new primary's, and overwrite rows that differ")
+	case slices.Contains(p.Needs, "copy_database"):
 		fmt.Fprintln(w, "  so the whole database is copied anew")
 	}
 	if len(p.Needs) > 0 {
 		fmt.Fprintf(w, "  needs       --accept %s\n", strings.Join(p.Needs, ","))
+	}
+	if slices.Contains(p.Needs, "compare_database") {
+		fmt.Fprintln(w, "  or else     --accept copy_database, to copy the whole database anew")
 	}
 }
 

@@ -35,7 +35,7 @@ func (r *routes) lost() {
 		func(ctx context.Context, in *named) (api.RejoinPlan, error) {
 			p, err := r.agent.RejoinPlan(ctx, in.Name)
 			p.Needs, p.Tables, p.Reseed = list(p.Needs), list(p.Tables), list(p.Reseed)
-			p.Drop, p.Keep, p.Irreversible = list(p.Drop), list(p.Keep), list(p.Irreversible)
+			p.Drop, p.Keep, p.Irreversible, p.Build, p.Stays = list(p.Drop), list(p.Keep), list(p.Irreversible), list(p.Build), list(p.Stays)
 			return p, err
 		})
 	add(r, "links", http.MethodPost, "/v1/links/{name}/rejoin", "rejoinLink", "Make a former primary a twin again",

@@ -55,6 +55,9 @@ func (s slotReader) Read(ctx context.Context, from lsn.LSN, encoding string, w i
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return capture.CheckSlot(ctx, conn, catalog.ObjectName(l.ID()), from, "")
 	})
+	if p := problem.As(err); p != nil && p.Kind == problem.Diverged {
+		return p.WithHint("a rejoin has to compare the databases: twinspan link rejoin %s --plan", l.Name())
+	}
 	if err != nil {
 		return err
 	}

@@ -44,17 +44,15 @@ func (l *Link) mend(ctx context.Context) error {
 	if slices.Contains(m.Accepted, acceptCopy) {
 		return l.copyAnew(ctx, conn, p)
 	}
-	if !m.Cleared {
-		l.step("taking away what was lost")
-		if err := l.clearLost(ctx, conn, p, m); err != nil {
-			return err
-		}
+	switch {
+	case m.Settled:
+	case slices.Contains(m.Accepted, acceptCompare):
+		err = l.compareAnew(ctx, conn, p, m.Accepted)
+	default:
+		err = l.mendByKeys(ctx, conn, p, m)
 	}
-	if !m.Settled {
-		l.step("following the new primary")
-		if err := l.settleLost(ctx, conn, p); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	if err := l.copyTables(ctx, conn, p); err != nil {
 		return err
@@ -70,6 +68,18 @@ func (l *Link) mend(ctx context.Context) error {
 		return err
 	}
 	return l.happen(ctx, role.Rejoined, nil)
+}
+
+// mendByKeys overwrites the rows that were lost, and what else was.
+func (l *Link) mendByKeys(ctx context.Context, conn *pgx.Conn, p lost.Parting, m lost.Mending) error {
+	if !m.Cleared {
+		l.step("taking away what was lost")
+		if err := l.clearLost(ctx, conn, p, m); err != nil {
+			return err
+		}
+	}
+	l.step("following the new primary")
+	return l.settleLost(ctx, conn, p)
 }
 
 // clearLost takes away whatever the lost transactions have left, and lets the origin

@@ -26,16 +26,17 @@ type RejoinRequest struct {
 
 // What an operator accepts of a rejoin, by code.
 const (
-	acceptTables = "reseed_tables"
-	acceptDrop   = "drop_objects"
-	acceptKeep   = "keep_schema"
-	acceptCopy   = "copy_database"
+	acceptTables  = "reseed_tables"
+	acceptDrop    = "drop_objects"
+	acceptKeep    = "keep_schema"
+	acceptCompare = "compare_database"
+	acceptCopy    = "copy_database"
 )
 
-// needs says what has to be accepted of a plan.
+// needs says what has to be accepted of a plan that mends by keys.
 func needs(p *lost.Plan) []string {
 	var codes []string
-	for code, needed := range map[string]bool{acceptTables: len(p.Anew) > 0, acceptDrop: len(p.Drop) > 0, acceptKeep: len(p.Keep) > 0, acceptCopy: len(p.Whole) > 0} {
+	for code, needed := range map[string]bool{acceptTables: len(p.Anew) > 0, acceptDrop: len(p.Drop) > 0, acceptKeep: len(p.Keep) > 0, acceptCompare: len(p.Whole) > 0} {
 		if needed {
 			codes = append(codes, code)
 		}
@@ -83,8 +84,9 @@ func notParted(r catalog.Link) error {
 		WithHint("twinspan link show %s says how it stands", r.Name)
 }
 
-// HandleRejoinPlan answers for the former primary.
-func (l *Link) HandleRejoinPlan(ctx context.Context, _ RejoinRequest) (api.RejoinPlan, error) {
+// HandleRejoinPlan answers for the former primary. Where the lost rows alone cannot be
+// mended, or that is what the request accepts, it is the plan of a comparison.
+func (l *Link) HandleRejoinPlan(ctx context.Context, request RejoinRequest) (api.RejoinPlan, error) {
 	r := l.snapshot()
 	out := api.RejoinPlan{Link: r.Name, Database: l.database, Agent: l.place.AgentName}
 	if !l.rejoinsHere(r) {
@@ -111,9 +113,9 @@ func (l *Link) HandleRejoinPlan(ctx context.Context, _ RejoinRequest) (api.Rejoi
 		return out, err
 	}
 	out.Unreadable, out.Cleared = m.Problem, m.Cleared
-	if m.Problem != "" {
-		out.Needs = []string{acceptCopy}
-		return out, nil
+	compare := slices.Contains(request.Accept, acceptCompare)
+	if m.Problem != "" || compare {
+		return out, l.planComparison(ctx, conn, &out)
 	}
 	if m.Cleared {
 		out.Needs = m.Accepted
@@ -122,6 +124,10 @@ func (l *Link) HandleRejoinPlan(ctx context.Context, _ RejoinRequest) (api.Rejoi
 	plan, err := lost.MakePlan(ctx, conn, r.ID, r.Epoch)
 	if err != nil {
 		return out, err
+	}
+	if len(plan.Whole) > 0 {
+		out.Irreversible = plan.Whole
+		return out, l.planComparison(ctx, conn, &out)
 	}
 	out.Needs = needs(plan)
 	for _, t := range plan.Touched {
@@ -133,7 +139,7 @@ func (l *Link) HandleRejoinPlan(ctx context.Context, _ RejoinRequest) (api.Rejoi
 	for _, d := range plan.Drop {
 		out.Drop = append(out.Drop, strings.ToLower(d.Kind)+" "+d.Name)
 	}
-	out.Keep, out.Irreversible = plan.Keep, plan.Whole
+	out.Keep = plan.Keep
 	return out, nil
 }
 

@@ -67,8 +67,20 @@ func (l *Link) HandleRepair(ctx context.Context, r Reference) error {
 // renew brings the twin to the state of a new slot's snapshot. It begins from the
 // start when it was interrupted: what was repaired by then is found equal.
 func (l *Link) renew(ctx context.Context) error {
-	l.step("waiting for a new position")
 	defer l.step("")
+	err := l.renewBy(ctx, (*renewal).run, func(context.Context, pgx.Tx) error { return nil })
+	if err != nil {
+		return err
+	}
+	l.step("copying large objects")
+	_, err = l.BringLargeObjects(ctx, true)
+	return err
+}
+
+// renewBy has the primary make its slot anew and the twin repaired at its snapshot;
+// also is part of the commit from which on the twin stands there.
+func (l *Link) renewBy(ctx context.Context, repair func(*renewal, context.Context) error, also func(context.Context, pgx.Tx) error) error {
+	l.step("waiting for a new position")
 	r := l.snapshot()
 	request := SnapshotRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Workers: verifyWorkers}
 	s, err := l.place.Peers.Open(ctx, r.Peer, MethodRenew, request)
@@ -82,21 +94,19 @@ func (l *Link) renew(ctx context.Context) error {
 	}
 	primary := &remoteSide{link: l, held: SessionReference{Reference: request.Reference, Token: answer.Begun.Token}}
 	n := &renewal{link: l, primary: primary}
-	if err := n.run(ctx); err != nil {
+	if err := repair(n, ctx); err != nil {
 		return err
 	}
-	if err := l.renewed(ctx, answer.Begun); err != nil {
+	if err := l.renewed(ctx, answer.Begun, also); err != nil {
 		return err
 	}
 	l.log.Info("stream renewed", "lsn", answer.Begun.LSN, "rows", n.rows, "rounds", n.rounds)
-	l.step("copying large objects")
-	_, err = l.BringLargeObjects(ctx, true)
-	return err
+	return nil
 }
 
 // renewed makes the snapshot's position the twin's, rows and origin being one from
 // here on.
-func (l *Link) renewed(ctx context.Context, begun seed.Begun) error {
+func (l *Link) renewed(ctx context.Context, begun seed.Begun, also func(context.Context, pgx.Tx) error) error {
 	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		r := l.snapshot()
 		err := pg.InTx(ctx, conn, func(tx pgx.Tx) error {
@@ -107,6 +117,9 @@ func (l *Link) renewed(ctx context.Context, begun seed.Begun) error {
 			// Not transactional, so before the commit: where that fails all is done again.
 			if _, err := tx.Exec(ctx, `SELECT pg_replication_origin_advance($1, $2::text::pg_lsn)`, catalog.ObjectName(r.ID), begun.LSN.String()); err != nil {
 				return pg.Classify(err, "set the replication origin")
+			}
+			if err := also(ctx, tx); err != nil {
+				return err
 			}
 			return catalog.SetRenewed(ctx, tx, &r, begun.LSN, begun.Timeline, begun.SystemID)
 		})
@@ -129,10 +142,13 @@ type renewal struct {
 	rounds  int
 }
 
-// run repairs until nothing differs, tables of which more differs than one round
-// repairs again and again.
-func (n *renewal) run(ctx context.Context) error {
-	c := verify.Comparison{Schema: true, Most: mostRepaired, Workers: verifyWorkers}
+// run repairs until nothing differs.
+func (n *renewal) run(ctx context.Context) error { return n.repair(ctx, true) }
+
+// repair does so for the rows alone, or the schema, too. Tables of which more differs
+// than one round repairs are compared again and again.
+func (n *renewal) repair(ctx context.Context, schema bool) error {
+	c := verify.Comparison{Schema: schema, Most: mostRepaired, Workers: verifyWorkers}
 	c.Progress = func(p verify.Progress) {
 		n.link.step(fmt.Sprintf("comparing with the primary, %d of %d tables", p.TablesDone, p.TablesTotal))
 	}
@@ -199,6 +215,9 @@ func (n *renewal) round(ctx context.Context, c *verify.Comparison) (*verify.Find
 	defer conn.Close(context.WithoutCancel(ctx))
 	if len(found.Tables) > 0 {
 		l.step("copying rows that differ")
+		if err := n.refill(ctx, conn, found); err != nil {
+			return nil, err
+		}
 		if err := verify.RepairRows(ctx, conn, found, secondary, n.primary, n.primary); err != nil {
 			return nil, err
 		}
@@ -212,6 +231,28 @@ func (n *renewal) round(ctx context.Context, c *verify.Comparison) (*verify.Find
 		return found, verify.RepairSchema(ctx, conn, found.Schema)
 	}
 	return found, nil
+}
+
+// refill copies whole tables that are empty here and not on the primary.
+func (n *renewal) refill(ctx context.Context, conn *pgx.Conn, f *verify.Findings) error {
+	for i := range f.Tables {
+		t := &f.Tables[i]
+		if !t.More {
+			continue
+		}
+		var empty bool
+		if err := conn.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM ONLY `+t.Table.SQL()+`)`).Scan(&empty); err != nil {
+			return pg.Classify(err, "look at "+t.Table.String())
+		}
+		if !empty {
+			continue
+		}
+		if err := verify.CopyTable(ctx, conn, verify.Table{Name: t.Table, Columns: t.Columns}, n.primary); err != nil {
+			return err
+		}
+		t.Rows = nil // the next round finds them equal
+	}
+	return nil
 }
 
 // withoutLargeObjects leaves them to the pass that follows.

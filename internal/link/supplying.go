@@ -87,12 +87,17 @@ func (l *Link) HandleSchema(ctx context.Context, request SessionReference, s *pe
 		if err != nil {
 			return nil, err
 		}
-		dump, err := l.schemaSource().Dump(ctx, session.Snapshot)
-		if err != nil {
-			return nil, err
-		}
-		return dump, l.keepIdentities(ctx, dump)
+		return l.dump(ctx, session.Snapshot)
 	})
+}
+
+// dump reads the structure at a snapshot.
+func (l *Link) dump(ctx context.Context, snapshot string) (*schema.Dump, error) {
+	dump, err := l.schemaSource().Dump(ctx, snapshot)
+	if err != nil {
+		return nil, err
+	}
+	return dump, l.keepIdentities(ctx, dump)
 }
 
 // HandleSequences sends the values of all sequences.

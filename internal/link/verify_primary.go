@@ -210,6 +210,8 @@ func (l *Link) HandleVerifyRead(ctx context.Context, r VerifyRead, s *peer.Strea
 			return side.List(ctx, *r.List)
 		case r.Values != nil:
 			return side.Values(ctx, *r.Values)
+		case r.Dump:
+			return l.dump(ctx, side.ID)
 		}
 		return side.Describe(ctx)
 	})

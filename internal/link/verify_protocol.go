@@ -56,6 +56,8 @@ type VerifyRead struct {
 	List   *verify.ListRequest   `json:"list,omitempty"`
 	Values *verify.ValuesRequest `json:"values,omitempty"`
 	Copy   *verify.CopyRequest   `json:"copy,omitempty"`
+	// Dump asks for the schema as statements.
+	Dump bool `json:"dump,omitempty"`
 	// Sequences asks for what the sequences are now: they know no snapshots.
 	Sequences bool `json:"sequences,omitempty"`
 }

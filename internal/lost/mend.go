@@ -49,11 +49,24 @@ func MarkSettled(ctx context.Context, q catalog.Querier, link string, epoch int6
 	return set(ctx, q, link, epoch, `settled = true`)
 }
 
+// MarkCompared notes that every row is as the new primary has it, by a comparison: no
+// keys and tables are left to look at.
+func MarkCompared(ctx context.Context, q catalog.Querier, link string, epoch int64) error {
+	if err := MarkSettled(ctx, q, link, epoch); err != nil {
+		return err
+	}
+	return forgetKeys(ctx, q, link, epoch)
+}
+
 // MarkMended notes that nothing is left to do, and forgets the keys.
 func MarkMended(ctx context.Context, q catalog.Querier, link string, epoch int64) error {
 	if err := set(ctx, q, link, epoch, `mended = true`); err != nil {
 		return err
 	}
+	return forgetKeys(ctx, q, link, epoch)
+}
+
+func forgetKeys(ctx context.Context, q catalog.Querier, link string, epoch int64) error {
 	for _, table := range []string{"lost_key", "lost_mend"} {
 		if _, err := q.Exec(ctx, `DELETE FROM twinspan.`+table+` WHERE link = $1::text::uuid AND epoch = $2`, link, epoch); err != nil {
 			return pg.Classify(err, "forget the keys of lost rows")
@@ -172,7 +185,7 @@ func noteSide(ctx context.Context, tx pgx.Tx, link string, epoch int64, t Touche
 		SELECT count(*) FROM c WHERE NOT (%[3]s)`, side, strings.Join(values, ", "), strings.Join(told, " AND ")), link, epoch, t.OID, number).Scan(&untold)
 	if err == nil && untold > 0 {
 		return problem.New(problem.Diverged, "lost_key_untold", "%d lost changes of table %s do not tell their key", untold, t.Name).On(t.Name.String()).
-			WithHint("copy the database anew: twinspan link rejoin NAME --accept copy_database")
+			WithHint("compare the whole database: twinspan link rejoin NAME --accept compare_database")
 	}
 	return pg.Classify(err, "note the keys of lost rows")
 }
@@ -267,5 +280,5 @@ func TablesNow(ctx context.Context, q catalog.Querier, link string, epoch int64)
 // keyChanged refuses keys that rows are not told apart by any more.
 func keyChanged(name sqlname.Table) error {
 	return problem.New(problem.Diverged, "lost_key_changed", "the key of table %s is another one by now", name).On(name.String()).
-		WithHint("copy the database anew: twinspan link rejoin NAME --accept copy_database")
+		WithHint("compare the whole database: twinspan link rejoin NAME --accept compare_database")
 }

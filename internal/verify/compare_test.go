@@ -146,6 +146,44 @@ func TestStatementsBuildAsOnThePrimary(t *testing.T) {
 	}
 }
 
+func TestRemediesNameWhatIsLost(t *testing.T) {
+	table, view := sqlname.Table{Schema: "s", Name: "t"}, sqlname.Table{Schema: "s", Name: "v"}
+	r := RemediesFor([]SchemaDifference{
+		{Kind: "extension", Name: "x", State: Differs},
+		{Kind: "column", Name: `s.t."a."".b"`, State: Extra, entry: Entry{Table: table}},
+		{Kind: "column", Name: "s.t.c", State: Differs, entry: Entry{Table: table}},
+		{Kind: "column", Name: "s.t.d", State: Missing, entry: Entry{Table: table}},
+		{Kind: "view", Name: "s.v", State: Missing, entry: Entry{Table: view}},
+		{Kind: "column", Name: "s.v.c", State: Missing, entry: Entry{Table: view}},
+		{Kind: "index", Name: "s.i", State: Missing, Repair: "CREATE INDEX"},
+		{Kind: "function", Name: "s.f(integer)", State: Differs},
+		{Kind: "extension", Name: "y", State: Extra},
+		{Kind: "comment", Name: "table constraint c on s.t", State: Extra},
+		{Kind: "comment", Name: "table column s.t.c", State: Extra},
+	})
+	names := func(list []SchemaDifference) (out []string) {
+		for _, d := range list {
+			out = append(out, d.Kind+" "+d.Name+" "+d.Dropping())
+		}
+		return out
+	}
+	for _, c := range []struct {
+		what      string
+		got, want []string
+	}{
+		{"dropped", names(r.Drop), []string{`column s.t."a."".b" ALTER TABLE IF EXISTS "s"."t" DROP COLUMN IF EXISTS "a."".b" CASCADE`, "comment table column s.t.c COMMENT ON COLUMN s.t.c IS NULL"}},
+		{"built", names(r.Build), []string{"view s.v ", "index s.i ", "function s.f(integer) DROP ROUTINE IF EXISTS s.f(integer) CASCADE"}},
+		{"left", names(r.Leave), []string{"extension y ", "comment table constraint c on s.t "}},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("%s are %q, want %q", c.what, c.got, c.want)
+		}
+	}
+	if !slices.Equal(r.Recreate, []sqlname.Table{table}) {
+		t.Errorf("made anew are %v", r.Recreate)
+	}
+}
+
 func TestStatementForARow(t *testing.T) {
 	one, two := "1", "it's"
 	f := &TableFinding{Subject: Subject{Table: sqlname.Table{Schema: "s", Name: "t"}, Key: []string{"id"},

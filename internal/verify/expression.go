@@ -242,6 +242,9 @@ func (r *CopyRequest) copySQL(columns []keyColumn) string {
 		item, condition := lookup(columns, r.Keys)
 		return fmt.Sprintf("COPY (SELECT %s FROM %s JOIN %s ON %s) TO STDOUT", strings.Join(names, ", "), from, item, condition)
 	}
+	if r.All {
+		return fmt.Sprintf("COPY (SELECT %s FROM %s) TO STDOUT", strings.Join(names, ", "), from)
+	}
 	return fmt.Sprintf("COPY (SELECT %s FROM %s WHERE %s) TO STDOUT", strings.Join(names, ", "), from, at(r.Places))
 }
 

@@ -25,7 +25,8 @@ type Schema struct {
 	Entries       []Entry `json:"entries"`
 }
 
-func (d *Database) schema() *Schema {
+// Schema is the part of it that is compared as a schema.
+func (d *Database) Schema() *Schema {
 	return &Schema{ServerVersion: d.ServerVersion, Entries: d.Entries}
 }
 

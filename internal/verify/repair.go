@@ -95,6 +95,18 @@ func repairKeyless(ctx context.Context, tx pgx.Tx, t *TableFinding, then Rows) e
 	return copyRows(ctx, tx, t, then, CopyRequest{Subject: t.Subject, Places: missing})
 }
 
+// CopyTable replaces all rows of a table by the primary's, in one transaction. The
+// session must be one of pg.Session{Apply: true}.
+func CopyTable(ctx context.Context, conn *pgx.Conn, t Table, from Rows) error {
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "DELETE FROM ONLY "+t.Name.SQL()); err != nil {
+			return pg.Classify(err, "empty "+t.Name.String())
+		}
+		f := &TableFinding{Subject: Subject{Table: t.Name, Columns: t.Columns}}
+		return copyRows(ctx, tx, f, from, CopyRequest{Subject: f.Subject, All: true})
+	})
+}
+
 // copyRows copies rows of the primary as they come.
 func copyRows(ctx context.Context, tx pgx.Tx, t *TableFinding, from Rows, r CopyRequest) error {
 	reader, writer := io.Pipe()

@@ -80,7 +80,7 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 		return nil, err
 	}
 	if c.Schema {
-		f.Schema = schemaDifferences(a.schema(), b.schema())
+		f.Schema = schemaDifferences(a.Schema(), b.Schema())
 	}
 	progress := Progress{TablesTotal: len(subjects)}
 	for _, s := range subjects {
@@ -358,7 +358,7 @@ func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Fi
 		if err != nil {
 			return err
 		}
-		f.Schema = bothSchemas(f.Schema, schemaDifferences(a.schema(), b.schema()))
+		f.Schema = bothSchemas(f.Schema, schemaDifferences(a.Schema(), b.Schema()))
 	}
 	var mu sync.Mutex // guards f and tables
 	var tables []TableFinding

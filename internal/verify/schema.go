@@ -17,7 +17,7 @@ type SchemaDifference struct {
 	Secondary string
 	Repair    string // the statement that builds it on the secondary; empty when there is none
 
-	entry Entry // the primary's
+	entry Entry // the primary's; of an object that it lacks the secondary's table and name
 }
 
 // invalid is what the secondary has of an index that cannot be used.
@@ -64,7 +64,7 @@ func compareEntries(a, b *Entry, sameVersion bool) (d SchemaDifference, differs 
 	case b == nil:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Missing, Primary: a.Detail, entry: *a}
 	case a == nil:
-		return SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: b.Detail, entry: Entry{Table: b.Table}}, true
+		return SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: b.Detail, entry: Entry{Table: b.Table, Object: b.Object}}, true
 	case b.Invalid:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: invalid + b.Detail, entry: *a}
 	case (sameVersion || !a.Printed) && plain(a.Detail) != plain(b.Detail):

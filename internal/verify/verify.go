@@ -162,11 +162,12 @@ type Row struct {
 	Values []*string `json:"values"`
 }
 
-// CopyRequest asks for whole rows, by Keys or else by Places.
+// CopyRequest asks for whole rows: by Keys, or all of them, or by Places.
 type CopyRequest struct {
 	Subject
 	Keys   [][]string `json:"keys,omitempty"`
 	Places []string   `json:"places,omitempty"`
+	All    bool       `json:"all,omitempty"`
 }
 
 // largeObjects stands for all large objects, as if they were a table with the

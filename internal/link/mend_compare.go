@@ -1,0 +1,234 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/lost"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/schema"
+	"github.com/twinspan/twinspan/internal/sqlname"
+	"github.com/twinspan/twinspan/internal/verify"
+)
+
+// reshapeTries is how often objects are dropped because of what was found when
+// others had been.
+const reshapeTries = 4
+
+// compareAnew makes a former primary a twin again without knowing what it lost: at
+// the snapshot of a new slot of the new primary, the schema is brought in line, and
+// every row that differs is replaced. Until that is done it begins again from the
+// start; what was repaired by then is found equal.
+func (l *Link) compareAnew(ctx context.Context, conn *pgx.Conn, p lost.Parting, accepted []string) error {
+	if err := refusePrepared(ctx, conn); err != nil {
+		return err
+	}
+	return l.renewBy(ctx, func(n *renewal, ctx context.Context) error { return n.rejoin(ctx, accepted) }, func(ctx context.Context, tx pgx.Tx) error {
+		return lost.MarkCompared(ctx, tx, p.Link, p.Epoch)
+	})
+}
+
+// rejoin repairs the schema, the rows, and what of the schema needs the rows.
+func (n *renewal) rejoin(ctx context.Context, accepted []string) error {
+	dump, err := readAt[*schema.Dump](ctx, n.primary, VerifyRead{Dump: true})
+	if err != nil {
+		return err
+	}
+	there, err := n.primary.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := n.link.dsn.Connect(ctx, pg.Session{Name: n.link.Name() + "/repair", Apply: true, Settings: map[string]string{"lock_timeout": "5s", "client_min_messages": "warning"}})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	refused, err := n.reshape(ctx, conn, there, dump, accepted)
+	if err != nil {
+		return err
+	}
+	if err := n.repair(ctx, false); err != nil {
+		return err
+	}
+	n.link.step("building indexes and constraints")
+	more, err := n.link.structure().Fill(ctx, dump, schema.PostData)
+	if err != nil {
+		return err
+	}
+	list, err := n.differences(ctx, there)
+	if err == nil && len(list) > 0 {
+		if err = verify.RepairSchema(ctx, conn, list); err == nil {
+			list, err = n.differences(ctx, there)
+		}
+	}
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	if why := errors.Join(refused, more); why != nil {
+		n.link.log.Warn("the schema could not be brought in line", "err", why)
+	}
+	return n.incomplete(&verify.Findings{Schema: list}).(*problem.Error).
+		WithHint("bring it in line on the new primary or here, or have the database copied anew: twinspan link rejoin %s --accept %s", n.link.Name(), acceptCopy)
+}
+
+// differences are those of the schema that count.
+func (n *renewal) differences(ctx context.Context, there *verify.Database) ([]verify.SchemaDifference, error) {
+	here, err := n.link.readSchema(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := verify.CompareSchemas(there.Schema(), here)
+	return slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return d.Kind == "extension" && d.State == verify.Differs }), nil
+}
+
+// reshape drops what the new primary does not have, or has otherwise, makes what is
+// missing, and copies tables that are new by that. Indexes, constraints and triggers
+// come when the rows are there.
+func (n *renewal) reshape(ctx context.Context, conn *pgx.Conn, there *verify.Database, dump *schema.Dump, accepted []string) (refused, err error) {
+	n.link.step("bringing the schema in line")
+	before, err := tablesHere(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	for try := range reshapeTries {
+		list, err := n.differences(ctx, there)
+		if err != nil || len(list) == 0 {
+			return nil, err
+		}
+		remedies := verify.RemediesFor(list)
+		if try == 0 {
+			if err := consent(n.link.Name(), needsOf(remedies), accepted); err != nil {
+				return nil, err
+			}
+		}
+		dropped, err := takeAway(ctx, conn, remedies, list)
+		if err != nil {
+			return nil, err
+		}
+		if refused, err = n.link.structure().Fill(ctx, dump, schema.PreData); err != nil {
+			return nil, err
+		}
+		if dropped == 0 {
+			break
+		}
+	}
+	if err := n.link.shutTables(ctx); err != nil {
+		return nil, err
+	}
+	now, err := tablesHere(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range there.Tables {
+		if oid, have := now[t.Name]; have && t.Skip == "" && before[t.Name] != oid {
+			n.link.step("copying " + t.Name.String())
+			if err := verify.CopyTable(ctx, conn, t, n.primary); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return refused, nil
+}
+
+// passedOver are the SQLSTATEs of drops that another drop makes needless: of what is
+// another kind of object by now, belongs to a parent, or is needed by what goes too.
+var passedOver = [...]string{"42809", "42P16", "2BP01", "42P01", "3F000", "42704", "42703"}
+
+// takeAway drops what the remedies call for, and says how many drops there were.
+func takeAway(ctx context.Context, conn *pgx.Conn, r verify.Remedies, list []verify.SchemaDifference) (dropped int, err error) {
+	var statements []string
+	for _, t := range r.Recreate {
+		if slices.ContainsFunc(list, func(d verify.SchemaDifference) bool { return d.Kind == "table" && d.State == verify.Missing && d.Table() == t }) {
+			continue
+		}
+		statements = append(statements, "DROP TABLE IF EXISTS "+t.SQL()+" CASCADE")
+	}
+	for _, d := range append(slices.Clone(r.Drop), r.Build...) {
+		if sql := d.Dropping(); sql != "" && d.Repair == "" {
+			statements = append(statements, sql)
+		}
+	}
+	for _, sql := range statements {
+		_, err := conn.Exec(ctx, sql)
+		if err != nil && !slices.Contains(passedOver[:], pg.SQLState(err)) {
+			return dropped, pg.Classify(err, "drop what the new primary does not have")
+		}
+	}
+	return len(statements), nil
+}
+
+// tablesHere lists the tables that hold rows, with their numbers.
+func tablesHere(ctx context.Context, conn *pgx.Conn) (map[sqlname.Table]uint32, error) {
+	rows, err := conn.Query(ctx, `SELECT n.nspname, c.relname, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'`)
+	if err != nil {
+		return nil, pg.Classify(err, "list tables")
+	}
+	list := map[sqlname.Table]uint32{}
+	var t sqlname.Table
+	var oid uint32
+	_, err = pgx.ForEachRow(rows, []any{&t.Schema, &t.Name, &oid}, func() error {
+		list[t] = oid
+		return nil
+	})
+	return list, pg.Classify(err, "list tables")
+}
+
+// needsOf says what has to be accepted of a comparison.
+func needsOf(r verify.Remedies) []string {
+	if len(r.Leave) > 0 {
+		return []string{acceptCopy}
+	}
+	codes := []string{acceptCompare}
+	if len(r.Drop) > 0 {
+		codes = append(codes, acceptDrop)
+	}
+	if len(r.Recreate) > 0 {
+		codes = append(codes, acceptTables)
+	}
+	return codes
+}
+
+// planComparison adds to a plan what a comparison with the new primary would do to the
+// schema; of rows nobody knows before.
+func (l *Link) planComparison(ctx context.Context, conn *pgx.Conn, out *api.RejoinPlan) error {
+	r := l.snapshot()
+	read, err := ask[SchemaRead](ctx, l, MethodSchemaRead, SchemaReadRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Whole: true})
+	if err != nil {
+		return err
+	}
+	here, err := l.readSchema(ctx)
+	if err != nil {
+		return err
+	}
+	remedies := verify.RemediesFor(verify.CompareSchemas(read.Schema, here))
+	out.Needs = needsOf(remedies)
+	for _, d := range remedies.Leave {
+		out.Stays = append(out.Stays, d.Kind+" "+d.Name)
+	}
+	if len(out.Stays) > 0 {
+		return nil
+	}
+	for _, t := range remedies.Recreate {
+		var bytes *int64
+		if err := conn.QueryRow(ctx, `SELECT pg_catalog.pg_table_size(to_regclass($1))`, t.SQL()).Scan(&bytes); err != nil {
+			return pg.Classify(err, "measure "+t.String())
+		}
+		again := api.ReseedTable{Table: t.String(), Why: "missing"}
+		if bytes != nil {
+			again.Why, again.Bytes = "differs", *bytes
+		}
+		out.Reseed = append(out.Reseed, again)
+	}
+	for _, d := range remedies.Drop {
+		out.Drop = append(out.Drop, d.Kind+" "+d.Name)
+	}
+	for _, d := range remedies.Build {
+		out.Build = append(out.Build, d.Kind+" "+d.Name)
+	}
+	return nil
+}
