@@ -25,6 +25,7 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/telemetry"
+	"github.com/twinspan/twinspan/internal/turns"
 )
 
 // Agent is one agent's process. Set the exported fields before Run.
@@ -42,6 +43,7 @@ type Agent struct {
 	server   *pg.DSN
 	managed  *instance.Server
 	spooled  *link.Spool
+	seeders  *turns.Pool
 	links    registry
 	started  time.Time
 	facts    atomic.Pointer[pg.Server] // of the server, once it answered
@@ -181,12 +183,13 @@ func (a *Agent) clearSpool() error {
 		return problem.Wrap(err, problem.Resource, "dir_not_writable", "make the spool")
 	}
 	a.spooled = link.NewSpool(a.spool())
+	a.seeders = link.NewSeeders(a.config.Limits.SeedWorkers)
 	return nil
 }
 
 func (a *Agent) place() link.Place {
 	return link.Place{
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
-		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Log: a.Log,
+		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
 	}
 }

@@ -50,6 +50,13 @@ func (r *registry) remove(l *link.Link) {
 	}
 }
 
+// count says how many links are at work.
+func (r *registry) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.byID)
+}
+
 // cutover returns the last failover of a link that is gone.
 func (r *registry) cutover(name string) (last api.FailoverProgress, have bool) {
 	r.mu.Lock()

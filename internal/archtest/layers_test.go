@@ -43,6 +43,7 @@ var places = map[string]place{
 	"internal/config":    {layer: pure},
 	"internal/telemetry": {layer: pure},
 	"internal/terminal":  {layer: pure},
+	"internal/turns":     {layer: pure},
 
 	"internal/group":  {layer: derived},
 	"internal/access": {layer: derived},

@@ -53,7 +53,7 @@ func Render(c Config) []byte {
 	} else {
 		b.WriteString("# A certificate of your own, PEM, in place of the one that init made.\n# certificate = \"/etc/ssl/twinspan.crt\"\n# key = \"/etc/ssl/twinspan.key\"\n")
 	}
-	b.WriteString("\n[limits]\n# Chunks that a seeding copies at once; 0 lets the agent choose.\n")
+	b.WriteString("\n[limits]\n# Chunks that a seeding copies at once, where other seedings leave room; 0 lets the agent choose.\n")
 	fmt.Fprintf(&b, "seed_workers = %d\n", c.Limits.SeedWorkers)
 	return []byte(b.String())
 }

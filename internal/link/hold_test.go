@@ -10,7 +10,7 @@ import (
 )
 
 func TestNothingIsHandedOverWhileItIsHeld(t *testing.T) {
-	r := newReceiver(nil, false, nil)
+	r := newReceiver(nil, false, nil, 64)
 	r.items <- apply.Item{Reached: 1}
 	release := r.gate.hold()
 	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)

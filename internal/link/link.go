@@ -17,6 +17,7 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/turns"
 )
 
 // Peers is how a link reaches the other side's agent.
@@ -33,8 +34,10 @@ type Place struct {
 	Server    *pg.DSN // the instance, through its maintenance database
 	Address   string  // of the instance, for people who are to write to it
 	Peers     Peers
-	Spool     *Spool // for values too large for memory
-	Workers   int    // chunks copied at once; 0 lets the link choose
+	Spool     *Spool      // for values too large for memory
+	Workers   int         // chunks copied at once; 0 lets the link choose
+	Seeders   *turns.Pool // what the workers of all first copies share
+	Links     func() int  // how many links there are, which share the memory
 	Log       *slog.Logger
 }
 

@@ -252,7 +252,7 @@ func (l *Link) copyTables(ctx context.Context, conn *pgx.Conn, p lost.Parting) e
 	r := l.snapshot()
 	none := func(context.Context, []sqlname.Table) error { return nil }
 	target := &seed.Target{
-		DSN: l.dsn, Link: r.ID, Name: r.Name, Remote: someTables{&remote{link: l}, only}, Workers: l.place.Workers, Log: l.place.Log,
+		DSN: l.dsn, Link: r.ID, Name: r.Name, Remote: someTables{&remote{link: l}, only}, Workers: l.place.Workers, Places: l.place.Seeders, Log: l.place.Log,
 		Prepare:  func(context.Context, string) error { return nil }, // the tables are there, with their keys
 		Identity: none,
 		Progress: l.progress,

@@ -22,15 +22,13 @@ import (
 const (
 	// itemSize is about how many bytes of records go to the applier at once.
 	itemSize = 128 << 10
-	// ahead is how many items may wait for the applier; with itemSize it bounds the
-	// memory of a link that falls behind.
-	ahead = 64
 	// bigRecord is the size from which a record goes to disk rather than memory.
 	bigRecord = 8 << 20
 )
 
 // receiver turns the frames of a peer stream into items for the applier. It reads
-// ahead of it by a bounded number of items.
+// ahead of it by a bounded number of items, which with itemSize bounds the memory of a
+// link that falls behind.
 type receiver struct {
 	stream   *peer.Stream
 	compress bool
@@ -64,7 +62,7 @@ func (r *receiver) committed() {
 	}
 }
 
-func newReceiver(s *peer.Stream, compress bool, spool *Spool) *receiver {
+func newReceiver(s *peer.Stream, compress bool, spool *Spool, ahead int) *receiver {
 	return &receiver{stream: s, compress: compress, spool: spool, items: make(chan apply.Item, ahead), commits: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 

@@ -85,7 +85,7 @@ func TestItemsAreTheStream(t *testing.T) {
 // nothing may change what was handed over.
 func received(t *testing.T, from io.Reader) []event {
 	t.Helper()
-	r := newReceiver(nil, false, NewSpool(t.TempDir()))
+	r := newReceiver(nil, false, NewSpool(t.TempDir()), 64)
 	var items []apply.Item
 	for {
 		item, err := r.next(t.Context(), from)
@@ -123,7 +123,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte{0x40, 0, 0, 1, 'I'})
 	f.Add([]byte{0, 0, 0, 2, 1, 1})
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		r := newReceiver(nil, false, NewSpool(t.TempDir()))
+		r := newReceiver(nil, false, NewSpool(t.TempDir()), 64)
 		from := bytes.NewReader(stream)
 		for {
 			item, err := r.next(t.Context(), from)
@@ -154,7 +154,7 @@ func BenchmarkReceive(b *testing.B) {
 	for i := range 10_000 {
 		stream = append(stream, record(bytes.Repeat([]byte{'I'}, 40+i%100))...)
 	}
-	r := newReceiver(nil, false, NewSpool(b.TempDir()))
+	r := newReceiver(nil, false, NewSpool(b.TempDir()), 64)
 	from := &frameful{stream: stream}
 	b.SetBytes(int64(len(stream)))
 	b.ReportAllocs()

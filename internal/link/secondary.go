@@ -228,12 +228,13 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if err := l.followTimeline(ctx, header.Timeline); err != nil {
 		return err
 	}
-	in := newReceiver(s, request.Compress, l.place.Spool)
+	ahead, bytes := room(l.place.Links())
+	in := newReceiver(s, request.Compress, l.place.Spool, ahead)
 	applier := &apply.Applier{
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
 		SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
 		OnSignal: l.signal, SpoolDir: l.place.Spool.Dir(),
-		OnCommit: in.committed, Prompt: l.promptly,
+		OnCommit: in.committed, Prompt: l.promptly, Limits: apply.Limits{Bytes: bytes},
 	}
 	applier.SkipTables, applier.RepairTables, applier.Unsettled = how.skip, how.repair, how.unsettled
 	applyConflict(applier, r.OnConflict)

@@ -77,7 +77,7 @@ func (l *Link) structure() *schema.Target {
 func (l *Link) target(remote *remote, structure *schema.Target) *seed.Target {
 	r := l.snapshot()
 	return &seed.Target{
-		DSN: l.dsn, Link: r.ID, Name: r.Name, Remote: remote, Workers: l.place.Workers, Log: l.place.Log,
+		DSN: l.dsn, Link: r.ID, Name: r.Name, Remote: remote, Workers: l.place.Workers, Places: l.place.Seeders, Log: l.place.Log,
 		Prepare: func(ctx context.Context, token string) error {
 			l.step("creating the schema")
 			made, err := structure.Prepare(ctx, func(ctx context.Context) (*schema.Dump, error) { return remote.schema(ctx, token) })

@@ -10,11 +10,13 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/yamux"
 	"github.com/twinspan/twinspan/internal/problem"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -27,6 +29,9 @@ const (
 	maxWindow = 8 << 20
 	// windowRate is the rate, in bytes per second, that a window should allow one stream.
 	windowRate = 128 << 20
+	// mostUnsent is how much the system takes of what is to be sent, beyond what is under
+	// way. All streams wait behind it, so it is little; streams take turns only before it.
+	mostUnsent = 128 << 10
 )
 
 // session is one live connection with a peer. Streams go both ways over it, whoever dialled.
@@ -108,6 +113,7 @@ func newSession(ctx context.Context, e *Endpoint, conn *tls.Conn, p Peer, finger
 	}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	s.link = newLink(conn)
+	limitUnsent(conn.NetConn())
 	s.clock.start(theirs.Clock)
 	config, make := muxConfig(handshake), yamux.Server
 	if dialled {
@@ -275,6 +281,23 @@ func (l *link) Write(b []byte) (int, error) {
 	l.header = nil
 	n, err := l.Conn.Write(whole)
 	return max(0, n-muxHeader), err
+}
+
+// limitUnsent keeps what a stream has written from filling the system's buffer, megabytes
+// on a slow way, in front of what other streams write a moment later (tcp(7) of Linux
+// calls it TCP_NOTSENT_LOWAT).
+func limitUnsent(conn net.Conn) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return // the connection is gone, and the next write says so
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, mostUnsent)
+	})
 }
 
 // isDataHeader recognises a yamux header of type data with a body (spec.md of yamux:

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -263,5 +266,115 @@ func TestWindowGrowsWithDistance(t *testing.T) {
 		if got := windowFor(d); got != want {
 			t.Errorf("%v gives %d, want %d", d, got, want)
 		}
+	}
+}
+
+// meteredWay passes bytes on from a dialled connection to an address, in small portions
+// while open says so, and holds little itself.
+func meteredWay(t *testing.T, to string, pass <-chan struct{}) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	var open sync.WaitGroup
+	t.Cleanup(open.Wait)
+	t.Cleanup(func() { l.Close() })
+	open.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			check(t, near.(*net.TCPConn).SetReadBuffer(32<<10))
+			far, err := net.Dial("tcp", to)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			t.Cleanup(func() { near.Close(); far.Close() })
+			open.Go(func() { _, _ = io.Copy(near, far) })
+			open.Go(func() {
+				b := make([]byte, 16<<10)
+				for {
+					<-pass // for ever, once it is closed
+					n, err := near.Read(b)
+					if err != nil {
+						return
+					}
+					if _, err := far.Write(b[:n]); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+// What a stream has to say does not wait until everything is through that others wrote
+// before it: on a full way they take turns.
+func TestSmallStreamPassesFullOnes(t *testing.T) {
+	const streams = 6
+	var bulk atomic.Int64 // bytes of the others that have arrived
+	small := make(chan int64, 1)
+	a, b := newAgent(t, "a"), newAgent(t, "b")
+	a.HandleStream("bulk", func(_ context.Context, _ Peer, _ json.RawMessage, s *Stream) error {
+		for {
+			_, payload, err := s.ReadFrame()
+			if err != nil {
+				return err
+			}
+			bulk.Add(int64(len(payload)))
+		}
+	})
+	a.HandleStream("small", func(_ context.Context, _ Peer, _ json.RawMessage, s *Stream) error {
+		_, _, err := s.ReadFrame()
+		small <- bulk.Load()
+		return err
+	})
+	a.know(t, b, "")
+	a.start(t)
+	pass := make(chan struct{}, 1<<10)
+	release := sync.OnceFunc(func() { close(pass) })
+	t.Cleanup(release)
+	for range cap(pass) { // enough to meet and to open streams
+		pass <- struct{}{}
+	}
+	b.tempo.ping = time.Hour
+	b.know(t, a, meteredWay(t, a.Addr().String(), pass))
+	b.start(t)
+	together(t, a, b)
+	quiet, err := b.Open(background(t), "a", "small", nil)
+	check(t, err)
+	defer quiet.Close()
+	var written atomic.Int64
+	frame := make([]byte, 32<<10)
+	for range streams {
+		s, err := b.Open(background(t), "a", "bulk", nil)
+		check(t, err)
+		defer s.Close()
+		go func() {
+			for s.WriteFrame(FirstFreeKind, frame) == nil {
+				written.Add(int64(len(frame)))
+			}
+		}()
+	}
+	still := func(n *atomic.Int64) func() bool {
+		last, times := int64(-1), 0
+		return func() bool {
+			before := last
+			if last = n.Load(); last != before {
+				times = 0
+			}
+			times++
+			return times >= 30 && len(pass) == 0
+		}
+	}
+	await(t, "the way to fill", still(&written))
+	go func() { _ = quiet.WriteFrame(FirstFreeKind, []byte("small")) }()
+	await(t, "the frame to wait, too", still(&bulk))
+	begin := bulk.Load()
+	release()
+	if passed := receive(t, small) - begin; passed > 1<<20 {
+		t.Errorf("%d kB of other streams went before it", passed>>10)
 	}
 }

@@ -3,19 +3,18 @@ package seed
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sqlname"
+	"github.com/twinspan/twinspan/internal/turns"
 )
 
-// defaultWorkers is how many chunks are copied at once.
-const defaultWorkers = 4
+// DefaultWorkers is how many chunks of a link are copied at once.
+const DefaultWorkers = 4
 
 // Target is the secondary's half of a link's seeding.
 type Target struct {
@@ -30,8 +29,10 @@ type Target struct {
 	Identity func(ctx context.Context, tables []sqlname.Table) error
 	// MaxRate is asked again and again for the most bytes of rows a second, all workers
 	// together; 0 is no limit. It may be nil.
-	MaxRate    func() int64
-	Workers    int   // chunks at once; 0 for 4
+	MaxRate func() int64
+	Workers int // chunks at once; 0 for DefaultWorkers
+	// Places is what the workers of all links share; nil where nobody else copies.
+	Places     *turns.Pool
 	ChunkBytes int64 // 0 for a size that fits, between 64 and 256 MB
 	Log        *slog.Logger
 	Progress   func(Progress) // may be nil; called from one goroutine at a time
@@ -41,7 +42,7 @@ func (t *Target) workers() int {
 	if t.Workers > 0 {
 		return t.Workers
 	}
-	return defaultWorkers
+	return DefaultWorkers
 }
 
 func (t *Target) connect(ctx context.Context, encoding string) (*pgx.Conn, error) {
@@ -142,7 +143,10 @@ func (t *Target) copyAll(ctx context.Context, conn *pgx.Conn, s *state) ([]sqlna
 	if err != nil {
 		return nil, pg.Classify(err, "read the twin's columns")
 	}
-	run := &round{target: t, sessions: s.sessions, columns: columns, jobs: list, changed: map[sqlname.Table]bool{}, meter: newMeter(s.tables, now, time.Now())}
+	run := &round{
+		target: t, sessions: s.sessions, columns: columns, jobs: list, changed: map[sqlname.Table]bool{},
+		meter: newMeter(s.tables, now, time.Now()), emptied: make(chan struct{}),
+	}
 	if t.MaxRate != nil {
 		run.pace = &pace{rate: t.MaxRate, at: time.Now()}
 	}
@@ -161,101 +165,6 @@ func (t *Target) buildKeys(ctx context.Context, list []job) error {
 		return nil
 	}
 	return t.Identity(ctx, tables)
-}
-
-// round is the copying of one list of jobs.
-type round struct {
-	target   *Target
-	sessions []session // the last is the one to copy at
-	columns  map[sqlname.Table][]Column
-	meter    *meter
-	pace     *pace // nil for no limit
-
-	mu      sync.Mutex // guards what follows
-	jobs    []job
-	changed map[sqlname.Table]bool
-}
-
-// all copies the jobs with several workers and reports progress.
-func (r *round) all(ctx context.Context) ([]sqlname.Table, error) {
-	workers, ctx := errgroup.WithContext(ctx)
-	for range min(r.target.workers(), len(r.jobs)) {
-		workers.Go(func() error { return r.work(ctx) })
-	}
-	stop := make(chan struct{})
-	var reporting sync.WaitGroup
-	reporting.Go(func() { r.report(stop) })
-	err := workers.Wait()
-	close(stop)
-	reporting.Wait()
-	var changed []sqlname.Table
-	for name := range r.changed {
-		changed = append(changed, name)
-	}
-	return changed, err
-}
-
-// next takes the next job; none of a table that the session cannot give.
-func (r *round) next() (job, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.jobs) > 0 {
-		j := r.jobs[0]
-		r.jobs = r.jobs[1:]
-		if !r.changed[j.table.Name] {
-			return j, true
-		}
-	}
-	return job{}, false
-}
-
-func (r *round) work(ctx context.Context) error {
-	conn, err := r.target.connect(ctx, r.sessions[len(r.sessions)-1].Encoding)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	c := &copying{target: r.target, conn: conn, sessions: r.sessions, columns: r.columns, pace: r.pace}
-	for ctx.Err() == nil {
-		j, ok := r.next()
-		if !ok {
-			return nil
-		}
-		moved := r.meter.start(j)
-		err := c.do(ctx, j, moved)
-		r.meter.finish(j, err == nil)
-		switch {
-		case problem.CodeOf(err) == "table_changed":
-			r.mu.Lock()
-			r.changed[j.table.Name] = true
-			r.mu.Unlock()
-		case err != nil:
-			return err
-		default:
-			r.target.Log.Debug("chunk copied", "link", r.target.Name, "table", j.table.Name.String(), "chunk", j.chunk.number)
-		}
-	}
-	return ctx.Err()
-}
-
-// reportEvery is how often progress is told.
-const reportEvery = time.Second
-
-func (r *round) report(stop <-chan struct{}) {
-	if r.target.Progress == nil {
-		return
-	}
-	tick := time.NewTicker(reportEvery)
-	defer tick.Stop()
-	for {
-		r.target.Progress(r.meter.read(time.Now()))
-		select {
-		case <-tick.C:
-		case <-stop:
-			r.target.Progress(r.meter.read(time.Now()))
-			return
-		}
-	}
 }
 
 // Result is what Copy returned once the copy was complete, without asking the
