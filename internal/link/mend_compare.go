@@ -143,7 +143,9 @@ var passedOver = [...]string{"42809", "42P16", "2BP01", "42P01", "3F000", "42704
 func takeAway(ctx context.Context, conn *pgx.Conn, r verify.Remedies, list []verify.SchemaDifference) (dropped int, err error) {
 	var statements []string
 	for _, t := range r.Recreate {
-		if slices.ContainsFunc(list, func(d verify.SchemaDifference) bool { return d.Kind == "table" && d.State == verify.Missing && d.Table() == t }) {
+		if slices.ContainsFunc(list, func(d verify.SchemaDifference) bool {
+			return d.Kind == "table" && d.State == verify.Missing && d.Table() == t
+		}) {
 			continue
 		}
 		statements = append(statements, "DROP TABLE IF EXISTS "+t.SQL()+" CASCADE")

@@ -3,9 +3,11 @@
 package linktest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -256,6 +258,43 @@ func (s *Side) Log() string {
 		s.t.Fatal(err)
 	}
 	return string(text)
+}
+
+// LogEnd is how long the agent's log is now, for AwaitLog.
+func (s *Side) LogEnd() int64 {
+	info, err := os.Stat(filepath.Join(s.Dir.Path(), "agent.log"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return info.Size()
+}
+
+// AwaitLog returns as soon as the agent has logged one of the texts behind an offset,
+// and says which; -1 when it has not until ctx ends.
+func (s *Side) AwaitLog(ctx context.Context, from int64, texts ...string) int {
+	file, err := os.Open(filepath.Join(s.Dir.Path(), "agent.log"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer file.Close()
+	var seen []byte
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		more, err := io.ReadAll(io.NewSectionReader(file, from+int64(len(seen)), 1<<30))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		seen = append(seen, more...)
+		if i := slices.IndexFunc(texts, func(text string) bool { return bytes.Contains(seen, []byte(text)) }); i >= 0 {
+			return i
+		}
+		select {
+		case <-ctx.Done():
+			return -1
+		case <-tick.C:
+		}
+	}
 }
 
 // Create makes a link of a database from a to b and returns at once.
