@@ -26,7 +26,7 @@ type Parting struct {
 	Agent        string       `json:"agent" doc:"Name of the agent beside the former primary, which keeps the record"`
 	Database     string       `json:"database" doc:"The database there"`
 	State        PartingState `json:"state" enum:"reading,read,unreadable,discarded" doc:"What is known"`
-	Mended       bool         `json:"mended" doc:"Whether a rejoin has brought the rows in line with the new primary's"`
+	Mended       bool         `json:"mended" doc:"Whether nothing is left to rejoin: a rejoin has brought the rows in line with the new primary's, or the side has become the primary again"`
 	Parted       string       `json:"parted" doc:"The position in the former primary's log where the histories part" example:"0/1A2B3C8"`
 	ReadTo       string       `json:"readTo" doc:"The position in that log up to which everything is recorded"`
 	Transactions int64        `json:"transactions" doc:"Transactions that were lost"`

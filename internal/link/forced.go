@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/lost"
 	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 )
@@ -30,8 +34,15 @@ func (l *Link) force(ctx context.Context, request api.FailoverRequest) (api.Fail
 	if _, err := role.Step(state(mine), role.Force); err != nil {
 		return api.FailoverProgress{}, noForce(mine)
 	}
+	touched, err := l.touched(ctx, mine)
+	if err != nil {
+		return api.FailoverProgress{}, err
+	}
 	loss := l.loss(ctx, mine)
 	switch {
+	case touched && !request.Insist:
+		return api.FailoverProgress{}, problem.New(problem.Conflict, "rejoin_begun", "a rejoin of this side of link %s has begun: its database is neither what it was nor what the other side's is", mine.Name).On(mine.Name).
+			WithHint("when agent %[2]s is back: twinspan link rejoin %[1]s goes on; if it is lost for good: twinspan link failover %[1]s --type forced --insist", mine.Name, mine.Peer)
 	case loss.PrimarySeen && !request.Insist:
 		return api.FailoverProgress{}, problem.New(problem.Conflict, "primary_healthy", "the primary of link %s is there and works: a planned failover loses nothing", mine.Name).On(mine.Name).
 			WithHint("twinspan link failover %[1]s; to force it all the same: twinspan link failover %[1]s --type forced --insist", mine.Name)
@@ -48,10 +59,22 @@ func (l *Link) force(ctx context.Context, request api.FailoverRequest) (api.Fail
 	}
 	l.failovers.current = f
 	l.failovers.mu.Unlock()
-	err := l.forceNow(ctx, f, mine)
+	err = l.forceNow(ctx, f, mine, touched)
 	l.endFailover(f, err)
 	view, _ := l.ownFailover()
 	return view, err
+}
+
+// touched says whether a rejoin of this side has begun and not ended.
+func (l *Link) touched(ctx context.Context, mine catalog.Link) (touched bool, err error) {
+	if !mine.Diverged {
+		return false, nil
+	}
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		touched, err = lost.Touched(ctx, conn, mine.ID)
+		return err
+	})
+	return touched, err
 }
 
 // noForce says why a side cannot be made primary by force.
@@ -98,7 +121,7 @@ func describeLoss(loss api.Loss) string {
 }
 
 // forceNow does it.
-func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link) error {
+func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link, touched bool) error {
 	ctx, stop := context.WithTimeoutCause(ctx, forcePatience, problem.New(problem.Transient, "failover_late", "the forced failover was not done within %s", forcePatience).WithHint("try again"))
 	defer stop()
 	if role.Role(mine.Role) == role.Primary {
@@ -122,6 +145,9 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link) err
 		return err
 	}
 	parted, err := apply.Settle(ctx, l.dsn, mine.Name, catalog.ObjectName(mine.ID))
+	if mine.Diverged && pg.SQLState(err) == "42704" {
+		err = nil // undefined_object: a former primary that has never followed anybody
+	}
 	if err != nil {
 		return err
 	}
@@ -129,6 +155,7 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link) err
 	if err != nil {
 		return err
 	}
+	start, parted = partedAt(mine, touched, start, parted)
 	l.failoverStep(f, "deciding")
 	err = l.turn(ctx, func(r *catalog.Link) error {
 		next, err := role.Step(state(*r), role.Force)
@@ -139,22 +166,36 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link) err
 			return errMovedOn
 		}
 		put(next, r)
-		r.StartLSN, r.SystemID, r.Parted, r.PrimaryAddress, r.Suspended = start, system, l.partedAt(mine, parted), l.place.Address, false
+		r.StartLSN, r.SystemID, r.Parted, r.PrimaryAddress, r.Suspended = start, system, parted, l.place.Address, false
 		r.LastFailover = &catalog.Failover{Type: forced, At: time.Now().UTC()}
 		r.Problem = problem.New(problem.Diverged, "twin_diverged", "this side was made primary by force; the former primary may hold transactions that it does not have").
 			WithHint("when agent %[2]s is back: twinspan link lost %[1]s, then twinspan link rejoin %[1]s", mine.Name, mine.Peer)
 		return nil
-	}, l.writableByDefault)
+	}, func(ctx context.Context, tx pgx.Tx) error {
+		if err := l.writableByDefault(ctx, tx); err != nil || !mine.Diverged {
+			return err
+		}
+		return lost.TakeBack(ctx, tx, mine.ID)
+	})
 	return l.forcedEnd(ctx, f, err, fmt.Sprintf("agent %s is fenced when it hears of it; then twinspan link lost %s shows what was left behind", mine.Peer, mine.Name))
 }
 
-// partedAt is up to where this side has the log of the one that was primary. A
-// former primary that takes over again has no more than what it had.
-func (l *Link) partedAt(mine catalog.Link, applied lsn.LSN) lsn.LSN {
-	if mine.Diverged {
-		return mine.StartLSN
+// partedAt says where the histories part: from where on this side's log, which ends at
+// end, holds what the other side lacks, and up to where this side has the log of the
+// one that was primary, of which it has applied a part.
+//
+// A former primary that takes over again, and was not mended, has nothing of the other
+// side's log, and what it had committed before it was fenced the other side still
+// lacks: the two have parted where they did when it was left behind. After a rejoin
+// that has begun nobody can say, which is position 0.
+func partedAt(mine catalog.Link, touched bool, end, applied lsn.LSN) (start, parted lsn.LSN) {
+	switch {
+	case !mine.Diverged:
+		return end, max(applied, mine.StartLSN)
+	case touched || mine.Parted == 0:
+		return end, 0
 	}
-	return max(applied, mine.StartLSN)
+	return mine.Parted, mine.StartLSN
 }
 
 // resurrect lets writers in on a fenced primary that the other side left alone.

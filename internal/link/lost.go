@@ -52,6 +52,10 @@ type slotReader struct{ link *Link }
 // Read implements lost.Source.
 func (s slotReader) Read(ctx context.Context, from lsn.LSN, encoding string, w io.Writer) error {
 	l := s.link
+	if from == 0 {
+		return problem.New(problem.Diverged, "parting_unknown", "the other side was made primary in the middle of a rejoin: nobody knows where its history parts from this one").On(l.Name()).
+			WithHint("a rejoin has to compare the databases: twinspan link rejoin %s --plan", l.Name())
+	}
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return capture.CheckSlot(ctx, conn, catalog.ObjectName(l.ID()), from, "")
 	})

@@ -79,7 +79,11 @@ func (l *Link) mendByKeys(ctx context.Context, conn *pgx.Conn, p lost.Parting, m
 		}
 	}
 	l.step("following the new primary")
-	return l.settleLost(ctx, conn, p)
+	err := l.settleLost(ctx, conn, p)
+	if p := problem.As(err); p != nil && p.Kind == problem.Diverged {
+		p.Hint = fmt.Sprintf("compare the two databases instead: twinspan link rejoin %s --accept %s", l.Name(), acceptCompare)
+	}
+	return err
 }
 
 // clearLost takes away whatever the lost transactions have left, and lets the origin

@@ -43,6 +43,33 @@ func Accept(ctx context.Context, q catalog.Querier, link string, epoch int64, co
 	return set(ctx, q, link, epoch, `accepted = $3`, notNull(codes))
 }
 
+// Touched says whether a rejoin that is not complete may have changed rows: then the
+// database is neither what it was nor what the new primary's is.
+func Touched(ctx context.Context, q catalog.Querier, link string) (touched bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM twinspan.lost WHERE link = $1::text::uuid AND NOT mended
+		AND (cleared OR settled OR accepted && ARRAY['compare_database', 'copy_database']))`, link).Scan(&touched)
+	return touched, pg.Classify(err, "look for a rejoin that has begun")
+}
+
+// TakeBack notes, where a former primary becomes primary again, that no rejoin is
+// called for any more, whatever was lost.
+func TakeBack(ctx context.Context, q catalog.Querier, link string) error {
+	rows, err := q.Query(ctx, `SELECT epoch FROM twinspan.lost WHERE link = $1::text::uuid AND NOT mended`, link)
+	if err != nil {
+		return pg.Classify(err, "list what was lost")
+	}
+	epochs, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return pg.Classify(err, "list what was lost")
+	}
+	for _, epoch := range epochs {
+		if err := MarkMended(ctx, q, link, epoch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // MarkSettled notes that the rows at the keys are as the new primary has them. Run
 // it in the transaction that makes them so.
 func MarkSettled(ctx context.Context, q catalog.Querier, link string, epoch int64) error {

@@ -22,6 +22,8 @@ func failoverEntries() []Entry {
 		{"others_late", Blocks, "The other links did not come so far in time", "Links that change places together wait for each other; this one gave up, undecided.", "Try again."},
 		{"primary_healthy", Blocks, "The primary is there and works", "A planned failover loses nothing.", "`twinspan link failover`; or `--insist`."},
 		{"primary_isolated", Blocks, "The primary has lost its twin and refuses writes", "The link's policy says so: the twin may have been made primary meanwhile.", "Bring the twin's agent or the network back; or `twinspan link failover --type forced` on the spot."},
+		{"parting_unknown", Blocks, "Nobody knows where the two histories part", "The other side was made primary by force in the middle of a rejoin. What this side has that it lacks cannot be told from the log.", "`twinspan link rejoin NAME --plan`: the databases have to be compared."},
+		{"rejoin_begun", Blocks, "The rejoin of this side has begun", "Its database is neither what it was before nor what the other side's is, and is not fit to be a primary.", "Let the rejoin go on; where the other side is lost for good, `--insist`."},
 		{"rejoin_not_accepted", Blocks, "The rejoin does more than overwrite rows", "Tables, objects or the whole database have to be replaced on the former primary.", "`twinspan link rejoin NAME --plan` says which; `--accept` lets it."},
 		{"rejoin_other_link", Blocks, "Another link has the database, too", "It cannot be emptied and copied anew under that link.", "Delete the other link, and create it again afterwards."},
 		{"rejoin_prepared", Blocks, "A transaction is prepared", "It belongs to what is lost, and holds locks on what has to be mended.", "`COMMIT PREPARED` or `ROLLBACK PREPARED`, then rejoin again."},

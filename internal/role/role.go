@@ -197,7 +197,7 @@ var parted = []transition{
 	{Secondary, []Phase{Seeding}, Failed, Fenced, nil},
 	{Secondary, []Phase{Fenced}, Failed, Fenced, nil},
 	{Secondary, []Phase{Fenced}, Rejoin, Seeding, nil},
-	{Secondary, []Phase{Fenced}, Force, Broken, func(s *State) { s.Role = Primary; s.Epoch++ }},
+	{Secondary, []Phase{Seeding, Fenced}, Force, Broken, func(s *State) { s.Role = Primary; s.Epoch++ }},
 	{Secondary, []Phase{Seeding, Fenced}, Adopt, Fenced, nil},
 	{Primary, []Phase{Broken}, PeerEmptied, Seeding, func(s *State) { s.Diverged, s.Seeded = false, false }},
 	{Primary, []Phase{Broken}, PeerRejoined, CatchingUp, func(s *State) { s.Diverged = false }},
