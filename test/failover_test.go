@@ -303,6 +303,7 @@ func TestOtherLinksStayWithTheirSide(t *testing.T) {
 	third := p.Third(t, "c", linktest.Options{})
 	p.A.Server.CreateDatabase(t, "bank")
 	makeBank(t, p.A, "bank")
+	before := traces(t, p.A, "bank")
 	p.Create(t, "home", "bank")
 	p.WaitPhase(t, "home", api.Replicating)
 	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "away", Database: "bank", Peer: "c"}); err != nil {
@@ -336,6 +337,31 @@ func TestOtherLinksStayWithTheirSide(t *testing.T) {
 	pgtest.Exec(t, p.B.Server.DSN("bank"), `INSERT INTO made1 (v) VALUES ('z')`)
 	waitEqual(t, p, "home", "bank")
 	away.WaitEqual(t, "away", "bank")
+
+	// The side that a cutover has left stays shut, whatever the other link does there.
+	failOver(t, p.A, "home", api.FailoverRequest{})
+	waitSettled(t, p, "home")
+	if f := failOver(t, p.A, "home", api.FailoverRequest{Cutover: true}); f.State != api.FailoverDone || !strings.Contains(f.Text, "twinspan.release()") {
+		t.Fatalf("cutover: %+v, %+v", f, f.Problem)
+	}
+	shut := func(when string) {
+		t.Helper()
+		if _, err := pgtest.Try(t.Context(), stubborn(p.A, "bank")(), `UPDATE account SET balance = 0`); err == nil || !strings.Contains(err.Error(), "cutover") {
+			t.Errorf("%s, on the old side: %v", when, err)
+		}
+	}
+	p.A.Kill()
+	p.A.Start() // looks anew at what is left to do
+	away.WaitPhase(t, "away", api.Replicating)
+	away.WaitEqual(t, "away", "bank")
+	shut("beside another link")
+	if _, err := p.A.Client.DeleteLink(t.Context(), "away", false); err != nil {
+		t.Fatal(err)
+	}
+	shut("without any link")
+	pgtest.Exec(t, p.A.Server.DSN("bank"), `BEGIN READ WRITE; SELECT twinspan.release(); COMMIT`)
+	pgtest.Exec(t, p.A.Server.DSN("bank"), `UPDATE account SET balance = 0; DROP TABLE made0, made1`)
+	traceless(t, p.A, "bank", before)
 }
 
 // Several links change places as one; when one of them cannot, none does.

@@ -54,7 +54,8 @@ const (
 // Shut makes the database refuse writes and schema changes, from new sessions on
 // by default, from all sessions by the schema's event trigger. Tables are shut
 // by ShutTables once they exist. It can be repeated. The session must be one of
-// pg.Session{Apply: true}.
+// pg.Session{Apply: true}; as long as it lives, nobody takes the gate away, so that
+// it has to live until the record of a link calls for the gate.
 func Shut(ctx context.Context, conn *pgx.Conn) error {
 	if err := build(ctx, conn); err != nil {
 		return err
@@ -64,6 +65,9 @@ func Shut(ctx context.Context, conn *pgx.Conn) error {
 
 // build makes what the gate consists of, but for the triggers of tables.
 func build(ctx context.Context, conn *pgx.Conn) error {
+	if err := hold(ctx, conn); err != nil {
+		return err
+	}
 	if _, err := conn.Exec(ctx, gateSQL); err != nil {
 		return pg.Classify(err, "create the gate")
 	}
@@ -146,19 +150,32 @@ func Stage(ctx context.Context, conn *pgx.Conn, drain time.Duration) (ended int,
 }
 
 // Open takes the gate away: the database accepts writes again. It can be repeated,
-// also while the database is written to.
-func Open(ctx context.Context, conn *pgx.Conn) error {
+// also while the database is written to. Where a link besides the one that is named
+// needs the gate, or a cutover has left it, it stays as it is. The session must end
+// after it.
+func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, claim); err != nil {
+		return pg.Classify(err, "claim the gate")
+	}
+	if needed, err := Needed(ctx, conn, besides); err != nil || needed {
+		return err
+	}
 	if err := LetThrough(ctx, conn); err != nil {
 		return err
+	}
+	var there bool // another link of the database may have been quicker
+	err := conn.QueryRow(ctx, `SELECT to_regclass('twinspan.gate_state') IS NOT NULL`).Scan(&there)
+	if err != nil || !there {
+		return pg.Classify(err, "look for the gate")
 	}
 	if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS twinspan_gate`); err != nil {
 		return pg.Classify(err, "drop the gate's event trigger")
 	}
-	_, err := each(ctx, conn, gently, `EXISTS`, func(t table) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + t.Name })
+	_, err = each(ctx, conn, gently, `EXISTS`, func(t table) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + t.Name })
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text); DROP SEQUENCE IF EXISTS twinspan.gate_state`)
+	_, err = conn.Exec(ctx, `DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text); DROP SEQUENCE twinspan.gate_state`)
 	return pg.Classify(err, "drop the gate's functions")
 }
 

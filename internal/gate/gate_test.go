@@ -20,7 +20,10 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-const patience = 30 * time.Second
+const (
+	patience = 30 * time.Second
+	linkID   = "0b9a4b4e-6f7e-4b7e-9f60-2f1c0e8d7a11"
+)
 
 func testContext(t testing.TB) context.Context {
 	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -116,7 +119,7 @@ func fresh(t testing.TB, sql string) (dsn string, conn *pgx.Conn) {
 		t.Fatal(err)
 	}
 	err := catalog.Insert(ctx, conn, &catalog.Link{
-		ID: "0b9a4b4e-6f7e-4b7e-9f60-2f1c0e8d7a11", Agent: "11111111-1111-4111-8111-111111111111", PeerAgent: "22222222-2222-4222-8222-222222222222",
+		ID: linkID, Agent: "11111111-1111-4111-8111-111111111111", PeerAgent: "22222222-2222-4222-8222-222222222222",
 		Name: `sales 100%`, Peer: "berlin", PeerDatabase: "Sales", Role: "secondary", Phase: "replicating", Epoch: 1, Mode: "async", PrimaryAddress: "db.example:6543",
 	})
 	if err != nil {
@@ -134,6 +137,9 @@ func shut(t testing.TB, conn *pgx.Conn) {
 		t.Fatal(err)
 	}
 }
+
+// open takes the gate away as the link that has it does.
+func open(ctx context.Context, conn *pgx.Conn) error { return gate.Open(ctx, conn, linkID) }
 
 // contents is every row of the database, and what the schema consists of.
 func contents(t testing.TB, dsn string) string {
@@ -247,7 +253,7 @@ func TestOpenLeavesNoTrace(t *testing.T) {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 	for range 2 {
-		if err := gate.Open(testContext(t), conn); err != nil {
+		if err := open(testContext(t), conn); err != nil {
 			t.Fatal(err)
 		}
 		if left := traces(t, dsn); len(left) > 0 {
@@ -298,7 +304,7 @@ func TestOtherTransactionsAreWaitedFor(t *testing.T) {
 		meanwhile string // how many triggers there are while one table is held
 	}{
 		{`BEGIN READ WRITE; INSERT INTO public.t VALUES (60, 6)`, gate.ShutTables, "8"},
-		{`BEGIN; SELECT * FROM public.t`, gate.Open, "1"},
+		{`BEGIN; SELECT * FROM public.t`, open, "1"},
 	} {
 		holder := pgtest.Conn(t, dsn)
 		must(t, holder, c.hold)
@@ -345,10 +351,78 @@ func TestTwoThousandTables(t *testing.T) {
 	if got := pgtest.Query(t, dsn, count)[0][0]; got != "2000" {
 		t.Errorf("%s are shut", got)
 	}
-	if err := gate.Open(testContext(t), conn); err != nil {
+	if err := open(testContext(t), conn); err != nil {
 		t.Fatal(err)
 	}
 	if got := pgtest.Query(t, dsn, count)[0][0]; got != "0" {
 		t.Errorf("%s are still shut", got)
+	}
+}
+
+// A link opens the gate of a database only when no other one needs it.
+func TestOpenLeavesTheGateToOthers(t *testing.T) {
+	dsn, conn := fresh(t, `CREATE TABLE public.t (id int)`)
+	shut(t, conn)
+	ctx := testContext(t)
+	set := func(role, phase string, diverged bool) {
+		t.Helper()
+		must(t, conn, fmt.Sprintf(`UPDATE twinspan.link SET role = '%s', phase = '%s', diverged = %t`, role, phase, diverged))
+	}
+	whole := traces(t, dsn)
+	stays := func(why string) {
+		t.Helper()
+		if err := gate.Open(ctx, conn, "22222222-2222-4222-8222-222222222222"); err != nil {
+			t.Fatal(err)
+		}
+		if left := traces(t, dsn); fmt.Sprint(left) != fmt.Sprint(whole) {
+			t.Errorf("%s: of %v is left %v", why, whole, left)
+		}
+	}
+	stays("another one is secondary")
+	for _, phase := range []string{"failing_over", "fenced"} {
+		set("primary", phase, false)
+		stays("another one is " + phase)
+	}
+	set("primary", "broken", true)
+	stays("another one is diverged")
+	set("primary", "replicating", false)
+	if err := gate.Keep(ctx, conn, "sales", "b", "sales", "b:5432"); err != nil {
+		t.Fatal(err)
+	}
+	whole = traces(t, dsn)
+	stays("a cutover has left it")
+	must(t, conn, `SELECT twinspan.release()`)
+	if left := traces(t, dsn); len(left) > 0 {
+		t.Errorf("after its release: %v", left)
+	}
+}
+
+// Who builds the gate does not wait for who takes it away, but cuts that off.
+func TestOpenGivesWay(t *testing.T) {
+	dsn, conn := fresh(t, `CREATE TABLE public.t (id int)`)
+	shut(t, conn)
+	conn.Close(testContext(t)) // it held the claim
+	reader := pgtest.Conn(t, dsn)
+	must(t, reader, `BEGIN; SELECT * FROM public.t`) // keeps the trigger from being dropped
+	opener := agent(t, dsn)
+	done := make(chan error, 1)
+	go func() { done <- open(testContext(t), opener) }()
+	pgtest.Eventually(t, patience, func() error {
+		if got := pgtest.Query(t, dsn, `SELECT count(*) FROM pg_event_trigger`)[0][0]; got != "0" {
+			return fmt.Errorf("%s event triggers", got)
+		}
+		return nil
+	})
+	second := agent(t, dsn)
+	shut(t, second)
+	if err := <-done; err == nil {
+		t.Error("the gate was taken away while it was built")
+	}
+	must(t, reader, `COMMIT`)
+	if err := gate.Shut(testContext(t), second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reader.Exec(testContext(t), `INSERT INTO public.t VALUES (1)`); pg.SQLState(err) != "25006" {
+		t.Errorf("got %v", err)
 	}
 }

@@ -11,6 +11,8 @@ BEGIN
 END
 $$;
 
+-- For superusers alone, for who else sets session_replication_role? A REVOKE would go
+-- into the stream of another link: GRANT and REVOKE do not tell on what they are.
 CREATE OR REPLACE FUNCTION twinspan.release() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS
 $$
@@ -30,4 +32,3 @@ BEGIN
     END IF;
 END
 $$;
-REVOKE EXECUTE ON FUNCTION twinspan.release() FROM PUBLIC;

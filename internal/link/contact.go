@@ -200,23 +200,28 @@ func placeOrigin(ctx context.Context, tx pgx.Tx, id string, position lsn.LSN) er
 // have parted waits for a rejoin.
 func (l *Link) yield(ctx context.Context, mine catalog.Link, other Standing) error {
 	l.log.Warn("the peer is primary with a higher epoch", "epoch", mine.Epoch, "peer_epoch", other.State.Epoch)
-	if err := l.withGateSession(ctx, shutAtOnce); err != nil {
-		return err
-	}
-	return l.turn(ctx, func(r *catalog.Link) error {
-		r.LastFailover, r.Suspended = other.Last, false
-		r.Problem = problem.New(problem.Diverged, "twin_diverged", "the other side was made primary by force; transactions that it does not have may lie here").
-			WithHint("twinspan link lost %[1]s shows them, twinspan link rejoin %[1]s makes this side its twin again", l.Name())
-		return learnFrom(r, mine, role.Superseded, other)
-	}, nil)
+	return l.shutAtOnce(ctx, func(ctx context.Context) error {
+		return l.turn(ctx, func(r *catalog.Link) error {
+			r.LastFailover, r.Suspended = other.Last, false
+			r.Problem = problem.New(problem.Diverged, "twin_diverged", "the other side was made primary by force; transactions that it does not have may lie here").
+				WithHint("twinspan link lost %[1]s shows them, twinspan link rejoin %[1]s makes this side its twin again", l.Name())
+			return learnFrom(r, mine, role.Superseded, other)
+		}, nil)
+	})
 }
 
-// shutAtOnce shuts the gate of a database that is written to, table by table.
-func shutAtOnce(ctx context.Context, conn *pgx.Conn) error {
-	if err := gate.Shut(ctx, conn); err != nil {
-		return err
-	}
-	return gate.Slam(ctx, conn)
+// shutAtOnce shuts the gate of a database that is written to, table by table, and
+// stores why before anybody could open it.
+func (l *Link) shutAtOnce(ctx context.Context, store func(context.Context) error) error {
+	return l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := gate.Shut(ctx, conn); err != nil {
+			return err
+		}
+		if err := gate.Slam(ctx, conn); err != nil {
+			return err
+		}
+		return store(ctx)
+	})
 }
 
 // follower goes on with a primary whose epoch has grown without a change of places.

@@ -158,8 +158,9 @@ func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 			return err
 		}
 	}
-	if left.gate && !left.secondaries {
-		if err := l.withGateSession(ctx, gate.Open); err != nil {
+	if left.gate {
+		err := l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error { return gate.Open(ctx, conn, r.ID) })
+		if err != nil {
 			return err
 		}
 	}

@@ -61,11 +61,20 @@ func (l *Link) tidy(ctx context.Context) (done bool, err error) {
 		return false, err
 	case s.Phase == role.FailingOver || s.Phase == role.Fenced || s.Diverged:
 		return true, nil
+	case s.Role == role.Secondary && !left.gate:
+		l.log.Warn("the gate of a secondary is gone, it is built anew")
+		return false, l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			if err := gate.Shut(ctx, conn); err != nil {
+				return err
+			}
+			return gate.ShutTables(ctx, conn)
+		})
 	case s.Role == role.Secondary && left.capture:
 		source := l.source()
 		return true, source.Remove(ctx, !left.primaries)
-	case s.Role == role.Primary && left.gate && !left.secondaries:
-		return l.withGateSession(ctx, gate.Open) == nil && !left.origin, nil
+	case s.Role == role.Primary && left.gate && !left.gated:
+		err := l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error { return gate.Open(ctx, conn, "") })
+		return err == nil && !left.origin, err
 	case s.Role == role.Primary && left.origin:
 		return l.dropFollowed(ctx, r.ID)
 	}
@@ -103,13 +112,15 @@ func dropOrigin(ctx context.Context, conn *pgx.Conn, id string) error {
 // agree makes the gate do what the links of the database call for. It is called in
 // the control session, so that no state is stored meanwhile.
 func (l *Link) agree(ctx context.Context, conn *pgx.Conn) error {
-	var lets, refuses, should bool
-	err := conn.QueryRow(ctx, `SELECT state = 1, state = 2, EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' OR phase = 'fenced')
-		FROM (SELECT coalesce(pg_sequence_last_value(to_regclass('twinspan.gate_state')), 1) AS state) x`).Scan(&lets, &refuses, &should)
+	var lets, refuses, should, changing bool
+	err := conn.QueryRow(ctx, `SELECT state = 1, state = 2,
+		to_regprocedure('twinspan.release()') IS NOT NULL OR EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' OR phase = 'fenced'),
+		EXISTS (SELECT FROM twinspan.link WHERE phase = 'failing_over')
+		FROM (SELECT coalesce(pg_sequence_last_value(to_regclass('twinspan.gate_state')), 1) AS state) x`).Scan(&lets, &refuses, &should, &changing)
 	switch {
 	case err != nil:
 		return pg.Classify(err, "look at the gate")
-	case !should && (refuses || !lets && role.Phase(l.snapshot().Phase) != role.FailingOver):
+	case !should && (refuses || !lets && !changing): // which may slow writers down
 		return gate.LetThrough(ctx, conn)
 	case should && !refuses:
 		return gate.Refuse(ctx, conn)
@@ -124,6 +135,7 @@ type leftovers struct {
 	origin      bool
 	primaries   bool // of other links
 	secondaries bool
+	gated       bool // another link, or a cutover, needs the gate
 }
 
 func (o *leftovers) look(ctx context.Context, conn *pgx.Conn, id string) error {
@@ -132,5 +144,9 @@ func (o *leftovers) look(ctx context.Context, conn *pgx.Conn, id string) error {
 		EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND id <> $2::text::uuid),
 		EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' AND id <> $2::text::uuid)`, catalog.ObjectName(id), id).
 		Scan(&o.capture, &o.gate, &o.origin, &o.primaries, &o.secondaries)
-	return pg.Classify(err, "look for leftovers")
+	if err != nil {
+		return pg.Classify(err, "look for leftovers")
+	}
+	o.gated, err = gate.Needed(ctx, conn, id)
+	return err
 }

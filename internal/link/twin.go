@@ -198,7 +198,7 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 			return gate.Keep(ctx, tx, r.Name, r.Peer, r.PeerDatabase, r.PrimaryAddress)
 		})
 	}
-	if err := gate.Open(ctx, conn); err != nil {
+	if err := gate.Open(ctx, conn, r.ID); err != nil {
 		return err
 	}
 	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
@@ -209,13 +209,15 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 	})
 }
 
-// removeIfLast drops the schema twinspan when no link is left in the database.
+// removeIfLast drops the schema twinspan when no link is left in the database, unless
+// a cutover has left its gate.
 func removeIfLast(ctx context.Context, tx pgx.Tx) error {
-	var left int
-	if err := tx.QueryRow(ctx, `SELECT count(*) FROM twinspan.link`).Scan(&left); err != nil {
+	var last bool
+	err := tx.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM twinspan.link) AND to_regprocedure('twinspan.release()') IS NULL`).Scan(&last)
+	if err != nil {
 		return pg.Classify(err, "count the links")
 	}
-	if left > 0 {
+	if !last {
 		return nil
 	}
 	return catalog.Remove(ctx, tx)
