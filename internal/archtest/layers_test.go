@@ -66,6 +66,7 @@ var places = map[string]place{
 	"internal/sequence":    {layer: engines, pgx: true},
 	"internal/largeobject": {layer: engines, pgx: true},
 	"internal/lost":        {layer: engines, pgx: true},
+	"internal/reorder":     {layer: engines},
 	"internal/gate":        {layer: engines, pgx: true},
 	"internal/syncrep":     {layer: engines, pgx: true},
 	"internal/verify":      {layer: engines, pgx: true},

@@ -88,6 +88,7 @@ func linkEntries() []Entry {
 		{"slot_unusable", Warns, "The slot cannot be read now", "Somebody else reads it, or the server is being stopped.", again},
 		{"snapshot_lost", Warns, "The snapshot of a verification is gone", "", "Verify again."},
 		{"snapshot_slow", Warns, "The snapshot of a verification took too long", "", "Verify again."},
+		{"spill_full", Warns, "A transaction has no room before its commit", "Large transactions come while they run, and wait on the disk of the secondary's agent. What does not fit comes at its commit, from the primary's disk, for half an hour.", "Free space in the agent's directory, or raise `limits.spill_mb` in its configuration."},
 		{"spool_unusable", Blocks, "The spool cannot be written", "Large values pass through files in the agent's directory.", "Free space there, then `link resume`."},
 		{"standbys_behind", Warns, "The secondary's standbys do not answer", "The secondary's server waits for standbys of its own. A position is confirmed only when they have it, so that it does not go back when one of them is promoted; the primary keeps its log meanwhile.", "Bring the standbys back, or take them out of synchronous_standby_names on the secondary."},
 		{"statement_cancelled", Warns, "A statement was cancelled", "Somebody, or a timeout of the server, cancelled it.", again},

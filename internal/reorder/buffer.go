@@ -1,0 +1,234 @@
+// Package reorder collects transactions that a primary streams before it knows
+// whether they commit, and gives each back whole when it has: as though it had come
+// at its commit, in the form in which any other transaction comes. It is the
+// counterpart of the server's reorder buffer (src/backend/replication/logical/
+// reorderbuffer.c; manual, "Streaming of Large Transactions for Logical Decoding").
+// docs/design/0016-streamed-transactions.md says why and how.
+package reorder
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/twinspan/twinspan/internal/pgoutput"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/wire"
+)
+
+// Budget is how much disk buffers may take together, in bytes. A
+// golang.org/x/sync/semaphore.Weighted is one.
+type Budget interface {
+	TryAcquire(n int64) bool
+	Release(n int64)
+}
+
+// Buffer holds the streamed transactions of one stream that are not finished. One
+// goroutine uses it; the transactions that it has given away belong to others.
+type Buffer struct {
+	dir     string
+	budget  Budget
+	spilled *atomic.Int64
+
+	open    map[uint32]*Transaction
+	current *Transaction // whose block is open
+	packer  *zstd.Encoder
+	decoder pgoutput.Decoder
+	packed  []byte
+	told    uint64 // counts descriptions of tables
+}
+
+// New returns a buffer whose files, which have no names, lie in a directory that
+// exists. spilled, which others may read, goes up and down with the bytes on disk.
+func New(dir string, budget Budget, spilled *atomic.Int64) (*Buffer, error) {
+	packer, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
+	if err != nil {
+		return nil, err
+	}
+	return &Buffer{dir: dir, budget: budget, spilled: spilled, open: map[uint32]*Transaction{}, packer: packer}, nil
+}
+
+// Close gives up what is not finished. Transactions that were given away stay.
+func (b *Buffer) Close() {
+	for _, t := range b.open {
+		t.Close()
+	}
+	b.open, b.current = nil, nil
+}
+
+// Inside says whether a block is open: then the next record belongs to a streamed
+// transaction, and no position may come.
+func (b *Buffer) Inside() bool { return b.current != nil }
+
+// Take takes a message of the stream, which it does not keep. taken is false for one
+// that is not of a streamed transaction and goes on as it is. whole is a
+// transaction that has committed: it goes on where this message stood, and the caller
+// closes it. After an error the buffer is of no more use.
+func (b *Buffer) Take(message []byte) (whole *Transaction, taken bool, err error) {
+	if b.current == nil {
+		switch pgoutput.Type(message[0]) {
+		case pgoutput.TypeStreamStart, pgoutput.TypeStreamCommit, pgoutput.TypeStreamAbort, pgoutput.TypeStreamStop:
+		case pgoutput.TypeRelation:
+			b.describedOutside(message)
+			return nil, false, nil
+		default:
+			return nil, false, nil
+		}
+	} else if xid, rest, ok := pgoutput.Unstream(message); ok {
+		return nil, true, b.keep(xid, message[0], rest)
+	}
+	m, err := b.decoder.Decode(message)
+	if err != nil {
+		return nil, true, corrupt("a message that cannot be read: %v", err)
+	}
+	switch m.Type {
+	case pgoutput.TypeStreamStart:
+		return nil, true, b.start(m.StreamStart)
+	case pgoutput.TypeStreamStop:
+		b.current = nil
+		return nil, true, nil
+	case pgoutput.TypeOrigin:
+		return nil, true, nil // as for others, what is told of it is of no use here
+	case pgoutput.TypeStreamCommit:
+		whole, err := b.commit(m.StreamCommit, m.Commit)
+		return whole, true, err
+	case pgoutput.TypeStreamAbort:
+		return nil, true, b.abort(m.StreamAbort)
+	}
+	return nil, true, corrupt("a message of type %q within a block of a streamed transaction", message[0])
+}
+
+// TakeLarge takes a message of the length within a block, of which the first bytes are
+// in head and the others come from a reader.
+func (b *Buffer) TakeLarge(head []byte, from io.Reader, length int) error {
+	xid, rest, ok := pgoutput.Unstream(head)
+	if !ok || b.current == nil {
+		return corrupt("a message of type %q and %d bytes", head[0], length)
+	}
+	t := b.current
+	var header [wire.RecordHeader + 1]byte
+	stripped := length - (len(head) - 1 - len(rest))
+	binary.BigEndian.PutUint32(header[:], uint32(stripped))
+	header[wire.RecordHeader] = head[0]
+	if err := t.write(xid, header[:], rest); err != nil {
+		return err
+	}
+	portion := make([]byte, blockSize)
+	for left := stripped - 1 - len(rest); left > 0; {
+		n, err := from.Read(portion[:min(left, len(portion))])
+		if n > 0 {
+			if err := t.write(xid, portion[:n]); err != nil {
+				return err
+			}
+			left -= n
+		}
+		if err != nil && left > 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Buffer) start(m pgoutput.StreamStart) error {
+	t := b.open[m.XID]
+	if m.First != (t == nil) {
+		return corrupt("a block of transaction %d that is not the one expected (first: %t)", m.XID, m.First)
+	}
+	if t == nil {
+		t = &Transaction{buffer: b, xid: m.XID, section: -1, tables: map[uint32]description{}, newer: map[uint32]description{}}
+		b.open[m.XID] = t
+	}
+	b.current = t
+	return nil
+}
+
+// keep adds a message of the current transaction.
+func (b *Buffer) keep(xid uint32, kind byte, rest []byte) error {
+	t := b.current
+	var header [wire.RecordHeader + 1]byte
+	binary.BigEndian.PutUint32(header[:], uint32(1+len(rest)))
+	header[wire.RecordHeader] = kind
+	if pgoutput.Type(kind) == pgoutput.TypeRelation {
+		if len(rest) < 4 {
+			return corrupt("a description of a table that is too short")
+		}
+		b.told++
+		id := binary.BigEndian.Uint32(rest)
+		t.tables[id] = description{b.told, append([]byte{kind}, rest...)}
+		delete(t.newer, id)
+	}
+	return t.write(xid, header[:], rest)
+}
+
+// describedOutside notes a description that came later than the one a streamed
+// transaction has of the same table, and will have been passed on before it.
+func (b *Buffer) describedOutside(message []byte) {
+	if len(b.open) == 0 || len(message) < 1+4 {
+		return
+	}
+	b.told++
+	b.described(binary.BigEndian.Uint32(message[1:]), description{b.told, bytes.Clone(message)})
+}
+
+func (b *Buffer) described(id uint32, d description) {
+	for _, t := range b.open {
+		if old, ok := t.tables[id]; ok && old.number < d.number && t.newer[id].number < d.number {
+			t.newer[id] = d
+		}
+	}
+}
+
+func (b *Buffer) commit(xid uint32, c pgoutput.Commit) (*Transaction, error) {
+	t := b.open[xid]
+	if t == nil || b.current != nil {
+		return nil, corrupt("the commit of transaction %d, which was not streamed or is being", xid)
+	}
+	delete(b.open, xid)
+	t.commit = c
+	for id, d := range t.tables {
+		b.described(id, d)
+	}
+	t.tables = nil
+	return t, nil
+}
+
+func (b *Buffer) abort(m pgoutput.StreamAbort) error {
+	t := b.open[m.XID]
+	if t == nil || b.current != nil {
+		return corrupt("the end of transaction %d, which was not streamed or is being", m.XID)
+	}
+	if m.SubXID != m.XID {
+		if t.aborted == nil {
+			t.aborted = map[uint32]bool{}
+		}
+		t.aborted[m.SubXID] = true
+		return nil
+	}
+	delete(b.open, m.XID)
+	t.Close()
+	return nil
+}
+
+func corrupt(text string, args ...any) error {
+	return problem.New(problem.Internal, "stream_corrupt", "the stream holds "+text, args...)
+}
+
+// full is the problem of a transaction for which there is no room. Who meets it asks
+// for a stream without blocks.
+func full(text string) error {
+	return problem.New(problem.Transient, "spill_full", "%s", text).
+		WithHint("free space in the agent's directory; meanwhile large transactions come at their commit, from the primary's disk")
+}
+
+func diskProblem(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return full("the disk of the secondary's agent has no room for a transaction that is not finished")
+	}
+	return problem.Wrap(err, problem.Transient, "spool_unusable", "keep a transaction on the agent's disk")
+}
