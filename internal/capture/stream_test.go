@@ -461,3 +461,75 @@ func TestCheckSlot(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// TestBlocksComeBeforeTheCommit: a large transaction comes in blocks as it runs; the end of each
+// subtransaction that was rolled back is told, or the stream ends for want of it.
+func TestBlocksComeBeforeTheCommit(t *testing.T) {
+	server := pgtest.Start(t, pgtest.WithSetting("logical_decoding_work_mem", "64kB"))
+	dsn, s := fresh(t, server)
+	pgtest.Exec(t, dsn, `CREATE TABLE public.t (id text PRIMARY KEY, v text)`)
+	prepare(t, s)
+	c := &collector{}
+	st := capture.NewStream(s, makeSlot(t, dsn, s.Object()))
+	st.Sink, st.Streamed = c, true
+	r := start(t, st)
+	conn := connect(t, dsn)
+	must(t, conn, `BEGIN; INSERT INTO public.t SELECT i, 'v' FROM generate_series(1, 2000) i`)
+	kinds := func() (n map[byte]int) {
+		n = map[byte]int{}
+		records, _ := c.all()
+		for _, m := range records {
+			n[m[0]]++
+		}
+		return n
+	}
+	pgtest.Eventually(t, patience, func() error {
+		if n := kinds(); n['I'] == 0 || n['S'] == 0 || n['B'] > 0 {
+			return fmt.Errorf("%v", n)
+		}
+		return nil
+	})
+	must(t, conn, `SAVEPOINT s; INSERT INTO public.t SELECT i, 'lost' FROM generate_series(2001, 4000) i`)
+	pgtest.Eventually(t, patience, func() error {
+		if n := kinds(); n['I'] <= 2000 {
+			return fmt.Errorf("%v", n)
+		}
+		return nil
+	})
+	must(t, conn, `ROLLBACK TO s; INSERT INTO public.t SELECT i, 'kept' FROM generate_series(4001, 5000) i; RELEASE s; COMMIT`)
+	pgtest.Eventually(t, patience, func() error {
+		if n := kinds(); n['c'] != 1 || n['A'] == 0 || n['S'] != n['E'] {
+			return fmt.Errorf("%v", n)
+		}
+		return nil
+	})
+	told := kinds()['A']
+	// A value of many parts is put to disk before it is sent.
+	must(t, conn, `ALTER TABLE public.t ALTER v SET STORAGE EXTERNAL`)
+	must(t, conn, `BEGIN; INSERT INTO public.t SELECT i, 'v' FROM generate_series(5001, 6000) i; SAVEPOINT s`)
+	must(t, conn, `INSERT INTO public.t SELECT i, repeat('x', 5000000) FROM generate_series(6001, 6003) i; ROLLBACK TO s; COMMIT`)
+	var end string
+	pgtest.Eventually(t, patience, func() error {
+		select {
+		case err := <-r.done:
+			r.ended = true
+			end = problem.CodeOf(err)
+		default:
+			n := kinds()
+			if n['c'] < 2 && n['B'] == 0 {
+				return fmt.Errorf("%v", n)
+			}
+			if end = "told"; n['c'] == 2 && n['A'] == told {
+				end = "not told, and not noticed"
+			}
+		}
+		return nil
+	})
+	if end != "told" && end != "blocks_refused" {
+		t.Errorf("the stream ended with %s", end)
+	}
+	if c.mu.Lock(); c.err != nil {
+		t.Error(c.err)
+	}
+	c.mu.Unlock()
+}

@@ -11,6 +11,7 @@ func linkEntries() []Entry {
 		{"applier_incomplete", Blocks, "A defect in Twinspan", "The applier was started without what it needs.", "Report it."},
 		{"apply_failed", Blocks, "A change was refused on the secondary", "The secondary's server refuses a change of the primary: a constraint, a trigger or a full disk there. Nothing after it is applied.", "Remove the cause on the secondary, then `link resume`."},
 		{"block_too_large", Blocks, "Too many rows have the same key hash", "A verification looks at rows in blocks, and one is larger than memory allows.", "Give the table a key."},
+		{"blocks_refused", Warns, "A transaction cannot come before its commit", "The primary's server cannot decode it while it runs, or what came of it does not fit. Large transactions come at their commit for half an hour.", again},
 		{"catalog_newer", Blocks, "A newer agent was here", "The schema twinspan of the database has a layout that this agent does not know.", "Run the newer twinspan."},
 		{"changes_wait", Warns, "Changes of rows wait for a lock", "A session on the secondary holds a lock on a table, as of a TRUNCATE.", "End its transaction, or `link set NAME --on-conflict cancel`."},
 		{"check_blocks", Blocks, "The check found what stops a link", "At least one finding blocks.", "Solve what it names, and check again."},
