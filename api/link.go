@@ -73,6 +73,7 @@ type Link struct {
 	Lag          Lag         `json:"lag" doc:"How far the secondary is behind"`
 	Rates        Rates       `json:"rates" doc:"What the secondary applies, averaged over the last seconds"`
 	Time         *TimeShares `json:"time,omitempty" doc:"Where the time of the stream went in the last seconds; missing while nothing streams"`
+	SpilledBytes int64       `json:"spilledBytes,omitempty" doc:"Disk that large transactions of the primary take on the secondary's side, until they have committed and are applied; missing while there are none"`
 	Problems     []Problem   `json:"problems" nullable:"false" doc:"What is wrong now, heaviest first"`
 	Notices      []Notice    `json:"notices" nullable:"false" doc:"What the link did that its owner should know, oldest first"`
 	LastFailover *Failover   `json:"lastFailover" doc:"The last change of roles; null when there was none"`

@@ -171,7 +171,7 @@ func (a *Agent) managedPort() (int, error) {
 	return port, nil
 }
 
-// spool is where values too large for memory pass through.
+// spool is where values and transactions too large for memory pass through.
 func (a *Agent) spool() string { return filepath.Join(a.Dir.Path(), "spool") }
 
 // clearSpool removes what a killed agent left.
@@ -182,7 +182,7 @@ func (a *Agent) clearSpool() error {
 	if err := os.MkdirAll(a.spool(), 0o700); err != nil {
 		return problem.Wrap(err, problem.Resource, "dir_not_writable", "make the spool")
 	}
-	a.spooled = link.NewSpool(a.spool())
+	a.spooled = link.NewSpool(a.spool(), int64(a.config.Limits.SpillMB)<<20)
 	a.seeders = link.NewSeeders(a.config.Limits.SeedWorkers)
 	return nil
 }

@@ -160,6 +160,9 @@ func showLink(w io.Writer, l api.Link) {
 	if s := l.Time; s != nil {
 		field("time", "%.0f%% waiting for the primary, %.0f%% network, %.0f%% applying, %.0f%% committing", 100*s.Source, 100*s.Network, 100*s.Applying, 100*s.Committing)
 	}
+	if l.SpilledBytes > 0 {
+		field("spilled", "%s of large transactions that are under way, on the secondary's side", terminal.Size(l.SpilledBytes))
+	}
 	if o := l.LargeObjects; o != nil && (o.Objects > 0 || o.Running) {
 		field("objects", "%s", largeObjects(*o))
 	}

@@ -55,7 +55,11 @@ type API struct {
 // Limits bound what the agent uses.
 type Limits struct {
 	SeedWorkers int // chunks copied at once for a link; 0 lets the agent choose
+	SpillMB     int // disk for large transactions that are not finished, in MiB; 0 means the default
 }
+
+// mostSpillMB is far more than any disk has.
+const mostSpillMB = 100_000_000
 
 // DefaultEndpoint is what is listened on when a file names nothing.
 func DefaultEndpoint() string { return ":" + strconv.Itoa(DefaultEndpointPort) }
@@ -79,6 +83,7 @@ type file struct {
 	} `toml:"api"`
 	Limits struct {
 		SeedWorkers int `toml:"seed_workers"`
+		SpillMB     int `toml:"spill_mb"`
 	} `toml:"limits"`
 }
 
@@ -133,7 +138,7 @@ func Parse(text []byte) (Config, error) {
 		Postgres: Postgres{DSN: f.Postgres.DSN, Managed: f.Postgres.Managed},
 		Endpoint: Endpoint{Listen: f.Endpoint.Listen, Advertise: f.Endpoint.Advertise},
 		API:      API{Listen: f.API.Listen, Certificate: f.API.Certificate, Key: f.API.Key},
-		Limits:   Limits{SeedWorkers: f.Limits.SeedWorkers},
+		Limits:   Limits{SeedWorkers: f.Limits.SeedWorkers, SpillMB: f.Limits.SpillMB},
 	}
 	if f.Postgres.Port != nil {
 		if c.Postgres.Port = *f.Postgres.Port; !c.Postgres.Managed {
@@ -191,6 +196,8 @@ func (c *Config) validate(text []byte) error {
 		return at(text, "api.certificate", "api.certificate does nothing without api.listen")
 	case c.Limits.SeedWorkers < 0 || c.Limits.SeedWorkers > 64:
 		return at(text, "limits.seed_workers", "limits.seed_workers is not between 0 and 64")
+	case c.Limits.SpillMB < 0 || c.Limits.SpillMB > mostSpillMB:
+		return at(text, "limits.spill_mb", "limits.spill_mb is not between 0 and 100000000")
 	}
 	if err := address(c.Endpoint.Listen, true); err != nil {
 		return at(text, "endpoint.listen", "endpoint.listen "+err.Error())

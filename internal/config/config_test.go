@@ -80,7 +80,7 @@ func TestWhatIsWrittenReadsBack(t *testing.T) {
 		"unmanaged": {Name: "a", Postgres: Postgres{DSN: "host=/tmp password='it''s \"q\" \\ é\t' user=x"},
 			Endpoint: Endpoint{Listen: "127.0.0.1:5022", Advertise: "db1:5022"}, Limits: Limits{SeedWorkers: 2}},
 		"managed": {Name: "b", Postgres: Postgres{Managed: true, Port: 5433}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
-			API: API{Listen: ":5023"}, Limits: Limits{SeedWorkers: 3}},
+			API: API{Listen: ":5023"}, Limits: Limits{SeedWorkers: 3, SpillMB: 512}},
 		"managed, any port, own certificate": {Name: "b", Postgres: Postgres{Managed: true}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
 			API: API{Listen: ":5023", Certificate: `C:\a "b".crt`, Key: "k"}, Limits: Limits{SeedWorkers: 64}},
 	} {

@@ -55,6 +55,14 @@ func Render(c Config) []byte {
 	}
 	b.WriteString("\n[limits]\n# Chunks that a seeding copies at once, where other seedings leave room; 0 lets the agent choose.\n")
 	fmt.Fprintf(&b, "seed_workers = %d\n", c.Limits.SeedWorkers)
+	b.WriteString(`# Disk in this directory for large transactions of primaries that are not finished, in
+# MiB. Those that do not fit come at their commit.
+`)
+	if c.Limits.SpillMB != 0 {
+		fmt.Fprintf(&b, "spill_mb = %d\n", c.Limits.SpillMB)
+	} else {
+		b.WriteString("# spill_mb = 16384\n")
+	}
 	return []byte(b.String())
 }
 

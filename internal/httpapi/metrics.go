@@ -69,6 +69,7 @@ func newLinkCollector(agent Agent) *linkCollector {
 			share("network", "waiting for what the primary's agent could not send faster", func(s api.TimeShares) float64 { return s.Network }),
 			share("applying", "applying changes", func(s api.TimeShares) float64 { return s.Applying }),
 			share("committing", "waiting for the secondary's server to commit", func(s api.TimeShares) float64 { return s.Committing }),
+			number("spilled_bytes", "Disk that large transactions take on the secondary's side until they have committed and are applied.", func(l api.Link) float64 { return float64(l.SpilledBytes) }),
 			number("seeding_size_bytes", "Size of the tables to copy.", func(l api.Link) float64 { return float64(l.Seeding.BytesTotal) }),
 			number("seeding_done_bytes", "Part of the tables that is copied.", func(l api.Link) float64 { return float64(l.Seeding.BytesDone) }),
 			number("seeding_tables", "Tables to copy.", func(l api.Link) float64 { return float64(l.Seeding.TablesTotal) }),

@@ -58,6 +58,9 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, ap
 		if err := l.judge(ctx, status); err != nil {
 			return err
 		}
+		if err := l.unspill(in, status); err != nil {
+			return err
+		}
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 func TestNothingIsHandedOverWhileItIsHeld(t *testing.T) {
-	r := newReceiver(nil, false, nil, 64)
-	r.items <- apply.Item{Reached: 1}
+	r := newReceiver(nil, false, false, nil, 64)
+	r.parts <- part{Item: apply.Item{Reached: 1}}
 	release := r.gate.hold()
 	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
 	defer stop()

@@ -84,6 +84,9 @@ type live struct {
 	met      time.Time // when the other side last said how it stands
 	heard    time.Time
 	textOnly bool // a value refused to cross in binary form
+	// wholeUntil is until when transactions come at their commit, for there was no room for
+	// those that are not finished.
+	wholeUntil time.Time
 
 	peerTrouble *problem.Error // what the other side says against this link
 	retained    *problem.Error // of the log that is held back, on a primary

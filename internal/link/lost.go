@@ -81,7 +81,7 @@ func (l *Link) collectLost(ctx context.Context, parting lost.Parting) error {
 	c := &lost.Collector{
 		Parting: parting, DSN: l.dsn, Name: l.Name(), Source: slotReader{l}, Log: l.place.Log,
 		Spill: func(ctx context.Context, from io.Reader, length int) (lost.Big, error) {
-			return l.place.Spool.spill(ctx, from, length)
+			return l.place.Spool.keep(ctx, from, length)
 		},
 	}
 	return c.Run(ctx)

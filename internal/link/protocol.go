@@ -90,6 +90,7 @@ type Report struct {
 	Lag       float64         `json:"lagSeconds"`
 	Rates     api.Rates       `json:"rates"`
 	Time      *api.TimeShares `json:"time,omitempty"`
+	Spilled   int64           `json:"spilled,omitempty"` // bytes of streamed transactions on disk
 	Problems  []api.Problem   `json:"problems"`
 
 	LargeObjects  *api.LargeObjects `json:"largeObjects,omitempty"`
@@ -122,6 +123,7 @@ type StreamRequest struct {
 	Timeline int64   `json:"timeline"` // on which the position lies; 0 where it is not known
 	Text     bool    `json:"text"`     // values as text, whatever their types allow
 	Compress bool    `json:"compress"` // the byte stream is one zstd frame
+	Streamed bool    `json:"streamed"` // large transactions may come before their commit
 	// Extensions are those that the secondary's server has.
 	Extensions []string `json:"extensions"`
 }

@@ -1,14 +1,10 @@
 package link
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
-
 	"sync/atomic"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -16,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/reorder"
 	"github.com/twinspan/twinspan/internal/wire"
 )
 
@@ -28,27 +25,30 @@ const (
 
 // receiver turns the frames of a peer stream into items for the applier. It reads
 // ahead of it by a bounded number of items, which with itemSize bounds the memory of a
-// link that falls behind.
+// link that falls behind; streamed transactions that have committed wait on disk among
+// them.
 type receiver struct {
 	stream   *peer.Stream
 	compress bool
-	spool    *Spool // for big records
+	spool    *Spool // for what is too large for memory
+	streamed bool   // large transactions come before their commit
 
-	items chan apply.Item
+	parts chan part
 
-	buf  []byte // what was received
-	at   int    // and from where on it is not handed over yet
-	last int    // bytes that came with the last read
-
+	cutter
 	received atomic.Uint64
 	reached  atomic.Uint64 // last position that the source said to be complete
 	bytes    atomic.Uint64
+	spilled  atomic.Int64 // bytes of streamed transactions on disk
 
-	err error // why items was closed
+	err error // why parts was closed
 
-	gate holdable    // shut while nothing may be handed over
-	kept *apply.Item // taken while it was shut; the applier's goroutine has it
+	// What was taken and not handed over; the applier's goroutine has it.
+	kept   *apply.Item
+	replay *replay
+	whole  atomic.Uint64 // end of the streamed transaction that was handed over last
 
+	gate    holdable      // shut while nothing may be handed over
 	commits chan struct{} // holds an element when something was committed
 
 	ended chan struct{} // closed when nothing is applied from here any more
@@ -62,19 +62,29 @@ func (r *receiver) committed() {
 	}
 }
 
-func newReceiver(s *peer.Stream, compress bool, spool *Spool, ahead int) *receiver {
-	return &receiver{stream: s, compress: compress, spool: spool, items: make(chan apply.Item, ahead), commits: make(chan struct{}, 1), ended: make(chan struct{})}
+func newReceiver(s *peer.Stream, compress, streamed bool, spool *Spool, ahead int) *receiver {
+	r := &receiver{
+		stream: s, compress: compress, spool: spool, streamed: streamed,
+		parts: make(chan part, ahead), commits: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	r.cutter = cutter{keep: spool.keep, note: r.note}
+	return r
 }
 
 // Next implements apply.Source.
 func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
-	if r.kept == nil {
+	if r.kept == nil && r.replay == nil {
 		select {
-		case item, ok := <-r.items:
-			if !ok {
+		case p, ok := <-r.parts:
+			switch {
+			case !ok:
 				return apply.Item{}, r.err
+			case p.whole != nil:
+				r.replay = newReplay(p.whole, r.spool)
+				r.whole.Store(uint64(p.whole.Commit().End))
+			default:
+				r.kept = &p.Item
 			}
-			r.kept = &item
 		case <-ctx.Done():
 			return apply.Item{}, context.Cause(ctx)
 		}
@@ -82,20 +92,33 @@ func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
 	if err := r.gate.pass(ctx); err != nil {
 		return apply.Item{}, err
 	}
-	item := *r.kept
-	r.kept = nil
-	return item, nil
+	if r.kept != nil {
+		item := *r.kept
+		r.kept = nil
+		return item, nil
+	}
+	item, err := r.replay.next(ctx)
+	if err == nil && r.replay.done() {
+		r.replay.whole.Close()
+		r.replay = nil
+	}
+	return item, err
 }
 
 // Ready implements apply.Source.
-func (r *receiver) Ready() bool { return (r.kept != nil || len(r.items) > 0) && r.gate.open() }
+func (r *receiver) Ready() bool {
+	return (r.kept != nil || r.replay != nil || len(r.parts) > 0) && r.gate.open()
+}
 
 // drop closes what was taken and not handed over. The applier is gone by then.
 func (r *receiver) drop() {
 	if r.kept != nil && r.kept.Big != nil {
 		r.kept.Big.Close()
 	}
-	r.kept = nil
+	if r.replay != nil {
+		r.replay.whole.Close()
+	}
+	r.kept, r.replay = nil, nil
 }
 
 // run receives until the stream ends or ctx does; it always returns an error.
@@ -109,7 +132,7 @@ func (r *receiver) run(ctx context.Context) error {
 		err = problem.New(problem.Transient, "stream_ended", "the primary's agent ended the stream")
 	}
 	r.err = err
-	close(r.items)
+	close(r.parts)
 	return err
 }
 
@@ -125,107 +148,54 @@ func (r *receiver) receive(ctx context.Context) error {
 		defer z.Close()
 		source = z
 	}
+	if r.streamed {
+		buffer, err := reorder.New(r.spool.dir, &r.spool.transactions, &r.spilled)
+		if err != nil {
+			return err
+		}
+		defer buffer.Close()
+		r.collect = buffer
+	}
 	for {
-		item, err := r.next(ctx, source)
+		p, err := r.next(ctx, source)
 		if err != nil {
 			return err
 		}
 		select {
-		case r.items <- item:
+		case r.parts <- p:
 		case <-ctx.Done():
-			if item.Big != nil {
-				item.Big.Close()
-			}
+			p.close()
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// next returns the whole records that are there, at least one. They are not copied:
-// the item's memory is the buffer's, which goes on behind them or is left to it.
-func (r *receiver) next(ctx context.Context, from io.Reader) (apply.Item, error) {
-	for {
-		item, want, err := r.cut()
-		if err != nil || item.Records != nil || item.Reached != 0 {
-			return item, err
-		}
-		if want >= wire.RecordHeader+bigRecord {
-			head := r.buf[r.at+wire.RecordHeader:]
-			r.buf, r.at = nil, 0
-			big, err := r.spool.spill(ctx, io.MultiReader(bytes.NewReader(head), from), want-wire.RecordHeader)
-			if err != nil {
-				return item, err
-			}
-			item.Big = big
-			return item, nil
-		}
-		if err := r.more(from, want); err != nil {
-			return item, err
-		}
+// note takes a position that came with the stream.
+func (r *receiver) note(position lsn.LSN, complete bool) {
+	if complete {
+		r.reached.Store(uint64(position))
 	}
-}
-
-// cut takes the whole records out of the buffer, up to a position if there is one, for
-// that ends an item. When there is none it returns the length of the next one, header
-// included, or of a header.
-func (r *receiver) cut() (item apply.Item, want int, err error) {
-	start, end := r.at, r.at
-	for want = wire.RecordHeader; len(r.buf)-end >= wire.RecordHeader; want = wire.RecordHeader {
-		length := int(binary.BigEndian.Uint32(r.buf[end:]))
-		if length == 0 || length > wire.MaxRecord {
-			_, _, err := wire.Split(r.buf[end:])
-			return item, 0, err
-		}
-		want = wire.RecordHeader + length
-		if len(r.buf)-end < want {
-			break
-		}
-		record := r.buf[end+wire.RecordHeader : end+want]
-		position, ok, err := wire.ParseReached(record)
-		if err != nil {
-			return item, 0, err
-		}
-		if ok {
-			item.Reached = position.Position
-			r.at = end + want
-			break
-		}
-		end += want
-		r.at = end
-		if record[0] == 'C' && length >= 1+1+8+8 {
-			r.note(lsn.LSN(binary.BigEndian.Uint64(record[1+1+8:])))
-		}
-	}
-	if end > start {
-		item.Records, item.SentAt = r.buf[start:end:end], time.Now()
-	}
-	if item.Reached != 0 {
-		r.reached.Store(uint64(item.Reached))
-		r.note(item.Reached)
-	}
-	return item, want, nil
-}
-
-// more reads what is there, behind what is left of the buffer, so that a record of the
-// wanted length will have room.
-func (r *receiver) more(from io.Reader, want int) error {
-	if r.at+want > cap(r.buf) || len(r.buf) == cap(r.buf) {
-		// Small where little came last, for a record alone keeps its whole buffer.
-		next := make([]byte, 0, max(4<<10, min(2*r.last, itemSize), want))
-		r.buf, r.at = append(next, r.buf[r.at:]...), 0
-	}
-	n, err := from.Read(r.buf[len(r.buf):cap(r.buf)])
-	r.buf = r.buf[:len(r.buf)+n]
-	r.last = n
-	if n > 0 {
-		return nil // an error comes again
-	}
-	return err
-}
-
-func (r *receiver) note(position lsn.LSN) {
 	r.received.Store(max(r.received.Load(), uint64(position)))
 }
+
+// replay is a streamed transaction that has committed, on its way to the applier.
+type replay struct {
+	whole *reorder.Transaction
+	from  *reorder.Replay
+	cutter
+}
+
+func newReplay(whole *reorder.Transaction, spool *Spool) *replay {
+	return &replay{whole: whole, from: whole.Replay(), cutter: cutter{keep: spool.keepOne}}
+}
+
+func (r *replay) next(ctx context.Context) (apply.Item, error) {
+	p, err := r.cutter.next(ctx, r.from)
+	return p.Item, err
+}
+
+// done says whether everything was handed over.
+func (r *replay) done() bool { return r.from.Done() && r.at == len(r.buf) }
 
 // frameReader is the byte stream in the data frames of a peer stream.
 type frameReader struct {

@@ -85,7 +85,7 @@ func TestItemsAreTheStream(t *testing.T) {
 // nothing may change what was handed over.
 func received(t *testing.T, from io.Reader) []event {
 	t.Helper()
-	r := newReceiver(nil, false, NewSpool(t.TempDir()), 64)
+	r := newReceiver(nil, false, false, NewSpool(t.TempDir(), 0), 64)
 	var items []apply.Item
 	for {
 		item, err := r.next(t.Context(), from)
@@ -95,22 +95,11 @@ func received(t *testing.T, from io.Reader) []event {
 		if err != nil {
 			t.Fatal(err)
 		}
-		items = append(items, item)
+		items = append(items, item.Item)
 	}
 	var events []event
 	for _, item := range items {
-		for b := item.Records; len(b) > 0; {
-			n := wire.RecordHeader + int(binary.BigEndian.Uint32(b))
-			events = append(events, event{message: b[wire.RecordHeader:n]})
-			b = b[n:]
-		}
-		if item.Big != nil {
-			events = append(events, event{message: bytes.Clone(item.Big.Bytes()), big: true})
-			item.Big.Close()
-		}
-		if item.Reached != 0 {
-			events = append(events, event{reached: item.Reached})
-		}
+		events = append(events, eventsOf(item)...)
 	}
 	return events
 }
@@ -123,7 +112,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte{0x40, 0, 0, 1, 'I'})
 	f.Add([]byte{0, 0, 0, 2, 1, 1})
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		r := newReceiver(nil, false, NewSpool(t.TempDir()), 64)
+		r := newReceiver(nil, false, false, NewSpool(t.TempDir(), 0), 64)
 		from := bytes.NewReader(stream)
 		for {
 			item, err := r.next(t.Context(), from)
@@ -154,7 +143,7 @@ func BenchmarkReceive(b *testing.B) {
 	for i := range 10_000 {
 		stream = append(stream, record(bytes.Repeat([]byte{'I'}, 40+i%100))...)
 	}
-	r := newReceiver(nil, false, NewSpool(b.TempDir()), 64)
+	r := newReceiver(nil, false, false, NewSpool(b.TempDir(), 0), 64)
 	from := &frameful{stream: stream}
 	b.SetBytes(int64(len(stream)))
 	b.ReportAllocs()

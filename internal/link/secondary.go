@@ -120,6 +120,7 @@ func (l *Link) stand() Report {
 		spent := s.time.per(time.Now(), status.Waiting, status.Committing)
 		report.Time = timeShares(spent[0], spent[1], l.live.answer.Handing)
 		report.Lag = l.lagLocked(status).Seconds()
+		report.Spilled = s.receiver.spilled.Load()
 	}
 	l.live.report = report
 	return report
@@ -200,6 +201,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 		return problem.New(problem.Diverged, "position_lost", "the replication origin stands at %s, before the copy's position %s", start, r.StartLSN).
 			WithHint("the secondary's server was restored from a backup: twinspan link resume %s --repair", r.Name)
 	}
+	streamed := l.wantsBlocks()
 	l.mu.Lock()
 	text := l.live.textOnly || how.unsettled != nil
 	l.mu.Unlock()
@@ -207,7 +209,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if err != nil {
 		return err
 	}
-	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Timeline: r.Timeline, Text: text, Compress: !l.peerIsLocal(), Extensions: extensions}
+	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Timeline: r.Timeline, Text: text, Compress: !l.peerIsLocal(), Streamed: streamed, Extensions: extensions}
 	s, err := l.place.Peers.Open(ctx, r.Peer, MethodStream, request)
 	if err != nil {
 		return err
@@ -229,7 +231,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 		return err
 	}
 	ahead, bytes := room(l.place.Links())
-	in := newReceiver(s, request.Compress, l.place.Spool, ahead)
+	in := newReceiver(s, request.Compress, streamed, l.place.Spool, ahead)
 	applier := &apply.Applier{
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
 		SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
@@ -283,10 +285,8 @@ func (l *Link) pump(ctx context.Context, s *peer.Stream, in *receiver, applier *
 	var result error
 	group.Go(func() error {
 		err := in.run(ctx)
-		for item := range in.items { // what nobody will take any more
-			if item.Big != nil {
-				item.Big.Close()
-			}
+		for p := range in.parts { // what nobody will take any more
+			p.close()
 		}
 		return err
 	})
@@ -310,9 +310,9 @@ func (l *Link) pump(ctx context.Context, s *peer.Stream, in *receiver, applier *
 		return nil
 	}
 	if result != nil && problem.KindOf(result) == problem.Diverged {
-		return result // rather than the cut stream that followed from it
+		err = result // rather than the cut stream that followed from it
 	}
-	return err
+	return l.withoutBlocks(in, applier.Status().Applied, err)
 }
 
 var errDone = problem.New(problem.Cancelled, "stream_done", "the position was reached")

@@ -67,6 +67,7 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 		return err
 	}
 	stream.Encoding, stream.Timeline = header.Encoding, header.Timeline
+	stream.Streamed = request.Streamed && header.Major >= 14 && request.Position >= l.snapshot().StartLSN
 	first, err := json.Marshal(header)
 	if err != nil {
 		return err
@@ -84,7 +85,7 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 	// frees it.
 	defer context.AfterFunc(ctx, func() { s.Close() })()
 	go func() { stop(takeConfirmations(s, stream)) }()
-	l.log.Info("stream begins", "lsn", request.Position, "binary", stream.Binary, "compressed", request.Compress)
+	l.log.Info("stream begins", "lsn", request.Position, "binary", stream.Binary, "compressed", request.Compress, "streamed", stream.Streamed)
 	err = stream.Run(ctx)
 	l.log.Info("stream ends", "lsn", stream.Sent(), "err", err)
 	return err

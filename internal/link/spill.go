@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
+	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -18,16 +19,46 @@ import (
 // waits until others are applied.
 const SpoolBudget = 4 << 30
 
-// Spool is where values too large for memory pass through. Its files have no
+// TransactionBudget is how much disk streamed transactions of all links that are not
+// finished, or wait to be applied, take at most where nothing else is configured. They are compressed there.
+const TransactionBudget = 16 << 30
+
+// diskReserve is how much of the disk they leave free, which the server may need.
+const diskReserve = 1 << 30
+
+// Spool is where values and transactions too large for memory pass through. Its files have no
 // names: whatever ends the agent, nothing is left.
 type Spool struct {
-	dir    string
-	budget *semaphore.Weighted
+	dir          string
+	budget       *semaphore.Weighted
+	transactions transactionBudget
 }
 
-// NewSpool returns a spool in a directory that exists.
-func NewSpool(dir string) *Spool {
-	return &Spool{dir: dir, budget: semaphore.NewWeighted(SpoolBudget)}
+// NewSpool returns a spool in a directory that exists. transactions is how many bytes of
+// streamed transactions it takes; 0 means TransactionBudget.
+func NewSpool(dir string, transactions int64) *Spool {
+	if transactions == 0 {
+		transactions = TransactionBudget
+	}
+	return &Spool{
+		dir: dir, budget: semaphore.NewWeighted(SpoolBudget),
+		transactions: transactionBudget{Weighted: semaphore.NewWeighted(transactions), dir: dir},
+	}
+}
+
+// transactionBudget implements reorder.Budget.
+type transactionBudget struct {
+	*semaphore.Weighted
+	dir string
+}
+
+// TryAcquire takes n bytes unless there are no more, or the disk is nearly full.
+func (b *transactionBudget) TryAcquire(n int64) bool {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(b.dir, &disk); err == nil && int64(disk.Bavail)*disk.Bsize < n+diskReserve {
+		return false
+	}
+	return b.Weighted.TryAcquire(n)
 }
 
 // Dir returns the directory.
@@ -42,12 +73,12 @@ type spilled struct {
 	release func()
 }
 
-// spill reads a record of the length into a file. It waits for room in the budget.
-func (s *Spool) spill(ctx context.Context, from io.Reader, length int) (*spilled, error) {
+// keep reads a record of the length into a file. It waits for room in the budget.
+func (s *Spool) keep(ctx context.Context, from io.Reader, length int) (apply.Big, error) {
 	if err := s.budget.Acquire(ctx, int64(length)); err != nil {
 		return nil, err
 	}
-	record, err := s.keep(from, length)
+	record, err := s.store(from, length)
 	if err != nil {
 		s.budget.Release(int64(length))
 		return nil, err
@@ -56,7 +87,18 @@ func (s *Spool) spill(ctx context.Context, from io.Reader, length int) (*spilled
 	return record, nil
 }
 
-func (s *Spool) keep(from io.Reader, length int) (*spilled, error) {
+// keepOne is keep for a record that is applied before any other of its link: it must not
+// wait for room that those behind it have taken, and takes none.
+func (s *Spool) keepOne(_ context.Context, from io.Reader, length int) (apply.Big, error) {
+	record, err := s.store(from, length)
+	if err != nil {
+		return nil, err
+	}
+	record.release = func() {}
+	return record, nil
+}
+
+func (s *Spool) store(from io.Reader, length int) (*spilled, error) {
 	f, err := os.CreateTemp(s.dir, "record-*")
 	if err != nil {
 		return nil, spoolProblem(err)

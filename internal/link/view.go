@@ -32,7 +32,7 @@ func (l *Link) view() api.Link {
 		Peer:      api.LinkPeer{Name: r.Peer, Role: api.Role(otherRole(r)), Connected: connected, Database: r.PeerDatabase},
 		Seeding:   report.Seeding,
 		Rates:     report.Rates,
-		Time:      report.Time,
+		Time:      report.Time, SpilledBytes: report.Spilled,
 		Problems:  l.ownProblemsLocked(),
 		Notices:   []api.Notice{},
 		CreatedAt: r.CreatedAt,

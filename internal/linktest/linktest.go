@@ -85,6 +85,8 @@ type Options struct {
 	StandbyA, StandbyB []pgtest.Option
 	// DSN, when set, changes the connection string that a side's agent gets.
 	DSN func(name, dsn string) string
+	// Config, when set, changes a side's configuration.
+	Config func(name string, c *config.Config)
 	// Before, when set, is called for each server before its agent is started.
 	Before func(name string, server *pgtest.Server)
 	// Advertise, when set, changes the address at which a side tells others to dial it.
@@ -153,6 +155,9 @@ func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Opti
 	c.Endpoint.Advertise = c.Endpoint.Listen
 	if o.Advertise != nil {
 		c.Endpoint.Advertise = o.Advertise(name, c.Endpoint.Listen)
+	}
+	if o.Config != nil {
+		o.Config(name, &c)
 	}
 	if err := dir.Create(); err != nil {
 		t.Fatal(err)

@@ -93,6 +93,7 @@ func linkEntries() []Entry {
 		{"spool_unusable", Blocks, "The spool cannot be written", "Large values pass through files in the agent's directory.", "Free space there, then `link resume`."},
 		{"standbys_behind", Warns, "The secondary's standbys do not answer", "The secondary's server waits for standbys of its own. A position is confirmed only when they have it, so that it does not go back when one of them is promoted; the primary keeps its log meanwhile.", "Bring the standbys back, or take them out of synchronous_standby_names on the secondary."},
 		{"statement_cancelled", Warns, "A statement was cancelled", "Somebody, or a timeout of the server, cancelled it.", again},
+		{"stream_again", Informs, "The stream begins anew", "Large transactions can come before their commit again.", ""},
 		{"stream_corrupt", Blocks, "The stream is damaged", "A defect, or two releases that do not fit.", "Run the same release on both sides; report it."},
 		{"stream_done", Informs, "The stream has reached its end", "", ""},
 		{"stream_ended", Warns, "The stream ended", "The other side stopped it.", again},
