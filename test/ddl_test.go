@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,16 +26,15 @@ import (
 var own = regexp.MustCompile(`(?m)^(CREATE TRIGGER twinspan_\w+ .*;|CREATE EVENT TRIGGER "?!?twinspan_[^;]*;|ALTER EVENT TRIGGER "?!?twinspan_.*;|ALTER TABLE ONLY .* REPLICA IDENTITY .*;)\n`)
 
 // structure is the schema of a database, but for what the link put there.
-func structure(t *testing.T, s *linktest.Side, database string) string {
-	t.Helper()
+func structure(ctx context.Context, s *linktest.Side, database string) (string, error) {
 	path, _, err := instance.FindClient("pg_dump", s.Server.Major)
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
-	out, err := exec.Command(path, "-h", "127.0.0.1", "-p", strconv.Itoa(s.Server.Port), "-U", "postgres", "--schema-only", "--exclude-schema=twinspan",
+	out, err := exec.CommandContext(ctx, path, "-h", "127.0.0.1", "-p", strconv.Itoa(s.Server.Port), "-U", "postgres", "--schema-only", "--exclude-schema=twinspan",
 		"--no-publications", "--no-subscriptions", "--no-tablespaces", database).Output()
 	if err != nil {
-		t.Fatalf("pg_dump: %v", err)
+		return "", fmt.Errorf("pg_dump: %w", err)
 	}
 	text := own.ReplaceAllString(string(out), "")
 	var lines []string
@@ -43,40 +43,106 @@ func structure(t *testing.T, s *linktest.Side, database string) string {
 			lines = append(lines, line)
 		}
 	}
-	return strings.Join(lines, "")
+	return strings.Join(lines, ""), nil
 }
 
-// arrived waits until everything written before has been applied: a row that is
-// written now is.
-func arrived(t *testing.T, p *linktest.Pair, name, database string) {
-	t.Helper()
-	pgtest.Exec(t, p.A.Server.DSN(database), `CREATE TABLE IF NOT EXISTS arrived (n int PRIMARY KEY)`)
-	n := pgtest.Query(t, p.A.Server.DSN(database), `INSERT INTO arrived SELECT count(*) FROM arrived RETURNING n`)[0][0]
-	twin := pgtest.Conn(t, p.B.Server.DSN(database))
+// brokenLink is the error of a link that is broken.
+type brokenLink struct{ problems []api.Problem }
+
+func (e brokenLink) Error() string { return fmt.Sprintf("the link is broken: %+v", e.problems) }
+
+// arrive waits until everything written before has been applied: a row that is
+// written now is. It returns a brokenLink when the link breaks meanwhile.
+func arrive(ctx context.Context, p *linktest.Pair, name, database string) error {
+	a, b := p.A.Server.DSN(database), p.B.Server.DSN(database)
+	if _, err := pgtest.Try(ctx, a, `CREATE TABLE IF NOT EXISTS arrived (n int PRIMARY KEY)`); err != nil {
+		return err
+	}
+	n, err := pgtest.Try(ctx, a, `INSERT INTO arrived SELECT count(*) FROM arrived RETURNING n`)
+	if err != nil {
+		return err
+	}
+	twin, err := pgx.Connect(ctx, b)
+	if err != nil {
+		return err
+	}
 	defer twin.Close(context.Background())
-	pgtest.Eventually(t, linktest.Patience, func() error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
 		var there bool
 		// Before the first time there is no such table.
-		if err := twin.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM arrived WHERE n = $1::text::int)`, n).Scan(&there); err == nil && there {
+		if err := twin.QueryRow(ctx, `SELECT EXISTS (SELECT FROM arrived WHERE n = $1::text::int)`, n[0][0]).Scan(&there); err == nil && there {
 			return nil
 		}
-		l, err := p.B.Client.Link(t.Context(), name)
+		l, err := p.B.Client.Link(ctx, name)
 		if err == nil && l.Phase == api.Broken {
-			t.Fatalf("link %s broke: %+v", name, l.Problems)
+			return brokenLink{l.Problems}
 		}
-		return fmt.Errorf("the row has not come: %+v, %v", l.Problems, err)
-	})
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the row has not come: %w, problems %+v, %v", ctx.Err(), l.Problems, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func arrived(t *testing.T, p *linktest.Pair, name, database string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), linktest.Patience)
+	defer cancel()
+	if err := arrive(ctx, p, name, database); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // sameStructure fails the test unless both sides have the same schema and rows.
 func sameStructure(t *testing.T, p *linktest.Pair, name, database string) {
 	t.Helper()
-	arrived(t, p, name, database)
-	pgtest.Equal(t, p.A.Server.DSN(database), p.B.Server.DSN(database))
-	if p.A.Server.Major != p.B.Server.Major {
-		return // their dumps say the same in other words
+	ctx, cancel := context.WithTimeout(t.Context(), linktest.Patience)
+	defer cancel()
+	if err := compareSides(ctx, p, name, database); err != nil {
+		t.Fatal(err)
 	}
-	a, b := strings.SplitAfter(structure(t, p.A, database), "\n"), strings.SplitAfter(structure(t, p.B, database), "\n")
+}
+
+// compareSides waits until everything has been applied, and returns an error unless
+// both sides have the same schema and rows.
+func compareSides(ctx context.Context, p *linktest.Pair, name, database string) error {
+	if err := arrive(ctx, p, name, database); err != nil {
+		return err
+	}
+	diff, err := pgtest.Diff(ctx, p.A.Server.DSN(database), p.B.Server.DSN(database))
+	if err != nil {
+		return err
+	}
+	if diff != "" {
+		return fmt.Errorf("the databases differ (- primary, + twin)\n%s", diff)
+	}
+	if p.A.Server.Major == p.B.Server.Major { // else their dumps say the same in other words
+		if err := compareDumps(ctx, p, database); err != nil {
+			return err
+		}
+	}
+	open, err := pgtest.Try(ctx, p.B.Server.DSN(database), `SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+		AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+		AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'twinspan_gate' AND g.tgenabled = 'O')`)
+	if err == nil && len(open) > 0 {
+		err = fmt.Errorf("tables of the twin without a gate: %v", open)
+	}
+	return err
+}
+
+func compareDumps(ctx context.Context, p *linktest.Pair, database string) error {
+	textA, err := structure(ctx, p.A, database)
+	if err != nil {
+		return err
+	}
+	textB, err := structure(ctx, p.B, database)
+	if err != nil {
+		return err
+	}
+	a, b := strings.SplitAfter(textA, "\n"), strings.SplitAfter(textB, "\n")
 	inA, inB := map[string]int{}, map[string]int{}
 	for _, l := range a {
 		inA[l]++
@@ -96,13 +162,9 @@ func sameStructure(t *testing.T, p *linktest.Pair, name, database string) {
 		}
 	}
 	if diff.Len() > 0 {
-		t.Fatalf("the schemas differ (- primary, + twin)\n%s", diff.String())
+		return fmt.Errorf("the schemas differ (- primary, + twin)\n%s", diff.String())
 	}
-	if open := pgtest.Query(t, p.B.Server.DSN(database), `SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-		AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'twinspan')
-		AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'twinspan_gate' AND g.tgenabled = 'O')`); len(open) > 0 {
-		t.Fatalf("tables of the twin without a gate: %v", open)
-	}
+	return nil
 }
 
 // run executes each text as a client sends it: one simple query.

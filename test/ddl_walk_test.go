@@ -1,7 +1,6 @@
 package test
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -20,9 +19,12 @@ type walker struct {
 	rng    *rand.Rand
 	made   int // names given out
 	tables []*walked
+	// The numbers of the tables that the step under way is about, and of those that it reads.
+	named, read map[int]bool
 }
 
 type walked struct {
+	number  int      // stays when the name changes
 	name    string   // with its schema
 	key     string   // the name of its primary key, if it has one
 	columns []string // besides id
@@ -35,7 +37,26 @@ func (w *walker) name(prefix string) string {
 	return prefix + strconv.Itoa(w.made)
 }
 
-func (w *walker) table() *walked { return w.tables[w.rng.IntN(len(w.tables))] }
+func (w *walker) table() *walked {
+	t := w.tables[w.rng.IntN(len(w.tables))]
+	w.named[t.number] = true
+	return t
+}
+
+// fresh returns a table that is to be made.
+func (w *walker) fresh(prefix string) *walked {
+	t := &walked{name: "public." + w.name(prefix)}
+	t.number = w.made
+	w.tables, w.named[t.number] = append(w.tables, t), true
+	return t
+}
+
+// statement returns the next step with the tables that it is about.
+func (w *walker) statement() statement {
+	w.named, w.read = map[int]bool{}, map[int]bool{}
+	sql := w.step()
+	return statement{sql: sql, tables: w.named, of: w.read}
+}
 
 // step returns the next step. What it says of a table that a transaction rolls
 // back is undone by the caller, who takes a copy first.
@@ -165,8 +186,7 @@ func (w *walker) number() int {
 }
 
 func (w *walker) create() string {
-	t := &walked{name: "public." + w.name("t")}
-	w.tables = append(w.tables, t)
+	t := w.fresh("t")
 	key := ""
 	if w.rng.IntN(3) > 0 {
 		t.key = w.name("key")
@@ -176,8 +196,10 @@ func (w *walker) create() string {
 }
 
 func (w *walker) as(t *walked) string {
-	n := &walked{name: "public." + w.name("s"), columns: append([]string{}, t.columns...)}
-	w.tables = append(w.tables, n)
+	delete(w.named, t.number)
+	w.read[t.number] = true
+	n := w.fresh("s")
+	n.columns = append([]string{}, t.columns...)
 	if w.rng.IntN(2) == 0 {
 		return fmt.Sprintf("SELECT * INTO %s FROM %s LIMIT 30", n.name, t.name)
 	}
@@ -222,21 +244,20 @@ func (w *walker) copy() []*walked {
 	return list
 }
 
-// next returns a step or a transaction of some.
-func (w *walker) next() string {
+// next returns a step, or a transaction of some.
+func (w *walker) next() action {
 	if w.rng.IntN(4) > 0 {
-		return w.step()
+		return action{sql: []statement{w.statement()}}
 	}
 	before := w.copy()
-	text := "BEGIN"
+	a := action{end: "COMMIT"}
 	for range 2 + w.rng.IntN(4) {
-		text += "; " + w.step()
+		a.sql = append(a.sql, w.statement())
 	}
 	if w.rng.IntN(4) == 0 {
-		w.tables = before
-		return text + "; ROLLBACK"
+		w.tables, a.end = before, "ROLLBACK"
 	}
-	return text + "; COMMIT"
+	return a
 }
 
 func number(t *testing.T, variable string, otherwise uint64) uint64 {
@@ -269,44 +290,36 @@ func killings(rng *rand.Rand, steps int) map[int]int {
 
 // A random walk of schema changes and rows, with both agents killed on the way, ends
 // equal. TWINSPAN_WALK is its length, TWINSPAN_WALK_SEED makes it again: a shorter
-// walk of the same seed is a prefix of a longer, but for the kills.
+// walk of the same seed is a prefix of a longer, but for the kills. One that fails is
+// made smaller, and what is left of it printed as SQL.
 func TestWalkOfSchemaChanges(t *testing.T) {
 	t.Parallel()
 	steps := int(number(t, "TWINSPAN_WALK", 80))
 	seed := number(t, "TWINSPAN_WALK_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("TWINSPAN_WALK=%d TWINSPAN_WALK_SEED=%d", steps, seed)
-	p := linktest.New(t, linktest.Options{})
-	p.A.Server.CreateDatabase(t, "walk")
-	a := p.A.Server.DSN("walk")
-	pgtest.Exec(t, a, `CREATE SCHEMA walk`)
-	p.Create(t, "walk", "walk")
-	p.WaitPhase(t, "walk", api.Replicating)
+	replay := &replay{pair: linktest.New(t, linktest.Options{})}
+	r := replay.begin(t)
 	w := &walker{rng: rand.New(rand.NewPCG(seed, 1))}
 	kills := killings(rand.New(rand.NewPCG(seed, 2)), steps)
-	conn := pgtest.Conn(t, a)
-	defer conn.Close(context.Background())
-	var log []string
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the last steps:\n%s", strings.Join(log[max(0, len(log)-40):], "\n"))
+	var taken []action
+	var failed *mishap
+	for i := 0; i < steps && failed == nil; i++ {
+		next := w.next()
+		taken = append(taken, next)
+		failed = r.take(t, next)
+		if which, due := kills[i]; due && failed == nil {
+			kill := action{kill: []string{"a", "b"}[which]}
+			taken = append(taken, kill)
+			failed = r.take(t, kill)
 		}
-	})
-	for i := range steps {
-		sql := w.next()
-		log = append(log, sql)
-		if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
-			t.Fatalf("step %d: %v\n%s", i, err, sql)
-		}
-		if which, due := kills[i]; due {
-			side := []*linktest.Side{p.A, p.B}[which]
-			side.Kill()
-			side.Start()
-		}
-		if i%100 == 99 {
-			sameStructure(t, p, "walk", "walk")
+		if failed == nil && (i%100 == 99 || i == steps-1) {
+			failed = r.compare(t, linktest.Patience)
 		}
 	}
-	sameStructure(t, p, "walk", "walk")
+	if failed != nil {
+		t.Errorf("after %d steps: %v", len(taken), failed)
+		t.Log(replay.reduce(t, taken, failed))
+	}
 }
 
 // A schema change that a reader of the twin stands in the way of is shown, and
