@@ -44,7 +44,7 @@ func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 			return pg.Classify(err, "drop the event trigger "+t.name)
 		}
 	}
-	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS `+strings.Join(schemaFunctions[:], ", ")+`; DROP TABLE IF EXISTS twinspan.twin_extension; DROP SEQUENCE IF EXISTS twinspan.place`)
+	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS `+strings.Join(schemaFunctions[:], ", ")+`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since; DROP SEQUENCE IF EXISTS twinspan.place`)
 	return pg.Classify(err, "drop the functions that capture schema changes")
 }
 
@@ -53,8 +53,8 @@ var schemaFunctions = [...]string{
 	"twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()", "twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()",
 	"twinspan.capture_ddl(text, text, json, text)", "twinspan.detached(text, text, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)",
 	"twinspan.fits(text, text)", "twinspan.immutable(pg_node_tree)", "twinspan.immutable_text(text)",
-	"twinspan.names_it(text, text)", "twinspan.missing_values(text, text, oid[])", "twinspan.own(text, text, text)", "twinspan.pick(text, text, boolean, boolean)",
-	"twinspan.raw(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)",
+	"twinspan.made_since_copy(oid, oid)", "twinspan.names_it(text, text)", "twinspan.missing_values(text, text, oid[])", "twinspan.own(text, text, text)", "twinspan.pick(text, text, boolean, boolean)",
+	"twinspan.raw(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)", "twinspan.refuse_while_seeding(text, text, json)",
 	"twinspan.resend(oid, text)", "twinspan.say(text, jsonb)", "twinspan.statements(text, boolean, text)", "twinspan.table_text(oid)",
 }
 
@@ -72,5 +72,33 @@ func (s *Source) NoteExtensions(ctx context.Context, conn *pgx.Conn, names []str
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO twinspan.twin_extension SELECT $1::text::uuid, unnest($2::text[]) ON CONFLICT DO NOTHING`, s.Link, names)
 		return pg.Classify(err, "note the twin's extensions")
+	})
+}
+
+// CopyBegins is called before the snapshot of a link's first copy is taken: what was
+// noted as made since another snapshot may be in this one.
+func (s *Source) CopyBegins(ctx context.Context, conn *pgx.Conn) error {
+	return s.noteCopy(ctx, conn, false)
+}
+
+// CopyBegan is called when the snapshot has been taken. From then on what is created is
+// noted, for it is not in the copy, and may be altered and dropped while that is made.
+// Whoever creates something in a transaction that sees this commits after the
+// snapshot; what a transaction has noted that the snapshot waited for is forgotten.
+func (s *Source) CopyBegan(ctx context.Context, conn *pgx.Conn) error {
+	return s.noteCopy(ctx, conn, true)
+}
+
+func (s *Source) noteCopy(ctx context.Context, conn *pgx.Conn, taken bool) error {
+	var have bool
+	if err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regclass('twinspan.made_since') IS NOT NULL`).Scan(&have); err != nil || !have {
+		return pg.Classify(err, "note the copy's snapshot")
+	}
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM twinspan.made_since WHERE link = $1::text::uuid`, s.Link); err != nil {
+			return pg.Classify(err, "note the copy's snapshot")
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO twinspan.made_since SELECT $1::text::uuid, 0, 0 WHERE $2`, s.Link, taken)
+		return pg.Classify(err, "note the copy's snapshot")
 	})
 }

@@ -9,6 +9,16 @@ CREATE TABLE IF NOT EXISTS twinspan.twin_extension (
     PRIMARY KEY (link, name)
 );
 
+-- What was created since a link's first copy began, which the copy therefore does not
+-- hold: it comes with the stream, and so may what is done to it. The object 0 says that
+-- the copy's snapshot has been taken (Source.CopyBegan).
+CREATE TABLE IF NOT EXISTS twinspan.made_since (
+    link uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
+    class oid NOT NULL,
+    object oid NOT NULL,
+    PRIMARY KEY (link, class, object)
+);
+
 -- The caller's role and settings, which every other function here hides: it alone
 -- runs with the caller's rights, and so names everything in full.
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_caller() RETURNS event_trigger
@@ -352,9 +362,24 @@ BEGIN
                'kept', coalesce(bool_or(d.original AND NOT d.is_temporary AND NOT twinspan.own(d.object_type, d.schema_name, d.object_identity)), false),
                'temporary', coalesce(bool_or(d.original AND d.is_temporary), false),
                'objects', coalesce(json_agg(json_build_object('type', d.object_type, 'identity', d.object_identity))
-                    FILTER (WHERE d.original AND NOT d.is_temporary), '[]'))::text
+                    FILTER (WHERE d.original AND NOT d.is_temporary), '[]'),
+               -- Whether the first copy holds nothing of what was named, and of what depended on it.
+               'named_since', coalesce(bool_and(twinspan.made_since_copy(d.classid, d.objid)) FILTER (WHERE d.original AND NOT d.is_temporary), true),
+               'other_since', coalesce(bool_and(twinspan.made_since_copy(d.classid, d.objid)) FILTER (WHERE d.normal AND NOT d.original AND NOT d.is_temporary
+                    AND NOT (d.object_type = 'rule' AND d.object_identity LIKE '"_RETURN" on %')), true))::text
         FROM pg_event_trigger_dropped_objects() d), true);
+    IF EXISTS (SELECT FROM twinspan.made_since WHERE object <> 0) THEN
+        DELETE FROM twinspan.made_since m USING pg_event_trigger_dropped_objects() d WHERE m.class = d.classid AND m.object = d.objid AND d.objsubid = 0;
+    END IF;
 END
+$$;
+
+-- Whether an object is none of those that a copy under way holds.
+CREATE OR REPLACE FUNCTION twinspan.made_since_copy(class oid, object oid) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT NOT EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT k.seeded AND NOT k.deleting
+        AND NOT EXISTS (SELECT FROM twinspan.made_since m WHERE m.link = k.id AND m.class = $1 AND m.object = $2))
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.own(object_type text, schema_name text, identity text) RETURNS boolean
@@ -458,6 +483,7 @@ BEGIN
             'Send the command by itself, or run it with EXECUTE in a PL/pgSQL function or DO block.');
     END IF;
     SELECT x.mask INTO mask FROM twinspan.statements(command, conforming) x ORDER BY x.first LIMIT 1;
+    PERFORM twinspan.refuse_while_seeding(tag, mask, dropped);
     PERFORM twinspan.refuse_late(tag, command, mask);
     IF tag IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE') THEN
         again := twinspan.differing_rows(mask, rewritten);
@@ -498,11 +524,7 @@ $$
 DECLARE
     r record;
 BEGIN
-    IF tag ~ '^(ALTER|DROP) ' AND tag <> 'ALTER DEFAULT PRIVILEGES'
-        AND EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND NOT seeded AND phase IN ('seeding', 'suspended', 'broken') AND NOT deleting) THEN
-        PERFORM twinspan.refuse_ddl(tag, 'ddl_while_seeding', 'the first copy of the database is being made, which reads what the command changes',
-            'Wait until the link is replicating (twinspan link show), or delete the link.');
-    ELSIF tag = 'IMPORT FOREIGN SCHEMA' THEN
+    IF tag = 'IMPORT FOREIGN SCHEMA' THEN
         PERFORM twinspan.refuse_ddl(tag, 'ddl_import_foreign_schema', 'what it creates is decided by a server that the twin may not reach',
             'Create the foreign tables with CREATE FOREIGN TABLE.');
     ELSIF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
@@ -515,6 +537,42 @@ BEGIN
                 format('Install the package of extension "%s" on the twin''s server, then suspend and resume the link.', r.extname));
         END LOOP;
     END IF;
+END
+$$;
+
+-- While the first copy is made its snapshot is of an older schema, and what indexes and
+-- constraints there are is built from a dump of then: so nothing of that is altered or
+-- dropped. What may be is what came into being since; owners, which nothing of the copy
+-- depends on; and properties of functions by which no index can become impossible.
+CREATE OR REPLACE FUNCTION twinspan.refuse_while_seeding(tag text, mask text, dropped json) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+BEGIN
+    IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND NOT seeded AND phase IN ('seeding', 'suspended', 'broken') AND NOT deleting) THEN
+        RETURN;
+    END IF;
+    IF tag ~ '^(CREATE |SELECT INTO$)' THEN
+        -- What is replaced, or is there already, was not made now.
+        IF mask !~ '^create\s+or\s+replace\M' AND (mask !~ '\mif\s+not\s+exists\M' OR tag = 'CREATE TABLE') THEN
+            INSERT INTO twinspan.made_since
+                SELECT DISTINCT k.id, x.classid, x.objid FROM pg_event_trigger_ddl_commands() x
+                  JOIN twinspan.link k ON k.role = 'primary' AND NOT k.seeded
+                   AND EXISTS (SELECT FROM twinspan.made_since m WHERE m.link = k.id AND m.object = 0)
+                 WHERE x.command_tag LIKE 'CREATE %' OR x.command_tag = 'SELECT INTO'
+                ON CONFLICT DO NOTHING;
+        END IF;
+        RETURN;
+    END IF;
+    IF tag !~ '^(ALTER|DROP) ' OR tag = 'ALTER DEFAULT PRIVILEGES'
+        OR tag LIKE 'ALTER %' AND mask ~ '\sowner\s+to\s+[^\s,]+$' AND (tag ~ ' (FUNCTION|PROCEDURE|ROUTINE|AGGREGATE|OPERATOR)' OR strpos(mask, ',') = 0)
+        OR tag IN ('ALTER FUNCTION', 'ALTER PROCEDURE', 'ALTER ROUTINE') AND mask !~ '\m(rename|schema|volatile|stable)\M'
+        OR tag LIKE 'DROP %' AND (dropped->>'named_since')::boolean AND (dropped->>'other_since')::boolean
+        OR tag LIKE 'ALTER %' AND tag <> 'ALTER EXTENSION' AND mask !~ '\m(attach|inherit)\M' AND coalesce((dropped->>'other_since')::boolean, true)
+            AND (SELECT bool_and(twinspan.made_since_copy(x.classid, x.objid)) FROM pg_event_trigger_ddl_commands() x) THEN
+        RETURN;
+    END IF;
+    PERFORM twinspan.refuse_ddl(tag, 'ddl_while_seeding', 'the first copy of the database is being made, which reads what the command changes',
+        'Wait until the link is replicating (twinspan link show), or delete the link.');
 END
 $$;
 

@@ -49,7 +49,7 @@ func (l *Link) HandleBegin(ctx context.Context, request BeginRequest) (seed.Begu
 		return seed.Begun{}, err
 	}
 	defer leave()
-	begun, err := l.supply().Begin(ctx, request.BeginRequest)
+	begun, err := l.takeSnapshot(ctx, request.BeginRequest)
 	if err != nil || l.snapshot().SystemID == begun.SystemID {
 		return begun, err
 	}
@@ -62,6 +62,27 @@ func (l *Link) HandleBegin(ctx context.Context, request BeginRequest) (seed.Begu
 		l.record.StartLSN, l.record.SystemID = begun.LSN, begun.SystemID
 		l.mu.Unlock()
 	}
+	return begun, err
+}
+
+// takeSnapshot takes a snapshot. What is created after the first one is noted, for it may
+// be changed while the copy is made.
+func (l *Link) takeSnapshot(ctx context.Context, request seed.BeginRequest) (begun seed.Begun, err error) {
+	source := l.source()
+	if !request.Again {
+		if err := l.control.do(ctx, source.CopyBegins); err != nil {
+			return begun, err
+		}
+	}
+	if begun, err = l.supply().Begin(ctx, request); err != nil {
+		return begun, err
+	}
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		if begun.Follows, err = capture.Follows(ctx, conn); err != nil || request.Again {
+			return err
+		}
+		return source.CopyBegan(ctx, conn)
+	})
 	return begun, err
 }
 

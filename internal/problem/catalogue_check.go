@@ -98,6 +98,6 @@ func ddlEntries() []Entry {
 		{"ddl_rows_unsent", Blocks, "New values cannot be sent", "The command gives rows values that differ from server to server, and the table has no column by which they could be sent.", "Give the table a primary key first, or do it in two steps."},
 		{"ddl_temporary", Blocks, "Made like a temporary table", "The twin does not have it.", "Name the columns."},
 		{"ddl_text_unknown", Blocks, "The command's text is not known", "It cannot be told from what called it.", "Send the command by itself."},
-		{"ddl_while_seeding", Blocks, "The first copy is being made", "The command changes what is just being read.", "Wait until the link replicates."},
+		{"ddl_while_seeding", Blocks, "The first copy is being made", "The command changes what the copy holds. What was created since the copy began may be altered and dropped.", "Wait until the link replicates."},
 	}
 }

@@ -61,6 +61,8 @@ type Begun struct {
 	Timeline      int64   `json:"timeline"` // of the log in which LSN lies
 	ServerVersion int     `json:"serverVersion"`
 	Encoding      string  `json:"encoding"` // of the database
+	// Follows: tables that are created come with the stream, from the first session on.
+	Follows bool `json:"follows"`
 }
 
 // BeginRequest says which session is wanted.

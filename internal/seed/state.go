@@ -200,7 +200,10 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 		}
 	}
 	for _, n := range now {
-		return schemaChanged(n.Name, "it was created")
+		if !b.Follows {
+			return schemaChanged(n.Name, "it was created")
+		}
+		t.Log.Debug("table comes with the stream", "link", t.Name, "table", n.Name.String())
 	}
 	if err := t.replaceTables(ctx, tx, again); err != nil {
 		return err
