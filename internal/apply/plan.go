@@ -41,7 +41,9 @@ func (e *engine) writeSet(r *relation, step group.Step) {
 	text := step.Kinds&pgoutput.HasText != 0
 	mixed := step.Kinds&both == both
 	e.refreshPlans(r, step)
-	if mixed || len(step.Deletes) < fewRows || !text && !r.keyArrayable() {
+	if r.keyless() {
+		e.writeWholeDeletes(r, step.Deletes, text, mixed)
+	} else if mixed || len(step.Deletes) < fewRows || !text && !r.keyArrayable() {
 		for _, row := range step.Deletes {
 			e.w.delete(r, row, opSet, 1)
 		}

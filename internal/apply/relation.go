@@ -225,7 +225,7 @@ func (r *relation) chooseKey(t *target) {
 			break
 		}
 	}
-	if r.keyless() || t.exclusion {
+	if r.keyless() && r.identity != pgoutput.IdentityFull || t.exclusion {
 		r.order = group.Rows
 	}
 	if t.triggers {

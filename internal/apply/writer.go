@@ -14,8 +14,8 @@ const (
 	maxRows = 5000
 	// largeValue is the size from which a value is not copied on its way.
 	largeValue = 32 << 10
-	// textOID is the type text.
-	textOID = 25
+	// textOID and int4OID are the types text and integer.
+	textOID, int4OID = 25, 23
 )
 
 // writer turns planned changes into messages. Its memory is used again.
@@ -24,6 +24,7 @@ type writer struct {
 	old, new  []pgoutput.Column // of the change being written
 	columns   []pgoutput.Column // in the order of parameters
 	arrays    [][]byte
+	counts    []byte
 	slots     []int
 	shape     []byte
 	unchanged group.Columns
@@ -149,6 +150,12 @@ func (w *writer) bindHead(st *statement) {
 
 // set sends a set-based statement: its parameters are arrays of columns of rows.
 func (w *writer) set(r *relation, st *statement, rows []group.Row, text bool) {
+	w.counted(r, st, rows, nil, int64(len(rows)), text)
+}
+
+// counted is set for a statement with one more parameter, a number for each row, unless
+// counts is nil; want is how many rows it must report.
+func (w *writer) counted(r *relation, st *statement, rows []group.Row, counts []int, want int64, text bool) {
 	s := w.s
 	s.prepare(st, opSet)
 	w.fillArrays(r, st, rows)
@@ -156,22 +163,39 @@ func (w *writer) set(r *relation, st *statement, rows []group.Row, text bool) {
 	s.out = append(s.out, 0)
 	s.out = append(s.out, st.name...)
 	s.out = append(s.out, 0, 0, 1, 0, 1) // one format for all: binary
-	s.out = binary.BigEndian.AppendUint16(s.out, uint16(len(st.params)))
+	parameters := len(st.params)
+	if counts != nil {
+		parameters++
+	}
+	s.out = binary.BigEndian.AppendUint16(s.out, uint16(parameters))
 	for i, p := range st.params {
 		element := uint32(textOID)
 		if !text {
 			element = r.columns[p.column].typeID
 		}
-		s.out = binary.BigEndian.AppendUint32(s.out, uint32(20+len(w.arrays[i])))
-		// array_recv: dimensions, whether there are nulls, type, length, lower bound.
-		for _, v := range [...]uint32{1, 1, element, uint32(len(rows)), 1} {
-			s.out = binary.BigEndian.AppendUint32(s.out, v)
+		w.array(element, len(rows), w.arrays[i])
+	}
+	if counts != nil {
+		w.counts = w.counts[:0]
+		for _, n := range counts {
+			w.counts = binary.BigEndian.AppendUint32(append(w.counts, 0, 0, 0, 4), uint32(n))
 		}
-		s.out = append(s.out, w.arrays[i]...)
+		w.array(int4OID, len(rows), w.counts)
 	}
 	s.out = append(s.out, 0, 0)
 	s.end(at)
-	s.execute(opSet, int64(len(rows)))
+	s.execute(opSet, want)
+}
+
+// array appends a parameter that is an array, of elements with their lengths.
+func (w *writer) array(element uint32, n int, elements []byte) {
+	s := w.s
+	s.out = binary.BigEndian.AppendUint32(s.out, uint32(20+len(elements)))
+	// array_recv: dimensions, whether there are nulls, type, length, lower bound.
+	for _, v := range [...]uint32{1, 1, element, uint32(n), 1} {
+		s.out = binary.BigEndian.AppendUint32(s.out, v)
+	}
+	s.out = append(s.out, elements...)
 }
 
 // fillArrays collects the columns that a statement's parameters take, as elements

@@ -14,10 +14,11 @@ import "github.com/twinspan/twinspan/internal/pgoutput"
 type Order uint8
 
 const (
-	// Fold: to net effects by key. Needs Table.Key.
+	// Fold: to net effects by key, or without a key by the whole row, of which then
+	// every UPDATE and DELETE has the old one (another is executed by itself).
 	Fold Order = iota
 	// Rows: the table's changes keep their order among themselves. For tables
-	// without a key, with exclusion constraints, or where folding failed lately.
+	// with exclusion constraints, or where folding failed lately.
 	Rows
 	// Strict: also in order among all strict tables, and never many at once. For
 	// tables whose triggers fire on a secondary, for triggers see each row.
@@ -102,7 +103,7 @@ type Step struct {
 	// Table is nil for Rows of several strict tables and for Truncate.
 	Table *Table
 
-	Deletes []Row // tuples that hold at least the key
+	Deletes []Row // tuples that hold at least the key; without a key whole rows, equal ones side by side
 	Updates []UpdateSet
 	Inserts []Row
 	// Kinds has HasText or HasBinary when a value of the step is of that kind.

@@ -26,6 +26,8 @@ type entry struct {
 	state         state
 	old           []byte         // of deleted and replaced: the tuple with the key
 	row           pgoutput.Tuple // of inserted, updated and replaced
+
+	deletes, inserts int // of a table without a key: how often old is deleted, and inserted after
 }
 
 // fold is what is being planned for one table since the last cut: one of entries
@@ -104,7 +106,11 @@ func (p *Planner) cut(f *fold) {
 		clear(f.inserts)
 		f.inserts, f.kinds = f.inserts[:0], 0
 	case len(f.entries) > 0:
-		if step := p.gather(f); step.Deletes != nil || step.Updates != nil || step.Inserts != nil {
+		gather := p.gather
+		if len(f.table.Key) == 0 {
+			gather = p.gatherWhole
+		}
+		if step := gather(f); step.Deletes != nil || step.Updates != nil || step.Inserts != nil {
 			f.steps = append(f.steps, step)
 		}
 		f.forget()

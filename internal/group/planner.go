@@ -127,6 +127,8 @@ func (p *Planner) plan(index int, c *Change) {
 		p.row(f, index)
 	case c.Table.Order == Fold && len(c.Table.Key) > 0:
 		p.fold(f, index, c)
+	case c.Table.Order == Fold && (c.Op != Insert || len(f.entries) > 0):
+		p.foldWhole(f, index, c)
 	case c.Op == Insert:
 		p.insert(f, c)
 	default:
