@@ -53,7 +53,7 @@ type cutter struct {
 // the item's memory is the buffer's, which goes on behind them or is left to it.
 func (c *cutter) next(ctx context.Context, from io.Reader) (part, error) {
 	for {
-		p, want, err := c.cut()
+		p, want, err := c.cut(ctx)
 		if err != nil || !p.empty() {
 			return p, err
 		}
@@ -81,7 +81,7 @@ func (c *cutter) large(ctx context.Context, from io.Reader, length int) (p part,
 	head := c.buf[c.at+wire.RecordHeader:]
 	c.buf, c.at, c.shared = nil, 0, false
 	if c.collect != nil && c.collect.Inside() {
-		return p, c.collect.TakeLarge(head, from, length)
+		return p, c.collect.TakeLarge(ctx, head, from, length)
 	}
 	p.Big, err = c.keep(ctx, io.MultiReader(bytes.NewReader(head), from), length)
 	return p, err
@@ -93,7 +93,7 @@ const streamedHead = 1 + 4
 // cut takes the whole records out of the buffer, up to a position if there is one, or to
 // a streamed transaction, for those end a part. When there is none it returns the length of the
 // next one, header included, or of a header.
-func (c *cutter) cut() (p part, want int, err error) {
+func (c *cutter) cut(ctx context.Context) (p part, want int, err error) {
 	start, end := c.at, c.at
 	for want = wire.RecordHeader; len(c.buf)-end >= wire.RecordHeader; want = wire.RecordHeader {
 		length := int(binary.BigEndian.Uint32(c.buf[end:]))
@@ -122,7 +122,7 @@ func (c *cutter) cut() (p part, want int, err error) {
 			if end > start && streamed(record[0]) {
 				break // what is before it goes first
 			}
-			whole, taken, err := c.collect.Take(record)
+			whole, taken, err := c.collect.Take(ctx, record)
 			if err != nil {
 				return p, 0, err
 			}

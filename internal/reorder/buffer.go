@@ -8,6 +8,7 @@ package reorder
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -41,6 +42,9 @@ type Buffer struct {
 	decoder pgoutput.Decoder
 	packed  []byte
 	told    uint64 // counts descriptions of tables
+
+	given atomic.Int64  // transactions that were given away and are not closed
+	freed chan struct{} // has an element when one was closed
 }
 
 // New returns a buffer whose files, which have no names, lie in a directory that
@@ -51,7 +55,7 @@ func New(dir string, budget Budget, spilled *atomic.Int64) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Buffer{dir: dir, budget: budget, spilled: spilled, open: map[uint32]*Transaction{}, packer: packer}, nil
+	return &Buffer{dir: dir, budget: budget, spilled: spilled, open: map[uint32]*Transaction{}, packer: packer, freed: make(chan struct{}, 1)}, nil
 }
 
 // Close gives up what is not finished. Transactions that were given away stay.
@@ -69,8 +73,9 @@ func (b *Buffer) Inside() bool { return b.current != nil }
 // Take takes a message of the stream, which it does not keep. taken is false for one
 // that is not of a streamed transaction and goes on as it is. whole is a
 // transaction that has committed: it goes on where this message stood, and the caller
-// closes it. After an error the buffer is of no more use.
-func (b *Buffer) Take(message []byte) (whole *Transaction, taken bool, err error) {
+// closes it. Where there is no room, Take waits for those that it has given away to be
+// closed, and fails when there are none. After an error the buffer is of no more use.
+func (b *Buffer) Take(ctx context.Context, message []byte) (whole *Transaction, taken bool, err error) {
 	if b.current == nil {
 		switch pgoutput.Type(message[0]) {
 		case pgoutput.TypeStreamStart, pgoutput.TypeStreamCommit, pgoutput.TypeStreamAbort, pgoutput.TypeStreamStop:
@@ -81,7 +86,7 @@ func (b *Buffer) Take(message []byte) (whole *Transaction, taken bool, err error
 			return nil, false, nil
 		}
 	} else if xid, rest, ok := pgoutput.Unstream(message); ok {
-		return nil, true, b.keep(xid, message[0], rest)
+		return nil, true, b.keep(ctx, xid, message[0], rest)
 	}
 	m, err := b.decoder.Decode(message)
 	if err != nil {
@@ -104,9 +109,9 @@ func (b *Buffer) Take(message []byte) (whole *Transaction, taken bool, err error
 	return nil, true, corrupt("a message of type %q within a block of a streamed transaction", message[0])
 }
 
-// TakeLarge takes a message of the length within a block, of which the first bytes are
+// TakeLarge is Take for a message of the length within a block, of which the first bytes are
 // in head and the others come from a reader.
-func (b *Buffer) TakeLarge(head []byte, from io.Reader, length int) error {
+func (b *Buffer) TakeLarge(ctx context.Context, head []byte, from io.Reader, length int) error {
 	xid, rest, ok := pgoutput.Unstream(head)
 	if !ok || b.current == nil {
 		return corrupt("a message of type %q and %d bytes", head[0], length)
@@ -116,20 +121,39 @@ func (b *Buffer) TakeLarge(head []byte, from io.Reader, length int) error {
 	stripped := length - (len(head) - 1 - len(rest))
 	binary.BigEndian.PutUint32(header[:], uint32(stripped))
 	header[wire.RecordHeader] = head[0]
-	if err := t.write(xid, header[:], rest); err != nil {
+	if err := t.write(ctx, xid, header[:], rest); err != nil {
 		return err
 	}
 	portion := make([]byte, blockSize)
 	for left := stripped - 1 - len(rest); left > 0; {
 		n, err := from.Read(portion[:min(left, len(portion))])
 		if n > 0 {
-			if err := t.write(xid, portion[:n]); err != nil {
+			if err := t.write(ctx, xid, portion[:n]); err != nil {
 				return err
 			}
 			left -= n
 		}
 		if err != nil && left > 0 {
 			return err
+		}
+	}
+	return nil
+}
+
+// acquire takes room on the disk.
+func (b *Buffer) acquire(ctx context.Context, n int64) error {
+	for !b.budget.TryAcquire(n) {
+		if b.given.Load() == 0 {
+			// The last of them may have been closed since.
+			if b.budget.TryAcquire(n) {
+				return nil
+			}
+			return full("transactions that are not finished take all the disk that the secondary's agent has for them")
+		}
+		select {
+		case <-b.freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 	return nil
@@ -149,7 +173,7 @@ func (b *Buffer) start(m pgoutput.StreamStart) error {
 }
 
 // keep adds a message of the current transaction.
-func (b *Buffer) keep(xid uint32, kind byte, rest []byte) error {
+func (b *Buffer) keep(ctx context.Context, xid uint32, kind byte, rest []byte) error {
 	t := b.current
 	var header [wire.RecordHeader + 1]byte
 	binary.BigEndian.PutUint32(header[:], uint32(1+len(rest)))
@@ -163,7 +187,7 @@ func (b *Buffer) keep(xid uint32, kind byte, rest []byte) error {
 		t.tables[id] = description{b.told, append([]byte{kind}, rest...)}
 		delete(t.newer, id)
 	}
-	return t.write(xid, header[:], rest)
+	return t.write(ctx, xid, header[:], rest)
 }
 
 // describedOutside notes a description that came later than the one a streamed
@@ -190,7 +214,8 @@ func (b *Buffer) commit(xid uint32, c pgoutput.Commit) (*Transaction, error) {
 		return nil, corrupt("the commit of transaction %d, which was not streamed or is being", xid)
 	}
 	delete(b.open, xid)
-	t.commit = c
+	t.commit, t.given = c, true
+	b.given.Add(1)
 	for id, d := range t.tables {
 		b.described(id, d)
 	}

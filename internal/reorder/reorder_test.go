@@ -2,7 +2,9 @@ package reorder
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -10,6 +12,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/twinspan/twinspan/internal/pgoutput"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -71,7 +75,7 @@ func relation(id, version uint32) []byte {
 func take(t testing.TB, b *Buffer, messages ...[]byte) (done []*Transaction) {
 	t.Helper()
 	for _, m := range messages {
-		whole, taken, err := b.Take(m)
+		whole, taken, err := b.Take(t.Context(), m)
 		if err != nil || !taken {
 			t.Fatalf("%q: taken %v, %v", m[0], taken, err)
 		}
@@ -202,7 +206,7 @@ func (m *model) write(t testing.TB, b *Buffer, random *rand.Rand) {
 	// As though it were too large for memory, with a head of any length.
 	whole := in(xid, message)
 	head := 5 + random.IntN(len(whole)-5)
-	if err := b.TakeLarge(whole[:head], iotestReader{bytes.NewReader(whole[head:]), random}, len(whole)); err != nil {
+	if err := b.TakeLarge(t.Context(), whole[:head], iotestReader{bytes.NewReader(whole[head:]), random}, len(whole)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -250,7 +254,7 @@ func TestWhatIsNotStreamedGoesOn(t *testing.T) {
 	defer b.Close()
 	take(t, b, start(5, true), in(5, []byte("Iabcd")), stop)
 	for _, m := range [][]byte{pgoutput.Begin{}.Append(nil), []byte("Iabcd"), relation(1, 1), pgoutput.Commit{}.Append(nil)} {
-		if whole, taken, err := b.Take(m); whole != nil || taken || err != nil {
+		if whole, taken, err := b.Take(t.Context(), m); whole != nil || taken || err != nil {
 			t.Errorf("%q: %v %v %v", m[0], whole, taken, err)
 		}
 	}
@@ -262,7 +266,7 @@ func TestNewestDescriptionHolds(t *testing.T) {
 	b, _, _ := newBuffer(t, 1<<20)
 	defer b.Close()
 	outside := func(m []byte) {
-		if _, taken, err := b.Take(m); taken || err != nil {
+		if _, taken, err := b.Take(t.Context(), m); taken || err != nil {
 			t.Fatal(taken, err)
 		}
 	}
@@ -301,13 +305,49 @@ func TestBudget(t *testing.T) {
 	}
 	message[0] = 'I'
 	take(t, b, start(5, true), in(5, message))
-	_, _, err := b.Take(in(5, message))
+	_, _, err := b.Take(t.Context(), in(5, message))
 	if p := problem.As(err); p == nil || p.Code != "spill_full" || p.Kind != problem.Transient || p.Hint == "" {
 		t.Fatalf("%v", err)
 	}
 	b.Close()
 	if budget.left != budget.most {
 		t.Errorf("%d bytes are still taken", budget.most-budget.left)
+	}
+}
+
+// TestRoomIsWaitedFor: while transactions that have committed take the room, the next one
+// waits until they are applied.
+func TestRoomIsWaitedFor(t *testing.T) {
+	budget := semaphore.NewWeighted(blockSize + 1000)
+	b, err := New(t.TempDir(), budget, &atomic.Int64{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	message := make([]byte, blockSize)
+	for i := range message {
+		message[i] = byte(rand.Uint32())
+	}
+	message[0] = 'I'
+	first := take(t, b, start(5, true), in(5, message), stop, commit(5, 100))[0]
+	take(t, b, start(6, true))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := b.Take(ctx, in(6, message)); !errors.Is(err, context.Canceled) {
+		t.Fatalf("with the context ended: %v", err)
+	}
+	waited := make(chan error)
+	go func() {
+		_, _, err := b.Take(t.Context(), in(6, []byte("Ix")))
+		waited <- err
+	}()
+	first.Close()
+	first.Close() // counts once
+	if err := <-waited; err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Take(t.Context(), in(6, message)); problem.CodeOf(err) != "spill_full" {
+		t.Errorf("with nothing to wait for: %v", err)
 	}
 }
 
@@ -327,7 +367,7 @@ func TestImpossibleStreams(t *testing.T) {
 		b, _, _ := newBuffer(t, 1<<20)
 		var err error
 		for _, m := range messages {
-			if _, _, err = b.Take(m); err != nil {
+			if _, _, err = b.Take(t.Context(), m); err != nil {
 				break
 			}
 		}
@@ -356,7 +396,7 @@ func FuzzTake(f *testing.F) {
 			if n == 0 || n > len(stream)-wire.RecordHeader {
 				break
 			}
-			whole, _, err := b.Take(stream[wire.RecordHeader : wire.RecordHeader+n])
+			whole, _, err := b.Take(t.Context(), stream[wire.RecordHeader:wire.RecordHeader+n])
 			if err != nil {
 				break
 			}
@@ -382,7 +422,7 @@ func BenchmarkTake(b *testing.B) {
 	b.SetBytes(int64(len(message)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := buffer.Take(message); err != nil {
+		if _, _, err := buffer.Take(b.Context(), message); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package reorder
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"maps"
@@ -28,6 +29,7 @@ type Transaction struct {
 	buffer *Buffer
 	xid    uint32
 	commit pgoutput.Commit
+	given  bool // to whoever took it from the buffer
 
 	aborted map[uint32]bool // subtransactions that were rolled back
 
@@ -63,10 +65,18 @@ func (t *Transaction) Close() {
 		t.file, t.size = nil, 0
 	}
 	t.block = nil
+	if b := t.buffer; t.given {
+		t.given = false
+		b.given.Add(-1)
+		select {
+		case b.freed <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // write adds bytes that belong to a (sub)transaction.
-func (t *Transaction) write(xid uint32, parts ...[]byte) error {
+func (t *Transaction) write(ctx context.Context, xid uint32, parts ...[]byte) error {
 	if t.section < 0 || t.last != xid {
 		t.section, t.last = len(t.block), xid
 		t.block = binary.BigEndian.AppendUint32(t.block, xid)
@@ -79,11 +89,11 @@ func (t *Transaction) write(xid uint32, parts ...[]byte) error {
 	if len(t.block) < blockSize {
 		return nil
 	}
-	return t.spill()
+	return t.spill(ctx)
 }
 
 // spill moves the block to the file.
-func (t *Transaction) spill() error {
+func (t *Transaction) spill(ctx context.Context) error {
 	b := t.buffer
 	b.packed = b.packer.EncodeAll(t.block, append(b.packed[:0], make([]byte, blockHeader)...))
 	binary.BigEndian.PutUint32(b.packed, uint32(len(t.block)))
@@ -99,8 +109,8 @@ func (t *Transaction) spill() error {
 		}
 	}
 	n := int64(len(b.packed))
-	if !b.budget.TryAcquire(n) {
-		return full("transactions that are not finished take all the disk that the secondary's agent has for them")
+	if err := b.acquire(ctx, n); err != nil {
+		return err
 	}
 	t.size += n
 	b.spilled.Add(n)
