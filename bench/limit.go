@@ -50,7 +50,7 @@ func (l *limit) drain(ctx context.Context, end lsn.LSN) (s sample, err error) {
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	began := time.Now()
 	m := l.r.measure(nil, nil)
-	sql := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', binary 'true', publication_names %s)", limitSlot, sqlname.Literal(publication))
+	sql := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '2', streaming 'on', binary 'true', publication_names %s)", limitSlot, sqlname.Literal(publication))
 	message := binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(4+len(sql)+1))
 	if _, err := raw.Conn().Write(append(append(message, sql...), 0)); err != nil {
 		return s, err
