@@ -46,10 +46,8 @@ func weigh(d verify.SchemaDifference, watch catalog.Watch) weight {
 }
 
 // fromCopy says whether a difference that is found by the first comparison can come
-// from a definition that was printed by one server and read by another.
-func fromCopy(d verify.SchemaDifference) bool {
-	return d.State == verify.Differs && ownerOf(d.Primary) == ownerOf(d.Secondary)
-}
+// from a definition that was printed by a server of one version and read by another.
+func fromCopy(d verify.SchemaDifference) bool { return d.State == verify.Differs && d.Worded }
 
 func driftOf(d verify.SchemaDifference) catalog.Drift {
 	return catalog.Drift{Kind: d.Kind, Name: d.Name, State: string(d.State), Primary: d.Primary, Secondary: d.Secondary}

@@ -86,19 +86,31 @@ func CompareSchemas(primary, secondary *Schema) []SchemaDifference {
 	return schemaDifferences(primary, secondary)
 }
 
-// cast matches a cast as ruleutils.c prints it.
-var cast = regexp.MustCompile(`::(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)(?:\.(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*))?(?: varying| precision)?(?:\([0-9,]+\))?(?: with(?:out)? time zone)?(?:\[\])*`)
+// noise matches what means nothing in an expression as ruleutils.c prints it: casts,
+// parentheses and blanks. Literals and quoted names are matched, too, and are none.
+var noise = regexp.MustCompile(`'(?:[^']|'')*'|::(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)(?:\.(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*))?(?: varying| precision)?(?:\([0-9,]+\))?(?: with(?:out)? time zone)?(?:\[\])*|"(?:[^"]|"")+"|[() ]`)
 
-// spaced takes out what only groups.
-var spaced = strings.NewReplacer("(", "", ")", "", " ", "")
+// printed matches what a server has printed from a parse tree (fingerprint.sql).
+var printed = regexp.MustCompile("\x01[^\x02]*\x02")
 
-// plain is a definition without casts and parentheses. A server that reads a
-// definition that it has printed may print it with others: (ARRAY['a'::character
+// unmarked takes out what marks it.
+var unmarked = strings.NewReplacer("\x01", "", "\x02", "")
+
+// plain is a definition whose printed parts have no casts and parentheses. A server that
+// reads a definition that it has printed may print it with others: (ARRAY['a'::character
 // varying])::text[] becomes ARRAY[('a'::character varying)::text], though it means
 // the same, and a copy's definitions have been read once more than the primary's.
+// All else, as comments and labels, counts to the letter.
 func plain(detail string) string {
-	if strings.Contains(detail, "::") {
-		detail = cast.ReplaceAllString(detail, "")
-	}
-	return spaced.Replace(detail)
+	return printed.ReplaceAllStringFunc(detail, func(part string) string {
+		return noise.ReplaceAllStringFunc(part, func(s string) string {
+			if s[0] == '\'' || s[0] == '"' {
+				return s
+			}
+			return ""
+		})
+	})
 }
+
+// frame is what of a definition every server prints alike.
+func frame(detail string) string { return printed.ReplaceAllString(detail, "\x01") }

@@ -2,7 +2,8 @@
 -- versions print the detail differently; whether it is an index that cannot be
 -- used, or belongs to a partition that is being detached; and for what can be built again its table, own name, definition, and
 -- the definition of the index below it. Columns that older catalogs lack are read
--- by way of jsonb. Nothing of the link itself, of extensions, of temporary tables.
+-- by way of jsonb. What a server prints from a parse tree stands between the characters
+-- 1 and 2: versions, and readers of their own text, may print it otherwise. Nothing of the link itself, of extensions, of temporary tables.
 WITH space AS (
     SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
      WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND nspname !~ '^pg_(toast|temp)'
@@ -29,7 +30,7 @@ SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 
                THEN 'owner ' || pg_get_userbyid(relowner) END, 'kind ' || relkind::text, CASE relpersistence WHEN 'u' THEN 'unlogged' END,
            CASE WHEN relkind IN ('r', 'p') THEN 'replica identity ' || coalesce((SELECT was FROM identity i WHERE i.oid = rel.oid), relreplident::text) END,
            CASE WHEN relrowsecurity THEN 'row security' END, CASE WHEN relforcerowsecurity THEN 'forced row security' END,
-           'partitioned by ' || pg_get_partkeydef(oid), pg_get_expr(relpartbound, oid),
+           'partitioned by ' || E'\x01' || pg_get_partkeydef(oid) || E'\x02', E'\x01' || pg_get_expr(relpartbound, oid) || E'\x02',
            'child of ' || (SELECT string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = rel.oid),
            'with ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(reloptions) o),
            'of type ' || nullif(reloftype, 0)::regtype::text,
@@ -41,14 +42,14 @@ SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 
                    FROM pg_sequence s WHERE s.seqrelid = rel.oid), ''), ''
   FROM rel WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
 UNION ALL
-SELECT 'definition of view', name, pg_get_viewdef(oid), true, false, nspname, relname, '', '', '' FROM rel WHERE relkind IN ('v', 'm')
+SELECT 'definition of view', name, E'\x01' || pg_get_viewdef(oid) || E'\x02', true, false, nspname, relname, '', '', '' FROM rel WHERE relkind IN ('v', 'm')
 UNION ALL
 SELECT 'column', name || '.' || quote_ident(a.attname),
        concat_ws(' ', format_type(a.atttypid, a.atttypmod),
            'collate ' || (SELECT nullif(quote_ident(cn.nspname) || '.' || quote_ident(co.collname), 'pg_catalog."default"') FROM pg_collation co JOIN pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = a.attcollation),
            CASE WHEN a.attnotnull THEN 'not null' END,
            CASE WHEN coalesce(to_jsonb(a)->>'attgenerated', '') <> '' THEN 'generated' ELSE NULL END,
-           'default ' || (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
+           'default ' || (SELECT E'\x01' || pg_get_expr(d.adbin, d.adrelid) || E'\x02' FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
            CASE a.attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity by default' END,
            'options ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) o),
            (SELECT nullif(/*acl*/, '') FROM aclexplode(a.attacl) a)),
@@ -56,54 +57,68 @@ SELECT 'column', name || '.' || quote_ident(a.attname),
   FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
  WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
 UNION ALL
-SELECT 'constraint', name || ': ' || quote_ident(o.conname), pg_get_constraintdef(o.oid) || CASE WHEN o.convalidated THEN '' ELSE ' (not validated)' END,
+SELECT 'constraint', name || ': ' || quote_ident(o.conname),
+       CASE WHEN o.contype IN ('c', 'x') THEN regexp_replace(pg_get_constraintdef(o.oid), '^([^(]*)(.*)$', E'\\1\x01\\2\x02') ELSE pg_get_constraintdef(o.oid) END || CASE WHEN o.convalidated THEN '' ELSE ' (not validated)' END,
        false, EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = rel.oid AND to_jsonb(h)->>'inhdetachpending' = 'true'), nspname, relname, o.conname, pg_get_constraintdef(o.oid),
        CASE WHEN o.contype IN ('p', 'u') AND o.conparentid = 0 AND relkind = 'r' THEN pg_get_indexdef(o.conindid) ELSE '' END
   FROM (SELECT oid, conname, conrelid, contype, conindid, convalidated, coalesce((to_jsonb(pg_constraint)->>'conparentid')::oid, 0) AS conparentid FROM pg_constraint) o
   JOIN rel ON rel.oid = o.conrelid
- WHERE o.contype IN ('p', 'u', 'x', 'c', 'f')
+ -- What a foreign key has made for partitions is named by the server, by each version otherwise.
+ WHERE o.contype IN ('p', 'u', 'x', 'c', 'f') AND NOT (o.contype = 'f' AND o.conparentid <> 0)
 UNION ALL
 SELECT 'index', quote_ident(x.nspname) || '.' || quote_ident(x.relname),
-       pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisclustered THEN ' (clustered)' ELSE '' END,
+       CASE WHEN i.indexprs IS NOT NULL OR i.indpred IS NOT NULL THEN regexp_replace(pg_get_indexdef(i.indexrelid), '^(.*? USING [^(]*)(.*)$', E'\\1\x01\\2\x02') ELSE pg_get_indexdef(i.indexrelid) END
+           || CASE WHEN i.indisclustered THEN ' (clustered)' ELSE '' END,
        false, NOT (i.indisvalid AND i.indisready), t.nspname, t.relname, x.relname, 
        CASE WHEN EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.contype IN ('p', 'u', 'x')) THEN '' ELSE pg_get_indexdef(i.indexrelid) END, x.relkind::text
   FROM pg_index i JOIN rel x ON x.oid = i.indexrelid JOIN rel t ON t.oid = i.indrelid
 UNION ALL
-SELECT 'trigger', name || ': ' || quote_ident(t.tgname), replace(pg_get_triggerdef(t.oid), ' EXECUTE PROCEDURE ', ' EXECUTE FUNCTION ') || ' (enabled ' || t.tgenabled::text || ')',
+SELECT 'trigger', name || ': ' || quote_ident(t.tgname), regexp_replace(replace(pg_get_triggerdef(t.oid), ' EXECUTE PROCEDURE ', ' EXECUTE FUNCTION '), ' WHEN [(](.*)[)] EXECUTE FUNCTION ', E' WHEN (\x01\\1\x02) EXECUTE FUNCTION ') || ' (enabled ' || t.tgenabled::text || ')',
        false, false, nspname, relname, t.tgname, '', ''
   FROM pg_trigger t JOIN rel ON rel.oid = t.tgrelid WHERE NOT t.tgisinternal AND t.tgname NOT LIKE 'twinspan\_%'
+   -- Versions before 13 call internal what a trigger has made for partitions; it says something where it is enabled otherwise.
+   AND NOT EXISTS (SELECT FROM pg_trigger u WHERE u.oid = nullif((to_jsonb(t)->>'tgparentid')::oid, 0) AND u.tgenabled = t.tgenabled)
 UNION ALL
-SELECT 'rule', name || ': ' || quote_ident(r.rulename), pg_get_ruledef(r.oid) || ' (enabled ' || r.ev_enabled::text || ')', true, false, nspname, relname, r.rulename, '', ''
+SELECT 'rule', name || ': ' || quote_ident(r.rulename), E'\x01' || pg_get_ruledef(r.oid) || E'\x02' || ' (enabled ' || r.ev_enabled::text || ')', true, false, nspname, relname, r.rulename, '', ''
   FROM pg_rewrite r JOIN rel ON rel.oid = r.ev_class WHERE r.rulename <> '_RETURN'
 UNION ALL
 SELECT 'policy', name || ': ' || quote_ident(p.polname),
        concat_ws(' ', p.polcmd, CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END,
            'to ' || (SELECT string_agg(r, ', ' ORDER BY r COLLATE "C") FROM (SELECT CASE u WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(u)::text END AS r FROM unnest(p.polroles) u) v),
-           'using ' || pg_get_expr(p.polqual, p.polrelid), 'check ' || pg_get_expr(p.polwithcheck, p.polrelid)),
+           'using ' || E'\x01' || pg_get_expr(p.polqual, p.polrelid) || E'\x02', 'check ' || E'\x01' || pg_get_expr(p.polwithcheck, p.polrelid) || E'\x02'),
        false, false, nspname, relname, p.polname, '', ''
   FROM pg_policy p JOIN rel ON rel.oid = p.polrelid
 UNION ALL
-SELECT 'statistics', quote_ident(n.nspname) || '.' || quote_ident(s.stxname), 'owner ' || pg_get_userbyid(s.stxowner) || ', ' || pg_get_statisticsobjdef(s.oid), true, false, '', '', '', '', ''
+SELECT 'statistics', quote_ident(n.nspname) || '.' || quote_ident(s.stxname), 'owner ' || pg_get_userbyid(s.stxowner) || ', ' || E'\x01' || pg_get_statisticsobjdef(s.oid) || E'\x02', true, false, '', '', '', '', ''
   FROM pg_statistic_ext s JOIN space n ON n.oid = s.stxnamespace
 UNION ALL
-SELECT 'function', quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')',
-       concat_ws(', ', 'owner ' || pg_get_userbyid(p.proowner), (SELECT lanname FROM pg_language l WHERE l.oid = p.prolang), pg_get_function_arguments(p.oid), 'returns ' || pg_get_function_result(p.oid),
+-- Versions from 14 on say IN for parameters of procedures.
+SELECT 'function', quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '(' || regexp_replace(pg_get_function_identity_arguments(p.oid), '(^|, )IN ', E'\\1', 'g') || ')',
+       concat_ws(', ', 'owner ' || pg_get_userbyid(p.proowner), (SELECT lanname FROM pg_language l WHERE l.oid = p.prolang), E'\x01' || regexp_replace(pg_get_function_arguments(p.oid), '(^|, )IN ', E'\\1', 'g') || E'\x02', 'returns ' || pg_get_function_result(p.oid),
            p.provolatile, p.proparallel, CASE WHEN p.proisstrict THEN 'strict' END, CASE WHEN p.prosecdef THEN 'security definer' END, CASE WHEN p.proleakproof THEN 'leakproof' END,
            'cost ' || p.procost, 'rows ' || p.prorows, array_to_string(p.proconfig, ', '), 'body ' || md5(p.prosrc), p.probin, 'transition ' || (SELECT aggtransfn::regproc::text || ' ' || aggfinalfn::regproc::text FROM pg_aggregate g WHERE g.aggfnoid = p.oid))
            || (SELECT /*acl*/ FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee <> p.proowner),
        false, false, '', '', '', '', ''
   FROM pg_proc p JOIN space n ON n.oid = p.pronamespace
  WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid)
+   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i' AND d.refclassid = 'pg_type'::regclass)
+UNION ALL
+-- A body in the form of the standard is a parse tree, and no text.
+SELECT 'definition of function', quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '(' || regexp_replace(pg_get_function_identity_arguments(p.oid), '(^|, )IN ', E'\\1', 'g') || ')', E'\x01' || pg_get_functiondef(p.oid) || E'\x02',
+       true, false, '', '', '', '', ''
+  FROM pg_proc p JOIN space n ON n.oid = p.pronamespace
+ WHERE CASE WHEN p.prosrc = '' THEN to_jsonb(p)->>'prosqlbody' END IS NOT NULL AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid)
 UNION ALL
 SELECT 'type', quote_ident(n.nspname) || '.' || quote_ident(t.typname),
        concat_ws(', ', 'owner ' || pg_get_userbyid(t.typowner), 'kind ' || t.typtype::text,
            'labels ' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
-           CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END, CASE WHEN t.typnotnull THEN 'not null' END, 'default ' || t.typdefault,
-           (SELECT string_agg(quote_ident(o.conname) || ' ' || pg_get_constraintdef(o.oid), ', ' ORDER BY o.conname) FROM pg_constraint o WHERE o.contypid = t.oid AND o.contype = 'c'),
+           CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END, CASE WHEN t.typnotnull THEN 'not null' END, 'default ' || E'\x01' || t.typdefault || E'\x02',
+           (SELECT string_agg(quote_ident(o.conname) || ' ' || E'\x01' || pg_get_constraintdef(o.oid) || E'\x02', ', ' ORDER BY o.conname) FROM pg_constraint o WHERE o.contypid = t.oid AND o.contype = 'c'),
            'of ' || (SELECT format_type(r.rngsubtype, NULL) FROM pg_range r WHERE r.rngtypid = t.oid)),
        false, false, '', '', '', '', ''
   FROM pg_type t JOIN space n ON n.oid = t.typnamespace
- WHERE (t.typrelid = 0 AND t.typelem = 0) AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_type'::regclass AND m.objid = t.oid)
+ -- What a range brings with it depends on the version.
+ WHERE (t.typrelid = 0 AND t.typelem = 0) AND t.typtype <> 'm' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_type'::regclass AND m.objid = t.oid)
 UNION ALL
 SELECT 'extension', quote_ident(e.extname), 'version ' || e.extversion || ' in ' || quote_ident(n.nspname), true, false, '', '', '', '', ''
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -113,7 +128,9 @@ SELECT 'event trigger', quote_ident(evtname), concat_ws(' ', evtevent, evtfoid::
 UNION ALL
 SELECT o.type, o.identity, CASE WHEN x.owner = 0 THEN '' ELSE 'owner ' || pg_get_userbyid(x.owner) END, false, false, '', '', '', '', ''
   FROM (SELECT 'pg_operator'::regclass AS class, oid, oprowner AS owner FROM pg_operator UNION ALL SELECT 'pg_opclass'::regclass, oid, opcowner FROM pg_opclass
-        UNION ALL SELECT 'pg_opfamily'::regclass, oid, opfowner FROM pg_opfamily UNION ALL SELECT 'pg_cast'::regclass, oid, 0 FROM pg_cast
+        UNION ALL SELECT 'pg_opfamily'::regclass, oid, opfowner FROM pg_opfamily UNION ALL SELECT 'pg_cast'::regclass, oid, 0 FROM pg_cast c
+            -- Versions from 14 on make one from each range.
+            WHERE NOT EXISTS (SELECT FROM pg_type r, pg_type m WHERE r.oid = c.castsource AND r.typtype = 'r' AND m.oid = c.casttarget AND m.typtype = 'm')
         UNION ALL SELECT 'pg_conversion'::regclass, oid, conowner FROM pg_conversion UNION ALL SELECT 'pg_collation'::regclass, oid, collowner FROM pg_collation
         UNION ALL SELECT 'pg_ts_config'::regclass, oid, cfgowner FROM pg_ts_config UNION ALL SELECT 'pg_ts_dict'::regclass, oid, dictowner FROM pg_ts_dict
         UNION ALL SELECT 'pg_ts_parser'::regclass, oid, 0 FROM pg_ts_parser UNION ALL SELECT 'pg_ts_template'::regclass, oid, 0 FROM pg_ts_template

@@ -176,3 +176,74 @@ func TestSecurityLabelsAreCompared(t *testing.T) {
 		t.Errorf("differences: %+v", list)
 	}
 }
+
+// Only what is printed from a parse tree may be printed in other words; and of that,
+// literals and names count to the letter.
+func TestNothingHidesInWords(t *testing.T) {
+	a, b := two(t, `CREATE TABLE t (id int PRIMARY KEY, s text)`)
+	for _, pair := range [][2]string{
+		{`COMMENT ON TABLE t IS 'a (b)'`, `COMMENT ON TABLE t IS 'a b'`}, {`COMMENT ON TABLE t IS 'is a::text'`, `COMMENT ON TABLE t IS 'is a'`},
+		{`CREATE TYPE e AS ENUM ('a b')`, `CREATE TYPE e AS ENUM ('ab')`}, {`ALTER TABLE t ALTER s SET DEFAULT 'a (b)'`, `ALTER TABLE t ALTER s SET DEFAULT 'a b'`},
+		{`ALTER TABLE t ADD CONSTRAINT c CHECK (s <> 'a b')`, `ALTER TABLE t ADD CONSTRAINT c CHECK (s <> 'ab')`}, {`CREATE INDEX i ON t (lower(s)) WHERE s = '::int'`, `CREATE INDEX i ON t (lower(s)) WHERE s = ''`},
+		{`CREATE VIEW v AS SELECT 1 AS "a b"`, `CREATE VIEW v AS SELECT 1 AS ab`}, {`CREATE POLICY p ON t USING (s = 'x y')`, `CREATE POLICY p ON t USING (s = 'xy')`},
+		{`CREATE FUNCTION g(x text DEFAULT 'a b') RETURNS int LANGUAGE sql AS 'SELECT 1'`, `CREATE FUNCTION g(x text DEFAULT 'ab') RETURNS int LANGUAGE sql AS 'SELECT 1'`},
+		{`CREATE FUNCTION atomic() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; END`, `CREATE FUNCTION atomic() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 2; END`},
+	} {
+		before := len(CompareSchemas(read(t, a), read(t, b)))
+		pgtest.Exec(t, a, pair[0])
+		pgtest.Exec(t, b, pair[1])
+		list := CompareSchemas(read(t, a), read(t, b))
+		if len(list) == before && !strings.HasPrefix(pair[0], "COMMENT") || len(list) == 0 {
+			t.Errorf("no difference is seen after %s and %s", pair[0], pair[1])
+		}
+		for _, d := range list {
+			if d.Worded || strings.ContainsAny(d.Primary+d.Secondary, "\x01\x02") {
+				t.Errorf("between servers of one version: %+v", d)
+			}
+		}
+	}
+}
+
+// Between versions an expression may be printed in other words; the rest may not.
+func TestWordsBetweenVersions(t *testing.T) {
+	entry := func(detail string) *Entry { return &Entry{Kind: "column", Name: "public.t.c", Detail: detail} }
+	a := entry("integer not null default \x01a + 1\x02")
+	for _, c := range []struct {
+		detail          string
+		differs, worded bool
+	}{
+		{"integer not null default \x01(a + 1)::integer\x02", false, false},
+		{"integer not null default \x01abs(a)\x02", true, true},
+		{"integer default \x01abs(a)\x02", true, false},
+		{"bigint not null default \x01a + 1\x02", true, false},
+		{"integer not null", true, false},
+	} {
+		d, differs := compareEntries(a, entry(c.detail), false)
+		if differs != c.differs || d.Worded != c.worded {
+			t.Errorf("%q: differs is %v, worded %v", c.detail, differs, d.Worded)
+		}
+		if d, differs := compareEntries(a, entry(c.detail), true); differs != c.differs || d.Worded {
+			t.Errorf("%q in one version: differs is %v, worded %v", c.detail, differs, d.Worded)
+		}
+	}
+}
+
+// What a server of another version makes by itself, or names otherwise, is no difference.
+func TestVersionsMakeTheirOwn(t *testing.T) {
+	schema := func(major int) *Schema {
+		s := pgtest.Start(t, pgtest.WithMajor(major))
+		dsn := s.DSN(s.Database(t))
+		pgtest.Exec(t, dsn, `CREATE TYPE fr AS RANGE (subtype = float8); CREATE TABLE pa (id int PRIMARY KEY, r fr) PARTITION BY RANGE (id); CREATE TABLE pa1 PARTITION OF pa FOR VALUES FROM (1) TO (9);
+			CREATE TABLE c (id int REFERENCES pa, x int CHECK (x IN (1, 2)), y varchar(3) DEFAULT upper('a')); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+			CREATE TRIGGER tg AFTER INSERT ON pa FOR EACH ROW WHEN (NEW.id > 3) EXECUTE FUNCTION f(); CREATE INDEX i ON c (lower(y)) WHERE x = 1; CREATE VIEW v AS SELECT * FROM c WHERE y IN ('a', 'b');
+			CREATE PROCEDURE pr(x int, y text DEFAULT 'z') LANGUAGE sql AS 'SELECT 1'`)
+		return read(t, dsn)
+	}
+	old, recent := schema(12), schema(18)
+	if list := CompareSchemas(old, recent); len(list) > 0 {
+		t.Errorf("differences: %+v", list)
+	}
+	if !old.Digest().Equal(recent.Digest()) {
+		t.Error("the digests differ")
+	}
+}

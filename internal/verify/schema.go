@@ -16,6 +16,9 @@ type SchemaDifference struct {
 	Primary   string // its definition there
 	Secondary string
 	Repair    string // the statement that builds it on the secondary; empty when there is none
+	// Worded says that servers of two versions print it, and that it differs in nothing
+	// but what each has printed from a parse tree: it may mean the same.
+	Worded bool
 
 	entry Entry // the primary's; of an object that it lacks the secondary's table and name
 }
@@ -64,14 +67,16 @@ func compareEntries(a, b *Entry, sameVersion bool) (d SchemaDifference, differs 
 	case b == nil:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Missing, Primary: a.Detail, entry: *a}
 	case a == nil:
-		return SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: b.Detail, entry: Entry{Table: b.Table, Object: b.Object}}, true
+		return SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: unmarked.Replace(b.Detail), entry: Entry{Table: b.Table, Object: b.Object}}, true
 	case b.Invalid:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: invalid + b.Detail, entry: *a}
 	case (sameVersion || !a.Printed) && plain(a.Detail) != plain(b.Detail):
-		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: b.Detail, entry: *a}
+		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: b.Detail, entry: *a,
+			Worded: !sameVersion && frame(a.Detail) == frame(b.Detail)}
 	default:
 		return d, false
 	}
+	d.Primary, d.Secondary = unmarked.Replace(d.Primary), unmarked.Replace(d.Secondary)
 	d.Repair = strings.Join(d.statements(), "; ")
 	return d, true
 }

@@ -43,9 +43,9 @@ type Database struct {
 
 // Entry is one object of the schema.
 type Entry struct {
-	Kind   string `json:"kind"` // table, column, index, constraint, ...
-	Name   string `json:"name"` // as a person reads it
-	Detail string `json:"detail"`
+	Kind   string `json:"kind"`   // table, column, index, constraint, ...
+	Name   string `json:"name"`   // as a person reads it
+	Detail string `json:"detail"` // with what is printed from a parse tree between the characters 1 and 2
 	// Printed says that Detail is a text that versions print differently.
 	Printed bool `json:"printed,omitempty"`
 	// Invalid says that an index cannot be used, or that a constraint is one which a
