@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,9 +57,16 @@ type bank struct {
 
 // eitherSide is a connection string over both sides that finds the one which
 // accepts writes, as libpq's does.
-func eitherSide(p *linktest.Pair, database string) func() string {
-	dsn := fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres dbname=%s target_session_attrs=read-write connect_timeout=5",
-		p.A.Server.Port, p.B.Server.Port, database)
+func eitherSide(p *linktest.Pair, database string) func() string { return anySide(database, p.A, p.B) }
+
+// anySide is the same over any sides.
+func anySide(database string, sides ...*linktest.Side) func() string {
+	var hosts, ports []string
+	for _, s := range sides {
+		hosts, ports = append(hosts, "127.0.0.1"), append(ports, strconv.Itoa(s.Server.Port))
+	}
+	dsn := fmt.Sprintf("host=%s port=%s user=postgres dbname=%s target_session_attrs=read-write connect_timeout=5",
+		strings.Join(hosts, ","), strings.Join(ports, ","), database)
 	return func() string { return dsn }
 }
 

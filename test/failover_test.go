@@ -364,6 +364,58 @@ func TestOtherLinksStayWithTheirSide(t *testing.T) {
 	traceless(t, p.A, "bank", before)
 }
 
+// Two links of one database change places at once: one does, the other does not.
+func TestOneOfTwoLinksChangesPlaces(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	third := p.Third(t, "c", linktest.Options{})
+	p.A.Server.CreateDatabase(t, "bank")
+	makeBank(t, p.A, "bank")
+	p.Create(t, "home", "bank")
+	p.WaitPhase(t, "home", api.Replicating)
+	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "away", Database: "bank", Peer: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	away := &linktest.Pair{A: p.A, B: third}
+	away.WaitPhase(t, "away", api.Replicating)
+	bank := openBank(t, 2, true, anySide("bank", p.A, p.B, third))
+	bank.pace.Store(int64(5 * time.Millisecond))
+	bank.waitTransfers(50)
+	// Both come as far as to wait for one who has passed the gate.
+	writer := pgtest.Conn(t, p.A.Server.DSN("bank"))
+	if _, err := writer.Exec(t.Context(), `BEGIN; SELECT pg_advisory_xact_lock_shared(x'7477696e67617465'::bigint)`); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan api.FailoverProgress, 2)
+	for name, side := range map[string]*linktest.Side{"home": p.B, "away": third} {
+		go func() { ended <- failOver(t, side, name, api.FailoverRequest{DrainSeconds: 60}) }()
+	}
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		waiting := pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/hold' AND wait_event_type = 'Lock'`)[0][0]
+		if waiting != "2" {
+			return fmt.Errorf("%s failovers wait for the writer", waiting)
+		}
+		return nil
+	})
+	if _, err := writer.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	first, second := <-ended, <-ended
+	if first.State != api.FailoverDone {
+		first, second = second, first
+	}
+	if first.State != api.FailoverDone || second.State != api.FailoverUndone || second.Problem.Code != "database_is_secondary" {
+		t.Fatalf("%+v, %+v; %+v, %+v", first, first.Problem, second, second.Problem)
+	}
+	waitSettled(t, p, "home")
+	waitSettled(t, away, "away")
+	bank.waitTransfers(50)
+	bank.close()
+	waitEqual(t, p, "home", "bank")
+	away.WaitEqual(t, "away", "bank")
+	bank.audit(third.Server.DSN("bank"), false)
+}
+
 // Several links change places as one; when one of them cannot, none does.
 func TestLinksChangePlacesTogether(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,9 @@ import (
 // alone. Links of the same database each see to it.
 const claim = lock + 1
 
+// building is the advisory lock of whoever makes the gate's functions.
+const building = lock + 2
+
 // claimPause is between two attempts to get the claim from whoever takes the gate away.
 const claimPause = 20 * time.Millisecond
 

@@ -68,16 +68,23 @@ func build(ctx context.Context, conn *pgx.Conn) error {
 	if err := hold(ctx, conn); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, gateSQL); err != nil {
-		return pg.Classify(err, "create the gate")
-	}
-	var have bool
-	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'twinspan_gate')`).Scan(&have)
-	if err != nil || have {
-		return pg.Classify(err, "look for the gate")
-	}
-	_, err = conn.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl()`)
-	return pg.Classify(err, "create the gate's event trigger")
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+		// One after the other: PostgreSQL lets nobody replace a function that somebody
+		// else is replacing.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, building); err != nil {
+			return pg.Classify(err, "create the gate")
+		}
+		if _, err := tx.Exec(ctx, gateSQL); err != nil {
+			return pg.Classify(err, "create the gate")
+		}
+		var have bool
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'twinspan_gate')`).Scan(&have)
+		if err != nil || have {
+			return pg.Classify(err, "look for the gate")
+		}
+		_, err = tx.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl()`)
+		return pg.Classify(err, "create the gate's event trigger")
+	})
 }
 
 // Querier is a session or a transaction.
@@ -206,11 +213,11 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 		case err == nil:
 			tables, n = tables[n:], min(2*n, m.batch)
 			continue
-		case n > 1 && (problem.CodeOf(err) == "lock_not_available" || pg.SQLState(err) == "42P01"):
-			// One of them is locked, or gone: find it without holding the others.
+		case n > 1 && (problem.CodeOf(err) == "lock_not_available" || settled(err)):
+			// One of them is locked, or done with: find it without holding the others.
 			n = 1
 			continue
-		case pg.SQLState(err) == "42P01":
+		case settled(err):
 			tables = tables[1:]
 			continue
 		case problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) && !m.end:
@@ -231,6 +238,9 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 	}
 	return ended, nil
 }
+
+// settled says that a table is gone, or has its trigger from another link meanwhile.
+func settled(err error) bool { return pg.SQLState(err) == "42P01" || pg.SQLState(err) == "42710" }
 
 // endHolders ends the transactions that hold a lock on a table for writing.
 func endHolders(ctx context.Context, conn *pgx.Conn, t table) (ended int, err error) {

@@ -426,3 +426,22 @@ func TestOpenGivesWay(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Several links of a database build the gate at once.
+func TestStagedAtOnce(t *testing.T) {
+	dsn, _ := fresh(t, objects)
+	var group errgroup.Group
+	for range 4 {
+		conn := agent(t, dsn)
+		group.Go(func() error {
+			_, err := gate.Stage(testContext(t), conn, patience)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(traces(t, dsn)); got != 9+1+3 {
+		t.Errorf("%d traces: %v", got, traces(t, dsn))
+	}
+}

@@ -210,6 +210,9 @@ func (l *Link) HandleFailoverHold(ctx context.Context, request HoldRequest, s *p
 	}
 	defer hold.Release(context.WithoutCancel(ctx))
 	l.log.Info("writers held", "drained", time.Since(hold.Since), "ended", hold.Ended)
+	if err := l.aloneChanging(ctx, hold.Conn()); err != nil {
+		return err
+	}
 	_, err = hold.Conn().Exec(ctx, `SELECT twinspan.say('barrier', jsonb_build_object('operation', $1::text))`, request.Operation)
 	if err != nil {
 		return pg.Classify(err, "write the barrier")
@@ -220,6 +223,22 @@ func (l *Link) HandleFailoverHold(ctx context.Context, request HoldRequest, s *p
 	err = l.takeOrders(ctx, request, s, hold)
 	l.awaitOutcome()
 	return err
+}
+
+// aloneChanging says whether no other link has made this database a secondary, or is
+// about to, since the failover began. Of several whose failovers run at once, one gets
+// the hold first; the others find that here.
+func (l *Link) aloneChanging(ctx context.Context, conn *pgx.Conn) error {
+	var other string
+	err := conn.QueryRow(ctx, `SELECT coalesce(min(name), '') FROM twinspan.link WHERE id <> $1::text::uuid AND (role = 'secondary' OR phase = 'fenced')`, l.ID()).Scan(&other)
+	if err != nil {
+		return pg.Classify(err, "look at the other links of the database")
+	}
+	if other != "" {
+		return problem.New(problem.Conflict, "database_is_secondary", "the primary's database is itself the secondary of link %s", other).On(other).
+			WithHint("fail over that link, or remove it")
+	}
+	return nil
 }
 
 // takeOrders does what the driver orders until it closes the stream.
