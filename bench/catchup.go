@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,6 +31,7 @@ type field struct {
 	followers []follower
 	limit     *limit // nil when it is not asked for
 	pairs     []*pair
+	out       *results
 	marker    int64
 	before    lsn.LSN // end of the log before the last marker's row
 }
@@ -40,30 +42,40 @@ func followCases(ctx context.Context, r *rig, out *results) (err error) {
 	if err := r.load(ctx); err != nil {
 		return err
 	}
-	f := &field{r: r}
+	f := &field{r: r, out: out}
 	defer f.close()
 	if err := f.establish(ctx, out); err != nil {
 		return err
 	}
+	failed := map[string]bool{}
 	began := time.Now()
 	for round := 0; r.another(round, began, followPart); round++ {
 		for _, w := range workloads {
-			if !wanted(w.name) {
+			if w.major != r.major || !wanted(w.name) || failed[w.name] {
 				continue
 			}
 			if err := f.compete(ctx, w, round, out); err != nil {
-				return fmt.Errorf("case %s: %w", w.name, err)
+				if ctx.Err() != nil {
+					return err
+				}
+				failed[w.name] = true
+				out.failed("case "+w.name, err)
 			}
 		}
 	}
 	for _, c := range []struct {
 		name string
 		run  func(context.Context, *results) error
-	}{{"lag", f.lag}, {"memory", f.memory}, {"throughput", f.throughput}} {
-		if wanted(c.name) {
-			if err := c.run(ctx, out); err != nil {
-				return fmt.Errorf("case %s: %w", c.name, err)
+	}{{"lag", f.lag}, {"memory", f.memory}, {"throughput", f.throughput}, {"large", f.large}} {
+		if r.major != 0 || !wanted(c.name) {
+			continue
+		}
+		r.say("%s", c.name)
+		if err := c.run(ctx, out); err != nil {
+			if ctx.Err() != nil {
+				return err
 			}
+			out.failed("case "+c.name, err)
 		}
 	}
 	return nil
@@ -97,26 +109,63 @@ func (f *field) establish(ctx context.Context, out *results) error {
 		{r: r, label: "native", options: "binary = true"},
 		{r: r, label: "native-text", options: "binary = false"},
 		{r: r, label: "native-streaming", options: "binary = true, streaming = on", stream: true},
+		{r: r, label: "native-parallel", options: "binary = true, streaming = parallel", stream: true, since: 16},
 	} {
-		if has(n.label) {
+		if has(n.label) && r.b.Binaries.Major >= n.since {
 			f.followers = append(f.followers, n)
 		}
 	}
-	if has("pglogical") {
+	if has("pglogical") && r.major == 0 {
 		if why := r.optional["pglogical"]; why != "" {
 			out.missing("pglogical", why)
 		} else {
 			f.followers = append(f.followers, &pglogical{r})
 		}
 	}
-	for _, c := range f.followers {
+	for _, c := range slices.Clone(f.followers) {
 		r.say("%s: first copy", c.name())
-		if err := c.establish(ctx); err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
+		if err := f.begin(ctx, c); err != nil {
+			if err := f.drop(ctx, c, "first copy", err); err != nil {
+				return err
+			}
 		}
-		if err := f.rest(ctx, c); err != nil {
-			return err
-		}
+	}
+	return nil
+}
+
+// begin sets a follower up and lets it rest.
+func (f *field) begin(ctx context.Context, c follower) error {
+	ctx, stop := f.patient(ctx)
+	defer stop()
+	if err := c.establish(ctx); err != nil {
+		return err
+	}
+	return f.rest(ctx, c)
+}
+
+// patience is how long one thing with one follower may take at scale 1.
+const patience = 6 * time.Minute
+
+// patient bounds what is done with one follower, so that one that hangs costs its own
+// results alone.
+func (f *field) patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := time.Duration(max(1, f.r.scale) * float64(patience))
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not come to its end within %v", limit))
+}
+
+// drop takes a follower out of all that comes, for it failed. An error is the end of ctx.
+func (f *field) drop(ctx context.Context, c follower, what string, why error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	f.out.failed(what+", "+c.name()+", which is left out from here on", why)
+	f.followers = slices.DeleteFunc(f.followers, func(o follower) bool { return o == c })
+	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	// Its slot must not be active while others are measured. What broke may not obey.
+	err := errors.Join(c.suspend(ctx), c.remove(ctx))
+	if err != nil {
+		f.r.say("%s is not removed: %v", c.name(), err)
 	}
 	return nil
 }
@@ -214,7 +263,7 @@ func (f *field) compete(ctx context.Context, w workload, round int, out *results
 	}, order...); err != nil {
 		return err
 	}
-	return f.compare(ctx, w.tables)
+	return f.compare(ctx, w)
 }
 
 // drainAll marks the end and lets everybody come to it; timed when there is somebody
@@ -225,7 +274,7 @@ func (f *field) drainAll(ctx context.Context, w workload, tell func(string, samp
 		return err
 	}
 	if len(order) == 0 {
-		order = f.followers
+		order = slices.Clone(f.followers)
 	}
 	for i, c := range order {
 		// The limit takes its turn like everybody, for who is first finds the log cold.
@@ -238,7 +287,10 @@ func (f *field) drainAll(ctx context.Context, w workload, tell func(string, samp
 		}
 		s, err := f.drain(ctx, w, c, tell != nil)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
+			if err := f.drop(ctx, c, "case "+w.name, err); err != nil {
+				return err
+			}
+			continue
 		}
 		if tell != nil && c.takes(w) {
 			tell(c.name(), s)
@@ -249,6 +301,8 @@ func (f *field) drainAll(ctx context.Context, w workload, tell func(string, samp
 
 // drain resumes a follower, waits for the marker, and suspends it again.
 func (f *field) drain(ctx context.Context, w workload, c follower, timed bool) (s sample, err error) {
+	ctx, stop := f.patient(ctx)
+	defer stop()
 	r := f.r
 	watch, err := r.b.dsn(c.database()).Connect(ctx, session())
 	if err != nil {
@@ -336,24 +390,35 @@ func (f *field) profile(ctx context.Context, w workload, c follower, timed bool)
 	return func() { <-ended; <-ended }
 }
 
-// compare sees that the copies equal the source, by count and hash of all rows.
-func (f *field) compare(ctx context.Context, tables []string) error {
+// compare sees that the copies equal the source, by count and hash of all rows. A follower
+// whose copy does not has failed.
+func (f *field) compare(ctx context.Context, w workload) error {
+	for _, c := range slices.Clone(f.followers) {
+		if !c.takes(workload{keyless: w.keyless, large: true}) {
+			continue
+		}
+		if err := f.compareOne(ctx, c, w.tables); err != nil {
+			if err := f.drop(ctx, c, "case "+w.name, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// compareOne compares tables of one follower's copy with the source.
+func (f *field) compareOne(ctx context.Context, c follower, tables []string) error {
 	want, err := digests(ctx, f.r.a.dsn(source), tables)
 	if err != nil {
 		return err
 	}
-	for _, c := range f.followers {
-		for _, table := range tables {
-			if !c.takes(workload{keyless: table == "keyless", large: true}) {
-				continue
-			}
-			got, err := digests(ctx, f.r.b.dsn(c.database()), []string{table})
-			if err != nil {
-				return err
-			}
-			if got[table] != want[table] {
-				return fmt.Errorf("%s: table %s differs from the source: %s there, %s here", c.name(), table, got[table], want[table])
-			}
+	got, err := digests(ctx, f.r.b.dsn(c.database()), tables)
+	if err != nil {
+		return err
+	}
+	for _, table := range tables {
+		if got[table] != want[table] {
+			return fmt.Errorf("table %s differs from the source: %s there, %s here", table, got[table], want[table])
 		}
 	}
 	return nil

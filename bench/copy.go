@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -24,6 +25,9 @@ const original, copied = "original", "copied"
 // copyPart, followPart and throughputPart are the parts of the limit that may have passed
 // after the rounds of first copies, catch-ups and throughput.
 const copyPart, followPart, throughputPart = 0.3, 0.8, 0.97
+
+// copyPatience is how long one copy may take.
+const copyPatience = 10 * time.Minute
 
 const wideRows = 250_000 // about 2 kB each
 
@@ -57,37 +61,54 @@ func copyCases(ctx context.Context, r *rig, out *results) error {
 	if err != nil {
 		return err
 	}
+	failed := map[string]bool{}
 	began := time.Now()
 	for round := 0; r.another(round, began, copyPart); round++ {
 		for i := range list {
 			c := list[(i+round)%len(list)]
-			if c.once && round > 0 {
+			if c.once && round > 0 || failed[c.name] {
 				continue
 			}
-			s, err := r.timeCopy(ctx, c)
+			s, err := r.tryCopy(ctx, c, want)
 			if err != nil {
-				return fmt.Errorf("first copy by %s: %w", c.name, err)
-			}
-			got, err := digests(ctx, r.b.dsn(copied), tables)
-			if err != nil {
-				return fmt.Errorf("compare the copy by %s: %w", c.name, err)
-			}
-			for _, t := range tables {
-				if got[t] != want[t] {
-					return fmt.Errorf("the copy by %s: table %s has %s instead of %s", c.name, t, got[t], want[t])
+				if ctx.Err() != nil {
+					return err
 				}
-			}
-			if err := r.sameIndexes(ctx, c); err != nil {
-				return err
+				failed[c.name] = true
+				out.failed("first copy by "+c.name, err)
+				continue
 			}
 			out.add("copy", "first copy of pgbench scale 50, a wide table of 500 MB and 20 small ones", c.name, s)
 			r.say("round %d, copy: %-20s %6.2f s wall, cpu %5.2f source %5.2f target %5.2f others", round+1, c.name, s.wall, s.source, s.target, s.others)
-			if err := errors.Join(c.cleanup(ctx), r.b.exec(ctx, "postgres", "DROP DATABASE IF EXISTS "+copied+" WITH (FORCE)")); err != nil {
-				return err
-			}
 		}
 	}
 	return r.a.exec(ctx, "postgres", "DROP DATABASE "+original+" WITH (FORCE)")
+}
+
+// tryCopy times a copy and compares it. Whatever comes of it, the copy is removed.
+func (r *rig) tryCopy(ctx context.Context, c copier, want map[string]string) (s sample, err error) {
+	limited, stop := context.WithTimeoutCause(ctx, copyPatience, fmt.Errorf("it took longer than %v", copyPatience))
+	defer stop()
+	defer func() {
+		again := errors.Join(c.cleanup(ctx), r.b.exec(ctx, "postgres", "DROP DATABASE IF EXISTS "+copied+" WITH (FORCE)"))
+		if again != nil {
+			err = errors.Join(err, fmt.Errorf("remove the copy: %w", again))
+		}
+	}()
+	if s, err = r.timeCopy(limited, c); err != nil {
+		return s, err
+	}
+	tables := slices.Collect(maps.Keys(want))
+	got, err := digests(ctx, r.b.dsn(copied), tables)
+	if err != nil {
+		return s, err
+	}
+	for _, t := range tables {
+		if got[t] != want[t] {
+			return s, fmt.Errorf("table %s has %s instead of %s", t, got[t], want[t])
+		}
+	}
+	return s, r.sameIndexes(ctx, c)
 }
 
 func (r *rig) timeCopy(ctx context.Context, c copier) (sample, error) {
@@ -138,7 +159,7 @@ func (r *rig) loadOriginal(ctx context.Context) error {
 		return err
 	}
 	args := []string{"-i", "-q", "--foreign-keys", "-s", strconv.Itoa(r.amount(50)), r.a.conninfo(original, true)}
-	if _, err := command(ctx, nil, r.a.Binaries.Path("pgbench"), args...); err != nil {
+	if _, err := command(ctx, nil, r.a.program("pgbench"), args...); err != nil {
 		return err
 	}
 	statements := []string{
@@ -264,7 +285,7 @@ func (r *rig) pgDump(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	return command(ctx, nil, "bash", "-o", "pipefail", "-c", `"$0" --schema=public --no-publications -Z0 -Fc "$1" | "$2" -d "$3" --clean --if-exists`,
-		r.a.Binaries.Path("pg_dump"), r.a.conninfo(original, r.socket), r.b.Binaries.Path("pg_restore"), r.b.conninfo(copied, false))
+		r.a.program("pg_dump"), r.a.conninfo(original, r.socket), r.b.program("pg_restore"), r.b.conninfo(copied, false))
 }
 
 // byHand pipes COPY from server to server, as many tables at once as there are cores;
@@ -305,7 +326,7 @@ func (r *rig) byHand(indexes string) func(context.Context) (float64, error) {
 // pipe copies a table from psql to psql.
 func (r *rig) pipe(ctx context.Context, table string) (float64, error) {
 	const script = `"$0" -qXd "$1" -c "COPY $3 TO STDOUT (FORMAT binary)" | PGOPTIONS='-c session_replication_role=replica -c synchronous_commit=off' "$0" -qXd "$2" -c "COPY $3 FROM STDIN (FORMAT binary)"`
-	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", script, r.a.Binaries.Path("psql"),
+	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", script, r.a.program("psql"),
 		r.a.conninfo(original, r.socket), r.b.conninfo(copied, false), table)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -28,7 +28,7 @@ type follower interface {
 }
 
 // candidateNames are what can be asked for.
-var candidateNames = []string{"twinspan", "limit", "native", "native-text", "native-streaming", "pglogical", "pgcopydb", "pg_dump", "by-hand", "standby"}
+var candidateNames = []string{"twinspan", "limit", "native", "native-text", "native-streaming", "native-parallel", "pglogical", "pgcopydb", "pg_dump", "by-hand", "standby"}
 
 // native is PostgreSQL's own logical replication.
 type native struct {
@@ -36,6 +36,7 @@ type native struct {
 	label   string
 	options string
 	stream  bool
+	since   int // the first version that knows the options
 }
 
 func (n *native) name() string     { return n.label }
@@ -105,7 +106,7 @@ func (r *rig) restore(ctx context.Context, from, to, section string) error {
 	} else {
 		args = append(args, "--section="+section)
 	}
-	if _, err := command(ctx, nil, r.a.Binaries.Path("pg_dump"), args...); err != nil {
+	if _, err := command(ctx, nil, r.a.program("pg_dump"), args...); err != nil {
 		return err
 	}
 	jobs := "1"
@@ -114,7 +115,7 @@ func (r *rig) restore(ctx context.Context, from, to, section string) error {
 	}
 	// The schema public exists already, which pg_restore is told to take in its stride.
 	_, err := command(ctx, nil, "bash", "-c", `"$0" -L <("$0" -l "$1" | grep -v ' SCHEMA - public ') -j "$2" -d "$3" "$1"`,
-		r.b.Binaries.Path("pg_restore"), file, jobs, r.b.conninfo(to, true))
+		r.b.program("pg_restore"), file, jobs, r.b.conninfo(to, true))
 	return err
 }
 

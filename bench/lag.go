@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 const (
@@ -26,12 +25,14 @@ const (
 
 // lag measures how long a commit takes to become visible on the copy.
 func (f *field) lag(ctx context.Context, out *results) error {
-	for _, c := range f.followers {
+	for _, c := range slices.Clone(f.followers) {
 		if !c.takes(workload{}) {
 			continue
 		}
-		if err := f.awake(ctx, c, func() error { return f.lagOn(ctx, out, c.name(), f.r.b, c.database()) }); err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
+		if err := f.awake(ctx, c, func(ctx context.Context) error { return f.lagOn(ctx, out, c.name(), f.r.b, c.database()) }); err != nil {
+			if err := f.drop(ctx, c, "lag", err); err != nil {
+				return err
+			}
 		}
 	}
 	if f.r.asked(f.r.candidates, "standby") {
@@ -55,6 +56,10 @@ func (f *field) lagOn(ctx context.Context, out *results, name string, on *server
 	if err != nil {
 		return err
 	}
+	for when, list := range map[string][]float64{"idle": idle, "busy": busy} {
+		out.number("lag "+when+" p50 "+name, quantile(list, 0.5))
+		out.number("lag "+when+" p99 "+name, quantile(list, 0.99))
+	}
 	out.line("lag of %-17s idle: %s;  at %d transactions a second: %s", name, spread(idle), loadRate, spread(busy))
 	return nil
 }
@@ -64,7 +69,9 @@ func spread(ms []float64) string {
 }
 
 // awake runs something while a follower follows.
-func (f *field) awake(ctx context.Context, c follower, do func() error) error {
+func (f *field) awake(ctx context.Context, c follower, do func(context.Context) error) error {
+	ctx, stop := f.patient(ctx)
+	defer stop()
 	if _, err := f.mark(ctx); err != nil {
 		return err
 	}
@@ -74,7 +81,7 @@ func (f *field) awake(ctx context.Context, c follower, do func() error) error {
 	if err := f.arrived(ctx, c); err != nil {
 		return err
 	}
-	if err := do(); err != nil {
+	if err := do(ctx); err != nil {
 		return err
 	}
 	if _, err := f.mark(ctx); err != nil {
@@ -133,7 +140,7 @@ func (f *field) probe(ctx context.Context, on *server, database string) ([]float
 
 // load runs pgbench in the background until stop is called.
 func (f *field) load(ctx context.Context, args ...string) (stop func(), err error) {
-	cmd := exec.CommandContext(ctx, f.r.a.Binaries.Path("pgbench"), append(append([]string{"-n", "-c", "4", "-j", "2"}, args...), f.r.a.conninfo(source, true))...)
+	cmd := exec.CommandContext(ctx, f.r.a.program("pgbench"), append(append([]string{"-n", "-c", "4", "-j", "2"}, args...), f.r.a.conninfo(source, true))...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -158,23 +165,26 @@ func (f *field) throughput(ctx context.Context, out *results) error {
 			return err
 		}
 		rates["nobody"] = append(rates["nobody"], rate)
-		for _, c := range f.followers {
+		for _, c := range slices.Clone(f.followers) {
 			if !c.takes(workload{}) {
 				continue
 			}
-			err := f.awake(ctx, c, func() error {
+			err := f.awake(ctx, c, func(ctx context.Context) error {
 				rate, err := f.rate(ctx)
 				rates[c.name()] = append(rates[c.name()], rate)
 				f.r.say("round %d, throughput: %.0f beside %s", round+1, rate, c.name())
 				return err
 			})
 			if err != nil {
-				return err
+				if err := f.drop(ctx, c, "throughput", err); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	for _, name := range names {
 		if len(rates[name]) > 0 {
+			out.number("throughput "+name, quantile(rates[name], 0.5))
 			out.line("throughput of the primary beside %-17s %6.0f transactions a second", name, quantile(rates[name], 0.5))
 		}
 	}
@@ -183,7 +193,7 @@ func (f *field) throughput(ctx context.Context, out *results) error {
 
 // rate runs pgbench and returns its transactions a second.
 func (f *field) rate(ctx context.Context) (float64, error) {
-	cmd := exec.CommandContext(ctx, f.r.a.Binaries.Path("pgbench"), "-n", "-c", "4", "-j", "2", "-T", strconv.Itoa(throughputSeconds), f.r.a.conninfo(source, true))
+	cmd := exec.CommandContext(ctx, f.r.a.program("pgbench"), "-n", "-c", "4", "-j", "2", "-T", strconv.Itoa(throughputSeconds), f.r.a.conninfo(source, true))
 	out, err := cmd.Output()
 	if err != nil {
 		return 0, err
@@ -191,36 +201,4 @@ func (f *field) rate(ctx context.Context) (float64, error) {
 	_, rest, _ := strings.Cut(string(out), "tps = ")
 	number, _, _ := strings.Cut(rest, " ")
 	return strconv.ParseFloat(number, 64)
-}
-
-// memory tells what the agents hold, after all cases before, and what they spend
-// while nothing happens.
-func (f *field) memory(ctx context.Context, out *results) error {
-	for _, c := range f.followers {
-		t, ok := c.(*twinspan)
-		if !ok {
-			continue
-		}
-		err := f.awake(ctx, c, func() error {
-			m := f.r.measure(t.pids(), nil)
-			const span = 20 * time.Second
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(span):
-			}
-			spent := m.spent()
-			for _, g := range []*agent{t.pair.a, t.pair.b} {
-				now, peak := memory(g.pid())
-				out.line("memory of agent %-14s idle %s, at most %s in all cases before", g.label, terminal.Size(now), terminal.Size(peak))
-			}
-			out.line("idle CPU, share of a core: agents %.2f %%, source %.2f %%, target %.2f %%", 100*spent.others/span.Seconds(),
-				100*spent.source/span.Seconds(), 100*spent.target/span.Seconds())
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

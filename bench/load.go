@@ -21,6 +21,7 @@ type workload struct {
 	count       int      // at scale 1
 	tables      []string // what it changes
 	large       bool     // transactions that native replication may stream
+	major       int      // of the servers; 0 is the newest that is installed
 	keyless     bool     // a table without a key is changed
 	// prepare brings the tables to where run can begin.
 	prepare func(ctx context.Context, r *rig, n int) error
@@ -40,6 +41,7 @@ var workloads = []workload{
 	{name: "mixed", title: "50,000 transactions on wide rows, half of the updates leave TOAST unchanged", count: 50_000, tables: []string{"documents"}, run: mixed},
 	{name: "indexes", title: "200,000 changes of a table with six indexes", count: 200_000, tables: []string{"indexed"}, run: indexed},
 	{name: "keyless", title: "20,000 changes of a small table without a key", count: 20_000, tables: []string{"keyless"}, keyless: true, run: keyless},
+	{name: "bulk18", title: "2,000,000 rows in four transactions, PostgreSQL 18", count: 2_000_000, major: parallelMajor, tables: []string{"bulk"}, large: true, prepare: emptyBulk, run: bulk},
 }
 
 // schemaSQL makes the tables beside pgbench's.
@@ -86,7 +88,7 @@ func (r *rig) load(ctx context.Context) error {
 // pgbench runs pgbench on the followed database.
 func (r *rig) pgbench(ctx context.Context, args ...string) error {
 	env := []string{"PGOPTIONS=-c synchronous_commit=off"}
-	_, err := command(ctx, env, r.a.Binaries.Path("pgbench"), append(args, r.a.conninfo(source, true))...)
+	_, err := command(ctx, env, r.a.program("pgbench"), append(args, r.a.conninfo(source, true))...)
 	return err
 }
 

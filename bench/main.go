@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -112,18 +113,26 @@ func run(ctx context.Context, o options) (err error) {
 			continue
 		}
 		if err := s.in(ctx, o, results); err != nil {
-			results.print(os.Stdout) // what was measured so far
-			return err
+			if ctx.Err() != nil {
+				results.print(os.Stdout) // what was measured so far
+				return err
+			}
+			results.failed("cases "+strings.Join(s.cases(), ", "), err)
 		}
 	}
 	results.print(os.Stdout)
-	if !o.write {
-		return nil
+	if o.write {
+		if err := results.writeFile(filepath.Join(root, "bench", "RESULTS.md")); err != nil {
+			return err
+		}
+		if err := results.writeHeadline(filepath.Join(root, "README.md")); err != nil {
+			return err
+		}
 	}
-	if err := results.writeFile(filepath.Join(root, "bench", "RESULTS.md")); err != nil {
-		return err
+	if n := len(results.failures); n > 0 {
+		return fmt.Errorf("%d failures, which are named above", n)
 	}
-	return results.writeHeadline(filepath.Join(root, "README.md"))
+	return nil
 }
 
 // another says whether a round is begun, after round others that took from a time on, when
@@ -140,6 +149,7 @@ func (o *options) another(round int, from time.Time, part float64) bool {
 type section struct {
 	cases     func() []string
 	run       func(context.Context, *rig, *results) error
+	major     int  // of the servers; 0 is the newest that is installed
 	pglogical bool // its workers run in the servers, where DROP DATABASE waits for them without end
 }
 
@@ -147,16 +157,26 @@ var sections = []section{
 	{cases: func() []string { return []string{"copy"} }, run: copyCases},
 	{cases: func() []string { return []string{"slow"} }, run: slowCase},
 	{cases: followNames, run: followCases, pglogical: true},
+	{cases: func() []string { return namesOf(parallelMajor) }, run: followCases, major: parallelMajor},
 }
+
+// parallelMajor is a version whose subscriptions apply large transactions in parallel.
+const parallelMajor = 18
 
 // in runs a section in a rig of its own, of which nothing is left.
 func (s section) in(ctx context.Context, o options, out *results) (err error) {
-	r, err := newRig(ctx, o, s.pglogical && slices.Contains(o.candidates, "pglogical"))
+	if _, err := instance.FindBinaries(s.major); err != nil && s.major != 0 {
+		out.missing(strings.Join(s.cases(), ", "), err.Error())
+		return nil
+	}
+	r, err := newRig(ctx, o, s.major, s.pglogical && slices.Contains(o.candidates, "pglogical"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	out.facts = r.facts()
+	if s.major == 0 || out.facts == nil {
+		out.facts = r.facts()
+	}
 	return s.run(ctx, r, out)
 }
 
@@ -169,9 +189,16 @@ func caseNames() []string {
 }
 
 func followNames() []string {
+	return append(namesOf(0), "lag", "throughput", "memory", "large")
+}
+
+// namesOf are the workloads on servers of a version.
+func namesOf(major int) []string {
 	var names []string
 	for _, w := range workloads {
-		names = append(names, w.name)
+		if w.major == major {
+			names = append(names, w.name)
+		}
 	}
-	return append(names, "lag", "throughput", "memory")
+	return names
 }

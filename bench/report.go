@@ -21,6 +21,24 @@ type results struct {
 	groups []*group
 	lines  []string          // of cases that are not timed runs
 	absent map[string]string // candidates that are missing, and why
+
+	numbers  map[string]float64 // what targets are about beside groups, by name
+	failures []string           // cases, or candidates in one, that came to no end
+}
+
+// number keeps a number under a name.
+func (out *results) number(name string, v float64) {
+	if out.numbers == nil {
+		out.numbers = map[string]float64{}
+	}
+	out.numbers[name] = v
+}
+
+// failed notes what did not work; the rest goes on.
+func (out *results) failed(what string, err error) {
+	text := fmt.Sprintf("FAILED: %s: %v", what, err)
+	fmt.Fprintln(os.Stderr, text)
+	out.failures = append(out.failures, strings.Join(strings.Fields(text), " "))
 }
 
 // group is a case.
@@ -122,6 +140,10 @@ func (out *results) print(w io.Writer) {
 	for name, why := range out.absent {
 		fmt.Fprintf(w, "%s: %s\n", name, why)
 	}
+	for _, f := range out.failures {
+		fmt.Fprintln(w, f)
+	}
+	out.printTargets(w)
 }
 
 func (g *group) print(w io.Writer) {

@@ -26,6 +26,7 @@ type rig struct {
 	dir       string
 	program   string // the twinspan built from this tree
 	a, b      *server
+	major     int               // of both servers; 0 is the newest that is installed
 	pglogical bool              // its library is loaded, if it is there
 	optional  map[string]string // program or extension to why it is missing, empty when it is there
 	notes     io.Writer
@@ -64,8 +65,8 @@ var settings = map[string]string{
 	"idle_in_transaction_session_timeout": "0",
 }
 
-func newRig(ctx context.Context, o options, pglogical bool) (r *rig, err error) {
-	r = &rig{options: o, pglogical: pglogical, notes: os.Stderr, optional: map[string]string{}}
+func newRig(ctx context.Context, o options, major int, pglogical bool) (r *rig, err error) {
+	r = &rig{options: o, major: major, pglogical: pglogical, notes: os.Stderr, optional: map[string]string{}}
 	if r.dir, err = makeDir(o.dir); err != nil {
 		return nil, err
 	}
@@ -116,7 +117,7 @@ func (r *rig) startServer(ctx context.Context, name string) (*server, error) {
 	for k, v := range settings {
 		s.Settings[k] = v
 	}
-	if s.Binaries, err = instance.FindBinaries(0); err != nil {
+	if s.Binaries, err = instance.FindBinaries(r.major); err != nil {
 		return nil, err
 	}
 	// The programs beside the server's: the directory may hold links to it alone.
@@ -139,6 +140,18 @@ func (r *rig) startServer(ctx context.Context, name string) (*server, error) {
 	}
 	s.password, err = s.Password()
 	return s, err
+}
+
+// program is the path of a client program: the server's own, or the newest where that came
+// without it.
+func (s *server) program(name string) string {
+	own := s.Binaries.Path(name)
+	if _, err := os.Stat(own); err != nil {
+		if other, _, err := instance.FindClient(name, 0); err == nil {
+			return other
+		}
+	}
+	return own
 }
 
 // lookFor notes which of the peers are installed.

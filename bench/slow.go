@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twinspan/twinspan/api"
@@ -63,7 +64,7 @@ func slowCase(ctx context.Context, r *rig, out *results) error {
 		return err
 	}
 	for _, d := range list {
-		if err := d.timed(ctx, out, "first copy of "+terminal.Size(size), d.establish); err != nil {
+		if err := d.timed(ctx, out, "copy of "+terminal.Size(size), d.establish); err != nil {
 			return err
 		}
 		if err := d.suspend(ctx); err != nil {
@@ -71,7 +72,7 @@ func slowCase(ctx context.Context, r *rig, out *results) error {
 		}
 	}
 	n := r.amount(slowTransactions)
-	if _, err := command(ctx, nil, r.a.Binaries.Path("pgbench"), "-n", "-c", "4", "-j", "2", "-t", strconv.Itoa((n+3)/4), r.a.conninfo(slowSource, true)); err != nil {
+	if _, err := command(ctx, nil, r.a.program("pgbench"), "-n", "-c", "4", "-j", "2", "-t", strconv.Itoa((n+3)/4), r.a.conninfo(slowSource, true)); err != nil {
 		return err
 	}
 	if err := r.a.exec(ctx, slowSource, `INSERT INTO marker VALUES (1)`); err != nil {
@@ -99,6 +100,9 @@ func (d *distant) timed(ctx context.Context, out *results, what string, do func(
 		return fmt.Errorf("%s: %s: %w", d.name, what, err)
 	}
 	wire, seconds := d.way.passed()-before, time.Since(began).Seconds()
+	kind, _, _ := strings.Cut(what, " ")
+	out.number("slow "+kind+" bytes "+d.name, float64(wire))
+	out.number("slow "+kind+" rate "+d.name, float64(wire)/seconds/slowRate)
 	out.line("slow network, %s: %-9s %6.2f s, %9s on the wire, %3.0f %% of its rate", what, d.name, seconds, terminal.Size(wire), 100*float64(wire)/seconds/slowRate)
 	return nil
 }
@@ -108,7 +112,7 @@ func (r *rig) loadSlow(ctx context.Context) error {
 	if err := r.a.exec(ctx, "postgres", "CREATE DATABASE "+slowSource); err != nil {
 		return err
 	}
-	if _, err := command(ctx, nil, r.a.Binaries.Path("pgbench"), "-i", "-q", "-s", strconv.Itoa(r.amount(slowScale)), r.a.conninfo(slowSource, true)); err != nil {
+	if _, err := command(ctx, nil, r.a.program("pgbench"), "-i", "-q", "-s", strconv.Itoa(r.amount(slowScale)), r.a.conninfo(slowSource, true)); err != nil {
 		return err
 	}
 	return r.a.exec(ctx, slowSource, `CREATE TABLE marker (n int PRIMARY KEY)`, `CREATE TABLE notes (id int PRIMARY KEY, body text)`,
