@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/problem"
 )
@@ -29,17 +30,11 @@ func TestPlainChanges(t *testing.T) {
 	})
 }
 
-func TestAnIdleStreamIsAppliedOneByOne(t *testing.T) {
-	p := newPair(t, false, "CREATE TABLE t (id int PRIMARY KEY, v text)")
-	for i := range 5 {
-		p.do(fmt.Sprintf("INSERT INTO t VALUES (%d, 'x')", i))
-	}
-	until := p.position()
-	a := p.applier(until)
-	tape := p.record(p.messages(), until, nil)
-	all := tape.items[0].Records
-	tape.items = nil
-	for len(all) > 0 { // one transaction to an item: until its commit
+// single cuts a tape into transactions that come one after the other, and a position.
+func (s *tape) single(until lsn.LSN) {
+	all := s.items[0].Records
+	s.items = nil
+	for len(all) > 0 {
 		end := 0
 		for {
 			n := 4 + int(all[end+2])<<8 + int(all[end+3])
@@ -49,11 +44,22 @@ func TestAnIdleStreamIsAppliedOneByOne(t *testing.T) {
 				break
 			}
 		}
-		tape.items = append(tape.items, Item{Records: all[:end]})
+		s.items = append(s.items, Item{Records: all[:end]})
 		all = all[end:]
 	}
-	tape.items = append(tape.items, Item{Reached: until})
-	tape.ready = func() bool { return false }
+	s.items = append(s.items, Item{Reached: until})
+	s.ready = func() bool { return false }
+}
+
+func TestAnIdleStreamIsAppliedOneByOne(t *testing.T) {
+	p := newPair(t, false, "CREATE TABLE t (id int PRIMARY KEY, v text)")
+	for i := range 5 {
+		p.do(fmt.Sprintf("INSERT INTO t VALUES (%d, 'x')", i))
+	}
+	until := p.position()
+	a := p.applier(until)
+	tape := p.record(p.messages(), until, nil)
+	tape.single(until)
 	tape.took = func(n int) {
 		// Whatever came before is there before more is asked for.
 		if got := pgtest.Query(t, p.target, "SELECT count(*) FROM t")[0][0]; got != fmt.Sprint(min(n-1, 5)) {

@@ -22,6 +22,7 @@ type batch struct {
 
 	exchange  *exchange
 	carried   *commit // the target transaction before, which the exchange commits
+	closed    *commit // its own one, where the exchange commits that as well
 	savepoint bool    // it is a further piece of an open target transaction
 }
 
@@ -69,6 +70,7 @@ type engine struct {
 	savepoint bool    // with a savepoint
 	due       *commit // the open target transaction is complete: commit it
 	pieces    int64   // changes in it from earlier pieces
+	closing   bool    // nothing is pending but what is dispatched now
 
 	reached   lsn.LSN // everything before was handed over
 	committed lsn.LSN // the origin's position
@@ -493,7 +495,7 @@ func (e *engine) dispatch(ctx context.Context, b *batch) error {
 	b.carried = e.sendDue()
 	b.savepoint = e.inTarget
 	e.enter(b)
-	e.writePlan(b.plan)
+	e.writeAndClose(b)
 	e.s.sync()
 	b.exchange = x
 	e.inflight = b
@@ -517,7 +519,10 @@ func (e *engine) enter(b *batch) {
 
 // finish applies and commits every whole transaction that was gathered.
 func (e *engine) finish(ctx context.Context) error {
-	if err := e.flush(ctx); err != nil {
+	e.closing = !e.open
+	err := e.flush(ctx)
+	e.closing = false
+	if err != nil {
 		return err
 	}
 	if err := e.settle(ctx); err != nil {
@@ -550,17 +555,17 @@ func (e *engine) sendDue() *commit {
 	if c == nil {
 		return nil
 	}
-	e.sendCommit(c.position, c.time)
+	e.sendCommit(c, opCommit)
 	e.due, e.inTarget = nil, false
 	return c
 }
 
 // sendCommit commits with the origin's position, which so becomes part of the
 // commit record (src/backend/access/transam/xact.c, RecordTransactionCommit).
-func (e *engine) sendCommit(position lsn.LSN, at pgoutput.Timestamp) {
+func (e *engine) sendCommit(c *commit, op int) {
 	e.s.exec(fmt.Sprintf("SELECT pg_catalog.pg_replication_origin_xact_setup('%s', timestamptz '2000-01-01 00:00:00+00' + interval '1 microsecond' * %d)",
-		position, int64(at)), opCommit, anyCount)
-	e.s.exec("COMMIT", opCommit, committed)
+		c.position, int64(c.time)), op, anyCount)
+	e.s.exec("COMMIT", op, committed)
 }
 
 func (e *engine) committedNow(c *commit) {

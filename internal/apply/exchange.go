@@ -14,6 +14,7 @@ const (
 	opControl = -1 // BEGIN, savepoints, queries
 	opCommit  = -2 // the end of the target transaction before
 	opSet     = -3 // a statement for many changes
+	opClose   = -4 // the end of the exchange's own target transaction
 )
 
 // Counts that an expected reply may have, where it is not a number of rows.

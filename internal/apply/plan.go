@@ -92,6 +92,9 @@ func (e *engine) refreshPlans(r *relation, step group.Step) {
 		for shape, st := range r.statements {
 			if shape[0] == 'X' || shape[0] == 'S' || shape[0] == 'U' || shape[0] == 'D' {
 				e.s.discard(st)
+				if st.checked != nil {
+					e.s.discard(st.checked)
+				}
 			}
 		}
 	}

@@ -37,7 +37,7 @@ func (e *engine) storeReached(ctx context.Context) error {
 	e.s.exec("BEGIN", opControl, anyCount)
 	// Only a transaction with a number writes a commit record that holds an origin.
 	e.s.exec("SELECT pg_catalog.txid_current()", opControl, anyCount)
-	e.sendCommit(c.position, pgoutput.TimestampOf(time.Now()))
+	e.sendCommit(&commit{position: c.position, time: pgoutput.TimestampOf(time.Now())}, opCommit)
 	e.s.sync()
 	f, err := e.s.wait(ctx, x)
 	if err != nil {

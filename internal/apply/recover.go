@@ -33,7 +33,11 @@ func (e *engine) settle(ctx context.Context) error {
 		e.committedNow(b.carried)
 		b.carried = nil
 	}
+	if f != nil && f.op == opClose {
+		return e.commitProblem(f, b.closed)
+	}
 	if f != nil {
+		e.reopen(b)
 		if err := e.recover(ctx, b, f); err != nil {
 			return err
 		}
@@ -49,6 +53,10 @@ func (e *engine) applied(b *batch) {
 		end := b.end
 		end.changes, e.pieces = e.pieces, 0
 		e.due = &end
+	}
+	if b.closed != nil {
+		e.committedNow(b.closed)
+		e.due = nil
 	}
 	e.recycle(b)
 }

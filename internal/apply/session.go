@@ -62,6 +62,8 @@ type statement struct {
 	generation int
 	sent       bool // preparing it was sent
 	confirmed  bool // and succeeded; set by the reader
+
+	checked *statement // its form that checks itself, once it was needed
 }
 
 // open connects, takes hold of the origin and starts the reader.

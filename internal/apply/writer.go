@@ -29,6 +29,9 @@ type writer struct {
 	shape     []byte
 	unchanged group.Columns
 	null      group.Columns
+
+	checked   bool // statements for one row are to fail unless they hit one
+	unchecked bool // one was sent that does not
 }
 
 // insert writes one row.
@@ -78,6 +81,9 @@ func (w *writer) updateOne(r *relation, old, row []byte, op int, identity bool) 
 
 // single sends a statement with parameters from the old and new columns.
 func (w *writer) single(st *statement, op int, want int64) {
+	if w.checked {
+		st = w.check(st, want)
+	}
 	w.s.prepare(st, op)
 	w.columns = w.columns[:0]
 	size := 0
@@ -95,6 +101,18 @@ func (w *writer) single(st *statement, op int, want int64) {
 		w.bindLarge(st, size)
 	}
 	w.s.execute(op, want)
+}
+
+// check returns the checked form of a statement, if it has one that means the same.
+func (w *writer) check(st *statement, want int64) *statement {
+	if st.checked == nil && want == 1 {
+		st.checked = checkedStatement(st)
+	}
+	if st.checked == nil || want != 1 {
+		w.unchecked = true
+		return st
+	}
+	return st.checked
 }
 
 func (w *writer) bind(st *statement) {

@@ -68,17 +68,13 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, ap
 // server's commits wait for, too: a position that was confirmed must not go back when
 // one of them is promoted. The applier does not wait for them itself, and where twins
 // of other links are waited for it is not possible: two links could wait for each other.
-func (l *Link) atStandbys(ctx context.Context, through, own *control) (bool, error) {
-	var text string
-	err := through.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		err := conn.QueryRow(ctx, `SELECT current_setting('synchronous_standby_names')`).Scan(&text)
-		return pg.Classify(err, "ask for the server's standbys")
-	})
-	if err != nil || text == "" {
+// setting is synchronous_standby_names.
+func (l *Link) atStandbys(ctx context.Context, own *control, setting string) (bool, error) {
+	if setting == "" {
 		l.setAside("standbys_behind", nil)
-		return err == nil, err
+		return true, nil
 	}
-	names, err := syncrep.Parse(text)
+	names, err := syncrep.Parse(setting)
 	if err != nil || len(names.Others()) < len(names.Members) {
 		return true, err
 	}
@@ -123,11 +119,11 @@ func (c *confirmer) confirm(ctx context.Context, through, own *control, status a
 		return nil
 	}
 	c.transactions, c.asked = status.Transactions, time.Now()
-	durable, err := c.link.positionBy(ctx, through)
+	durable, standbys, err := c.link.positionBy(ctx, through)
 	if err != nil {
 		return err
 	}
-	if there, err := c.link.atStandbys(ctx, through, own); err != nil || !there {
+	if there, err := c.link.atStandbys(ctx, own, standbys); err != nil || !there {
 		c.transactions = -1 // ask again
 		return err
 	}

@@ -142,22 +142,26 @@ func (l *Link) lagLocked(status apply.Status) time.Duration {
 
 // position is what the secondary's server durably holds of the primary's log. The
 // call writes its own log out first (origin.c, replorigin_get_progress with flush).
-func (l *Link) position(ctx context.Context) (lsn.LSN, error) { return l.positionBy(ctx, &l.control) }
+func (l *Link) position(ctx context.Context) (lsn.LSN, error) {
+	position, _, err := l.positionBy(ctx, &l.control)
+	return position, err
+}
 
-func (l *Link) positionBy(ctx context.Context, c *control) (lsn.LSN, error) {
-	var position lsn.LSN
-	err := c.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+// positionBy is position through a given session, with the server's setting
+// synchronous_standby_names.
+func (l *Link) positionBy(ctx context.Context, c *control) (position lsn.LSN, standbys string, err error) {
+	err = c.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT coalesce((SELECT pg_replication_origin_progress(roname, true)::text
-			FROM pg_replication_origin WHERE roname = $1), '0/0')`, catalog.ObjectName(l.ID())).Scan(&position)
+			FROM pg_replication_origin WHERE roname = $1), '0/0'), current_setting('synchronous_standby_names')`, catalog.ObjectName(l.ID())).Scan(&position, &standbys)
 		return pg.Classify(err, "read the applied position")
 	})
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	l.mu.Lock()
 	l.secondary.durable = max(l.secondary.durable, position)
 	l.mu.Unlock()
-	return position, nil
+	return position, standbys, nil
 }
 
 // follow applies the primary's changes until something ends it.
