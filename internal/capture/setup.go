@@ -274,8 +274,9 @@ func (s *Source) Identities(ctx context.Context, q catalog.Querier) ([]Former, e
 }
 
 // Remove takes away the link's publication and slot; with last, also what all
-// links of the database share, and brings the replica identities back. Nothing of
-// it needs the link's record; it can be repeated.
+// links of the database share, and brings the replica identities back, unless
+// another link has come that captures. Nothing of it needs the link's record; it can
+// be repeated.
 func (s *Source) Remove(ctx context.Context, last bool) error {
 	conn, err := s.open(ctx, "remove")
 	if err != nil {
@@ -290,6 +291,11 @@ func (s *Source) Remove(ctx context.Context, last bool) error {
 	}
 	if !last {
 		return nil
+	}
+	// Whoever captures has stored that before it prepared, which this session does not
+	// let it do now.
+	if needed, err := s.others(ctx, conn); err != nil || needed {
+		return err
 	}
 	for _, t := range eventTriggers {
 		if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS `+t.name); err != nil {
@@ -310,6 +316,15 @@ func (s *Source) Remove(ctx context.Context, last bool) error {
 	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.on_ddl_end(), twinspan.on_drop(), twinspan.on_drop_index(), twinspan.on_truncate(),
 		twinspan.keep_identity(oid), twinspan.watch_truncate(oid), twinspan.without_identity()`)
 	return pg.Classify(err, "drop the functions of the primary")
+}
+
+// others says whether another link of the database captures.
+func (s *Source) others(ctx context.Context, conn *pgx.Conn) (others bool, err error) {
+	err = conn.QueryRow(ctx, `SELECT to_regclass('twinspan.link') IS NOT NULL`).Scan(&others)
+	if err == nil && others {
+		err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND id::text <> $1)`, s.Link).Scan(&others)
+	}
+	return others, pg.Classify(err, "look for other links of the database")
 }
 
 // restore brings the replica identities back that Prepare and the event triggers

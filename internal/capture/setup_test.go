@@ -447,3 +447,30 @@ func TestTwoLinks(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// A link that is the last one when its removal is decided is not when it is done.
+func TestRemoveSparesALinkThatHasCome(t *testing.T) {
+	dsn, s := fresh(t, pgtest.Shared(t))
+	pgtest.Exec(t, dsn, `CREATE TABLE public.keyless (v int)`)
+	prepare(t, s)
+	err := catalog.Insert(testContext(t), connect(t, dsn), &catalog.Link{
+		ID: "0b9a4b4e-6f7e-4b7e-9f60-2f1c0e8d7a11", Agent: "11111111-1111-4111-8111-111111111111", PeerAgent: "22222222-2222-4222-8222-222222222222",
+		Name: "other", Peer: "berlin", PeerDatabase: "sales", Role: "primary", Phase: "creating", Epoch: 1, Mode: "async",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := func() string {
+		return fmt.Sprint(pgtest.Query(t, dsn, `SELECT evtname FROM pg_event_trigger ORDER BY 1`), pgtest.Query(t, dsn, `SELECT relreplident FROM pg_class WHERE relname = 'keyless'`))
+	}
+	before := shared()
+	remove(t, s, true)
+	if after := shared(); after != before {
+		t.Errorf("before %s, after %s", before, after)
+	}
+	pgtest.Exec(t, dsn, `DELETE FROM twinspan.link`)
+	remove(t, s, true)
+	if left := traces(t, dsn); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
