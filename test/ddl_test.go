@@ -23,7 +23,7 @@ import (
 
 // own matches what a link puts into a database besides its schema, as pg_dump
 // writes it: triggers, event triggers, and the replica identities of the primary.
-var own = regexp.MustCompile(`(?m)^(CREATE TRIGGER twinspan_\w+ .*;|CREATE EVENT TRIGGER "?!?twinspan_[^;]*;|ALTER EVENT TRIGGER "?!?twinspan_.*;|ALTER TABLE ONLY .* REPLICA IDENTITY .*;)\n`)
+var own = regexp.MustCompile(`(?m)^(CREATE TRIGGER twinspan_\w+ .*;|CREATE EVENT TRIGGER "?!?twinspan_[^;]*;|ALTER EVENT TRIGGER "?!?twinspan_.*;|ALTER TABLE .* ENABLE ALWAYS TRIGGER twinspan_\w+;|ALTER TABLE ONLY .* REPLICA IDENTITY .*;)\n`)
 
 // structure is the schema of a database, but for what the link put there.
 func structure(ctx context.Context, s *linktest.Side, database string) (string, error) {
@@ -126,7 +126,7 @@ func compareSides(ctx context.Context, p *linktest.Pair, name, database string) 
 	}
 	open, err := pgtest.Try(ctx, p.B.Server.DSN(database), `SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
 		AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'twinspan')
-		AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'twinspan_gate' AND g.tgenabled = 'O')`)
+		AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'twinspan_gate' AND g.tgenabled = 'A')`)
 	if err == nil && len(open) > 0 {
 		err = fmt.Errorf("tables of the twin without a gate: %v", open)
 	}

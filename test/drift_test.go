@@ -65,12 +65,12 @@ func TestDriftStopsTheLink(t *testing.T) {
 	resume(t, p, "drift")
 	sameStructure(t, p, "drift", "drift")
 
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET default_transaction_read_only = off`, `ALTER TABLE u ADD tampered int`)
+	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `ALTER TABLE u ADD tampered int`)
 	problem = stopped(t, p, "drift", "public.u.tampered")
 	if !strings.Contains(problem.Title, "column public.u.tampered is on the twin alone") {
 		t.Fatalf("the problem is %+v", problem)
 	}
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET default_transaction_read_only = off`, `ALTER TABLE u DROP tampered`)
+	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `ALTER TABLE u DROP tampered`)
 	resume(t, p, "drift")
 	sameStructure(t, p, "drift", "drift")
 }
@@ -79,7 +79,7 @@ func TestDriftStopsTheLink(t *testing.T) {
 func TestDriftIsAccepted(t *testing.T) {
 	t.Parallel()
 	p, a, b := drifts(t, "accepted", `CREATE TABLE t (id int PRIMARY KEY)`)
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET default_transaction_read_only = off`, `CREATE INDEX of_readers ON t (id, (id % 7))`)
+	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `CREATE INDEX of_readers ON t (id, (id % 7))`)
 	stopped(t, p, "accepted", "public.of_readers")
 	if _, err := p.A.Client.SetLink(t.Context(), "accepted", api.SetLink{Accept: []string{"schema_drifted"}}); err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestDriftIsAccepted(t *testing.T) {
 	}
 	resume(t, p, "accepted")
 	pgtest.Exec(t, a, `INSERT INTO t VALUES (1)`)
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET default_transaction_read_only = off`, `CREATE TABLE another (id int)`)
+	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `CREATE TABLE another (id int)`)
 	problem := stopped(t, p, "accepted", "public.another")
 	if strings.Contains(problem.Title, "of_readers") {
 		t.Errorf("the problem is %+v", problem)

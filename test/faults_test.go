@@ -74,7 +74,7 @@ func repairLost(t *testing.T, p *linktest.Pair, name string) {
 	t.Helper()
 	a, b := p.A.Server.DSN(name), p.B.Server.DSN(name)
 	pgtest.Exec(t, a, `INSERT INTO t SELECT i, 'since' FROM generate_series(1, 50000) i`)
-	pgtest.Exec(t, b, `SET default_transaction_read_only = off`, `SET session_replication_role = replica`,
+	pgtest.Exec(t, b, `SET default_transaction_read_only = off`, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`,
 		`INSERT INTO t VALUES (7, 'other'), (-1, 'extra')`)
 	stop := make(chan struct{})
 	var writing sync.WaitGroup
@@ -111,7 +111,7 @@ func TestDivergenceStopsTheLinkAndNamesTheRow(t *testing.T) {
 	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i`)
 	p.Create(t, "sales", "sales")
 	p.WaitPhase(t, "sales", api.Replicating)
-	behind := []string{`SET default_transaction_read_only = off`, `SET session_replication_role = replica`}
+	behind := []string{`SET default_transaction_read_only = off`, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`}
 	pgtest.Exec(t, b, append(behind, `DELETE FROM t WHERE id = 42`)...)
 	pgtest.Exec(t, a, `UPDATE t SET v = 'before' WHERE id = 41`, `UPDATE t SET v = 'missing' WHERE id = 42`, `UPDATE t SET v = 'after' WHERE id = 43`)
 	waitBroken(t, p, "sales", "row_missing")
@@ -145,7 +145,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'row-value-of-the-test')`)
 	p.Create(t, "sales", "sales")
 	p.WaitPhase(t, "sales", api.Replicating)
-	pgtest.Exec(t, p.B.Server.DSN("sales"), `SET default_transaction_read_only = off`, `SET session_replication_role = replica`, `DELETE FROM t`)
+	pgtest.Exec(t, p.B.Server.DSN("sales"), `SET default_transaction_read_only = off`, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `DELETE FROM t`)
 	pgtest.Exec(t, p.A.Server.DSN("sales"), `UPDATE t SET v = 'other-value-of-the-test'`)
 	waitBroken(t, p, "sales", "row_missing")
 	for _, side := range []*linktest.Side{p.A, p.B} {

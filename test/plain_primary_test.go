@@ -76,7 +76,7 @@ func plainPrimary(t *testing.T, major int) {
 	if !strings.Contains(problem.Title, "table public.later is missing on the twin") {
 		t.Errorf("the problem is %+v", problem)
 	}
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET default_transaction_read_only = off`, `CREATE TABLE later (id int PRIMARY KEY)`, `ALTER TABLE later OWNER TO plain`)
+	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `CREATE TABLE later (id int PRIMARY KEY)`, `ALTER TABLE later OWNER TO plain`)
 	resume(t, p, "plain")
 	pgtest.Exec(t, a, `INSERT INTO later VALUES (2)`)
 	if v := verify(t, p.A.Client, "plain", api.Verify{Repair: true}); v.State != api.Repaired || v.RepairedRows != 1 {

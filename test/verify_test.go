@@ -60,7 +60,7 @@ func told(v api.Verification) []string {
 // tamper changes the secondary as only a superuser can who means to.
 func tamper(t *testing.T, s *linktest.Side, database string, sql ...string) {
 	t.Helper()
-	pgtest.Exec(t, s.Server.DSN(database), append([]string{`SET session_replication_role = replica`, `SET default_transaction_read_only = off`}, sql...)...)
+	pgtest.Exec(t, s.Server.DSN(database), append([]string{`SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`}, sql...)...)
 }
 
 // keepBusy runs statements against the primary until the returned function is called.

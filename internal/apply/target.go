@@ -35,7 +35,7 @@ type targetColumn struct {
 // partitions belong to the partitioned table.
 const tableSQL = `
 SELECT c.oid, c.relkind, rn.nspname, rc.relname,
-       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R'))
+       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') AND t.tgname <> 'twinspan_gate')
        OR EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_enabled IN ('A', 'R')),
        EXISTS (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indisexclusion),
        (SELECT pg_catalog.array_to_string((k.indkey::int2[])[0:k.indnkeyatts - 1], ' ')

@@ -426,7 +426,7 @@ BEGIN
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
     PERFORM set_config('twinspan.dropped', '', true), set_config('twinspan.rewritten', '', true);
     -- The triggers' own commands, and those of an extension's script.
-    IF stack ~ '^SQL statement "[^\n]*"\nPL/pgSQL function twinspan\.(keep_identity|watch_truncate|resend)\(' THEN
+    IF stack ~ '^SQL statement "[^\n]*"\nPL/pgSQL function twinspan\.(keep_identity|watch_truncate|resend|shut_gate)\(' THEN
         RETURN;
     ELSIF inside > 0 THEN
         IF TG_TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN

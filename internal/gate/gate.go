@@ -82,7 +82,7 @@ func build(ctx context.Context, conn *pgx.Conn) error {
 		if err != nil || have {
 			return pg.Classify(err, "look for the gate")
 		}
-		_, err = tx.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl()`)
+		_, err = tx.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl(); ALTER EVENT TRIGGER twinspan_gate ENABLE ALWAYS`)
 		return pg.Classify(err, "create the gate's event trigger")
 	})
 }
@@ -133,12 +133,7 @@ func ShutTables(ctx context.Context, conn *pgx.Conn) error {
 
 func shutTables(ctx context.Context, conn *pgx.Conn, m manner) (ended int, err error) {
 	return each(ctx, conn, m, `NOT EXISTS`, func(t table) string {
-		truncate := " OR TRUNCATE"
-		if t.Kind == "f" {
-			truncate = "" // foreign tables take it only in newer versions, and write through to elsewhere
-		}
-		return `CREATE TRIGGER twinspan_gate BEFORE INSERT OR UPDATE OR DELETE` + truncate + ` ON ` + t.Name +
-			` FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.gate()`
+		return `SELECT twinspan.shut_gate(to_regclass(` + sqlname.Literal(t.Name) + `))`
 	})
 }
 
@@ -182,19 +177,18 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text); DROP SEQUENCE twinspan.gate_state`)
+	_, err = conn.Exec(ctx, `DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.shut_gate(oid); DROP SEQUENCE twinspan.gate_state`)
 	return pg.Classify(err, "drop the gate's functions")
 }
 
 type table struct {
 	Name string // quoted, with schema
-	Kind string
 }
 
 // each runs a statement for each table that has, or has not, the gate's trigger. It
 // returns how many transactions were ended for it.
 func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statement func(table) string) (ended int, err error) {
-	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text
+	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
 		AND `+having+` (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'twinspan_gate') ORDER BY c.oid`)

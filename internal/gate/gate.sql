@@ -1,6 +1,7 @@
--- The gate. Its triggers are plain ENABLE triggers: a session in replica role, as
--- the agent's is, passes. Every other one, superusers included, is refused for as
--- long as the database is the secondary of a link. On a primary that is about to
+-- The gate. Its triggers are ENABLE ALWAYS triggers, for sessions in replica role, too,
+-- whoever they are. Those of agents say by a setting that they are (pg.PassGate), and
+-- pass. Every other one, superusers included, is refused for as long as the database is
+-- the secondary of a link. On a primary that is about to
 -- change places it passes, or waits.
 
 -- What the gate does: 1 lets through, 2 refuses, 2 + n makes a transaction wait n
@@ -46,19 +47,51 @@ BEGIN
 END
 $$;
 
+-- Both have every name qualified in place of a search_path of their own: setting one
+-- costs more than all the rest of a call, and this one is made for each statement that
+-- is applied.
 CREATE OR REPLACE FUNCTION twinspan.gate() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql SECURITY DEFINER AS
 $$
 BEGIN
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica'
+       AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' THEN
+        RETURN NULL;
+    END IF;
     PERFORM twinspan.refuse(TG_OP);
     RETURN NULL;
 END
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.gate_ddl() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql SECURITY DEFINER AS
 $$
 BEGIN
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica'
+       AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' THEN
+        RETURN;
+    END IF;
     PERFORM twinspan.refuse(TG_TAG);
+END
+$$;
+
+-- Shuts a table. Foreign tables take triggers of TRUNCATE only in newer versions, and
+-- write through to elsewhere. What commands are made here is told by the function's name
+-- from schema changes, which cross to the twin (capture/ddl.sql).
+CREATE OR REPLACE FUNCTION twinspan.shut_gate(t oid) RETURNS void
+    LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    r record;
+BEGIN
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relkind INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = t;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t AND g.tgname = 'twinspan_gate') THEN
+        EXECUTE format('CREATE TRIGGER twinspan_gate BEFORE INSERT OR UPDATE OR DELETE%s ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.gate()',
+            CASE r.relkind WHEN 'f' THEN '' ELSE ' OR TRUNCATE' END, r.name);
+    END IF;
+    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER twinspan_gate', r.name);
 END
 $$;

@@ -14,7 +14,7 @@ $$;
 -- For superusers alone, for who else sets session_replication_role? A REVOKE would go
 -- into the stream of another link: GRANT and REVOKE do not tell on what they are.
 CREATE OR REPLACE FUNCTION twinspan.release() RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET twinspan.pass_gate = on AS
 $$
 DECLARE
     t text;
@@ -25,7 +25,7 @@ BEGIN
     DROP EVENT TRIGGER IF EXISTS twinspan_gate;
     EXECUTE format('ALTER DATABASE %I RESET default_transaction_read_only', current_database());
     IF EXISTS (SELECT FROM twinspan.link) THEN
-        DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.release();
+        DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.shut_gate(oid), twinspan.release();
         DROP SEQUENCE twinspan.gate_state;
     ELSE
         DROP SCHEMA twinspan CASCADE;

@@ -97,10 +97,15 @@ type Session struct {
 	// Settings are set at the start of the session, over DataSettings.
 	Settings map[string]string
 	// Apply makes it a session that the gate lets write on a secondary:
-	// session_replication_role is replica, so neither the application's triggers
-	// nor the gate's fire.
+	// session_replication_role is replica, so the application's triggers do not fire,
+	// and PassGate is on.
 	Apply bool
 }
+
+// PassGate is the setting that tells the sessions of agents from others in replica
+// role, which the gate does not let write. It counts only together with that role,
+// which a superuser alone can take.
+const PassGate = "twinspan.pass_gate"
 
 // DataSettings are the settings under which values cross from one server to
 // another without loss (src/backend/replication/libpqwalreceiver sets the same
@@ -162,6 +167,7 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 	params["application_name"] = "twinspan/" + s.Name
 	if s.Apply {
 		params["session_replication_role"] = "replica"
+		params[PassGate] = "on"
 	}
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}

@@ -61,7 +61,7 @@ func TestSettingsReachTheSession(t *testing.T) {
 	}
 	conn := connect(t, s.DSN(name), pg.Session{Name: "sales/apply", Apply: true, Settings: map[string]string{"lock_timeout": "5s"}})
 	applied := maps.Clone(want)
-	applied["session_replication_role"], applied["lock_timeout"] = "replica", "5s"
+	applied["session_replication_role"], applied["lock_timeout"], applied[pg.PassGate] = "replica", "5s", "on"
 	check("session", applied, func(sql string) string { return value(t, conn, sql) })
 	exec(t, conn, `CREATE TABLE public.t (); DROP TABLE public.t`) // not read-only
 

@@ -164,7 +164,7 @@ func repairRank(d *SchemaDifference) int {
 }
 
 // Statement is the SQL that brings one row in line on the secondary, in a session
-// whose session_replication_role is replica. It needs the row's values, or else
+// whose session_replication_role is replica and that passes the gate. It needs the row's values, or else
 // there is none but for rows that are too many.
 func (t *TableFinding) Statement(d *RowDifference) string {
 	if len(t.Key) == 0 || IsLargeObjects(t.Table) {
