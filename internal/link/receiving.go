@@ -38,6 +38,7 @@ type receiver struct {
 	cutter
 	received atomic.Uint64
 	reached  atomic.Uint64 // last position that the source said to be complete
+	commit   atomic.Uint64 // end of the last transaction that came
 	bytes    atomic.Uint64
 	spilled  atomic.Int64 // bytes of streamed transactions on disk
 
@@ -174,6 +175,8 @@ func (r *receiver) receive(ctx context.Context) error {
 func (r *receiver) note(position lsn.LSN, complete bool) {
 	if complete {
 		r.reached.Store(uint64(position))
+	} else {
+		r.commit.Store(uint64(position))
 	}
 	r.received.Store(max(r.received.Load(), uint64(position)))
 }

@@ -130,7 +130,12 @@ func (l *Link) stand() Report {
 // server as far as its answers tell it.
 func (l *Link) lagLocked(status apply.Status) time.Duration {
 	s := &l.secondary
-	if status.Applied >= lsn.LSN(s.receiver.received.Load()) && s.receiver.reached.Load() > 0 {
+	commit, reached := lsn.LSN(s.receiver.commit.Load()), lsn.LSN(s.receiver.reached.Load())
+	switch written := l.live.answer.Written; {
+	case status.Applied >= lsn.LSN(s.receiver.received.Load()) && reached > 0:
+		return 0
+	case status.Applied >= commit && reached >= max(commit, written) && written > 0:
+		// What else has come are positions, as other databases write on and on.
 		return 0
 	}
 	if status.LastCommit.IsZero() || l.live.answer.Now.IsZero() {
