@@ -14,6 +14,9 @@ import (
 //go:embed ddl.sql
 var ddlSQL string
 
+//go:embed ddl_text.sql
+var ddlTextSQL string
+
 // schemaTriggers are the event triggers that put schema changes into the stream.
 // They fire in the order of their names, before those of users.
 var schemaTriggers = [...]struct{ name, event, function string }{
@@ -26,7 +29,7 @@ var schemaTriggers = [...]struct{ name, event, function string }{
 
 // captureSchema makes what puts schema changes into the stream.
 func captureSchema(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, ddlSQL); err != nil {
+	if _, err := conn.Exec(ctx, ddlTextSQL+ddlSQL); err != nil {
 		return pg.Classify(err, "create the functions that capture schema changes")
 	}
 	for _, t := range schemaTriggers {
@@ -48,7 +51,7 @@ func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 	return pg.Classify(err, "drop the functions that capture schema changes")
 }
 
-// schemaFunctions are those that ddl.sql makes.
+// schemaFunctions are those that ddl.sql and ddl_text.sql make.
 var schemaFunctions = [...]string{
 	"twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()", "twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()",
 	"twinspan.capture_ddl(text, text, json, text)", "twinspan.detached(text, text, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)",
