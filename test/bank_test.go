@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/linktest"
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
@@ -53,6 +54,35 @@ type bank struct {
 	ctx       context.Context
 	stop      context.CancelFunc
 	running   sync.WaitGroup
+}
+
+// bankPair is a pair whose link bank replicates the database of that name.
+func bankPair(t *testing.T, options linktest.Options) *linktest.Pair {
+	t.Helper()
+	p := linktest.New(t, options)
+	p.A.Server.CreateDatabase(t, "bank")
+	makeBank(t, p.A, "bank")
+	p.Create(t, "bank", "bank")
+	p.WaitPhase(t, "bank", api.Replicating)
+	return p
+}
+
+// homeAndAway are two links of one database, home to the pair's side b and away to a
+// third side, and what traces the database had before.
+func homeAndAway(t *testing.T) (home, away *linktest.Pair, before string) {
+	t.Helper()
+	home = linktest.New(t, linktest.Options{})
+	away = &linktest.Pair{A: home.A, B: home.Third(t, "c", linktest.Options{})}
+	home.A.Server.CreateDatabase(t, "bank")
+	makeBank(t, home.A, "bank")
+	before = traces(t, home.A, "bank")
+	home.Create(t, "home", "bank")
+	home.WaitPhase(t, "home", api.Replicating)
+	if _, err := home.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "away", Database: "bank", Peer: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	away.WaitPhase(t, "away", api.Replicating)
+	return home, away, before
 }
 
 // eitherSide is a connection string over both sides that finds the one which

@@ -23,7 +23,7 @@ import (
 
 // own matches what a link puts into a database besides its schema, as pg_dump
 // writes it: triggers, event triggers, and the replica identities of the primary.
-var own = regexp.MustCompile(`(?m)^(CREATE TRIGGER twinspan_\w+ .*;|CREATE EVENT TRIGGER "?!?twinspan_[^;]*;|ALTER EVENT TRIGGER "?!?twinspan_.*;|ALTER TABLE .* ENABLE ALWAYS TRIGGER twinspan_\w+;|ALTER TABLE ONLY .* REPLICA IDENTITY .*;)\n`)
+var own = regexp.MustCompile(`(?m)^(CREATE TRIGGER twinspan_\w+ .*;|CREATE EVENT TRIGGER "?!?twinspan_[^;]*;|ALTER EVENT TRIGGER "?!?twinspan_.*;|ALTER (FOREIGN )?TABLE .* ENABLE ALWAYS TRIGGER twinspan_\w+;|ALTER TABLE ONLY .* REPLICA IDENTITY .*;)\n`)
 
 // structure is the schema of a database, but for what the link put there.
 func structure(ctx context.Context, s *linktest.Side, database string) (string, error) {

@@ -109,11 +109,7 @@ func (v victims) kill(which int, away time.Duration) {
 func TestFailoversUnderKills(t *testing.T) {
 	t.Parallel()
 	options, network := proxied(t)
-	p := linktest.New(t, options)
-	p.A.Server.CreateDatabase(t, "bank")
-	makeBank(t, p.A, "bank")
-	p.Create(t, "bank", "bank")
-	p.WaitPhase(t, "bank", api.Replicating)
+	p := bankPair(t, options)
 	b := openBank(t, 4, false, eitherSide(p, "bank"))
 	b.pace.Store(int64(5 * time.Millisecond))
 	b.more(1, stubborn(p.A, "bank"))

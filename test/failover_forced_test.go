@@ -26,11 +26,7 @@ func code(err error) string {
 func TestForcedFailoverFencesTheOldPrimary(t *testing.T) {
 	t.Parallel()
 	options, network := proxied(t)
-	p := linktest.New(t, options)
-	p.A.Server.CreateDatabase(t, "bank")
-	makeBank(t, p.A, "bank")
-	p.Create(t, "bank", "bank")
-	p.WaitPhase(t, "bank", api.Replicating)
+	p := bankPair(t, options)
 	b := openBank(t, 4, false, stubborn(p.A, "bank"))
 	b.waitTransfers(200)
 	ctx := t.Context()
@@ -112,11 +108,7 @@ func TestForcedFailoverFencesTheOldPrimary(t *testing.T) {
 // A fenced primary whose other side is gone for good is let go on by force.
 func TestForcedOnAFencedPrimary(t *testing.T) {
 	t.Parallel()
-	p := linktest.New(t, linktest.Options{})
-	p.A.Server.CreateDatabase(t, "bank")
-	makeBank(t, p.A, "bank")
-	p.Create(t, "bank", "bank")
-	p.WaitPhase(t, "bank", api.Replicating)
+	p := bankPair(t, linktest.Options{})
 	ctx := t.Context()
 	a := p.A.Server.DSN("bank")
 	p.B.Kill()
@@ -148,11 +140,7 @@ func TestForcedOnAFencedPrimary(t *testing.T) {
 func TestIsolatedPrimaryIsFenced(t *testing.T) {
 	t.Parallel()
 	options, network := proxied(t)
-	p := linktest.New(t, options)
-	p.A.Server.CreateDatabase(t, "bank")
-	makeBank(t, p.A, "bank")
-	p.Create(t, "bank", "bank")
-	p.WaitPhase(t, "bank", api.Replicating)
+	p := bankPair(t, options)
 	ctx := t.Context()
 	if _, err := p.B.Client.SetLink(ctx, "bank", api.SetLink{OnIsolation: "fence=1s"}); code(err) != "isolation_policy_invalid" {
 		t.Errorf("a policy that fences at every hiccup: %v", err)

@@ -199,11 +199,7 @@ func TestCutover(t *testing.T) {
 // it is waited for, and new writers wait meanwhile.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	p := linktest.New(t, linktest.Options{})
-	p.A.Server.CreateDatabase(t, "bank")
-	makeBank(t, p.A, "bank")
-	p.Create(t, "bank", "bank")
-	p.WaitPhase(t, "bank", api.Replicating)
+	p := bankPair(t, linktest.Options{})
 	ctx := t.Context()
 	running := pgtest.Conn(t, p.A.Server.DSN("bank"))
 	insert := func(id string) error {
@@ -299,18 +295,8 @@ func TestDrain(t *testing.T) {
 // through it. Then the first comes home.
 func TestOtherLinksStayWithTheirSide(t *testing.T) {
 	t.Parallel()
-	p := linktest.New(t, linktest.Options{})
-	third := p.Third(t, "c", linktest.Options{})
-	p.A.Server.CreateDatabase(t, "bank")
-	makeBank(t, p.A, "bank")
-	before := traces(t, p.A, "bank")
-	p.Create(t, "home", "bank")
-	p.WaitPhase(t, "home", api.Replicating)
-	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "away", Database: "bank", Peer: "c"}); err != nil {
-		t.Fatal(err)
-	}
-	away := &linktest.Pair{A: p.A, B: third}
-	away.WaitPhase(t, "away", api.Replicating)
+	p, away, before := homeAndAway(t)
+	third := away.B
 	bank := openBank(t, 2, true, eitherSide(p, "bank"))
 	bank.pace.Store(int64(5 * time.Millisecond))
 	for round, side := range []*linktest.Side{p.B, p.A} {
@@ -367,17 +353,8 @@ func TestOtherLinksStayWithTheirSide(t *testing.T) {
 // Two links of one database change places at once: one does, the other does not.
 func TestOneOfTwoLinksChangesPlaces(t *testing.T) {
 	t.Parallel()
-	p := linktest.New(t, linktest.Options{})
-	third := p.Third(t, "c", linktest.Options{})
-	p.A.Server.CreateDatabase(t, "bank")
-	makeBank(t, p.A, "bank")
-	p.Create(t, "home", "bank")
-	p.WaitPhase(t, "home", api.Replicating)
-	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "away", Database: "bank", Peer: "c"}); err != nil {
-		t.Fatal(err)
-	}
-	away := &linktest.Pair{A: p.A, B: third}
-	away.WaitPhase(t, "away", api.Replicating)
+	p, away, _ := homeAndAway(t)
+	third := away.B
 	bank := openBank(t, 2, true, anySide("bank", p.A, p.B, third))
 	bank.pace.Store(int64(5 * time.Millisecond))
 	bank.waitTransfers(50)

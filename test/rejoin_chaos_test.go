@@ -83,7 +83,7 @@ func TestRejoinsUnderKills(t *testing.T) {
 		if _, err := old.Client.Rejoin(t.Context(), "shapes", api.Rejoin{Accept: plan.Needs}); err != nil {
 			t.Fatal(err)
 		}
-		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		ctx, stop := context.WithTimeout(t.Context(), linktest.Patience)
 		if side.AwaitLog(ctx, from, m.text) < 0 {
 			t.Errorf("round %d: the rejoin did not come to %s", round, m.text)
 		}

@@ -97,11 +97,7 @@ func waitRejoined(t *testing.T, p *linktest.Pair, name string) {
 // and after the rejoin both sides are equal. Again and again, to and fro.
 func TestForcedFailoversAndRejoins(t *testing.T) {
 	t.Parallel()
-	p := linktest.New(t, linktest.Options{})
-	p.A.Server.CreateDatabase(t, "bank")
-	makeBank(t, p.A, "bank")
-	p.Create(t, "bank", "bank")
-	p.WaitPhase(t, "bank", api.Replicating)
+	p := bankPair(t, linktest.Options{})
 	for round := range rounds("TWINSPAN_FORCED", 3) {
 		old, next := primaryOf(t, p, "bank")
 		b := openBank(t, 4, false, func() string { return old.Server.DSN("bank") })
