@@ -122,10 +122,10 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	results.print(os.Stdout)
 	if o.write {
-		if err := results.writeFile(filepath.Join(root, "bench", "RESULTS.md")); err != nil {
+		if err := results.writeResults(filepath.Join(root, "bench", "RESULTS.md")); err != nil {
 			return err
 		}
-		if err := results.writeHeadline(filepath.Join(root, "README.md")); err != nil {
+		if err := writeBetween(filepath.Join(root, "README.md"), results.headline()); err != nil {
 			return err
 		}
 	}

@@ -167,30 +167,32 @@ func (g *group) print(w io.Writer) {
 	t.Flush()
 }
 
-func (out *results) writeFile(path string) error {
+// writeResults puts everything into the file of results, whose remarks stay.
+func (out *results) writeResults(path string) error {
 	var b bytes.Buffer
-	b.WriteString("# Measured\n\nWritten by `make bench`. What the cases and candidates are is in [README.md](README.md).\n\n```\n")
+	b.WriteString("```\n")
 	out.print(&b)
 	b.WriteString("```\n")
-	return os.WriteFile(path, b.Bytes(), 0o644)
+	return writeBetween(path, b.String())
 }
 
-const headlineBegin, headlineEnd = "<!-- bench:begin -->", "<!-- bench:end -->"
+const begin, end = "<!-- bench:begin -->", "<!-- bench:end -->"
 
-// writeHeadline puts three lines into the README.
-func (out *results) writeHeadline(path string) error {
-	text, err := os.ReadFile(path)
+// writeBetween replaces what stands between the two marks of a file.
+func writeBetween(path, text string) error {
+	old, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	before, rest, found := strings.Cut(string(text), headlineBegin)
-	_, after, ended := strings.Cut(rest, headlineEnd)
+	before, rest, found := strings.Cut(string(old), begin)
+	_, after, ended := strings.Cut(rest, end)
 	if !found || !ended {
-		return fmt.Errorf("%s has no place for the headline", path)
+		return fmt.Errorf("%s has no place for results", path)
 	}
-	return os.WriteFile(path, []byte(before+headlineBegin+"\n"+out.headline()+headlineEnd+after), 0o644)
+	return os.WriteFile(path, []byte(before+begin+"\n"+text+end+after), 0o644)
 }
 
+// headline is the lines of the README.
 func (out *results) headline() string {
 	var b strings.Builder
 	compare := func(name, against, text string) string {
