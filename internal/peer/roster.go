@@ -101,8 +101,15 @@ func (e *Endpoint) use(s *session, o order) {
 	s.order = o
 	s.mu.Unlock()
 	old := c.current
-	if !slices.Contains(c.sessions, s) || old != nil && old.adoption().after(o) {
+	if !slices.Contains(c.sessions, s) {
 		e.mu.Unlock()
+		return
+	}
+	if old != nil && old.adoption().after(o) {
+		e.mu.Unlock()
+		if s.decides() { // the later one, which was quicker, had nothing to retire
+			e.running.Go(s.retire)
+		}
 		return
 	}
 	c.current = s
