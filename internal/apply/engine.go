@@ -538,15 +538,7 @@ func (e *engine) finish(ctx context.Context) error {
 	x := e.s.begin()
 	c := e.sendDue()
 	e.s.sync()
-	f, err := e.s.wait(ctx, x)
-	if err != nil {
-		return err
-	}
-	if f != nil {
-		return e.commitProblem(f, c)
-	}
-	e.committedNow(c)
-	return nil
+	return e.awaitCommit(ctx, x, c)
 }
 
 // sendDue sends the end of the target transaction that is complete, if one is.

@@ -39,13 +39,5 @@ func (e *engine) storeReached(ctx context.Context) error {
 	e.s.exec("SELECT pg_catalog.txid_current()", opControl, anyCount)
 	e.sendCommit(&commit{position: c.position, time: pgoutput.TimestampOf(time.Now())}, opCommit)
 	e.s.sync()
-	f, err := e.s.wait(ctx, x)
-	if err != nil {
-		return err
-	}
-	if f != nil {
-		return e.commitProblem(f, c)
-	}
-	e.committedNow(c)
-	return nil
+	return e.awaitCommit(ctx, x, c)
 }

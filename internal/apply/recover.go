@@ -46,6 +46,19 @@ func (e *engine) settle(ctx context.Context) error {
 	return nil
 }
 
+// awaitCommit waits for an exchange that ends with a commit.
+func (e *engine) awaitCommit(ctx context.Context, x *exchange, c *commit) error {
+	f, err := e.s.wait(ctx, x)
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		return e.commitProblem(f, c)
+	}
+	e.committedNow(c)
+	return nil
+}
+
 // applied notes that a batch is in the target transaction.
 func (e *engine) applied(b *batch) {
 	e.pieces += b.end.changes
