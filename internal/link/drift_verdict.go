@@ -170,14 +170,17 @@ func driftProblem(link string, list []verify.SchemaDifference, at lsn.LSN) *prob
 	case d.State == verify.Differs && owner != ownerOf(d.Secondary) && d.Repair != "":
 		return p.WithHint("give the command once more on the primary, where REASSIGN OWNED is not seen by event triggers: %s; %s%s", d.Repair, then, leave)
 	case d.State == verify.Missing && d.Repair != "":
-		return p.WithHint("on the secondary (SET session_replication_role = replica; SET twinspan.pass_gate = on; SET default_transaction_read_only = off): %s; %s%s", d.Repair, then, leave)
+		return p.WithHint("on the secondary (%s): %s; %s%s", throughGate, d.Repair, then, leave)
 	case d.State == verify.Missing:
-		return p.WithHint("drop it on the primary and create it by a command of its own, or create it on the secondary (SET session_replication_role = replica; SET twinspan.pass_gate = on; SET default_transaction_read_only = off) as it is on the primary; %s%s", then, leave)
+		return p.WithHint("drop it on the primary and create it by a command of its own, or create it on the secondary (%s) as it is on the primary; %s%s", throughGate, then, leave)
 	case d.State == verify.Extra:
-		return p.WithHint("drop it on the secondary (SET session_replication_role = replica; SET twinspan.pass_gate = on; SET default_transaction_read_only = off); %s%s", then, leave)
+		return p.WithHint("drop it on the secondary (%s); %s%s", throughGate, then, leave)
 	}
-	return p.WithHint("make the same change on the secondary (SET session_replication_role = replica; SET twinspan.pass_gate = on; SET default_transaction_read_only = off), or undo it on the primary; %s%s", then, leave)
+	return p.WithHint("make the same change on the secondary (%s), or undo it on the primary; %s%s", throughGate, then, leave)
 }
+
+// throughGate is how a superuser's session passes the gate of a secondary.
+const throughGate = "SET session_replication_role = replica; SET twinspan.pass_gate = on; SET default_transaction_read_only = off"
 
 // mostWords bounds what is quoted of a definition.
 const mostWords = 160
