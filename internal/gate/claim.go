@@ -19,10 +19,10 @@ const building = lock + 2
 // claimPause is between two attempts to get the claim from whoever takes the gate away.
 const claimPause = 20 * time.Millisecond
 
-// hold keeps everybody from taking the gate away as long as the session lives: until
+// holdClaim keeps everybody from taking the gate away as long as the session lives: until
 // what calls for the gate is stored. Who is about to take it away is cut off, for
 // whoever builds it is in a hurry.
-func hold(ctx context.Context, conn *pgx.Conn) error {
+func holdClaim(ctx context.Context, conn *pgx.Conn) error {
 	tick := time.NewTicker(claimPause)
 	defer tick.Stop()
 	for {
@@ -31,8 +31,7 @@ func hold(ctx context.Context, conn *pgx.Conn) error {
 		if err != nil || mine {
 			return pg.Classify(err, "claim the gate")
 		}
-		_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND objsubid = 1
-			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND (classid::bigint << 32 | objid::bigint) = $1`, claim)
+		_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'ExclusiveLock' AND `+advisory+`$1`, claim)
 		if err != nil {
 			return pg.Classify(err, "cut off who takes the gate away")
 		}

@@ -65,7 +65,7 @@ func Shut(ctx context.Context, conn *pgx.Conn) error {
 
 // build makes what the gate consists of, but for the triggers of tables.
 func build(ctx context.Context, conn *pgx.Conn) error {
-	if err := hold(ctx, conn); err != nil {
+	if err := holdClaim(ctx, conn); err != nil {
 		return err
 	}
 	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
@@ -132,8 +132,8 @@ func ShutTables(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func shutTables(ctx context.Context, conn *pgx.Conn, m manner) (ended int, err error) {
-	return each(ctx, conn, m, `NOT EXISTS`, func(t table) string {
-		return `SELECT twinspan.shut_gate(to_regclass(` + sqlname.Literal(t.Name) + `))`
+	return each(ctx, conn, m, `NOT EXISTS`, func(table string) string {
+		return `SELECT twinspan.shut_gate(to_regclass(` + sqlname.Literal(table) + `))`
 	})
 }
 
@@ -173,7 +173,7 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 	if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS twinspan_gate`); err != nil {
 		return pg.Classify(err, "drop the gate's event trigger")
 	}
-	_, err = each(ctx, conn, gently, `EXISTS`, func(t table) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + t.Name })
+	_, err = each(ctx, conn, gently, `EXISTS`, func(table string) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + table })
 	if err != nil {
 		return err
 	}
@@ -181,13 +181,9 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 	return pg.Classify(err, "drop the gate's functions")
 }
 
-type table struct {
-	Name string // quoted, with schema
-}
-
-// each runs a statement for each table that has, or has not, the gate's trigger. It
-// returns how many transactions were ended for it.
-func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statement func(table) string) (ended int, err error) {
+// each runs a statement for each table that has, or has not, the gate's trigger; it is
+// named quoted, with its schema. It returns how many transactions were ended for it.
+func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statement func(table string) string) (ended int, err error) {
 	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
@@ -195,7 +191,7 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 	if err != nil {
 		return 0, pg.Classify(err, "list tables")
 	}
-	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[table])
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return 0, pg.Classify(err, "list tables")
 	}
@@ -237,15 +233,15 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 func settled(err error) bool { return pg.SQLState(err) == "42P01" || pg.SQLState(err) == "42710" }
 
 // endHolders ends the transactions that hold a lock on a table for writing.
-func endHolders(ctx context.Context, conn *pgx.Conn, t table) (ended int, err error) {
+func endHolders(ctx context.Context, conn *pgx.Conn, table string) (ended int, err error) {
 	err = conn.QueryRow(ctx, `SELECT count(DISTINCT pid) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks
 		WHERE locktype = 'relation' AND relation = to_regclass($1) AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-		AND granted AND pid <> pg_backend_pid() AND mode <> 'AccessShareLock' AND mode <> 'RowShareLock'`, t.Name).Scan(&ended)
-	return ended, pg.Classify(err, "end transactions that hold up the gate of "+t.Name)
+		AND granted AND pid <> pg_backend_pid() AND mode <> 'AccessShareLock' AND mode <> 'RowShareLock'`, table).Scan(&ended)
+	return ended, pg.Classify(err, "end transactions that hold up the gate of "+table)
 }
 
 // apply runs a statement for each of the tables in one transaction.
-func apply(ctx context.Context, conn *pgx.Conn, m manner, tables []table, statement func(table) string) error {
+func apply(ctx context.Context, conn *pgx.Conn, m manner, tables []string, statement func(table string) string) error {
 	var sql strings.Builder
 	// A vacuum in the way gives way sooner than the lock's wait ends.
 	fmt.Fprintf(&sql, "SET LOCAL lock_timeout = '%dms'; SET LOCAL deadlock_timeout = '%dms';", m.wait.Milliseconds(), min(100, m.wait.Milliseconds()/2))

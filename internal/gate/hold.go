@@ -93,8 +93,12 @@ func (h *Hold) settle(ctx context.Context) error {
 }
 
 // holders are the sessions that have passed the gate and not finished.
-const holders = `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid <> $1 AND pid <> pg_backend_pid() AND objsubid = 1
-	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND (classid::bigint << 32 | objid::bigint) = $2`
+const holders = `SELECT pid FROM pg_locks WHERE granted AND pid <> $1 AND pid <> pg_backend_pid() AND ` + advisory + `$2`
+
+// advisory is the condition of pg_locks for an advisory lock of this database whose
+// number follows.
+const advisory = `locktype = 'advisory' AND objsubid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+	AND (classid::bigint << 32 | objid::bigint) = `
 
 // besides are the sessions that change what no trigger guards: large objects, and
 // indexes that are built in several transactions. One that waits at the gate
