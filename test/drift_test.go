@@ -46,7 +46,7 @@ func stopped(t *testing.T, p *linktest.Pair, name, subject string) api.Problem {
 // gives works.
 func TestDriftStopsTheLink(t *testing.T) {
 	t.Parallel()
-	p, a, b := drifts(t, "drift", `CREATE TABLE t (id int PRIMARY KEY)`, `CREATE TABLE u (id int PRIMARY KEY)`, `CREATE ROLE owning`, `CREATE ROLE other`, `ALTER TABLE t OWNER TO owning`)
+	p, a, _ := drifts(t, "drift", `CREATE TABLE t (id int PRIMARY KEY)`, `CREATE TABLE u (id int PRIMARY KEY)`, `CREATE ROLE owning`, `CREATE ROLE other`, `ALTER TABLE t OWNER TO owning`)
 	pgtest.Exec(t, a, `REASSIGN OWNED BY owning TO other`)
 	problem := stopped(t, p, "drift", "public.t")
 	if !strings.Contains(problem.Title, "primary: owner other; twin: owner owning") || !strings.Contains(problem.Hint, "ALTER TABLE public.t OWNER TO \"other\"; then: twinspan link resume drift") {
@@ -65,12 +65,12 @@ func TestDriftStopsTheLink(t *testing.T) {
 	resume(t, p, "drift")
 	sameStructure(t, p, "drift", "drift")
 
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `ALTER TABLE u ADD tampered int`)
+	tamper(t, p.B, "drift", `ALTER TABLE u ADD tampered int`)
 	problem = stopped(t, p, "drift", "public.u.tampered")
 	if !strings.Contains(problem.Title, "column public.u.tampered is on the twin alone") {
 		t.Fatalf("the problem is %+v", problem)
 	}
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `ALTER TABLE u DROP tampered`)
+	tamper(t, p.B, "drift", `ALTER TABLE u DROP tampered`)
 	resume(t, p, "drift")
 	sameStructure(t, p, "drift", "drift")
 }
@@ -78,8 +78,8 @@ func TestDriftStopsTheLink(t *testing.T) {
 // What stopped the link may be accepted, and stops it no more; another difference does.
 func TestDriftIsAccepted(t *testing.T) {
 	t.Parallel()
-	p, a, b := drifts(t, "accepted", `CREATE TABLE t (id int PRIMARY KEY)`)
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `CREATE INDEX of_readers ON t (id, (id % 7))`)
+	p, a, _ := drifts(t, "accepted", `CREATE TABLE t (id int PRIMARY KEY)`)
+	tamper(t, p.B, "accepted", `CREATE INDEX of_readers ON t (id, (id % 7))`)
 	stopped(t, p, "accepted", "public.of_readers")
 	if _, err := p.A.Client.SetLink(t.Context(), "accepted", api.SetLink{Accept: []string{"schema_drifted"}}); err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestDriftIsAccepted(t *testing.T) {
 	}
 	resume(t, p, "accepted")
 	pgtest.Exec(t, a, `INSERT INTO t VALUES (1)`)
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `CREATE TABLE another (id int)`)
+	tamper(t, p.B, "accepted", `CREATE TABLE another (id int)`)
 	problem := stopped(t, p, "accepted", "public.another")
 	if strings.Contains(problem.Title, "of_readers") {
 		t.Errorf("the problem is %+v", problem)

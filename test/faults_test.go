@@ -72,10 +72,9 @@ func TestLostSlot(t *testing.T) {
 // to, with rows on the twin that differ in every way.
 func repairLost(t *testing.T, p *linktest.Pair, name string) {
 	t.Helper()
-	a, b := p.A.Server.DSN(name), p.B.Server.DSN(name)
+	a := p.A.Server.DSN(name)
 	pgtest.Exec(t, a, `INSERT INTO t SELECT i, 'since' FROM generate_series(1, 50000) i`)
-	pgtest.Exec(t, b, `SET default_transaction_read_only = off`, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`,
-		`INSERT INTO t VALUES (7, 'other'), (-1, 'extra')`)
+	tamper(t, p.B, name, `INSERT INTO t VALUES (7, 'other'), (-1, 'extra')`)
 	stop := make(chan struct{})
 	var writing sync.WaitGroup
 	writing.Go(func() {
@@ -111,8 +110,7 @@ func TestDivergenceStopsTheLinkAndNamesTheRow(t *testing.T) {
 	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i`)
 	p.Create(t, "sales", "sales")
 	p.WaitPhase(t, "sales", api.Replicating)
-	behind := []string{`SET default_transaction_read_only = off`, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`}
-	pgtest.Exec(t, b, append(behind, `DELETE FROM t WHERE id = 42`)...)
+	tamper(t, p.B, "sales", `DELETE FROM t WHERE id = 42`)
 	pgtest.Exec(t, a, `UPDATE t SET v = 'before' WHERE id = 41`, `UPDATE t SET v = 'missing' WHERE id = 42`, `UPDATE t SET v = 'after' WHERE id = 43`)
 	waitBroken(t, p, "sales", "row_missing")
 	l, err := p.B.Client.Link(t.Context(), "sales")
@@ -125,7 +123,7 @@ func TestDivergenceStopsTheLinkAndNamesTheRow(t *testing.T) {
 	if got := pgtest.Query(t, b, `SELECT v FROM t WHERE id = 43`)[0][0]; got != "v" {
 		t.Errorf("a change behind the missing row was applied: %v", got)
 	}
-	pgtest.Exec(t, b, append(behind, `INSERT INTO t VALUES (42, 'v')`)...)
+	tamper(t, p.B, "sales", `INSERT INTO t VALUES (42, 'v')`)
 	if _, err := p.A.Client.Resume(t.Context(), "sales"); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +143,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'row-value-of-the-test')`)
 	p.Create(t, "sales", "sales")
 	p.WaitPhase(t, "sales", api.Replicating)
-	pgtest.Exec(t, p.B.Server.DSN("sales"), `SET default_transaction_read_only = off`, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `DELETE FROM t`)
+	tamper(t, p.B, "sales", `DELETE FROM t`)
 	pgtest.Exec(t, p.A.Server.DSN("sales"), `UPDATE t SET v = 'other-value-of-the-test'`)
 	waitBroken(t, p, "sales", "row_missing")
 	for _, side := range []*linktest.Side{p.A, p.B} {

@@ -33,7 +33,7 @@ func plainPrimary(t *testing.T, major int) {
 			pgtest.Exec(t, server.DSN("postgres"), `CREATE ROLE plain LOGIN REPLICATION CREATEDB`, `CREATE DATABASE plain OWNER plain`)
 		}
 	}})
-	super, b := p.A.Server.DSN("plain"), p.B.Server.DSN("plain")
+	super := p.A.Server.DSN("plain")
 	a := strings.Replace(super, "//postgres@", "//plain@", 1)
 	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY, s varchar(10) CHECK (s IN ('a', 'b')))`, `CREATE TABLE keyless (a int, b text)`,
 		`CREATE TABLE part (id int) PARTITION BY LIST (id)`, `CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1)`,
@@ -76,7 +76,7 @@ func plainPrimary(t *testing.T, major int) {
 	if !strings.Contains(problem.Title, "table public.later is missing on the twin") {
 		t.Errorf("the problem is %+v", problem)
 	}
-	pgtest.Exec(t, b, `SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`, `CREATE TABLE later (id int PRIMARY KEY)`, `ALTER TABLE later OWNER TO plain`)
+	tamper(t, p.B, "plain", `CREATE TABLE later (id int PRIMARY KEY)`, `ALTER TABLE later OWNER TO plain`)
 	resume(t, p, "plain")
 	pgtest.Exec(t, a, `INSERT INTO later VALUES (2)`)
 	if v := verify(t, p.A.Client, "plain", api.Verify{Repair: true}); v.State != api.Repaired || v.RepairedRows != 1 {
