@@ -217,7 +217,8 @@ func (l *Link) settleAtPosition(ctx context.Context, conn *pgx.Conn, p lost.Part
 		return err
 	}
 	l.log.Info("lost rows are overwritten", "lsn", m.position, "rows", rows, "dur", m.pause)
-	return m.stream.Close()
+	m.stream.Close()
+	return nil
 }
 
 // awaitNear waits until little of the new primary's log is left to be applied: while

@@ -120,7 +120,7 @@ func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest,
 	}
 	m.position = answer.Begun.LSN
 	m.primary = &remoteSide{link: l, held: SessionReference{Reference: request.Reference, Token: answer.Begun.Token}}
-	visit := &visit{done: make(chan error, 1)}
+	visit := &visit{done: make(chan struct{})}
 	var inside time.Duration
 	applier.At(m.position, func(applying context.Context) {
 		start := time.Now()
@@ -131,17 +131,19 @@ func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest,
 	})
 	held := time.Since(began)
 	release()
+	missed := interrupted()
 	select {
-	case err := <-visit.done:
+	case <-visit.done:
+	case <-in.ended:
+	case <-ctx.Done():
+		missed = context.Cause(ctx)
+	}
+	// What was done counts, also when f itself has ended the stream.
+	if came, err := visit.end(); came {
 		m.pause = held + inside
 		return err
-	case <-in.ended:
-		err = interrupted()
-	case <-ctx.Done():
-		err = context.Cause(ctx)
 	}
-	visit.miss()
-	return err
+	return missed
 }
 
 func interrupted() error {
@@ -151,29 +153,34 @@ func interrupted() error {
 
 // visit is a call of the applier that may come too late.
 type visit struct {
-	mu     sync.Mutex
-	missed bool
-	done   chan error
+	mu    sync.Mutex
+	ended bool // nobody waits for it any more
+	came  bool
+	err   error
+	done  chan struct{} // closed after the call
 }
 
 // run calls f unless it is too late. f's context ends with either of the two.
 func (v *visit) run(ctx, applying context.Context, f func(context.Context) error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.missed {
+	if v.ended {
 		return
 	}
+	defer close(v.done)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(applying, func() { stop(context.Cause(applying)) })()
-	v.done <- f(ctx)
+	v.came, v.err = true, f(ctx)
 }
 
-// miss makes sure that f is not under way and will not be called.
-func (v *visit) miss() {
+// end waits for a call that is under way and makes sure that none comes after it. It
+// returns whether one came, and how it ended.
+func (v *visit) end() (came bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.missed = true
+	v.ended = true
+	return v.came, v.err
 }
 
 func readSnapshotAnswer(s *peer.Stream) (answer SnapshotAnswer, err error) {
