@@ -173,6 +173,11 @@ func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Opti
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Client.Close)
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.dump()
+		}
+	})
 	return s
 }
 
@@ -215,9 +220,6 @@ func (s *Side) Launch() {
 	s.t.Cleanup(func() {
 		process.Process.Kill()
 		<-ended
-		if s.t.Failed() {
-			s.dump()
-		}
 	})
 }
 
@@ -252,7 +254,7 @@ func (s *Side) Stop() {
 func (s *Side) dump() {
 	text, err := os.ReadFile(filepath.Join(s.Dir.Path(), "agent.log"))
 	if err == nil {
-		s.t.Logf("log of agent %s:\n%s", s.Name, text[max(0, len(text)-6000):])
+		s.t.Logf("log of agent %s:\n%s", s.Name, text[max(0, len(text)-4000):])
 	}
 }
 
