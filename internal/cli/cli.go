@@ -67,12 +67,16 @@ type Deps struct {
 	Poll time.Duration
 }
 
-// Main runs the command line of this process and returns its exit status. The
-// first SIGINT or SIGTERM ends the command cleanly, a second one at once.
+// Main runs the command line of this process and returns its exit status. SIGINT
+// and SIGTERM end the command cleanly; a SIGINT after either ends it at once. A
+// SIGTERM does not, for the kernel may send it more than once: a parent-death signal
+// comes with each thread of a killed parent that has been the child's parent
+// (kernel/exit.c, forget_original_parent), and an agent that it cuts short leaves its
+// managed server running.
 func Main(d Deps) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // gives the signals back their ordinary effect
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) }) // gives it back its ordinary effect
 	return Run(ctx, d, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 

@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/pgtest"
@@ -130,6 +132,55 @@ func TestInterruptWhileSeedingEndsEverything(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	gone(t, dir)
+}
+
+// The kernel may send the signal of a parent's death more than once.
+func TestAgentsStopTheirServersHoweverOftenTheyAreTold(t *testing.T) {
+	cmd, dir, out := started(t)
+	printed(t, out, "Filling")
+	agents := children(t, cmd.Process.Pid)
+	if len(agents) != 2 {
+		t.Fatalf("agents: %v", agents)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// Without a pause, for each moment of their stopping counts.
+	for deadline := time.Now().Add(patience); len(agents) > 0; {
+		agents = slices.DeleteFunc(agents, func(pid int) bool { return errors.Is(syscall.Kill(pid, syscall.SIGTERM), syscall.ESRCH) })
+		if time.Now().After(deadline) {
+			t.Fatalf("agents that do not end: %v", agents)
+		}
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("it was not killed")
+	}
+	gone(t, dir)
+}
+
+// children returns the processes that a process has started.
+func children(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// The name in parentheses may hold anything.
+		after := string(text[bytes.LastIndexByte(text, ')')+1:])
+		if fields := strings.Fields(after); len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 func TestKilledDemonstrationTakesItsServersAlongAndTheNextBeginsAfresh(t *testing.T) {
