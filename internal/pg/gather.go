@@ -1,6 +1,7 @@
 package pg
 
 import (
+	"net"
 	"syscall"
 	"time"
 
@@ -15,9 +16,18 @@ const (
 	// gatherUnixTime is the same for a Unix socket, which holds some hundred messages
 	// and then makes the walsender wait.
 	gatherUnixTime = 200 * time.Microsecond
-	// gatherBytes is what a read must have got for the next to follow at once, and what
-	// must have arrived before the system says that there is something to read.
-	gatherBytes = 128 << 10
+	// gatherBytes is what a read must have got for the next to follow at once: so much
+	// that more is likely to be there.
+	gatherBytes = 8 << 10
+	// gatherAwake is what must arrive in a pause before the system says that there is
+	// something to read: more than does.
+	gatherAwake = 128 << 10
+	// windowBytes is the receive buffer of a replication session with a server on the
+	// same machine. Linux sends each of the walsender's writes as a segment of its own
+	// while the receiver has room for it, and adds it to what waits when not, which costs
+	// a third as much; so there must be little room while nobody reads. The window that
+	// the kernel finds by itself lets up to some thousand through in each pause.
+	windowBytes = 32 << 10
 )
 
 // Gather says whether reads of the socket wait a while first, so that messages gather,
@@ -37,11 +47,24 @@ func (r *Raw) pause() {
 		pause := unix.NsecToTimespec(int64(gatherUnixTime))
 		_ = unix.Nanosleep(&pause, nil) // a signal may shorten it
 	case network == "tcp" && ok:
-		awake(c, gatherBytes)
+		awake(c, gatherAwake)
 		time.Sleep(gatherTime)
 		awake(c, 1)
 	default:
 		time.Sleep(gatherTime)
+	}
+}
+
+// narrow gives a connection with a server on the same machine a small receive buffer.
+// Elsewhere the window has to cover the way there and back.
+func narrow(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	local, remote := tcp.LocalAddr().(*net.TCPAddr), tcp.RemoteAddr().(*net.TCPAddr)
+	if local.IP.Equal(remote.IP) {
+		_ = tcp.SetReadBuffer(windowBytes) // it is only dearer without
 	}
 }
 

@@ -90,3 +90,30 @@ func TestGatherBringsSmallMessagesTogether(t *testing.T) {
 		t.Errorf("the read got %d bytes of %d", r.last, messages*5)
 	}
 }
+
+// TestReplicationSessionsOfOneMachineHaveANarrowWindow: and no others, for over a way
+// of some length they would be slow.
+func TestReplicationSessionsOfOneMachineHaveANarrowWindow(t *testing.T) {
+	size := func(c net.Conn) (bytes int) {
+		raw, err := c.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Control(func(fd uintptr) { bytes, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF) }); err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	for _, network := range []string{"tcp", "unix"} {
+		near, _ := connected(t, network)
+		before := size(near)
+		narrow(near)
+		want := before
+		if network == "tcp" {
+			want = 2 * windowBytes // the kernel doubles it (socket(7))
+		}
+		if got := size(near); got != want {
+			t.Errorf("%s: %d bytes, before %d", network, got, before)
+		}
+	}
+}
