@@ -29,12 +29,21 @@ const controlTimeout = 15 * time.Second
 // controlIdle is how long an unused control session is kept.
 const controlIdle = time.Minute
 
-// do runs f with the session. Only one f runs at a time.
+// controlTrust is how long a session that was used is taken for one that can be: behind
+// it, the server is asked first, for it may have been restarted meanwhile, and what f
+// was doing when it finds out cannot be repeated blindly.
+const controlTrust = 100 * time.Millisecond
+
+// do runs f with the session, a new one when that of before is gone. Only one f runs at
+// a time.
 func (c *control) do(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ctx, stop := context.WithTimeout(ctx, controlTimeout)
 	defer stop()
+	if c.conn != nil && time.Since(c.last) > controlTrust && c.conn.Ping(ctx) != nil {
+		c.closeLocked()
+	}
 	if c.conn == nil || c.conn.IsClosed() {
 		purpose := c.purpose
 		if purpose == "" {
@@ -55,8 +64,8 @@ func (c *control) do(ctx context.Context, f func(ctx context.Context, conn *pgx.
 		}
 		c.conn = conn
 	}
-	c.last = time.Now()
 	err := f(ctx, c.conn)
+	c.last = time.Now()
 	if err != nil && c.conn.PgConn().TxStatus() != 'I' {
 		c.closeLocked()
 	}
