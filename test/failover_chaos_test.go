@@ -102,6 +102,34 @@ func (v victims) kill(which int, away time.Duration) {
 	}
 }
 
+// strike has something begun, and at one of the moments, or up to linger later, takes one
+// of the victims away for a while. instead is logged when the moment does not come, or
+// empty. It says what was done, and whether the moment came.
+func (v victims) strike(rng *rand.Rand, moments []moment, linger time.Duration, former, next *linktest.Side, begin func(), instead string) (what string, came bool) {
+	v.t.Helper()
+	m, which, away := moments[rng.IntN(len(moments))], rng.IntN(len(victimNames)), time.Duration(rng.IntN(800))*time.Millisecond
+	side := next
+	if m.former {
+		side = former
+	}
+	what = victimNames[which] + " at " + m.text
+	texts := []string{m.text}
+	if instead != "" {
+		texts = append(texts, instead)
+	}
+	from := side.LogEnd()
+	begin()
+	ctx, stop := context.WithTimeout(v.t.Context(), linktest.Patience)
+	found := side.AwaitLog(ctx, from, texts...)
+	stop()
+	if found < 0 {
+		v.t.Errorf("%s: it did not come to that", what)
+	}
+	pause(v.t, time.Duration(rng.IntN(2))*time.Duration(rng.Int64N(int64(linger))))
+	v.kill(which, away)
+	return what, found == 0
+}
+
 // While the sides change places, one of the agents or servers is killed, or the
 // network cut, at a random step. Whatever that is, the link ends up with one side
 // that accepts writes and one that follows it, by itself, and no acknowledged
@@ -128,28 +156,16 @@ func TestFailoversUnderKills(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, which, away := failoverMoments[rng.IntN(len(failoverMoments))], rng.IntN(len(victimNames)), time.Duration(rng.IntN(800))*time.Millisecond
-		side := next
-		if m.former {
-			side = former
-		}
-		from := side.LogEnd()
 		at := []*linktest.Side{p.A, p.B}[rng.IntN(2)]
-		if _, err = at.Client.Failover(t.Context(), "bank", api.FailoverRequest{}); err != nil {
-			t.Fatalf("round %d: the failover was not taken: %v", round, err)
-		}
-		ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
-		found := side.AwaitLog(ctx, from, m.text, `msg="failover did not come about"`)
-		stop()
-		switch found {
-		case -1:
-			t.Errorf("round %d: the failover did not come to %s", round, m.text)
-		case 1: // by itself: it leaves everything as it was
+		what, came := v.strike(rng, failoverMoments, 10*time.Millisecond, former, next, func() {
+			if _, err := at.Client.Failover(t.Context(), "bank", api.FailoverRequest{}); err != nil {
+				t.Fatalf("round %d: the failover was not taken: %v", round, err)
+			}
+		}, `msg="failover did not come about"`)
+		if !came { // by itself: it leaves everything as it was
 			f, err := next.Client.FailoverProgress(t.Context(), "bank")
-			t.Logf("round %d: the failover did not come to %s: %v, %v", round, m.text, f.Problem, err)
+			t.Logf("round %d: the failover did not come that far: %v, %v", round, f.Problem, err)
 		}
-		pause(t, time.Duration(rng.IntN(2)*rng.IntN(10))*time.Millisecond)
-		v.kill(which, away)
 		primary := waitSettled(t, p, "bank")
 		after, err := primary.Client.Link(t.Context(), "bank")
 		if err != nil {
@@ -160,7 +176,7 @@ func TestFailoversUnderKills(t *testing.T) {
 		} else {
 			undone++
 		}
-		t.Logf("round %d: %s at %s: epoch %d to %d", round, victimNames[which], m.text, before.Epoch, after.Epoch)
+		t.Logf("round %d: %s: epoch %d to %d", round, what, before.Epoch, after.Epoch)
 	}
 	primary := waitSettled(t, p, "bank")
 	b.waitTransfers(50)

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -74,23 +73,12 @@ func TestRejoinsUnderKills(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, which, away := moments[rng.IntN(len(moments))], rng.IntN(len(victimNames)), time.Duration(rng.IntN(800))*time.Millisecond
-		side := next
-		if m.former {
-			side = old
-		}
-		from := side.LogEnd()
-		if _, err := old.Client.Rejoin(t.Context(), "shapes", api.Rejoin{Accept: plan.Needs}); err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithTimeout(t.Context(), linktest.Patience)
-		if side.AwaitLog(ctx, from, m.text) < 0 {
-			t.Errorf("round %d: the rejoin did not come to %s", round, m.text)
-		}
-		stop()
-		pause(t, time.Duration(rng.IntN(2)*rng.IntN(200))*time.Millisecond)
-		v.kill(which, away)
-		t.Logf("round %d: %s at %s", round, victimNames[which], m.text)
+		what, _ := v.strike(rng, moments, 200*time.Millisecond, old, next, func() {
+			if _, err := old.Client.Rejoin(t.Context(), "shapes", api.Rejoin{Accept: plan.Needs}); err != nil {
+				t.Fatal(err)
+			}
+		}, "")
+		t.Logf("round %d: %s", round, what)
 		waitRejoinedOrRepeat(t, old, plan)
 		primary := waitSettled(t, p, "shapes")
 		if primary != next {
