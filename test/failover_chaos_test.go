@@ -61,6 +61,7 @@ var failoverMoments = []moment{
 	{false, `step="applying the rest"`},
 	{false, `step="ending the stream"`},
 	{false, `step="fencing the old primary"`},
+	{false, `step="bringing the last large objects"`},
 	{true, `from=failing_over to=fenced`},
 	{false, `step="setting sequences"`},
 	{false, `step=deciding`},

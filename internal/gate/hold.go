@@ -71,6 +71,19 @@ func (h *Hold) take(ctx context.Context, dsn *pg.DSN, link string, drain time.Du
 	if _, err := h.conn.Exec(ctx, EnsureSQL); err != nil {
 		return pg.Classify(err, "shut the gate of new tables")
 	}
+	return h.settleBesides(ctx, end)
+}
+
+// Settle lets transactions finish that change large objects and began while writers
+// were held: none waits at the gate, as no trigger sees them. Those that are not
+// finished after drain are ended.
+func (h *Hold) Settle(ctx context.Context, dsn *pg.DSN, link string, drain time.Duration) error {
+	ctx, stop := context.WithTimeoutCause(ctx, drain+endPatience, problem.New(problem.Transient, "drain_failed", "writing transactions did not end"))
+	defer stop()
+	return h.settleBesides(ctx, ender{dsn: dsn, link: link, after: drain})
+}
+
+func (h *Hold) settleBesides(ctx context.Context, end ender) error {
 	return end.during(ctx, h, besides, func() error { return h.settle(ctx) })
 }
 
@@ -102,12 +115,14 @@ const advisory = `locktype = 'advisory' AND objsubid = 1 AND database = (SELECT 
 
 // besides are the sessions that change what no trigger guards: large objects, and
 // indexes that are built in several transactions. One that waits at the gate
-// changes nothing.
+// changes nothing. Who writes a large object keeps its catalog locked (inv_api.c,
+// open_lo_relation), who removes one or comments on it the object; who has only made
+// an empty one keeps nothing.
 const besides = `SELECT a.pid FROM pg_stat_activity a WHERE a.datname = current_database() AND a.pid <> $1 AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
 	AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND NOT l.granted AND (l.classid::bigint << 32 | l.objid::bigint) = $2)
 	AND (a.query ILIKE '%concurrently%' AND a.state = 'active'
-	     OR a.backend_xid IS NOT NULL AND EXISTS (SELECT FROM pg_largeobject_metadata)
-	        AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'pg_largeobject'::regclass AND l.mode = 'RowExclusiveLock'))`
+	     OR a.backend_xid IS NOT NULL AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid
+	        AND (l.relation = 'pg_largeobject'::regclass AND l.mode = 'RowExclusiveLock' OR l.locktype = 'object' AND l.classid = 'pg_largeobject'::regclass)))`
 
 // Conn is the session that holds: as long as that lives, nobody has written. It is
 // the hold's to close.

@@ -62,6 +62,8 @@ const orderFence = "fence"
 // HoldAnswer answers the request, and each order.
 type HoldAnswer struct {
 	Ended int `json:"ended"` // transactions that did not finish in time
+	// LargeObjects says whether there are any, once the primary is fenced.
+	LargeObjects bool `json:"largeObjects,omitempty"`
 }
 
 // TurnRequest tells a fenced primary how the new one stands.
@@ -259,10 +261,24 @@ func (l *Link) takeOrders(ctx context.Context, request HoldRequest, s *peer.Stre
 		if err := l.fence(ctx, request.Operation, hold); err != nil {
 			return err
 		}
-		if err := writeJSON(s, HoldAnswer{}); err != nil {
+		ended := hold.Ended
+		if err := hold.Settle(ctx, l.dsn, l.Name(), request.drain()); err != nil {
+			return err
+		}
+		answer := HoldAnswer{Ended: hold.Ended - ended}
+		if answer.LargeObjects, err = anyLargeObjects(ctx, hold.Conn()); err != nil {
+			return err
+		}
+		if err := writeJSON(s, answer); err != nil {
 			return err
 		}
 	}
+}
+
+// anyLargeObjects says whether a database has large objects.
+func anyLargeObjects(ctx context.Context, conn *pgx.Conn) (some bool, err error) {
+	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)`).Scan(&some)
+	return some, pg.Classify(err, "look for large objects")
 }
 
 // fence makes this side refuse writes, durably, while nobody writes: in the session

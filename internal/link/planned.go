@@ -100,6 +100,7 @@ type switcher struct {
 	applied chan error      // the end of the stream that is applied meanwhile
 	whole   context.Context // of all steps
 	hold    *peer.Stream
+	objects bool // the fenced primary has large objects
 }
 
 // run goes through the steps up to the deciding commit. Whether that was made when
@@ -137,6 +138,7 @@ func (s *switcher) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}},
 		{"fencing the old primary", s.fence},
+		{"bringing the last large objects", s.changedObjects},
 		{"setting sequences", s.sequences},
 		{"deciding", s.decide},
 	} {
@@ -350,8 +352,26 @@ func (s *switcher) awaitBarrier(ctx context.Context) error {
 }
 
 func (s *switcher) fence(ctx context.Context) error {
-	_, err := s.order(ctx, &HoldOrder{Do: orderFence})
+	answer, err := s.order(ctx, &HoldOrder{Do: orderFence})
+	s.ended(answer)
+	s.objects = answer.LargeObjects
 	return err
+}
+
+// changedObjects brings what was changed since large objects were brought. It is left
+// out where there are none, for writers wait.
+func (s *switcher) changedObjects(ctx context.Context) error {
+	some := s.objects
+	if !some {
+		err := s.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			some, err = anyLargeObjects(ctx, conn)
+			return err
+		})
+		if err != nil || !some {
+			return err
+		}
+	}
+	return s.largeObjects(ctx)
 }
 
 func (s *switcher) sequences(ctx context.Context) error {
