@@ -26,8 +26,9 @@ const TransactionBudget = 16 << 30
 // diskReserve is how much of the disk they leave free, which the server may need.
 const diskReserve = 1 << 30
 
-// Spool is where values and transactions too large for memory pass through. Its files have no
-// names: whatever ends the agent, nothing is left.
+// Spool is where values and transactions too large for memory pass through, and dumps. Files
+// of the former have no names: whatever ends the agent, nothing is left. Who makes the
+// directory clears it of the latter.
 type Spool struct {
 	dir          string
 	budget       *semaphore.Weighted

@@ -134,7 +134,7 @@ func (l *Link) HandleSequences(ctx context.Context, request SessionReference, s 
 }
 
 func (l *Link) schemaSource() *schema.Source {
-	return &schema.Source{DSN: l.dsn, Name: l.Name(), Find: instance.FindClient}
+	return &schema.Source{DSN: l.dsn, Name: l.Name(), Find: instance.FindClient, Dir: l.place.Spool.Dir()}
 }
 
 // keepIdentities gives the twin's tables the replica identities that the

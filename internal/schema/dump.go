@@ -34,6 +34,9 @@ type Source struct {
 	// Find returns the newest program of that name whose major version is at
 	// least minMajor, or an error when there is none. instance.FindClient does.
 	Find func(program string, minMajor int) (path string, major int, err error)
+	// Dir is where the dump passes through files, which may hold passwords of user
+	// mappings. The owner clears it of what a kill has left there.
+	Dir string
 }
 
 // Dump reads the structure as it is at an exported snapshot. It takes ACCESS
@@ -54,7 +57,7 @@ func (s *Source) Dump(ctx context.Context, snapshot string) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "twinspan-schema-")
+	dir, err := os.MkdirTemp(s.Dir, "schema-")
 	if err != nil {
 		return nil, problem.Wrap(err, problem.Resource, "no_temporary_directory", "create a directory for the schema")
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,7 +54,7 @@ func export(t testing.TB, dsn string) string {
 }
 
 func source(t testing.TB, dsn string) *schema.Source {
-	return &schema.Source{DSN: parse(t, dsn), Name: "sales", Find: instance.FindClient}
+	return &schema.Source{DSN: parse(t, dsn), Name: "sales", Find: instance.FindClient, Dir: t.TempDir()}
 }
 
 // target makes a database that is ready for a schema.
@@ -210,6 +212,20 @@ func wantIndexes(t *testing.T, dsn string, want ...string) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("indexes\n%q, want\n%q", got, want)
+	}
+}
+
+// A dump goes through its own directory, not through everybody's, and leaves nothing.
+func TestDumpKeepsToItsDirectory(t *testing.T) {
+	server := pgtest.Shared(t)
+	dsn := server.DSN(server.Database(t))
+	src := source(t, dsn)
+	t.Setenv("TMPDIR", filepath.Join(src.Dir, "missing"))
+	if _, err := src.Dump(t.Context(), export(t, dsn)); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(src.Dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

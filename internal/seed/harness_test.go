@@ -68,7 +68,7 @@ func newTwin(t testing.TB, from, to string) *twin {
 				if err != nil {
 					return nil, err
 				}
-				return (&schema.Source{DSN: parse(t, from), Name: "sales", Find: instance.FindClient}).Dump(ctx, session.Snapshot)
+				return (&schema.Source{DSN: parse(t, from), Name: "sales", Find: instance.FindClient, Dir: t.TempDir()}).Dump(ctx, session.Snapshot)
 			})
 			return err
 		},
