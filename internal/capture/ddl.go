@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/pg"
-	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 //go:embed ddl.sql
@@ -40,13 +39,8 @@ func captureSchema(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// releaseSchema takes away what captureSchema made.
+// releaseSchema takes away what captureSchema made besides event triggers.
 func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
-	for _, t := range schemaTriggers {
-		if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS `+sqlname.Quote(t.name)); err != nil {
-			return pg.Classify(err, "drop the event trigger "+t.name)
-		}
-	}
 	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS `+strings.Join(schemaFunctions[:], ", ")+`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since; DROP SEQUENCE IF EXISTS twinspan.place`)
 	return pg.Classify(err, "drop the functions that capture schema changes")
 }

@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -297,12 +298,16 @@ func (s *Source) Remove(ctx context.Context, last bool) error {
 	if needed, err := s.others(ctx, conn); err != nil || needed {
 		return err
 	}
-	for _, t := range eventTriggers {
-		if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS `+t.name); err != nil {
+	for _, t := range slices.Concat(eventTriggers[:], schemaTriggers[:]) {
+		if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS `+sqlname.Quote(t.name)); err != nil {
 			return pg.Classify(err, "drop the event trigger "+t.name)
 		}
 	}
-	if err := releaseSchema(ctx, conn); err != nil {
+	if err := pg.AwaitCommands(ctx, conn); err != nil {
+		return err
+	}
+	// A transaction that has changed schemas reads their tables until it ends.
+	if err := s.patiently(ctx, func() error { return releaseSchema(ctx, conn) }); err != nil {
 		return err
 	}
 	if err := s.restore(ctx, conn); err != nil {

@@ -197,6 +197,51 @@ func TestNoChangeFailsWhilePreparing(t *testing.T) {
 	}
 }
 
+// TestRemoveWaitsForChangesUnderWay holds a change up that has chosen its event triggers,
+// by one of the user's that comes between those of Twinspan.
+func TestRemoveWaitsForChangesUnderWay(t *testing.T) {
+	dsn, s := fresh(t, pgtest.Shared(t))
+	prepare(t, s)
+	pgtest.Exec(t, dsn, `CREATE TABLE public.barrier ()`,
+		`CREATE FUNCTION public.stop() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN LOCK TABLE public.barrier IN SHARE MODE; END$$`,
+		`CREATE EVENT TRIGGER "middle" ON ddl_command_end EXECUTE FUNCTION public.stop()`)
+	barrier := connect(t, dsn)
+	must(t, barrier, `BEGIN; LOCK TABLE public.barrier`)
+	change, removed := make(chan error, 1), make(chan error, 1)
+	changer := connect(t, dsn)
+	go func() {
+		_, err := changer.Exec(testContext(t), `CREATE TABLE public.keyless (v int); INSERT INTO public.keyless VALUES (1)`)
+		change <- err
+	}()
+	waiting := func(application, how string) bool {
+		return pgtest.Query(t, dsn, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%`+application+`' AND `+how)[0][0] != "0"
+	}
+	pgtest.Eventually(t, patience, func() error {
+		if !waiting("test", "wait_event_type = 'Lock'") {
+			return errors.New("the change is not held up")
+		}
+		return nil
+	})
+	go func() { removed <- s.Remove(testContext(t), true) }()
+	pgtest.Eventually(t, patience, func() error {
+		if len(removed) == 0 && !waiting("/remove", "query LIKE '%virtualxid%'") {
+			return errors.New("the removal is not there yet")
+		}
+		return nil
+	})
+	must(t, barrier, `COMMIT`)
+	if err := <-change; err != nil {
+		t.Errorf("the change: %v", err)
+	}
+	if err := <-removed; err != nil {
+		t.Errorf("the removal: %v", err)
+	}
+	pgtest.Exec(t, dsn, `DROP EVENT TRIGGER "middle"`)
+	if left := traces(t, dsn); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 // TestTablesToComeStayUpdatable makes and changes tables after Prepare, as a role
 // that has no other rights, and updates them in the same transaction.
 func TestTablesToComeStayUpdatable(t *testing.T) {

@@ -173,6 +173,9 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 	if _, err := conn.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS twinspan_gate`); err != nil {
 		return pg.Classify(err, "drop the gate's event trigger")
 	}
+	if err := pg.AwaitCommands(ctx, conn); err != nil {
+		return err
+	}
 	_, err = each(ctx, conn, gently, `EXISTS`, func(table string) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + table })
 	if err != nil {
 		return err
