@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -161,6 +162,28 @@ func (g *agent) profile(ctx context.Context, seconds int, file string) error {
 	}
 	_, err = io.Copy(out, answer.Body)
 	return errors.Join(err, out.Close())
+}
+
+// profile records for some seconds what both agents of a link do, if profiles are asked
+// for. The function that it returns waits for that.
+func (r *rig) profile(ctx context.Context, t *twinspan, what string, seconds int) func() {
+	if r.profiles == "" {
+		return func() {}
+	}
+	if err := os.MkdirAll(r.profiles, 0o755); err != nil {
+		r.say("no profiles: %v", err)
+		return func() {}
+	}
+	var both sync.WaitGroup
+	for _, g := range []*agent{t.pair.a, t.pair.b} {
+		both.Go(func() {
+			file := filepath.Join(r.profiles, what+"-"+g.label+".pprof")
+			if err := g.profile(ctx, seconds, file); err != nil {
+				r.say("no profile of %s: %v", g.label, err)
+			}
+		})
+	}
+	return both.Wait
 }
 
 // twinspan is a link between two agents.

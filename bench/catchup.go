@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -319,7 +317,10 @@ func (f *field) drain(ctx context.Context, w workload, c follower, timed bool) (
 			return s, err
 		}
 	}
-	stopProfile := f.profile(ctx, w, c, timed)
+	stopProfile := func() {}
+	if t, ok := c.(*twinspan); ok && timed {
+		stopProfile = r.profile(ctx, t, w.name, 3)
+	}
 	m := r.measure(c.pids(), []int{int(watch.PgConn().PID())})
 	if err := c.resume(ctx); err != nil {
 		return s, err
@@ -365,29 +366,6 @@ func (f *field) alive(ctx context.Context, c follower) error {
 		return fmt.Errorf("link %s broke: %+v", t.link(), l.Problems)
 	}
 	return nil
-}
-
-// profile records what both agents do, until the function that it returns is called.
-func (f *field) profile(ctx context.Context, w workload, c follower, timed bool) func() {
-	t, ok := c.(*twinspan)
-	if f.r.profiles == "" || !timed || !ok {
-		return func() {}
-	}
-	if err := os.MkdirAll(f.r.profiles, 0o755); err != nil {
-		f.r.say("no profiles: %v", err)
-		return func() {}
-	}
-	ended := make(chan struct{}, 2)
-	for _, g := range []*agent{t.pair.a, t.pair.b} {
-		go func() {
-			file := filepath.Join(f.r.profiles, w.name+"-"+g.label+".pprof")
-			if err := g.profile(ctx, 3, file); err != nil {
-				f.r.say("no profile of %s: %v", g.label, err)
-			}
-			ended <- struct{}{}
-		}()
-	}
-	return func() { <-ended; <-ended }
 }
 
 // compare sees that the copies equal the source, by count and hash of all rows. A follower

@@ -36,7 +36,7 @@ const wideRows = 250_000 // about 2 kB each
 type copier struct {
 	name    string
 	copy    func(ctx context.Context) (float64, error)
-	pids    func() []int
+	link    *twinspan // nil for others
 	cleanup func(ctx context.Context) error
 	once    bool // one round is enough, for it takes long
 	// whole says that the copy has indexes and foreign keys, too.
@@ -119,8 +119,9 @@ func (r *rig) timeCopy(ctx context.Context, c copier) (sample, error) {
 		}
 	}
 	var pids []int
-	if c.pids != nil {
-		pids = c.pids()
+	if c.link != nil {
+		pids = c.link.pids()
+		defer r.profile(ctx, c.link, "copy", 6)()
 	}
 	m := r.measure(pids, nil)
 	began := time.Now()
@@ -231,7 +232,7 @@ func (r *rig) copiers(ctx context.Context, out *results) (list []copier, done fu
 func (r *rig) linkCopier(label string, p *pair) copier {
 	t := &twinspan{r: r, label: label, pair: p, db: original}
 	return copier{name: label, whole: true,
-		pids: t.pids,
+		link: t,
 		copy: func(ctx context.Context) (float64, error) {
 			_, err := p.a.client.CreateLink(ctx, api.CreateLink{Name: t.link(), Database: original, Peer: p.b.label, PeerDatabase: copied})
 			if err != nil {

@@ -65,7 +65,7 @@ func parse(args []string) (options, error) {
 	f.Float64Var(&o.scale, "scale", 1, "size of the data and of the backlogs; 1 is what the published table has")
 	f.BoolVar(&o.socket, "socket", false, "let everybody read the source through its Unix socket rather than TCP")
 	f.StringVar(&o.dir, "dir", "", "where to make the temporary directory for the servers' data")
-	f.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of both agents during each catch-up")
+	f.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of both agents during each copy and catch-up")
 	f.BoolVar(&o.write, "write", false, "write bench/RESULTS.md and the headline in README.md")
 	if err := f.Parse(args); err != nil {
 		return o, err
