@@ -20,12 +20,8 @@ import (
 func collecting(t testing.TB) *receiver {
 	t.Helper()
 	r := newReceiver(nil, false, true, NewSpool(t.TempDir(), 0), 64)
-	buffer, err := reorder.New(r.spool.dir, &r.spool.transactions, &r.spilled)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(buffer.Close)
-	r.collect = buffer
+	r.collect = reorder.New(r.spool.dir, &r.spool.transactions, &r.spilled)
+	t.Cleanup(r.collect.Close)
 	return r
 }
 

@@ -150,12 +150,8 @@ func (r *receiver) receive(ctx context.Context) error {
 		source = z
 	}
 	if r.streamed {
-		buffer, err := reorder.New(r.spool.dir, &r.spool.transactions, &r.spilled)
-		if err != nil {
-			return err
-		}
-		defer buffer.Close()
-		r.collect = buffer
+		r.collect = reorder.New(r.spool.dir, &r.spool.transactions, &r.spilled)
+		defer r.collect.Close()
 	}
 	for {
 		p, err := r.next(ctx, source)

@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/twinspan/twinspan/internal/pgoutput"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/wire"
@@ -38,7 +36,6 @@ type Buffer struct {
 
 	open    map[uint32]*Transaction
 	current *Transaction // whose block is open
-	packer  *zstd.Encoder
 	decoder pgoutput.Decoder
 	packed  []byte
 	told    uint64 // counts descriptions of tables
@@ -49,13 +46,8 @@ type Buffer struct {
 
 // New returns a buffer whose files, which have no names, lie in a directory that
 // exists. spilled, which others may read, goes up and down with the bytes on disk.
-func New(dir string, budget Budget, spilled *atomic.Int64) (*Buffer, error) {
-	packer, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
-	if err != nil {
-		return nil, err
-	}
-	return &Buffer{dir: dir, budget: budget, spilled: spilled, open: map[uint32]*Transaction{}, packer: packer, freed: make(chan struct{}, 1)}, nil
+func New(dir string, budget Budget, spilled *atomic.Int64) *Buffer {
+	return &Buffer{dir: dir, budget: budget, spilled: spilled, open: map[uint32]*Transaction{}, freed: make(chan struct{}, 1)}
 }
 
 // Close gives up what is not finished. Transactions that were given away stay.

@@ -36,11 +36,7 @@ func (r *room) Release(n int64) { r.left += n }
 func newBuffer(t testing.TB, bytes int64) (*Buffer, *room, *atomic.Int64) {
 	t.Helper()
 	budget, spilled := &room{bytes, bytes}, &atomic.Int64{}
-	b, err := New(t.TempDir(), budget, spilled)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b, budget, spilled
+	return New(t.TempDir(), budget, spilled), budget, spilled
 }
 
 func u32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
@@ -319,10 +315,7 @@ func TestBudget(t *testing.T) {
 // waits until they are applied.
 func TestRoomIsWaitedFor(t *testing.T) {
 	budget := semaphore.NewWeighted(blockSize + 1000)
-	b, err := New(t.TempDir(), budget, &atomic.Int64{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := New(t.TempDir(), budget, &atomic.Int64{})
 	defer b.Close()
 	message := make([]byte, blockSize)
 	for i := range message {

@@ -8,7 +8,7 @@ import (
 	"os"
 	"slices"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/twinspan/twinspan/internal/pgoutput"
 )
@@ -95,7 +95,10 @@ func (t *Transaction) write(ctx context.Context, xid uint32, parts ...[]byte) er
 // spill moves the block to the file.
 func (t *Transaction) spill(ctx context.Context) error {
 	b := t.buffer
-	b.packed = b.packer.EncodeAll(t.block, append(b.packed[:0], make([]byte, blockHeader)...))
+	// Half the disk of zstd's fastest level would cost twice the time here, and four times
+	// at the replay (docs/design/0007-speed.md).
+	b.packed = slices.Grow(b.packed[:0], blockHeader+s2.MaxEncodedLen(len(t.block)))
+	b.packed = b.packed[:blockHeader+len(s2.Encode(b.packed[blockHeader:cap(b.packed)], t.block))]
 	binary.BigEndian.PutUint32(b.packed, uint32(len(t.block)))
 	binary.BigEndian.PutUint32(b.packed[4:], uint32(len(b.packed)-blockHeader))
 	if t.file == nil {
@@ -152,7 +155,6 @@ type Replay struct {
 	at       int64  // where in the file the next one begins
 	memory   bool   // the block in memory, which follows the file, is being read
 
-	unpacker      *zstd.Decoder
 	packed, plain []byte
 }
 
@@ -195,11 +197,6 @@ func (r *Replay) next() error {
 
 // unpack reads the next block of the file.
 func (r *Replay) unpack() (err error) {
-	if r.unpacker == nil {
-		if r.unpacker, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true)); err != nil {
-			return err
-		}
-	}
 	var header [blockHeader]byte
 	if _, err := r.t.file.ReadAt(header[:], r.at); err != nil {
 		return diskProblem(err)
@@ -210,7 +207,7 @@ func (r *Replay) unpack() (err error) {
 		return diskProblem(err)
 	}
 	r.at += blockHeader + int64(length)
-	if r.plain, err = r.unpacker.DecodeAll(r.packed, r.plain[:0]); err != nil {
+	if r.plain, err = s2.Decode(r.plain[:cap(r.plain)], r.packed); err != nil {
 		return diskProblem(err)
 	}
 	if len(r.plain) != int(binary.BigEndian.Uint32(header[:])) {
