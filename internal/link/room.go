@@ -20,7 +20,7 @@ const (
 // the first worker of each: enough for two links at once. workers is how many chunks of a
 // link are copied at once, 0 for what a link chooses.
 func NewSeeders(workers int) *turns.Pool {
-	return turns.New(2 * (cmp.Or(workers, seed.DefaultWorkers) - 1))
+	return turns.New(2 * (cmp.Or(workers, seed.DefaultWorkers()) - 1))
 }
 
 // room divides the memory for changes by the links of an agent: a third is for items that

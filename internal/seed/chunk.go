@@ -43,11 +43,22 @@ func chunkBytes(total int64, workers int) int64 {
 	return min(max(total/int64(workers*8), minChunk), maxChunk)
 }
 
-// divide cuts a table into chunks of about the size. The first begins at block 0
-// and the last has no end, so that together they are the whole table, whatever
-// its size was at the planning.
-func divide(t *Table, size int64) []*chunk {
-	if !t.Ranges || t.Blocks < 2 || t.Bytes < size+size/2 {
+// wholeBytes is the most that is copied as a whole.
+const wholeBytes = 1 << 30
+
+// wholeTable chooses the size up to which a table is copied as a whole: reading it all
+// costs the source a third less than reading ranges of it, and the target can freeze its
+// rows. It must not keep one worker busy when the others have nothing left.
+func wholeTable(total int64, workers int) int64 {
+	share := total / int64(workers)
+	return min(share+share/4, wholeBytes)
+}
+
+// divide cuts a table that is larger than whole into chunks of about the size. The first
+// begins at block 0 and the last has no end, so that together they are the whole table,
+// whatever its size was at the planning.
+func divide(t *Table, size, whole int64) []*chunk {
+	if !t.Ranges || t.Blocks < 2 || t.Bytes < max(size+size/2, whole) {
 		return []*chunk{{bytes: t.Bytes}}
 	}
 	step := max(1, int64(float64(t.Blocks)*float64(size)/float64(t.Bytes)))

@@ -14,7 +14,7 @@ func TestChunksCoverTheTableWithoutOverlap(t *testing.T) {
 		{Blocks: 0}, {Blocks: 1, Bytes: 1 << 40, Ranges: true}, {Blocks: 1000, Bytes: 8192000, Ranges: true},
 		{Blocks: 1000, Bytes: 1 << 40, Ranges: true}, {Blocks: 1 << 31, Bytes: 1 << 44, Ranges: true}, {Blocks: 7, Bytes: 7 << 20, Ranges: true},
 	} {
-		chunks := divide(&n, max(1<<20, n.Bytes/5000))
+		chunks := divide(&n, max(1<<20, n.Bytes/5000), 0)
 		if chunks[0].first != 0 || chunks[len(chunks)-1].end != 0 {
 			t.Errorf("%+v: not open at its ends", n)
 		}
@@ -29,10 +29,10 @@ func TestChunksCoverTheTableWithoutOverlap(t *testing.T) {
 			t.Errorf("%+v: chunks have %d bytes", n, sum)
 		}
 	}
-	if n := len(divide(&Table{Blocks: 1000, Bytes: 8 << 20}, 1<<20)); n != 1 {
+	if n := len(divide(&Table{Blocks: 1000, Bytes: 8 << 20}, 1<<20, 0)); n != 1 {
 		t.Errorf("a table without ranges has %d chunks", n)
 	}
-	if n := len(divide(&Table{Blocks: 1000, Bytes: 10 << 20, Ranges: true}, 1<<20)); n != 10 {
+	if n := len(divide(&Table{Blocks: 1000, Bytes: 10 << 20, Ranges: true}, 1<<20, 0)); n != 10 {
 		t.Errorf("ten chunks are %d", n)
 	}
 }
@@ -41,6 +41,27 @@ func TestChunkBytes(t *testing.T) {
 	for total, want := range map[int64]int64{0: minChunk, 1 << 40: maxChunk, 4 << 30: 128 << 20} {
 		if got := chunkBytes(total, 4); got != want {
 			t.Errorf("%d: %d", total, got)
+		}
+	}
+}
+
+func TestWhatIsCopiedWhole(t *testing.T) {
+	for _, c := range []struct {
+		total, table int64
+		workers      int
+		chunks       int
+	}{
+		{1200 << 20, 640 << 20, 2, 1},                   // little more than its share
+		{1200 << 20, 640 << 20, 4, 10},                  // others would wait for it
+		{1 << 40, 1<<30 - 1, 4, 1},                      // one of many
+		{1 << 40, 1 << 30, 4, 16},                       // too much to lose
+		{90 << 20, 90 << 20, 4, 1},                      // too small to be divided
+		{900 << 20, 900 << 20, 1, 1},                    // there is one worker
+		{100 << 30, 100 << 30, 2, 100 << 30 / minChunk}, // the only one
+	} {
+		n := Table{Blocks: c.table >> 13, Bytes: c.table, Ranges: true}
+		if got := len(divide(&n, minChunk, wholeTable(c.total, c.workers))); got != c.chunks {
+			t.Errorf("%+v: %d chunks", c, got)
 		}
 	}
 }

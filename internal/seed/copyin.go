@@ -235,9 +235,9 @@ func (c counter) Write(b []byte) (int, error) {
 // when the copying began and that no later session has begun.
 func (c *copying) record(ctx context.Context, j job, rows int64) error {
 	tag, err := c.conn.Exec(ctx, `UPDATE twinspan.seed_chunk SET session = $4, first_session = coalesce(first_session, $4), rows = rows + $5
-		WHERE link = $1::text::uuid AND oid = $2 AND number = $3 AND coalesce(session, 0) = $6
+		WHERE link = $1::text::uuid AND oid = $2 AND number = $3 AND coalesce(session, 0) = $6 AND coalesce(end_block, 0) = $7
 		  AND $4 = (SELECT max(session) FROM twinspan.seed_session WHERE link = $1::text::uuid)`,
-		c.target.Link, j.table.OID, j.chunk.number, c.session().number, rows, j.chunk.at)
+		c.target.Link, j.table.OID, j.chunk.number, c.session().number, rows, j.chunk.at, j.chunk.end)
 	if err != nil {
 		return pg.Classify(err, "record a chunk of "+j.table.Name.String())
 	}

@@ -114,6 +114,34 @@ func TestFinishedChunksAreNotAskedForAgain(t *testing.T) {
 	pgtest.Equal(t, w.from, w.to)
 }
 
+// What is copied as a whole might never come to its end on a network that breaks again and
+// again.
+func TestWholeTableIsDividedAfterAnInterruption(t *testing.T) {
+	w := sharedTwin(t, tables)
+	w.target.Workers, w.target.ChunkBytes = 1, 1<<40
+	w.tap.after = func(n int, r seed.CopyRequest, rows int64, err error) (int64, error) {
+		if n == 2 {
+			return rows, problem.New(problem.Transient, "connection_lost", "cut")
+		}
+		return rows, err
+	}
+	if _, err := w.target.Copy(t.Context()); !problem.Retry(err) {
+		t.Fatal(err)
+	}
+	before := w.tap.reset()
+	w.tap.after = nil
+	w.target.ChunkBytes = 256 << 10
+	w.copy()
+	ranges := map[uint32]int{}
+	for _, r := range w.tap.reset() {
+		ranges[r.OID]++
+	}
+	if len(before) != 2 || ranges[before[0].OID] != 0 || ranges[before[1].OID] < 3 {
+		t.Errorf("asked for %v, then for %v", before, ranges)
+	}
+	pgtest.Equal(t, w.from, w.to)
+}
+
 // keys tell the rows of a table apart as its key does.
 var keys = map[string]string{"keyed": "ROW(k, part)::text", "folded": "lower(c::text)"}
 

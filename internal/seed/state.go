@@ -1,8 +1,10 @@
 package seed
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -127,13 +129,16 @@ func (t *Target) begin(ctx context.Context, conn *pgx.Conn, b Begun, list []Tabl
 	for i := range list {
 		total += list[i].Bytes
 	}
-	size := t.ChunkBytes
+	size, whole := t.ChunkBytes, int64(0)
 	if size == 0 {
 		size = chunkBytes(total, t.workers())
+		if t.MaxRate == nil || t.MaxRate() == 0 { // else it would take long, and others wait for the worker
+			whole = wholeTable(total, t.workers())
+		}
 	}
 	tables := make([]*table, len(list))
 	for i := range list {
-		tables[i] = &table{Table: list[i], chunks: divide(&list[i], size)}
+		tables[i] = &table{Table: list[i], chunks: divide(&list[i], size, whole)}
 	}
 	tx, err := conn.Begin(ctx)
 	if err != nil {
@@ -157,7 +162,7 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 		return pg.Classify(err, "begin to record the seeding session")
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if _, err := tx.Exec(ctx, `LOCK TABLE twinspan.seed_chunk IN SHARE MODE`); err != nil {
+	if _, err := tx.Exec(ctx, lockChunks); err != nil {
 		return pg.Classify(err, "lock the chunks")
 	}
 	s, err := t.load(ctx, tx)
@@ -176,10 +181,7 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 	for i := range list {
 		now[list[i].OID] = &list[i]
 	}
-	size := t.ChunkBytes
-	if size == 0 {
-		size = minChunk
-	}
+	size := t.smallChunk()
 	var again []*table
 	for _, n := range s.tables {
 		current := now[n.OID]
@@ -194,9 +196,9 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 			if _, err := tx.Exec(ctx, `TRUNCATE ONLY `+n.Name.SQL()); err != nil {
 				return pg.Classify(err, "empty "+n.Name.String())
 			}
-			again = append(again, &table{Table: *current, chunks: divide(current, size)})
+			again = append(again, &table{Table: *current, chunks: divide(current, size, 0)})
 		case plan:
-			again = append(again, &table{Table: *current, chunks: divide(current, size)})
+			again = append(again, &table{Table: *current, chunks: divide(current, size, 0)})
 		}
 	}
 	for _, n := range now {
@@ -210,6 +212,43 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 	}
 	return pg.Classify(tx.Commit(ctx), "record the seeding session")
 }
+
+// smallChunk is the size of chunks once a copy was interrupted.
+func (t *Target) smallChunk() int64 { return cmp.Or(t.ChunkBytes, minChunk) }
+
+// divideWhole divides what was to be copied as a whole, after an interruption: on a
+// network that breaks again and again it might never come to its end in one piece.
+func (t *Target) divideWhole(ctx context.Context, conn *pgx.Conn, s *state) (*state, error) {
+	undone := func(n *table) bool {
+		return len(n.chunks) == 1 && !n.started() && len(divide(&n.Table, t.smallChunk(), 0)) > 1
+	}
+	if !slices.ContainsFunc(s.tables, undone) {
+		return s, nil
+	}
+	err := pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockChunks); err != nil {
+			return pg.Classify(err, "lock the chunks")
+		}
+		now, err := t.load(ctx, tx)
+		if err != nil {
+			return err
+		}
+		var again []*table
+		for _, n := range now.tables {
+			if undone(n) {
+				again = append(again, &table{Table: n.Table, chunks: divide(&n.Table, t.smallChunk(), 0)})
+			}
+		}
+		return t.replaceTables(ctx, tx, again)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t.load(ctx, conn)
+}
+
+// lockChunks waits for chunks that are being recorded and keeps others from it.
+const lockChunks = `LOCK TABLE twinspan.seed_chunk IN SHARE MODE`
 
 func (t *Target) replaceTables(ctx context.Context, tx pgx.Tx, tables []*table) error {
 	oids := make([]uint32, len(tables))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/seed"
 	"github.com/twinspan/twinspan/internal/sqlname"
@@ -64,6 +65,56 @@ func TestWhatAFormerAgentStillCopiesComesToNothing(t *testing.T) {
 		t.Fatal(o.err)
 	}
 	w.check(o.r)
+}
+
+// A former agent's worker has all rows of a table that another agent has begun to copy in
+// ranges: the first of these begins where the whole does, and has its number.
+func TestWhatAFormerAgentCopiesWholeComesToNothing(t *testing.T) {
+	w := sharedTwin(t, tables)
+	w.target.Workers, w.target.ChunkBytes = 1, 1<<40
+	reached, release, asked := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	w.tap.after = func(n int, _ seed.CopyRequest, rows int64, err error) (int64, error) {
+		if n == 1 {
+			close(reached)
+			<-release
+		}
+		return rows, err
+	}
+	former := make(chan error, 1)
+	go func() {
+		_, err := w.target.Copy(t.Context())
+		former <- err
+	}()
+	select {
+	case <-reached:
+	case err := <-former:
+		t.Fatalf("the former ended before: %v", err)
+	}
+	later := *w.target
+	later.Name, later.ChunkBytes = "another", 256<<10
+	later.Remote = &tap{Remote: w.source, before: func(n int, _ seed.CopyRequest) error {
+		if n == 1 {
+			close(asked)
+		}
+		return nil
+	}}
+	done := make(chan error, 1)
+	go func() {
+		_, err := later.Copy(t.Context())
+		done <- err
+	}()
+	select {
+	case <-asked:
+	case err := <-done:
+		close(release)
+		t.Fatalf("it ended before: %v", err)
+	}
+	close(release)
+	wantProblem(t, <-former, "already_copied", "", problem.Transient)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Equal(t, w.from, w.to)
 }
 
 func TestASecondAgentEndsTheSessionsOfTheFirst(t *testing.T) {
