@@ -39,8 +39,10 @@ type Report struct {
 	Findings []Finding
 }
 
-// sampleLeast is how long the growth of the log is watched at least.
-const sampleLeast = 300 * time.Millisecond
+// sampleLeast is how long the growth of the log is watched at least. It is a glance, for
+// servers whose statistics are young or tell nothing of the log, and whoever creates a link
+// waits for it.
+const sampleLeast = 100 * time.Millisecond
 
 // Look looks at the side. What it does on the server ends with it.
 func (p Primary) Look(ctx context.Context) (Report, error) {
