@@ -210,6 +210,11 @@ func (t *twinspan) establish(ctx context.Context) error {
 
 // reach waits for one of the phases on the secondary.
 func (t *twinspan) reach(ctx context.Context, every time.Duration, phases ...api.Phase) error {
+	return t.watch(ctx, every, func(l api.Link) bool { return slices.Contains(phases, l.Phase) })
+}
+
+// watch looks at the twin's side of the link until done says so.
+func (t *twinspan) watch(ctx context.Context, every time.Duration, done func(api.Link) bool) error {
 	return until(ctx, every, func() (bool, error) {
 		l, err := t.pair.b.client.Link(ctx, t.link())
 		if err != nil {
@@ -218,7 +223,7 @@ func (t *twinspan) reach(ctx context.Context, every time.Duration, phases ...api
 		if l.Phase == api.Broken {
 			return false, fmt.Errorf("link %s broke: %+v", t.link(), l.Problems)
 		}
-		return slices.Contains(phases, l.Phase), nil
+		return done(l), nil
 	})
 }
 

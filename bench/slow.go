@@ -16,8 +16,8 @@ import (
 
 const (
 	slowSource       = "slow"
-	slowScale        = 3
-	slowNotes        = 20_000 // about 1 kB each
+	slowScale        = 9
+	slowNotes        = 60_000 // about 1 kB each
 	slowTransactions = 20_000
 )
 
@@ -27,6 +27,9 @@ type distant struct {
 	way                        *network
 	establish, suspend, resume func(context.Context) error
 	close                      func()
+	// rows is the share of the network's rate that was used while rows were copied; 0 where
+	// that is not known.
+	rows float64
 }
 
 // slowCase compares a first copy and a backlog over a slow network: seconds, and bytes
@@ -66,6 +69,10 @@ func slowCase(ctx context.Context, r *rig, out *results) error {
 	for _, d := range list {
 		if err := d.timed(ctx, out, "copy of "+terminal.Size(size), d.establish); err != nil {
 			return err
+		}
+		if d.rows > 0 {
+			out.number("slow rows rate "+d.name, d.rows)
+			out.line("slow network, %s while rows are copied: %.0f %% of its rate", d.name, 100*d.rows)
 		}
 		if err := d.suspend(ctx); err != nil {
 			return err
@@ -144,13 +151,39 @@ func (r *rig) distantTwinspan(ctx context.Context, host string) (*distant, error
 		if err != nil {
 			return err
 		}
-		return t.reach(ctx, 20*time.Millisecond, api.Replicating)
+		return d.watchRows(ctx, t)
 	}
 	d.close = func() {
 		_ = p.close()
 		d.way.close()
 	}
 	return d, nil
+}
+
+// watchRows waits until the link replicates, and measures the network while its rows cross.
+func (d *distant) watchRows(ctx context.Context, t *twinspan) error {
+	const copying = "copying tables"
+	type mark struct {
+		at     time.Time
+		passed int64
+	}
+	var from, to mark
+	step := ""
+	err := t.watch(ctx, 10*time.Millisecond, func(l api.Link) bool {
+		now := mark{time.Now(), d.way.passed()}
+		switch was := step; {
+		case l.Seeding.Step == copying && was != copying:
+			from = now
+		case l.Seeding.Step != copying && was == copying:
+			to = now
+		}
+		step = l.Seeding.Step
+		return l.Phase == api.Replicating
+	})
+	if err == nil && to.at.After(from.at) {
+		d.rows = float64(to.passed-from.passed) / to.at.Sub(from.at).Seconds() / slowRate
+	}
+	return err
 }
 
 // distantNative makes a subscription that reaches its publisher over the network.
