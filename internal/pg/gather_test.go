@@ -2,6 +2,7 @@ package pg
 
 import (
 	"net"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func TestGatherBringsSmallMessagesTogether(t *testing.T) {
 			if _, err := far.Write([]byte{'Z', 0, 0, 0, 4}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Microsecond) // or the reader is not even woken by the first
+			runtime.Gosched() // or the reader is not even woken by the first
 		}
 		if err := <-read; err != nil {
 			t.Fatal(err)
