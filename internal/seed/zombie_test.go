@@ -10,30 +10,39 @@ import (
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
+// heldUp begins a copy and holds it up when the rows of the nth request have come, until
+// release is closed.
+func (w *twin) heldUp(nth int) (ended <-chan error, release chan struct{}) {
+	w.t.Helper()
+	reached, release := make(chan struct{}), make(chan struct{})
+	w.tap.after = func(n int, _ seed.CopyRequest, rows int64, err error) (int64, error) {
+		if n == nth {
+			close(reached)
+			<-release
+		}
+		return rows, err
+	}
+	result := make(chan error, 1)
+	go func() {
+		_, err := w.target.Copy(w.t.Context())
+		result <- err
+	}()
+	select {
+	case <-reached:
+	case err := <-result:
+		w.t.Fatalf("the former ended before: %v", err)
+	}
+	return result, release
+}
+
 // A former agent's worker has the rows of a chunk and is about to commit them,
 // when another agent has already gone on to a later session.
 func TestWhatAFormerAgentStillCopiesComesToNothing(t *testing.T) {
 	w := sharedTwin(t, tables)
 	w.remember()
 	w.target.Workers = 1
-	reached, release, entered := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	w.tap.after = func(n int, _ seed.CopyRequest, rows int64, err error) (int64, error) {
-		if n == 4 {
-			close(reached)
-			<-release
-		}
-		return rows, err
-	}
-	former := make(chan error, 1)
-	go func() {
-		_, err := w.target.Copy(t.Context())
-		former <- err
-	}()
-	select {
-	case <-reached:
-	case err := <-former:
-		t.Fatalf("the former ended before: %v", err)
-	}
+	entered := make(chan struct{})
+	former, release := w.heldUp(4)
 	w.lose()
 
 	later := *w.target
@@ -72,24 +81,8 @@ func TestWhatAFormerAgentStillCopiesComesToNothing(t *testing.T) {
 func TestWhatAFormerAgentCopiesWholeComesToNothing(t *testing.T) {
 	w := sharedTwin(t, tables)
 	w.target.Workers, w.target.ChunkBytes = 1, 1<<40
-	reached, release, asked := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	w.tap.after = func(n int, _ seed.CopyRequest, rows int64, err error) (int64, error) {
-		if n == 1 {
-			close(reached)
-			<-release
-		}
-		return rows, err
-	}
-	former := make(chan error, 1)
-	go func() {
-		_, err := w.target.Copy(t.Context())
-		former <- err
-	}()
-	select {
-	case <-reached:
-	case err := <-former:
-		t.Fatalf("the former ended before: %v", err)
-	}
+	asked := make(chan struct{})
+	former, release := w.heldUp(1)
 	later := *w.target
 	later.Name, later.ChunkBytes = "another", 256<<10
 	later.Remote = &tap{Remote: w.source, before: func(n int, _ seed.CopyRequest) error {
@@ -120,24 +113,7 @@ func TestWhatAFormerAgentCopiesWholeComesToNothing(t *testing.T) {
 func TestASecondAgentEndsTheSessionsOfTheFirst(t *testing.T) {
 	w := sharedTwin(t, tables)
 	w.target.Workers = 1
-	reached, release := make(chan struct{}), make(chan struct{})
-	w.tap.after = func(n int, _ seed.CopyRequest, rows int64, err error) (int64, error) {
-		if n == 4 {
-			close(reached)
-			<-release
-		}
-		return rows, err
-	}
-	former := make(chan error, 1)
-	go func() {
-		_, err := w.target.Copy(t.Context())
-		former <- err
-	}()
-	select {
-	case <-reached:
-	case err := <-former:
-		t.Fatalf("the former ended before: %v", err)
-	}
+	former, release := w.heldUp(4)
 	later := *w.target
 	later.Remote = w.source
 	if _, err := later.Copy(t.Context()); err != nil {
