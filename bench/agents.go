@@ -37,7 +37,7 @@ type pair struct {
 }
 
 // newPair starts two agents of a program. through, when not nil, gives the address
-// at which b finds a instead of a's own.
+// at which b finds a instead of a's own; a does not find b then, or it might dial past it.
 func (r *rig) newPair(ctx context.Context, label, program string, through func(address string) (string, error)) (p *pair, err error) {
 	p = &pair{r: r}
 	defer func() {
@@ -48,7 +48,14 @@ func (r *rig) newPair(ctx context.Context, label, program string, through func(a
 	if p.a, err = r.newAgent(ctx, label+"-a", program, r.a, r.socket, through); err != nil {
 		return p, err
 	}
-	if p.b, err = r.newAgent(ctx, label+"-b", program, r.b, false, nil); err != nil {
+	var nowhere func(string) (string, error)
+	if through != nil {
+		nowhere = func(string) (string, error) {
+			port, err := freePort()
+			return fmt.Sprintf("127.0.0.1:%d", port), err
+		}
+	}
+	if p.b, err = r.newAgent(ctx, label+"-b", program, r.b, false, nowhere); err != nil {
 		return p, err
 	}
 	invitation, err := p.a.client.Invite(ctx, time.Hour)
