@@ -54,7 +54,7 @@ type API struct {
 
 // Limits bound what the agent uses.
 type Limits struct {
-	SeedWorkers int // chunks copied at once for a link; 0 lets the agent choose
+	SeedWorkers int // chunks copied at once for a link; 0 for seed.DefaultWorkers
 	SpillMB     int // disk for large transactions that are not finished, in MiB; 0 means the default
 }
 

@@ -53,7 +53,7 @@ func Render(c Config) []byte {
 	} else {
 		b.WriteString("# A certificate of your own, PEM, in place of the one that init made.\n# certificate = \"/etc/ssl/twinspan.crt\"\n# key = \"/etc/ssl/twinspan.key\"\n")
 	}
-	b.WriteString("\n[limits]\n# Chunks that a seeding copies at once, where other seedings leave room; 0 lets the agent choose.\n")
+	b.WriteString("\n[limits]\n# Chunks that a seeding copies at once, where other seedings leave room; 0 is one for each processor, two to eight.\n")
 	fmt.Fprintf(&b, "seed_workers = %d\n", c.Limits.SeedWorkers)
 	b.WriteString(`# Disk in this directory for large transactions of primaries that are not finished, in
 # MiB. Those that do not fit come at their commit.
