@@ -181,7 +181,6 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 	for i := range list {
 		now[list[i].OID] = &list[i]
 	}
-	size := t.smallChunk()
 	var again []*table
 	for _, n := range s.tables {
 		current := now[n.OID]
@@ -196,9 +195,9 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 			if _, err := tx.Exec(ctx, `TRUNCATE ONLY `+n.Name.SQL()); err != nil {
 				return pg.Classify(err, "empty "+n.Name.String())
 			}
-			again = append(again, &table{Table: *current, chunks: divide(current, size, 0)})
+			again = append(again, t.divided(*current))
 		case plan:
-			again = append(again, &table{Table: *current, chunks: divide(current, size, 0)})
+			again = append(again, t.divided(*current))
 		}
 	}
 	for _, n := range now {
@@ -213,14 +212,16 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 	return pg.Classify(tx.Commit(ctx), "record the seeding session")
 }
 
-// smallChunk is the size of chunks once a copy was interrupted.
-func (t *Target) smallChunk() int64 { return cmp.Or(t.ChunkBytes, minChunk) }
+// divided is a table as it is copied once a copy was interrupted: in small chunks.
+func (t *Target) divided(n Table) *table {
+	return &table{Table: n, chunks: divide(&n, cmp.Or(t.ChunkBytes, minChunk), 0)}
+}
 
 // divideWhole divides what was to be copied as a whole, after an interruption: on a
 // network that breaks again and again it might never come to its end in one piece.
 func (t *Target) divideWhole(ctx context.Context, conn *pgx.Conn, s *state) (*state, error) {
 	undone := func(n *table) bool {
-		return len(n.chunks) == 1 && !n.started() && len(divide(&n.Table, t.smallChunk(), 0)) > 1
+		return len(n.chunks) == 1 && !n.started() && len(t.divided(n.Table).chunks) > 1
 	}
 	if !slices.ContainsFunc(s.tables, undone) {
 		return s, nil
@@ -236,7 +237,7 @@ func (t *Target) divideWhole(ctx context.Context, conn *pgx.Conn, s *state) (*st
 		var again []*table
 		for _, n := range now.tables {
 			if undone(n) {
-				again = append(again, &table{Table: n.Table, chunks: divide(&n.Table, t.smallChunk(), 0)})
+				again = append(again, t.divided(n.Table))
 			}
 		}
 		return t.replaceTables(ctx, tx, again)

@@ -16,7 +16,7 @@ import (
 
 // DefaultWorkers is how many chunks of a link are copied at once: as many as this machine
 // has processors, between two and eight. Each keeps a session of both servers and both
-// agents at work; with twice as many a copy on two cores took a sixth longer.
+// agents at work, so that more are in each other's way (docs/design/0007-speed.md).
 func DefaultWorkers() int { return min(8, max(2, runtime.NumCPU())) }
 
 // Target is the secondary's half of a link's seeding.
