@@ -109,7 +109,6 @@ func (d *distant) timed(ctx context.Context, out *results, what string, do func(
 	wire, seconds := d.way.passed()-before, time.Since(began).Seconds()
 	kind, _, _ := strings.Cut(what, " ")
 	out.number("slow "+kind+" bytes "+d.name, float64(wire))
-	out.number("slow "+kind+" rate "+d.name, float64(wire)/seconds/slowRate)
 	out.line("slow network, %s: %-9s %6.2f s, %9s on the wire, %3.0f %% of its rate", what, d.name, seconds, terminal.Size(wire), 100*float64(wire)/seconds/slowRate)
 	return nil
 }
