@@ -319,7 +319,11 @@ func TestTablesToComeStayUpdatable(t *testing.T) {
 	if len(full) > 0 {
 		t.Errorf("FULL in spite of a key: %v", full)
 	}
-	pgtest.Exec(t, dsn, `DROP TABLE t1 CASCADE`)
+	pgtest.Exec(t, dsn, `CREATE TABLE dropped (id int, v int)`)
+	if len(pgtest.Query(t, dsn, `SELECT FROM twinspan.identity WHERE oid = 'dropped'::regclass`)) == 0 {
+		t.Error("a table without a key was not remembered")
+	}
+	pgtest.Exec(t, dsn, `DROP TABLE dropped`)
 	if stale := pgtest.Query(t, dsn, `SELECT oid FROM twinspan.identity WHERE oid NOT IN (SELECT oid FROM pg_class)`); len(stale) > 0 {
 		t.Errorf("dropped tables are remembered: %v", stale)
 	}
