@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -32,6 +33,13 @@ func TestReadersInTheWayAreCancelled(t *testing.T) {
 		_, err := active.Exec(context.Background(), `SELECT pg_sleep(600)`)
 		result <- err
 	}()
+	// Until its statement runs there is nothing to cancel, and it would be ended.
+	pgtest.Eventually(t, time.Minute, func() error {
+		if got := pgtest.Query(t, p.target, `SELECT state FROM pg_stat_activity WHERE pid = $1`, active.PgConn().PID())[0][0]; got != "active" {
+			return fmt.Errorf("the reader is %s", got)
+		}
+		return nil
+	})
 	if _, err := p.try(func(a *Applier) { a.SetConflict(true, 100*time.Millisecond) }); err != nil {
 		t.Fatal(err)
 	}
