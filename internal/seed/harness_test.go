@@ -126,10 +126,17 @@ func (w *twin) until() seed.Result {
 	return result
 }
 
-// lose ends the session that holds the snapshot, as a crash would.
+// lose ends the session that holds the snapshot, as a crash would, and returns when it
+// is gone and the source knows: until then, others can still take the snapshot. Nothing
+// may begin a session meanwhile.
 func (w *twin) lose() {
 	w.t.Helper()
-	pgtest.Exec(w.t, w.from, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'twinspan/sales/snapshot' AND datname = current_database()")
+	pgtest.Exec(w.t, w.from, "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'twinspan/sales/snapshot' AND datname = current_database()")
+	if n := len(w.tap.begun); n > 0 {
+		if session, err := w.source.Session(w.tap.begun[n-1].Token); err == nil {
+			<-session.Done()
+		}
+	}
 }
 
 // at opens a session that sees the source as the newest seeding session does.
