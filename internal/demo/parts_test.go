@@ -37,6 +37,7 @@ func TestMergeCountsWhatOneSideHasAlone(t *testing.T) {
 func TestComparisonSeesOneChangedRow(t *testing.T) {
 	server := pgtest.Shared(t)
 	one, two := server.DSN(server.Database(t)), server.DSN(server.Database(t))
+	today := pgtest.Query(t, one, `SELECT current_date`)[0][0] // for both, also about midnight
 	for _, dsn := range []string{one, two} {
 		if err := execute(t.Context(), dsn, shopSchema); err != nil {
 			t.Fatal(err)
@@ -44,7 +45,7 @@ func TestComparisonSeesOneChangedRow(t *testing.T) {
 		pgtest.Exec(t, dsn, `INSERT INTO products (sku, title, price, stock, attributes) SELECT i, 't', i, i, '{"a": [1, null]}' FROM generate_series(1, 5000) i`,
 			`INSERT INTO customers (name, email, address, since) VALUES ('ä', 'e', '{}', '2020-01-01')`,
 			`INSERT INTO orders (customer_id, ordered_at, details) VALUES (1, '2024-01-01', '{}')`,
-			`INSERT INTO order_lines (order_id, ordered_on, line, product_id, quantity, price) SELECT 1, current_date, i, i, 1, 1 FROM generate_series(1, 10) i`,
+			`INSERT INTO order_lines (order_id, ordered_on, line, product_id, quantity, price) SELECT 1, '`+today+`', i, i, 1, 1 FROM generate_series(1, 10) i`,
 			`INSERT INTO page_views (at, path) SELECT '2024-01-01', 'x' FROM generate_series(1, 3)`)
 	}
 	result, err := compare(t.Context(), one, two)
@@ -86,6 +87,7 @@ func TestWorkloadChangesEveryTable(t *testing.T) {
 	for _, f := range filling() {
 		pgtest.Exec(t, dsn, f.sql)
 	}
+	today := pgtest.Query(t, dsn, `SELECT current_date`)[0][0] // it may be another day in the end
 	w := newWorkload(dsn)
 	ctx, cancel := withCancel(t)
 	ended := make(chan struct{})
@@ -108,7 +110,7 @@ func TestWorkloadChangesEveryTable(t *testing.T) {
 		`SELECT count(*) > 0 FROM orders WHERE state = 'new' AND total > 0`,
 		`SELECT count(*) > 0 FROM orders WHERE state = 'paid' AND details ? 'paid'`,
 		`SELECT count(*) > 0 FROM orders WHERE state = 'returned' AND total = 0`,
-		`SELECT count(*) > 0 FROM order_lines WHERE ordered_on = current_date`,
+		`SELECT count(*) > 0 FROM order_lines WHERE ordered_on >= '` + today + `'`,
 		`SELECT count(*) > 0 FROM page_views WHERE agent = 'Browser/8'`,
 		`SELECT pg_database_size(current_database()) BETWEEN 100e6 AND 350e6`,
 	} {
