@@ -33,6 +33,9 @@ import (
 // patience bounds every wait for a server; machines for tests can be slow.
 const patience = 2 * time.Minute
 
+// leakPatience bounds the wait for goroutines that are about to end.
+const leakPatience = 20 * time.Second
+
 // Server is a running PostgreSQL server. Its methods other than DSN and Database
 // are for one goroutine at a time.
 type Server struct {
@@ -144,7 +147,12 @@ func Main(m *testing.M, ignore ...goleak.Option) {
 	}
 	sharedServer.Unlock()
 	if code == 0 {
-		if err := goleak.Find(ignore...); err != nil {
+		// Find itself waits for less than half a second.
+		err := goleak.Find(ignore...)
+		for end := time.Now().Add(leakPatience); err != nil && time.Now().Before(end); {
+			err = goleak.Find(ignore...)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines left running after the tests:", err)
 			code = 1
 		}
