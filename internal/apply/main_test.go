@@ -254,7 +254,7 @@ func (p *pair) run(a *Applier, source Source) error {
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(stop)
 	return ctx
 }

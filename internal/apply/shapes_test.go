@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinspan/twinspan/internal/pgoutput"
 	"github.com/twinspan/twinspan/internal/pgtest"
@@ -173,7 +174,7 @@ func TestFullIdentityUsesAKeyOfTheSecondary(t *testing.T) {
 		p.apply()
 		p.same()
 		if got := pgtest.Query(t, p.target, "SELECT coalesce(idx_scan, 0) > 0 FROM pg_stat_user_indexes WHERE relname = 'pk'")[0][0]; got != "t" {
-			pgtest.Eventually(t, 1e10, func() error {
+			pgtest.Eventually(t, time.Minute, func() error {
 				if got := pgtest.Query(t, p.target, "SELECT sum(idx_scan) > 0 FROM pg_stat_user_indexes WHERE relname = 'pk'")[0][0]; got != "t" {
 					return fmt.Errorf("the index was not used")
 				}

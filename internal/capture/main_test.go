@@ -19,11 +19,11 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const (
 	linkID   = "0b9a4b4e-6f7e-4b7e-9f60-2f1c0e8d7a11"
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 )
 
 func testContext(t testing.TB) context.Context {
-	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(stop)
 	return ctx
 }

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds what a test waits for; nothing is expected to take that long.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // quick makes connections come back and die fast enough for tests.
 var quick = times{handshake: 5 * time.Second, ping: 50 * time.Millisecond, dead: 10 * time.Second, retryMin: 10 * time.Millisecond, retryMax: 100 * time.Millisecond}

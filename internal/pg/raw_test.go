@@ -210,7 +210,7 @@ func TestRawTakesOverAfterASlowWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if err := r.Conn().SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := r.Conn().SetReadDeadline(time.Now().Add(testPatience)); err != nil {
 		t.Fatal(err)
 	}
 	send(t, r, "SELECT 1")

@@ -16,10 +16,10 @@ import (
 	"github.com/twinspan/twinspan/internal/syncrep"
 )
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func testContext(t testing.TB) context.Context {
-	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(stop)
 	return ctx
 }
