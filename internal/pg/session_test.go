@@ -86,6 +86,9 @@ func TestSettingsReachTheSession(t *testing.T) {
 func TestStringsOfOtherEncodings(t *testing.T) {
 	s := pgtest.Shared(t)
 	exec(t, connect(t, s.DSN("postgres"), pg.Session{Name: "test"}), `CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`)
+	t.Cleanup(func() {
+		exec(t, connect(t, s.DSN("postgres"), pg.Session{Name: "test"}), `DROP DATABASE latin`)
+	})
 	conn := connect(t, s.DSN("latin"), pg.Session{Name: "test"})
 	exec(t, conn, `CREATE TABLE public."Größe" (ü text)`)
 	if _, err := conn.Exec(testContext(t), `INSERT INTO public."Größe" VALUES ($1)`, "müde"); err != nil {
