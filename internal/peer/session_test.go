@@ -208,7 +208,7 @@ func TestCutConnectionEndsStreamsAndComesBack(t *testing.T) {
 func TestSilentConnectionIsFoundDead(t *testing.T) {
 	a, b, p := far(t, func(a, b *agent) {
 		b.Handle("echo", echo)
-		a.tempo.dead, b.tempo.dead = time.Second, time.Second
+		a.tempo.dead, b.tempo.dead = 3*time.Second, 3*time.Second
 	})
 	// Bytes vanish, the connection stays: what a firewall that forgot it does.
 	for _, direction := range []string{"upstream", "downstream"} {
