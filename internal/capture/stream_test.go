@@ -2,6 +2,7 @@ package capture_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -220,11 +221,32 @@ func TestIdleDatabaseMovesOn(t *testing.T) {
 	}
 }
 
-// TestNoPositionInsideATransaction reads a large transaction with keepalives.
+// TestNoPositionInsideATransaction holds the sink until the server has put a keepalive,
+// which has a position, between the messages of a transaction.
 func TestNoPositionInsideATransaction(t *testing.T) {
-	server := pgtest.Start(t, pgtest.WithSetting("wal_sender_timeout", "200ms"))
-	dsn, _, c := stream(t, server, `CREATE TABLE public.t (id text PRIMARY KEY, v text)`)
+	dsn, s := fresh(t, pgtest.Shared(t))
+	pgtest.Exec(t, dsn, `CREATE TABLE public.t (id text PRIMARY KEY, v text)`)
+	prepare(t, s)
+	c := &collector{gate: make(chan struct{})}
+	st := capture.NewStream(s, makeSlot(t, dsn, s.Object()))
+	st.Sink = c
+	start(t, st)
+	open := sync.OnceFunc(func() { close(c.gate) })
+	t.Cleanup(open)
 	pgtest.Exec(t, dsn, `INSERT INTO public.t SELECT n, repeat('x', 500) FROM generate_series(1, 15000) n`, `INSERT INTO public.t VALUES ('the end')`)
+	// It answers what it hears of us while it cannot go on with the transaction.
+	var first string
+	pgtest.Eventually(t, patience, func() error {
+		rows := pgtest.Query(t, dsn, `SELECT reply_time FROM pg_stat_replication JOIN pg_stat_activity USING (pid) WHERE datname = current_database() AND wait_event = 'WalSenderWriteData'`)
+		if len(rows) != 1 {
+			return errors.New("the server is not held up")
+		}
+		if first = cmp.Or(first, rows[0][0]); rows[0][0] == first {
+			return errors.New("the server has heard nothing of us since")
+		}
+		return nil
+	})
+	open()
 	c.await(t, "the end")
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -240,7 +262,7 @@ func TestNoPositionInsideATransaction(t *testing.T) {
 
 // TestBlockedSinkKeepsTheConnection blocks for several times the server's patience.
 func TestBlockedSinkKeepsTheConnection(t *testing.T) {
-	server := pgtest.Start(t, pgtest.WithSetting("wal_sender_timeout", "1s"))
+	server := pgtest.Start(t, pgtest.WithSetting("wal_sender_timeout", "3s"))
 	dsn, s := fresh(t, server)
 	pgtest.Exec(t, dsn, `CREATE TABLE public.t (id text PRIMARY KEY, v text)`)
 	prepare(t, s)
@@ -254,7 +276,7 @@ func TestBlockedSinkKeepsTheConnection(t *testing.T) {
 	walsender := `SELECT pid, clock_timestamp() - backend_start FROM pg_stat_replication`
 	var pid string
 	pgtest.Eventually(t, patience, func() error {
-		rows := pgtest.Query(t, dsn, `SELECT pid FROM pg_stat_replication WHERE backend_start < clock_timestamp() - interval '3.5 s'`)
+		rows := pgtest.Query(t, dsn, `SELECT pid FROM pg_stat_replication WHERE backend_start < clock_timestamp() - interval '10 s'`)
 		if len(rows) != 1 {
 			return fmt.Errorf("%v", pgtest.Query(t, dsn, walsender))
 		}
