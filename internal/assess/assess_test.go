@@ -209,7 +209,9 @@ func TestEmpty(t *testing.T) {
 func TestDescribeNamesExtensions(t *testing.T) {
 	s := pgtest.Shared(t)
 	dsn := s.DSN(s.Database(t))
-	pgtest.Exec(t, dsn, `CREATE EXTENSION pgcrypto; CREATE ROLE "Own Er"; ALTER DATABASE `+sqlname.Quote(parse(t, dsn).Database())+` OWNER TO "Own Er"`)
+	owner := `ALTER DATABASE ` + sqlname.Quote(parse(t, dsn).Database()) + ` OWNER TO `
+	pgtest.Exec(t, dsn, `CREATE EXTENSION pgcrypto; CREATE ROLE "Own Er"; `+owner+`"Own Er"`)
+	t.Cleanup(func() { pgtest.Exec(t, dsn, owner+`postgres; DROP ROLE "Own Er"`) })
 	got, err := assess.Describe(testContext(t), connect(t, dsn))
 	if err != nil || len(got.Extensions) != 1 || got.Extensions[0].Name != "pgcrypto" || got.Extensions[0].Version == "" || got.Owner != "Own Er" {
 		t.Errorf("%+v %v", got, err)
