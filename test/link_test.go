@@ -197,9 +197,19 @@ func TestHalfSeededTwinIsDropped(t *testing.T) {
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, filler text)`,
-		`INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 300000) i`)
-	p.Create(t, "sales", "sales")
+		`INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 200000) i`)
+	// At this rate the copy would take minutes.
+	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "sales", Database: "sales", Peer: "b", MaxRate: 400 << 10}); err != nil {
+		t.Fatal(err)
+	}
 	p.WaitPhase(t, "sales", api.Seeding)
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l, err := p.B.Client.Link(t.Context(), "sales")
+		if err == nil && l.Seeding.BytesDone == 0 {
+			err = fmt.Errorf("nothing has been copied: %+v", l.Seeding)
+		}
+		return err
+	})
 	result, err := p.B.Client.DeleteLink(t.Context(), "sales", false)
 	if err != nil {
 		t.Fatal(err)
