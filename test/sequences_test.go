@@ -35,6 +35,12 @@ func (d *drawn) add(name string, values []int64) {
 	}
 }
 
+func (d *drawn) count(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.all[name])
+}
+
 func (d *drawn) has(name string, v int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -98,6 +104,14 @@ func TestForcedTwinHandsOutNothingTwice(t *testing.T) {
 		got := &drawn{all: map[string]map[int64]bool{}}
 		stop := draw(t, a, names, got)
 		pgtest.Exec(t, a, `CREATE SEQUENCE IF NOT EXISTS unused`, `INSERT INTO t SELECT FROM generate_series(1, 50)`)
+		pgtest.Eventually(t, linktest.Patience, func() error { // the moment may be the first one
+			for _, name := range names {
+				if got.count(name) == 0 {
+					return fmt.Errorf("nothing was drawn of %s", name)
+				}
+			}
+			return nil
+		})
 		pause(t, time.Duration(rng.IntN(4000))*time.Millisecond)
 		p.A.Server.Kill()
 		stop()
@@ -113,8 +127,8 @@ func TestForcedTwinHandsOutNothingTwice(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.has(name, next) || len(got.all[name]) == 0 {
-				t.Errorf("round %d: %s hands out %d, of %d values drawn before", round, name, next, len(got.all[name]))
+			if got.has(name, next) || got.count(name) == 0 {
+				t.Errorf("round %d: %s hands out %d, of %d values drawn before", round, name, next, got.count(name))
 			}
 		}
 		var next int64
