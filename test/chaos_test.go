@@ -43,7 +43,8 @@ func scale() string {
 }
 
 // load runs pgbench until the returned function is called, again and again, for
-// its server may be killed under it.
+// its server may be killed under it. That returns when the server has ended the
+// sessions, too: what they were sent last is committed after pgbench is gone.
 func load(t *testing.T, s *linktest.Side, database string, clients int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -57,10 +58,20 @@ func load(t *testing.T, s *linktest.Side, database string, clients int) (stop fu
 			}
 		}
 	})
-	return func() {
+	return sync.OnceFunc(func() {
 		cancel()
 		running.Wait()
-	}
+		if t.Failed() {
+			return // the server may be away
+		}
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			left, err := pgtest.Try(t.Context(), s.Server.DSN("postgres"), `SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench' AND datname = $1`, database)
+			if err == nil && len(left) > 0 {
+				err = fmt.Errorf("%d sessions of pgbench are left", len(left))
+			}
+			return err
+		})
+	})
 }
 
 // Ten kills of each agent and three of each server, at random moments of seeding

@@ -63,7 +63,7 @@ func TestForcedFailoverFencesTheOldPrimary(t *testing.T) {
 		t.Fatalf("forced: %+v, %v", f, err)
 	}
 	pgtest.Exec(t, p.B.Server.DSN("bank"), `INSERT INTO transfer VALUES ('by b', 0, 1, 0)`)
-	b.note(ctx, "by b", nil)
+	b.note("by b", nil)
 	next := pgtest.Query(t, p.B.Server.DSN("bank"), `SELECT n FROM transfer WHERE id = 'by b'`)[0][0]
 	b.waitTransfers(50) // the old primary does not know yet
 	network(true)

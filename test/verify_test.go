@@ -63,14 +63,15 @@ func tamper(t *testing.T, s *linktest.Side, database string, sql ...string) {
 	pgtest.Exec(t, s.Server.DSN(database), append([]string{`SET session_replication_role = replica`, `SET twinspan.pass_gate = on`, `SET default_transaction_read_only = off`}, sql...)...)
 }
 
-// keepBusy runs statements against the primary until the returned function is called.
+// keepBusy runs statements against the primary until the returned function is called,
+// which returns when the last one has ended: one that is given up may still commit.
 func keepBusy(t *testing.T, dsn string, statements ...string) (stop func()) {
 	conn := pgtest.Conn(t, dsn)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, quit := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			if _, err := conn.Exec(ctx, statements[i%len(statements)], pgx.QueryExecModeSimpleProtocol); err != nil && ctx.Err() == nil {
+			if _, err := conn.Exec(context.WithoutCancel(ctx), statements[i%len(statements)], pgx.QueryExecModeSimpleProtocol); err != nil {
 				done <- err
 				return
 			}
@@ -78,7 +79,7 @@ func keepBusy(t *testing.T, dsn string, statements ...string) (stop func()) {
 		done <- nil
 	}()
 	return sync.OnceFunc(func() {
-		cancel()
+		quit()
 		if err := <-done; err != nil {
 			t.Errorf("the workload: %v", err)
 		}
