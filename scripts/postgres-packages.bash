@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # How PostgreSQL's programs get onto this machine without being installed; read
-# by ensure-postgres and fetch-majors.
+# by ensure-postgres, fetch-majors and fetch-newest.
 
 # cache_dir is where they are kept. The user that root's servers run as cannot
 # enter root's home, so root has another place. internal/instance looks at both.
@@ -110,6 +110,8 @@ private_apt() {
 		-o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o APT::Get::List-Cleanup=false "$@"
 }
 
+# prepare_apt SUITE reads the package lists of a suite of Debian and of its security
+# updates, where these are served.
 prepare_apt() {
 	local suite=$1 root=$SCRATCH/apt-$1 mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg
 	mirror=$(debian_mirror)
@@ -117,46 +119,129 @@ prepare_apt() {
 	mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial"
 	: >"$root/status"
 	echo "deb [signed-by=$keys] $mirror $suite main" >"$root/sources.list"
+	if [ "$suite" != sid ]; then
+		echo "deb [signed-by=$keys] ${mirror%/}-security $suite-security main" >>"$root/sources.list"
+		private_apt "$suite" apt-get -o APT::Update::Error-Mode=any update >"$root/log" 2>&1 && return 0
+		echo "the security updates of Debian $suite could not be read: going on without them" >&2
+		sed -i '$d' "$root/sources.list"
+	fi
 	private_apt "$suite" apt-get update >"$root/log" 2>&1 ||
 		die "the package list of Debian $suite could not be read: $(grep '^E:' "$root/log" | sed -n 1p)" "check the network and the package debian-archive-keyring"
 }
 
-# fetch_client MAJOR SUITE brings pg_dump, pg_restore and psql of a Debian suite into
-# the cache, with every library down to the C library, so that they run on an
-# older system.
-fetch_client() {
-	local major=$1 suite=$2 cache next loader libraries needed program
-	cache=$(cache_dir)
-	[ -x "$cache/client-$major/bin/pg_dump" ] && return 0
-	command -v dpkg-deb >/dev/null || die "fetching pg_dump $major needs a Debian system" "install the PostgreSQL $major client programs, and name their directory with TWINSPAN_PG_BIN"
+# private_version PACKAGE SUITE prints the newest version of a package in a suite of
+# Debian, nothing when there is none.
+private_version() {
+	[ -d "$SCRATCH/apt-$2" ] || prepare_apt "$2"
+	private_apt "$2" apt-cache policy "$1" | sed -n 's/^ *Candidate: //p' | grep -v '^(none)$' || true
+}
+
+# unpack_debian DIR SUITE PACKAGE... unpacks packages of a suite of Debian into DIR/root,
+# and every library that they need, down to the C library, with the loader into DIR/lib.
+unpack_debian() {
+	local dir=$1 suite=$2 needed libraries deb
+	shift 2
 	[ -d "$SCRATCH/apt-$suite" ] || prepare_apt "$suite"
-	next=$SCRATCH/client-$major
-	mkdir -p "$next/root" "$next/tree/bin" "$next/debs"
-	needed=$(private_apt "$suite" apt-cache show "postgresql-client-$major" | sed -n 's/^Depends: //p' | sed -n 1p |
+	mkdir -p "$dir/root" "$dir/debs" "$dir/lib"
+	needed=$(private_apt "$suite" apt-cache show --no-all-versions "$@" | sed -n 's/^Depends: //p' |
 		tr ',' '\n' | sed 's/|.*//; s/(.*//; s/:any//; s/[[:space:]]//g' | grep -E '^(lib|zlib)')
 	# shellcheck disable=SC2086
 	libraries=$(private_apt "$suite" apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
 		--no-replaces --no-enhances $needed | grep -E '^(lib|zlib)' | sort -u)
 	# shellcheck disable=SC2086
-	(cd "$next/debs" && private_apt "$suite" apt-get download "postgresql-client-$major" $libraries >"$next/log" 2>&1) ||
-		die "the PostgreSQL $major client programs could not be fetched: $(grep '^E:' "$next/log" | sed -n 1p)" "check the network"
-	for deb in "$next/debs/"*.deb; do
-		dpkg-deb -x "$deb" "$next/root"
+	(cd "$dir/debs" && private_apt "$suite" apt-get download "$@" $libraries >"$dir/log" 2>&1) ||
+		die "$* of Debian $suite could not be fetched: $(grep '^E:' "$dir/log" | sed -n 1p)" "check the network"
+	for deb in "$dir/debs/"*.deb; do
+		dpkg-deb -x "$deb" "$dir/root"
 	done
-	mkdir "$next/tree/lib" "$next/tree/programs"
-	find "$next/root" \( -type f -o -type l \) \( -name '*.so.*' -o -name 'ld-linux*' \) -not -path '*/gconv/*' -exec cp -Pn {} "$next/tree/lib/" \;
-	loader=$(cd "$next/tree/lib" && ls -d ld-linux* | sed -n 1p)
+	find "$dir/root" \( -type f -o -type l \) \( -name '*.so.*' -o -name 'ld-linux*' \) -not -path '*/gconv/*' \
+		-not -path '*/usr/lib/postgresql/*' -exec cp -Pn {} "$dir/lib/" \;
+}
+
+# wrap_program PROGRAM BIN TREE moves a program to TREE/programs and puts into BIN what
+# starts it with the loader and the libraries in TREE/lib, so that it runs on an older
+# system. They are named on the command line and not by the environment, which children of the
+# program would inherit. The loader bears the program's name, for that is what the
+# system calls the process.
+wrap_program() {
+	local program=$1 bin=$2 tree=$3 loader
+	loader=$(cd "$tree/lib" && ls -d ld-linux* | sed -n 1p)
+	mkdir -p "$tree/programs" "$tree/loader" "$bin"
+	[ ! -e "$bin/$program" ] || mv "$bin/$program" "$tree/programs/$program"
+	[ -e "$tree/loader/.file" ] || cp -L "$tree/lib/$loader" "$tree/loader/.file"
+	ln -f "$tree/loader/.file" "$tree/loader/$program"
+	cat >"$bin/$program" <<-WRAPPER
+		#!/bin/sh
+		self=\$(readlink -f "\$0")
+		root=\$(cd "\$(dirname "\$self")/$(realpath --relative-to="$bin" "$tree")" && pwd) || exit 1
+		exec "\$root/loader/$program" --library-path "\$root/lib" --argv0 "\$self" "\$root/programs/$program" "\$@"
+	WRAPPER
+	chmod a+x "$bin/$program"
+}
+
+# fetch_client MAJOR SUITE brings pg_dump, pg_restore and psql of a Debian suite into
+# the cache.
+fetch_client() {
+	local major=$1 suite=$2 cache next program
+	cache=$(cache_dir)
+	[ -x "$cache/client-$major/bin/pg_dump" ] && return 0
+	command -v dpkg-deb >/dev/null || die "fetching pg_dump $major needs a Debian system" "install the PostgreSQL $major client programs, and name their directory with TWINSPAN_PG_BIN"
+	next=$SCRATCH/client-$major
+	unpack_debian "$next" "$suite" "postgresql-client-$major"
+	mkdir -p "$next/tree/bin"
+	mv "$next/lib" "$next/tree/lib"
 	for program in pg_dump pg_restore pg_dumpall psql; do
-		cp "$next/root/usr/lib/postgresql/$major/bin/$program" "$next/tree/programs/"
-		# The loader is told its libraries on the command line and not by the
-		# environment, which children of the program would inherit.
-		cat >"$next/tree/bin/$program" <<-WRAPPER
-			#!/bin/sh
-			root=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")
-			exec "\$root/lib/$loader" --library-path "\$root/lib" --argv0 "\$root/programs/$program" "\$root/programs/$program" "\$@"
-		WRAPPER
-		chmod a+x "$next/tree/bin/$program"
+		cp "$next/root/usr/lib/postgresql/$major/bin/$program" "$next/tree/bin/"
+		wrap_program "$program" "$next/tree/bin" "$next/tree"
 	done
 	chmod -R a+rX "$next/tree"
 	install_tree "$next/tree" "$cache/client-$major"
+}
+
+# fetch_debian_server MAJOR SUITE brings the newest server and client programs that a
+# suite of Debian serves into the cache, as newest/MAJOR, unless that is what lies there.
+# The tree has Debian's layout, for a server finds its other files from its own place.
+fetch_debian_server() {
+	local major=$1 suite=$2 version next target programs program
+	target=$(cache_dir)/newest/$major
+	command -v dpkg-deb >/dev/null || die "fetching the newest PostgreSQL $major needs a Debian system"
+	version=$(private_version "postgresql-$major" "$suite")
+	[ -n "$version" ] || die "Debian $suite serves no PostgreSQL $major"
+	[ ! -x "$target/bin/postgres" ] || [ "$(cat "$target/version" 2>/dev/null)" != "$version" ] || return 0
+	next=$SCRATCH/newest-$major
+	unpack_debian "$next" "$suite" "postgresql-$major" "postgresql-client-$major"
+	mkdir -p "$next/tree/usr/lib/postgresql" "$next/tree/usr/share/postgresql"
+	mv "$next/lib" "$next/tree/lib"
+	mv "$next/root/usr/lib/postgresql/$major" "$next/tree/usr/lib/postgresql/"
+	mv "$next/root/usr/share/postgresql/$major" "$next/tree/usr/share/postgresql/"
+	programs=$next/tree/usr/lib/postgresql/$major/bin
+	for program in "$programs"/*; do
+		wrap_program "$(basename "$program")" "$programs" "$next/tree"
+	done
+	ln -s "usr/lib/postgresql/$major/bin" "$next/tree/bin"
+	echo "$version" >"$next/tree/version"
+	chmod -R a+rX "$next/tree"
+	install_tree "$next/tree" "$target"
+}
+
+# prove MAJOR BIN CLIENT starts the server of BIN on a Unix socket, asks for its version
+# with the psql of CLIENT, and dumps from it with its pg_dump.
+prove() {
+	local major=$1 bin=$2 client=$3 data said
+	data=$SCRATCH/prove-$major
+	mkdir "$data"
+	[ "$(id -u)" != 0 ] || chown "$(server_user)" "$data"
+	(
+		cd "$data"
+		as_server "$bin/initdb" -D "$data/d" -U postgres -N -E UTF8 --locale=C -A trust >"$data/log" 2>&1 &&
+			as_server "$bin/pg_ctl" -D "$data/d" -w -t 60 -l "$data/d/log" -o "-c listen_addresses= -c unix_socket_directories=$data" start >>"$data/log" 2>&1
+	) || die "PostgreSQL $major does not start: $(tail -n 1 "$data/log")" "remove $(dirname "$bin") and run this again"
+	said=$("$client/psql" -h "$data" -U postgres -XAtc 'SELECT version()' postgres) || said=""
+	if [ -n "$said" ]; then
+		"$client/psql" -h "$data" -U postgres -Xqc 'CREATE TABLE proof (id int PRIMARY KEY)' postgres
+		"$client/pg_dump" -h "$data" -U postgres -s postgres | grep -q 'CREATE TABLE public.proof' || said=""
+	fi
+	as_server "$bin/pg_ctl" -D "$data/d" -m fast -w stop >>"$data/log" 2>&1
+	[ -n "$said" ] || die "PostgreSQL $major does not answer, or cannot be dumped" "remove $(dirname "$bin") and run this again"
+	printf '%s: %s\n' "$bin" "${said%% on *}"
 }

@@ -165,11 +165,7 @@ func create(opts []Option) (*Server, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	find := func() (instance.Binaries, error) { return instance.FindBinaries(o.major) }
-	if o.dir != "" {
-		find = func() (instance.Binaries, error) { return instance.BinariesIn(o.dir) }
-	}
-	binaries, err := find()
+	binaries, err := findBinaries(o)
 	if err != nil {
 		return nil, err
 	}
@@ -337,6 +333,9 @@ func (s *Server) DSN(database string) string {
 	}
 	return u.String()
 }
+
+// Programs returns the directory of the server's programs.
+func (s *Server) Programs() string { return s.binaries.Dir }
 
 // DataDir returns the data directory.
 func (s *Server) DataDir() string { return filepath.Join(s.dir, "data") }

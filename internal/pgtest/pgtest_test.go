@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -197,5 +198,28 @@ func TestMatrixOfServers(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("no server is found by its version")
+	}
+}
+
+// What is asked for by the environment is what runs, whatever is found first.
+func TestMinorIsChosen(t *testing.T) {
+	found, err := instance.FindBinaries(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := pgtest.Dir(t)
+	newest := filepath.Join(cache, "twinspan/postgres/newest", strconv.Itoa(found.Major))
+	if err := os.MkdirAll(newest, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(found.Dir, filepath.Join(newest, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_CACHE_HOME", cache)
+	for choice, want := range map[string]string{"": found.Dir, "installed": found.Dir, "newest": "/newest/"} {
+		t.Setenv(pgtest.MinorEnv, choice)
+		if got := pgtest.Start(t).Programs(); !strings.Contains(got, want) {
+			t.Errorf("with %q the server is that of %s, not of %s", choice, got, want)
+		}
 	}
 }

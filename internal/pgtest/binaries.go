@@ -1,0 +1,52 @@
+package pgtest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/twinspan/twinspan/internal/instance"
+)
+
+// MinorEnv names the environment variable that chooses the minor release of servers:
+// "installed" (the default) for those that are found, "newest" for those that
+// scripts/fetch-newest brought, where there is one of the major version.
+const MinorEnv = "TWINSPAN_TEST_MINOR"
+
+// findBinaries finds the programs that the options ask for.
+func findBinaries(o options) (instance.Binaries, error) {
+	if o.dir != "" {
+		return instance.BinariesIn(o.dir)
+	}
+	found, err := instance.FindBinaries(o.major)
+	if err != nil {
+		return found, err
+	}
+	switch choice := os.Getenv(MinorEnv); choice {
+	case "", "installed":
+		return found, nil
+	case "newest":
+		if newest, ok := newestMinor(found.Major); ok {
+			return newest, nil
+		}
+		return found, nil
+	default:
+		return found, fmt.Errorf("%s is %q, but may be installed or newest", MinorEnv, choice)
+	}
+}
+
+// newestMinor returns the programs of a major version that scripts/fetch-newest brought.
+func newestMinor(major int) (instance.Binaries, bool) {
+	bases := []string{"/var/cache"}
+	if cache, err := os.UserCacheDir(); err == nil {
+		bases = append(bases, cache)
+	}
+	for _, base := range bases {
+		b, err := instance.BinariesIn(filepath.Join(base, "twinspan/postgres/newest", strconv.Itoa(major), "bin"))
+		if err == nil && b.Major == major && instance.Reachable(b.Dir) {
+			return b, true
+		}
+	}
+	return instance.Binaries{}, false
+}
