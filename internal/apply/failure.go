@@ -14,6 +14,7 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/pgoutput"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // serverProblem is the problem of an error of the server. Messages that may quote
@@ -164,7 +165,19 @@ func needsText(r *relation, c *group.Change) error {
 	return nil
 }
 
+// identityProblem is that of a change whose row cannot be told from others: the stream
+// names no key, or one that is none on the secondary.
 func identityProblem(r *relation) error {
-	return problem.New(problem.Diverged, "identity_missing", "a change of table %s does not say which row it changes", r.name).On(r.name.String()).
-		WithHint("on the primary, run ALTER TABLE %s REPLICA IDENTITY FULL or give the table a primary key; then delete the link and create it again", r.name.SQL())
+	var told []string
+	for _, c := range r.columns {
+		if c.inKey {
+			told = append(told, c.name)
+		}
+	}
+	text, hint := "a change of table %s does not say which row it changes", "on the primary, run ALTER TABLE %s REPLICA IDENTITY FULL or give the table a primary key; then delete the link and create it again"
+	if len(told) > 0 && r.identity != pgoutput.IdentityFull {
+		text = "a change of table %s says which row it changes by (" + sqlname.Join(told) + "), by which the secondary cannot tell rows apart"
+		hint = "give the secondary's table the primary's unique index of these columns, then resume the link; where the key has generated columns, which are not sent, run ALTER TABLE %s REPLICA IDENTITY FULL on the primary and resume with --repair"
+	}
+	return problem.New(problem.Diverged, "identity_missing", text, r.name).On(r.name.String()).WithHint(hint, r.name.SQL())
 }

@@ -43,7 +43,7 @@ func (e *engine) writeSet(r *relation, step group.Step) {
 	e.refreshPlans(r, step)
 	if r.keyless() {
 		e.writeWholeDeletes(r, step.Deletes, text, mixed)
-	} else if mixed || len(step.Deletes) < fewRows || !text && !r.keyArrayable() {
+	} else if mixed || len(step.Deletes) < fewRows || !r.keyArrayable(text) {
 		for _, row := range step.Deletes {
 			e.w.delete(r, row, opSet, 1)
 		}
@@ -52,7 +52,7 @@ func (e *engine) writeSet(r *relation, step group.Step) {
 		e.writeInParts(r, st, step.Deletes, text)
 	}
 	for _, set := range step.Updates {
-		if mixed || len(set.Rows) < fewRows || !text && !r.arrayable(set.Unchanged) {
+		if mixed || len(set.Rows) < fewRows || !r.arrayable(set.Unchanged, text) {
 			for _, row := range set.Rows {
 				e.w.update(r, nil, row, opSet, 1, false)
 			}

@@ -61,7 +61,9 @@ type column struct {
 	typ       string // SQL name of its type there, domains resolved
 	typeID    uint32
 	array     string // SQL name of the type's array, "" if it has none
-	equal     string // its equality operator, "" if it has none
+	domain    bool   // its declared type is a domain over typ
+	textFrom  string // the string type from which typ's input function reads in set-based statements; "" for none
+	equality         // of its type; of the key's index where it is in the key
 	canon     group.Canon
 	foldable  bool // canon is all of its equality
 	generated bool
@@ -193,37 +195,37 @@ func (r *relation) match(t *target) error {
 }
 
 // chooseKey decides by which columns rows are found, and how far their changes
-// may be rearranged.
+// may be rearranged. What is a key is for the secondary's catalogs to say: what the
+// stream calls one may be a part of it, for generated columns are not sent.
 func (r *relation) chooseKey(t *target) {
 	r.Key = nil
 	r.order = group.Fold
-	add := func(i int) {
-		r.Key = append(r.Key, group.KeyColumn{Column: i, Canon: r.columns[i].canon})
-		if !r.columns[i].foldable {
-			r.order = group.Rows
+	byNumber := map[int]int{}
+	told := 0
+	for i := range r.columns {
+		byNumber[r.columns[i].number] = i
+		if r.columns[i].inKey {
+			told++
 		}
 	}
-	switch r.identity {
-	case pgoutput.IdentityDefault, pgoutput.IdentityIndex:
-		for i := range r.columns {
-			if r.columns[i].inKey {
-				add(i)
+	for _, k := range t.keys {
+		if !r.fits(k, byNumber, told) {
+			continue
+		}
+		for _, c := range k {
+			i := byNumber[c.number]
+			col := &r.columns[i]
+			q := col.below(c.equality)
+			if q.operator != col.operator || q.collate != "" {
+				col.foldable = false // canon is of the type's own equality
+			}
+			col.equality = q
+			r.Key = append(r.Key, group.KeyColumn{Column: i, Canon: col.canon})
+			if !col.foldable {
+				r.order = group.Rows
 			}
 		}
-	case pgoutput.IdentityFull:
-		// The old row is whole, so a key of the secondary's will do as well.
-		byNumber := map[int]int{}
-		for i := range r.columns {
-			byNumber[r.columns[i].number] = i
-		}
-		for _, number := range t.key {
-			if i, ok := byNumber[number]; ok {
-				add(i)
-				continue
-			}
-			r.Key = nil // a generated column, which is not in the stream
-			break
-		}
+		break
 	}
 	if r.keyless() && r.identity != pgoutput.IdentityFull || t.exclusion {
 		r.order = group.Rows
@@ -232,6 +234,18 @@ func (r *relation) chooseKey(t *target) {
 		r.order = group.Strict
 	}
 	r.Table.Order = r.order
+}
+
+// fits says whether a key of the secondary's table can be used: all of it is in the
+// stream, and what the stream calls the key is it, unless the old row comes whole.
+func (r *relation) fits(k targetKey, byNumber map[int]int, told int) bool {
+	for _, c := range k {
+		i, ok := byNumber[c.number]
+		if !ok || r.columns[i].generated || r.identity != pgoutput.IdentityFull && !r.columns[i].inKey {
+			return false
+		}
+	}
+	return r.identity == pgoutput.IdentityFull || len(k) == told
 }
 
 // penalise keeps the relation from being folded for a while: its rows hold unique

@@ -78,9 +78,16 @@ func (b *builder) key(old bool) string {
 	slices.Sort(columns)
 	terms := make([]string, len(columns))
 	for i, c := range columns {
-		terms[i] = "t." + sqlname.Quote(b.r.columns[c].name) + " " + b.r.columns[c].equal + " " + b.param(old, c)
+		terms[i] = b.equals("t", old, c)
 	}
 	return strings.Join(terms, " AND ")
+}
+
+// equals compares a column of a row with the value of a tuple. The parameter gets the
+// column's type, so that the type's input function reads it, whatever the operator takes.
+func (b *builder) equals(row string, old bool, column int) string {
+	col := &b.r.columns[column]
+	return col.compare(row+"."+sqlname.Quote(col.name), b.param(old, column)+"::"+col.typ)
 }
 
 // updateStatement updates the row of the key. With keyInOld the key is looked for
@@ -98,10 +105,10 @@ func (r *relation) updateStatement(unchanged group.Columns, keyInOld, identity b
 		switch {
 		case unchanged.Has(c):
 		case r.isKey(c) && !keyInOld:
-			where = append(where, "t."+sqlname.Quote(col.name)+" "+col.equal+" "+b.param(false, c))
+			where = append(where, b.equals("t", false, c))
 		case col.generated:
 		case col.always && !identity:
-			where = append(where, "t."+sqlname.Quote(col.name)+" "+col.equal+" "+b.param(false, c))
+			where = append(where, b.equals("t", false, c))
 		default:
 			set = append(set, sqlname.Quote(col.name)+" = "+b.param(false, c))
 		}
@@ -127,7 +134,8 @@ func updateSQL(r *relation, set []string, from string, where []string) string {
 // oneRow finds exactly one row that equals the old tuple, the values in null
 // excepted, which are NULL. Rows that equal it only by their types' equality
 // (1.0 and 1.00) come after one that is the same in every byte. Types without an
-// equality are compared by their text.
+// equality are compared by what their output function writes, which format calls and a
+// cast to text need not.
 func (b *builder) oneRow(null group.Columns) string {
 	var where, columns, params []string
 	for _, c := range b.r.written {
@@ -140,10 +148,10 @@ func (b *builder) oneRow(null group.Columns) string {
 		p := b.param(true, c) + "::" + col.typ
 		// Domains are stripped, for record_image_eq wants the same types.
 		columns, params = append(columns, name+"::"+col.typ), append(params, p)
-		if col.equal != "" {
-			where = append(where, name+" "+col.equal+" "+p)
+		if col.known() {
+			where = append(where, b.equals("x", true, c))
 		} else {
-			where = append(where, name+"::pg_catalog.text OPERATOR(pg_catalog.=) ("+p+")::pg_catalog.text")
+			where = append(where, output(name)+" OPERATOR(pg_catalog.=) "+output(p))
 		}
 	}
 	if len(where) == 0 {
@@ -159,6 +167,9 @@ func (b *builder) oneRow(null group.Columns) string {
 	}
 	return "t.ctid OPERATOR(pg_catalog.=) (SELECT x.ctid" + found
 }
+
+// output is the text that a value's output function writes; the value is not NULL.
+func output(sql string) string { return "pg_catalog.format('%s', " + sql + ")" }
 
 // deleteOneStatement deletes one row of a table without a key.
 func (r *relation) deleteOneStatement(null group.Columns) *statement {
@@ -193,7 +204,7 @@ func (r *relation) setUpdateStatement(unchanged group.Columns, text bool) *state
 		}
 		columns = append(columns, c)
 		if r.isKey(c) || col.always {
-			where = append(where, "t."+sqlname.Quote(col.name)+" "+col.equal+" "+r.element(c, text))
+			where = append(where, r.equalsElement("t", c, text))
 		} else {
 			set = append(set, sqlname.Quote(col.name)+" = "+r.element(c, text))
 		}
@@ -207,16 +218,17 @@ func (r *relation) setDeleteStatement(text bool) *statement {
 	for i, k := range r.Key {
 		columns[i] = k.Column
 	}
-	if c := columns[0]; len(columns) == 1 && r.columns[c].array != "" {
+	if c := columns[0]; len(columns) == 1 && r.columns[c].anyOf(text) {
 		cast := "$1::" + r.columns[c].array
 		if text {
 			cast = "$1::pg_catalog._text::" + r.columns[c].array
 		}
-		return r.setStatement(columns, "DELETE FROM "+r.sql()+" AS t WHERE t."+sqlname.Quote(r.columns[c].name)+" "+r.columns[c].equal+" ANY ("+cast+")")
+		left := r.columns[c].operand("t." + sqlname.Quote(r.columns[c].name))
+		return r.setStatement(columns, "DELETE FROM "+r.sql()+" AS t WHERE "+left+" "+r.columns[c].operator+" ANY ("+cast+")")
 	}
 	where := make([]string, len(columns))
 	for i, c := range columns {
-		where[i] = "t." + sqlname.Quote(r.columns[c].name) + " " + r.columns[c].equal + " " + r.element(c, text)
+		where[i] = r.equalsElement("t", c, text)
 	}
 	return r.setStatement(columns, "DELETE FROM "+r.sql()+" AS t USING "+r.unnest(columns, text)+" WHERE "+strings.Join(where, " AND "))
 }
@@ -227,6 +239,29 @@ func (r *relation) setStatement(columns []int, sql string) *statement {
 		st.params = append(st.params, param{column: c})
 	}
 	return st
+}
+
+// anyOf says whether the rows of many values can be found by = ANY of their array, to
+// whose elements' type the server coerces them.
+func (c *column) anyOf(text bool) bool {
+	return c.array != "" && c.collate == "" && (!text || c.textFrom == "text")
+}
+
+// equalsElement compares a column of a row with its value in a row of unnest.
+func (r *relation) equalsElement(row string, column int, text bool) string {
+	col := &r.columns[column]
+	return col.compare(row+"."+sqlname.Quote(col.name), r.element(column, text))
+}
+
+// textable says whether the columns' values in text form can be elements of arrays: of
+// strings, from which each type's input function reads them.
+func (r *relation) textable(has func(column int) bool) bool {
+	for i := range r.columns {
+		if r.columns[i].textFrom == "" && has(i) {
+			return false
+		}
+	}
+	return true
 }
 
 // element is a column's value in a row of unnest.
@@ -242,18 +277,22 @@ func (r *relation) unnest(columns []int, text bool) string {
 	for i, c := range columns {
 		arrays[i] = fmt.Sprintf("$%d::%s", i+1, r.columns[c].array)
 		if text {
-			arrays[i] = fmt.Sprintf("$%d::pg_catalog._text", i+1)
+			arrays[i] = fmt.Sprintf("$%d::pg_catalog._%s", i+1, r.columns[c].textFrom)
 		}
 		names[i] = fmt.Sprintf("c%d", c)
 	}
 	return "unnest(" + strings.Join(arrays, ", ") + ") AS v (" + strings.Join(names, ", ") + ")"
 }
 
-// arrayable says whether every column that a set-based statement in binary needs
-// can be an element of an array: arrays cannot, unnest would flatten them.
-func (r *relation) arrayable(unchanged group.Columns) bool {
-	for i, c := range r.columns {
-		if c.array == "" && !unchanged.Has(i) && (!c.generated || r.isKey(i)) {
+// arrayable says whether every column that a set-based statement needs can be an
+// element of an array. In binary arrays cannot, unnest would flatten them.
+func (r *relation) arrayable(unchanged group.Columns, text bool) bool {
+	needed := func(i int) bool { return !unchanged.Has(i) && (!r.columns[i].generated || r.isKey(i)) }
+	if text {
+		return r.textable(needed)
+	}
+	for i := range r.columns {
+		if r.columns[i].array == "" && needed(i) {
 			return false
 		}
 	}
@@ -261,7 +300,10 @@ func (r *relation) arrayable(unchanged group.Columns) bool {
 }
 
 // keyArrayable is arrayable for deletes.
-func (r *relation) keyArrayable() bool {
+func (r *relation) keyArrayable(text bool) bool {
+	if text {
+		return r.textable(r.isKey)
+	}
 	return !slices.ContainsFunc(r.Key, func(k group.KeyColumn) bool { return r.columns[k.Column].array == "" })
 }
 

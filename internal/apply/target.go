@@ -3,7 +3,6 @@ package apply
 import (
 	"context"
 	"strconv"
-	"strings"
 
 	"github.com/twinspan/twinspan/internal/group"
 	"github.com/twinspan/twinspan/internal/sqlname"
@@ -19,9 +18,9 @@ type target struct {
 	kind      string // pg_class.relkind
 	rootOID   uint32
 	root      sqlname.Table
-	triggers  bool  // some trigger or rule fires in replica role
-	exclusion bool  // it has an exclusion constraint
-	key       []int // attnums of a key that is unique, immediate and not null
+	triggers  bool        // some trigger or rule fires in replica role
+	exclusion bool        // it has an exclusion constraint
+	keys      []targetKey // what can tell rows apart, the best first
 	columns   map[string]targetColumn
 }
 
@@ -31,6 +30,46 @@ type targetColumn struct {
 	textOnly   bool
 }
 
+// targetKey is an index that tells any two rows apart, now and not only at commit:
+// unique, immediate, valid, without a condition, of columns that are never NULL.
+type targetKey []targetKeyColumn
+
+type targetKeyColumn struct {
+	number int // attnum
+	equality
+}
+
+// equality is how two values of a column are compared: by an operator of an
+// operator class, to whose type the server coerces them.
+type equality struct {
+	operator string // as OPERATOR(...), "" where there is none
+	cast     string // what both operands are cast to, "" where that is not needed
+	collate  string // the collation by which they are compared, "" for the column's
+}
+
+// known says whether there is an equality at all.
+func (q equality) known() bool { return q.operator != "" }
+
+// compare writes the comparison of two operands. Each must have the column's type,
+// or the type below its domain.
+func (q equality) compare(left, right string) string {
+	return q.operand(left) + " " + q.operator + " " + q.operand(right) + q.collation()
+}
+
+func (q equality) operand(sql string) string {
+	if q.cast == "" {
+		return sql
+	}
+	return sql + "::" + q.cast
+}
+
+func (q equality) collation() string {
+	if q.collate == "" {
+		return ""
+	}
+	return " COLLATE " + q.collate
+}
+
 // tableSQL describes a table. In PostgreSQL 17 and later the identity columns of
 // partitions belong to the partitioned table.
 const tableSQL = `
@@ -38,13 +77,6 @@ SELECT c.oid, c.relkind, rn.nspname, rc.relname,
        EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') AND t.tgname <> 'twinspan_gate')
        OR EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_enabled IN ('A', 'R')),
        EXISTS (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indisexclusion),
-       (SELECT pg_catalog.array_to_string((k.indkey::int2[])[0:k.indnkeyatts - 1], ' ')
-          FROM pg_catalog.pg_index k
-         WHERE k.indrelid = c.oid AND k.indisunique AND k.indimmediate AND k.indisvalid AND NOT k.indisexclusion
-           AND k.indpred IS NULL AND k.indexprs IS NULL
-           AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                            WHERE a.attrelid = c.oid AND NOT a.attnotnull AND a.attnum = ANY ((k.indkey::int2[])[0:k.indnkeyatts - 1]))
-         ORDER BY k.indisprimary DESC, k.indisreplident DESC, k.indnkeyatts, k.indexrelid LIMIT 1),
        rc.oid
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -53,12 +85,41 @@ SELECT c.oid, c.relkind, rn.nspname, rc.relname,
   JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
  WHERE n.nspname = $1 AND c.relname = $2`
 
+// keysSQL lists the columns of a table's keys with the equality of the index's own
+// operator class, which need not be the type's default one.
+const keysSQL = `
+SELECT k.indexrelid, a.attnum, pn.nspname, o.oprname,
+       CASE WHEN it.typtype = 'p' THEN '' ELSE tn.nspname END, CASE WHEN it.typtype = 'p' THEN '' ELSE it.typname END,
+       f.opcintype = a.atttypid,
+       CASE WHEN k.indcollation[s.n] IN (0, a.attcollation) THEN '' ELSE ln.nspname END, coalesce(l.collname, '')
+  FROM pg_catalog.pg_index k
+ CROSS JOIN LATERAL pg_catalog.generate_series(0, k.indnkeyatts - 1) AS s (n)
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = k.indrelid AND a.attnum = k.indkey[s.n]
+  JOIN pg_catalog.pg_opclass f ON f.oid = k.indclass[s.n]
+  JOIN pg_catalog.pg_am m ON m.oid = f.opcmethod AND m.amname = 'btree'
+  JOIN pg_catalog.pg_type it ON it.oid = f.opcintype
+  JOIN pg_catalog.pg_namespace tn ON tn.oid = it.typnamespace
+  JOIN pg_catalog.pg_amop p ON p.amopfamily = f.opcfamily AND p.amoplefttype = f.opcintype AND p.amoprighttype = f.opcintype AND p.amopstrategy = 3
+  JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr
+  JOIN pg_catalog.pg_namespace pn ON pn.oid = o.oprnamespace
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = k.indcollation[s.n]
+  LEFT JOIN pg_catalog.pg_namespace ln ON ln.oid = l.collnamespace
+ WHERE k.indrelid = $1::pg_catalog.oid AND k.indisunique AND k.indimmediate AND k.indisvalid AND NOT k.indisexclusion
+   AND k.indpred IS NULL AND k.indexprs IS NULL
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute n
+                    WHERE n.attrelid = k.indrelid AND NOT n.attnotnull AND n.attnum = ANY ((k.indkey::int2[])[0:k.indnkeyatts - 1]))
+ ORDER BY k.indisprimary DESC, k.indisreplident DESC, k.indnkeyatts, k.indexrelid, s.n`
+
 // columnsSQL describes a table's columns. base resolves domains; part finds what a
 // type is made of, and whether its binary form names the OIDs of such parts
-// (array_send and record_send do). An equality is that of the default operator
-// class, also for types that are only coercible to the class's: enums, ranges and
-// arrays to the pseudo-types (OIDs 3500, 3831, 4537, 2277), varchar to text, cidr
-// to inet. The listed OIDs are those of the reg* types.
+// (array_send and record_send do). An equality is that of the type's default operator
+// class, found as the server finds it (indexcmds.c, GetDefaultOpClass): also one for a
+// type to which it can be coerced without a function (parse_coerce.c,
+// IsBinarySafeCoercible: the pseudo-types with the OIDs 2249, 2277, 3500, 3831 and 4537,
+// and casts WITHOUT FUNCTION). Values of arrays and composites can be compared only if
+// those of all their parts can. The last columns tell from which types a cast leads to
+// the column's type or its array: an explicit cast of text would call its function. The
+// listed OIDs are those of the reg* types.
 const columnsSQL = `
 WITH RECURSIVE col AS (
     SELECT a.attnum, a.attname, a.atttypid, a.attgenerated <> '' AS generated, a.attidentity = 'a' AS always, a.attnotnull,
@@ -84,18 +145,14 @@ WITH RECURSIVE col AS (
            UNION ALL SELECT a.atttypid, true FROM pg_catalog.pg_attribute a
                       WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
      ) x (oid, inner_)
+), class AS (
+    SELECT f.opcintype, f.opcfamily, m.amname, CASE m.amname WHEN 'btree' THEN 3 ELSE 1 END AS strategy
+      FROM pg_catalog.pg_opclass f
+      JOIN pg_catalog.pg_am m ON m.oid = f.opcmethod AND m.amname IN ('btree', 'hash')
+     WHERE f.opcdefault
 ), kind AS (
     SELECT b.attnum, t.oid, n.nspname, t.typname, coalesce(an.nspname, '') AS array_schema, coalesce(at.typname, '') AS array_name,
-           t.typtype, t.typreceive <> 0 AS receives,
-           CASE WHEN t.typtype = 'e' THEN 3500::pg_catalog.oid
-                WHEN t.typtype = 'r' THEN 3831
-                WHEN t.typtype = 'm' THEN 4537
-                WHEN t.typtype = 'c' THEN 0
-                WHEN t.typcategory = 'A' AND t.typelem <> 0 AND t.typlen = -1 AND t.typtype = 'b' THEN 2277
-                WHEN t.oid = 1043 THEN 25
-                WHEN t.oid = 650 THEN 869
-                ELSE t.oid END AS compared,
-           CASE WHEN t.typelem <> 0 AND t.typlen = -1 AND t.typtype = 'b' THEN t.typelem ELSE 0 END AS element
+           t.typtype, t.typarray, t.typreceive <> 0 AS receives, t.typelem <> 0 AND t.typlen = -1 AND t.typtype = 'b' AS is_array
       FROM base b
       JOIN pg_catalog.pg_type t ON t.oid = b.oid AND t.typtype <> 'd'
       JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
@@ -107,21 +164,29 @@ SELECT c.attnum, c.attname, c.atttypid, c.generated, c.always, c.attnotnull, c.d
        (NOT k.receives OR EXISTS (
            SELECT FROM part p WHERE p.attnum = c.attnum
               AND (p.inner_ AND p.oid >= 16384 OR p.oid IN (24, 2202, 2203, 2204, 2205, 2206, 4096, 4089, 3734, 3769, 4191)))),
-       coalesce(eq.nspname, ''), coalesce(eq.oprname, '')
+       coalesce(eq.nspname, ''), coalesce(eq.oprname, ''), coalesce(eq.type_schema, ''), coalesce(eq.type_name, ''), coalesce(eq.same, true),
+       EXISTS (SELECT FROM pg_catalog.pg_cast x WHERE x.castsource = 25 AND x.casttarget = k.oid OR x.castsource = 1009 AND x.casttarget = k.typarray AND k.typarray <> 0),
+       EXISTS (SELECT FROM pg_catalog.pg_cast x WHERE x.castsource = 1043 AND x.casttarget = k.oid)
   FROM col c
   JOIN kind k ON k.attnum = c.attnum
   LEFT JOIN LATERAL (
-       SELECT pn.nspname, o.oprname
-         FROM pg_catalog.pg_opclass f
-         JOIN pg_catalog.pg_am m ON m.oid = f.opcmethod AND m.amname IN ('btree', 'hash')
-         JOIN pg_catalog.pg_amop s ON s.amopfamily = f.opcfamily AND s.amoplefttype = f.opcintype AND s.amoprighttype = f.opcintype
-                                  AND s.amopstrategy = CASE m.amname WHEN 'btree' THEN 3 ELSE 1 END
+       SELECT pn.nspname, o.oprname, f.opcintype = c.atttypid AS same,
+              CASE WHEN it.typtype <> 'p' THEN tn.nspname END AS type_schema, CASE WHEN it.typtype <> 'p' THEN it.typname END AS type_name
+         FROM class f
+         JOIN pg_catalog.pg_type it ON it.oid = f.opcintype
+         JOIN pg_catalog.pg_namespace tn ON tn.oid = it.typnamespace
+         JOIN pg_catalog.pg_amop s ON s.amopfamily = f.opcfamily AND s.amoplefttype = f.opcintype AND s.amoprighttype = f.opcintype AND s.amopstrategy = f.strategy
          JOIN pg_catalog.pg_operator o ON o.oid = s.amopopr
          JOIN pg_catalog.pg_namespace pn ON pn.oid = o.oprnamespace
-        WHERE f.opcdefault AND f.opcintype = k.compared
-          AND (k.element = 0 OR EXISTS (SELECT FROM pg_catalog.pg_opclass ef JOIN pg_catalog.pg_type et ON et.oid = k.element
-                WHERE ef.opcdefault AND (ef.opcintype = et.oid OR et.typtype = 'e' OR et.typtype IN ('r', 'm') OR et.oid IN (1043, 650))))
-        ORDER BY m.amname LIMIT 1) eq ON true
+        WHERE (f.opcintype = k.oid OR f.opcintype = 2249 AND k.typtype = 'c' OR f.opcintype = 2277 AND k.is_array
+               OR f.opcintype = 3500 AND k.typtype = 'e' OR f.opcintype = 3831 AND k.typtype = 'r' OR f.opcintype = 4537 AND k.typtype = 'm'
+               OR EXISTS (SELECT FROM pg_catalog.pg_cast x WHERE x.castsource = k.oid AND x.casttarget = f.opcintype AND x.castmethod = 'b' AND x.castcontext = 'i'))
+          AND NOT EXISTS (
+              SELECT FROM part p JOIN pg_catalog.pg_type t ON t.oid = p.oid
+               WHERE p.attnum = c.attnum AND p.inner_ AND t.typtype = 'b' AND NOT (t.typelem <> 0 AND t.typlen = -1)
+                 AND NOT EXISTS (SELECT FROM class g WHERE g.opcintype = t.oid OR EXISTS (SELECT FROM pg_catalog.pg_cast x
+                                  WHERE x.castsource = t.oid AND x.casttarget = g.opcintype AND x.castmethod = 'b' AND x.castcontext = 'i')))
+        ORDER BY f.amname, (f.opcintype = k.oid) DESC, it.typispreferred DESC, f.opcintype LIMIT 1) eq ON true
  ORDER BY c.attnum`
 
 // look reads the catalogues' description of a table; nil when there is none. It
@@ -133,11 +198,15 @@ func (e *engine) look(ctx context.Context, name sqlname.Table) (*target, error) 
 	}
 	r := rows[0]
 	t := &target{
-		oid: number(r[0]), rootOID: number(r[7]), kind: string(r[1]), root: sqlname.Table{Schema: string(r[2]), Name: string(r[3])},
+		oid: number(r[0]), rootOID: number(r[6]), kind: string(r[1]), root: sqlname.Table{Schema: string(r[2]), Name: string(r[3])},
 		triggers: truth(r[4]), exclusion: truth(r[5]), columns: map[string]targetColumn{},
 	}
-	t.key = numbers(r[6])
-	rows, err = e.ask(ctx, columnsSQL, string(r[0]))
+	oid := string(r[0])
+	if rows, err = e.ask(ctx, keysSQL, oid); err != nil {
+		return nil, err
+	}
+	t.keys = keysOf(rows)
+	rows, err = e.ask(ctx, columnsSQL, oid)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +214,36 @@ func (e *engine) look(ctx context.Context, name sqlname.Table) (*target, error) 
 		t.columns[string(r[1])] = columnOf(r)
 	}
 	return t, nil
+}
+
+// keysOf puts the columns of keys together.
+func keysOf(rows [][]field) []targetKey {
+	var list []targetKey
+	for i, r := range rows {
+		if i == 0 || string(r[0]) != string(rows[i-1][0]) {
+			list = append(list, nil)
+		}
+		c := targetKeyColumn{number: int(number(r[1])), equality: equalityOf(r[2], r[3], r[4], r[5], r[6])}
+		if len(r[7]) > 0 {
+			c.collate = sqlname.Table{Schema: string(r[7]), Name: string(r[8])}.SQL()
+		}
+		list[len(list)-1] = append(list[len(list)-1], c)
+	}
+	return list
+}
+
+// equalityOf makes an equality of its operator, and of the type that the operator
+// takes unless that is a pseudo-type, or the column's own.
+func equalityOf(schema, operator, typeSchema, typeName, same field) equality {
+	q := equality{}
+	if len(operator) == 0 {
+		return q
+	}
+	q.operator = "OPERATOR(" + sqlname.Quote(string(schema)) + "." + string(operator) + ")"
+	if len(typeName) > 0 && !truth(same) {
+		q.cast = sqlname.Table{Schema: string(typeSchema), Name: string(typeName)}.SQL()
+	}
+	return q
 }
 
 func columnOf(r []field) targetColumn {
@@ -156,14 +255,37 @@ func columnOf(r []field) targetColumn {
 	if len(r[11]) > 0 {
 		c.array = sqlname.Table{Schema: string(r[10]), Name: string(r[11])}.SQL()
 	}
-	if len(r[15]) > 0 {
-		c.equal = "OPERATOR(" + sqlname.Quote(string(r[14])) + "." + string(r[15]) + ")"
-	}
+	c.domain = c.declaredID != c.typeID
+	c.equality = c.below(equalityOf(r[14], r[15], r[16], r[17], r[18]))
+	c.textFrom = textFrom(truth(r[19]), truth(r[20]))
 	c.canon, c.foldable = canonOf(c.typeID, truth(r[12]))
 	if !truth(r[6]) {
 		c.foldable = false // equal under its collation is not equal in bytes
 	}
 	return c
+}
+
+// below completes an equality for a domain: operators for any enum, array or range
+// take no domain over one.
+func (c *column) below(q equality) equality {
+	if q.known() && q.cast == "" && c.domain {
+		q.cast = c.typ
+	}
+	return q
+}
+
+// textFrom chooses the type by which a value in text form is handed to the type's
+// input function: a cast from a string type is one (manual, CREATE CAST, "I/O conversion
+// casts") unless somebody made a cast of their own for just this type. None is chosen
+// where there are such for both.
+func textFrom(text, varchar bool) string {
+	switch {
+	case !text:
+		return "text"
+	case !varchar:
+		return "varchar"
+	}
+	return ""
 }
 
 // canonOf says when two values of a type are equal; false when not from bytes
@@ -216,12 +338,4 @@ func number(f field) uint32 {
 		return 0
 	}
 	return uint32(n)
-}
-
-func numbers(f field) []int {
-	var list []int
-	for n := range strings.FieldsSeq(string(f)) {
-		list = append(list, int(number(field(n))))
-	}
-	return list
 }

@@ -22,7 +22,7 @@ const (
 // writeWholeDeletes deletes rows of a table without a key.
 func (e *engine) writeWholeDeletes(r *relation, rows []group.Row, text, mixed bool) {
 	null := nullsOf(r, rows)
-	if mixed || len(rows) < fewRows || r.only == "" || !text && !r.arrayable(nil) || len(r.joined(null)) == 0 {
+	if mixed || len(rows) < fewRows || r.only == "" || !r.arrayable(nil, text) || len(r.joined(null)) == 0 {
 		for _, row := range rows {
 			e.w.deleteOne(r, row, opSet)
 		}
@@ -73,7 +73,7 @@ func nullsOf(r *relation, rows []group.Row) group.Columns {
 func (r *relation) joined(null group.Columns) []int {
 	var out []int
 	for _, c := range r.written {
-		if r.columns[c].equal != "" && !null.Has(c) {
+		if r.columns[c].known() && !null.Has(c) {
 			out = append(out, c)
 		}
 	}
@@ -90,14 +90,14 @@ func (r *relation) wholeDeleteStatement(null group.Columns, text bool) *statemen
 		col := r.columns[c]
 		array := col.array
 		if text {
-			array = "pg_catalog._text"
+			array = "pg_catalog._" + col.textFrom
 		}
 		arrays, names = append(arrays, fmt.Sprintf("$%d::%s", i+1, array)), append(names, fmt.Sprintf("c%d", c))
 		here = append(here, "x."+sqlname.Quote(col.name)+"::"+col.typ)
 		there = append(there, fmt.Sprintf("v.c%d::%s", c, col.typ))
 	}
 	for _, c := range r.joined(null) {
-		on = append(on, "x."+sqlname.Quote(r.columns[c].name)+" "+r.columns[c].equal+" "+r.element(c, text))
+		on = append(on, r.equalsElement("x", c, text))
 	}
 	arrays, names = append(arrays, fmt.Sprintf("$%d::pg_catalog._int4", len(r.written)+1)), append(names, "n", "o")
 	on = append(on, "pg_catalog.record_image_eq(ROW("+strings.Join(here, ", ")+"), ROW("+strings.Join(there, ", ")+"))")

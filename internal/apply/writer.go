@@ -14,8 +14,8 @@ const (
 	maxRows = 5000
 	// largeValue is the size from which a value is not copied on its way.
 	largeValue = 32 << 10
-	// textOID and int4OID are the types text and integer.
-	textOID, int4OID = 25, 23
+	// The types text, varchar and integer.
+	textOID, varcharOID, int4OID = 25, 1043, 23
 )
 
 // writer turns planned changes into messages. Its memory is used again.
@@ -187,9 +187,9 @@ func (w *writer) counted(r *relation, st *statement, rows []group.Row, counts []
 	}
 	s.out = binary.BigEndian.AppendUint16(s.out, uint16(parameters))
 	for i, p := range st.params {
-		element := uint32(textOID)
-		if !text {
-			element = r.columns[p.column].typeID
+		element := r.columns[p.column].typeID
+		if text {
+			element = stringOID(r.columns[p.column].textFrom)
 		}
 		w.array(element, len(rows), w.arrays[i])
 	}
@@ -203,6 +203,14 @@ func (w *writer) counted(r *relation, st *statement, rows []group.Row, counts []
 	s.out = append(s.out, 0, 0)
 	s.end(at)
 	s.execute(opSet, want)
+}
+
+// stringOID is the OID of a column's textFrom.
+func stringOID(name string) uint32 {
+	if name == "varchar" {
+		return varcharOID
+	}
+	return textOID
 }
 
 // array appends a parameter that is an array, of elements with their lengths.
