@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/door"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -133,6 +134,7 @@ func (e *Endpoint) dial(ctx context.Context, p Peer) error {
 		conn.NetConn().Close()
 		return connectProblem(err, p.Name, p.Endpoint)
 	}
+	e.met.add(door.HostOf(conn.RemoteAddr()))
 	err = s.run()
 	if s.adoption().seq == 0 && ctx.Err() == nil && !errors.Is(err, errReplaced) {
 		return connectProblem(err, p.Name, p.Endpoint)

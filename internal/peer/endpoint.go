@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/door"
 	"github.com/twinspan/twinspan/internal/problem"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -45,11 +46,13 @@ type Endpoint struct {
 	prepared  bool
 	pairPace  pace       // of attempts to pair
 	doorPace  pace       // of log lines about strangers
+	crowdPace pace       // of log lines about their number
+	met       meetings   // where peers were met
 	guests    sync.Mutex // held while an invitation is read and changed
 
 	boot    time.Time
 	bodies  *semaphore.Weighted
-	lobby   chan struct{}  // one for each connection that has not proved itself
+	lobby   *door.Door     // of connections that have not proved themselves
 	rotate  chan struct{}  // wakes the rotation; holds one
 	running sync.WaitGroup // sessions and connections
 }
@@ -135,7 +138,7 @@ func (e *Endpoint) prepareLocked() {
 	e.stirred = make(chan struct{})
 	e.listening = make(chan struct{})
 	e.bodies = semaphore.NewWeighted(largeBodies)
-	e.lobby = make(chan struct{}, maxLobby)
+	e.lobby = &door.Door{Places: maxLobby, PerHost: maxOfHost, Kept: keptPlaces, Grace: stayedFor, Known: e.atHome}
 	e.rotate = make(chan struct{}, 1)
 	if e.methods == nil {
 		e.methods = map[string]method{}

@@ -5,14 +5,23 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/door"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
 const (
-	// maxLobby bounds the connections that have not proved a known key, or are pairing.
-	maxLobby = 64
+	// maxLobby bounds the connections that have not proved a known key, or are pairing;
+	// maxOfHost those of one address; keptPlaces are for addresses of known peers beyond
+	// both. Who has said something may take stayedFor before others need the place.
+	maxLobby   = 64
+	maxOfHost  = 16
+	keptPlaces = 16
+	stayedFor  = 3 * time.Second
 	// acceptRetry is the pause after a failure to accept, when descriptors are used up.
 	acceptRetry = 100 * time.Millisecond
 )
@@ -37,6 +46,7 @@ func (e *Endpoint) acceptAll(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	defer l.Close()
 	config := e.serverTLS()
+	told := e.lobby.Refused()
 	for {
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
@@ -53,26 +63,55 @@ func (e *Endpoint) acceptAll(ctx context.Context, l net.Listener) error {
 			pause(ctx, acceptRetry)
 			continue
 		}
-		select {
-		case e.lobby <- struct{}{}:
-		default: // strangers crowd the door; known peers come back
-			conn.Close()
+		raw, ok := e.lobby.Conn(conn.(*net.TCPConn), time.Now())
+		if e.lobby.Refused() > told {
+			told = e.lobby.Refused()
+			e.tellCrowd(conn.RemoteAddr())
+		}
+		if !ok {
 			continue
 		}
-		e.running.Go(func() { e.receive(ctx, tls.Server(conn, config)) })
+		e.running.Go(func() { e.receive(ctx, tls.Server(raw, config), raw.Visitor.Leave) })
 	}
+}
+
+// tellCrowd says that connections are turned away. Anybody can cause it, so only some of
+// many lines are written.
+func (e *Endpoint) tellCrowd(address net.Addr) {
+	if e.crowdPace.allow(time.Now()) {
+		e.logger().Warn("connections turned away: strangers crowd the endpoint", "address", address.String(), "so_far", e.lobby.Refused())
+	}
+}
+
+// Refused returns how many connections were turned away because strangers crowded the
+// endpoint, since the endpoint was made.
+func (e *Endpoint) Refused() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.prepareLocked()
+	return e.lobby.Refused()
+}
+
+// atHome says whether a peer is dialled at this address, or was met there.
+func (e *Endpoint) atHome(host netip.Addr) bool {
+	if e.met.has(host) {
+		return true
+	}
+	for _, p := range e.Book.List() {
+		name, _, err := net.SplitHostPort(p.Endpoint)
+		if err != nil {
+			continue
+		}
+		if ip, err := netip.ParseAddr(name); err == nil && door.HostOf(net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 1))) == host {
+			return true
+		}
+	}
+	return false
 }
 
 // receive serves one connection that another agent opened. It holds a place in the lobby
 // until it knows who is there.
-func (e *Endpoint) receive(ctx context.Context, conn *tls.Conn) {
-	in := true
-	leave := func() {
-		if in {
-			in = false
-			<-e.lobby
-		}
-	}
+func (e *Endpoint) receive(ctx context.Context, conn *tls.Conn, leave func()) {
 	defer leave()
 	defer conn.Close()
 	// The handshake's deadline does not end it when the agent stops.
@@ -106,6 +145,7 @@ func (e *Endpoint) welcome(ctx context.Context, conn *tls.Conn, leave func()) er
 		return err
 	}
 	leave()
+	e.met.add(door.HostOf(conn.RemoteAddr()))
 	s.run() // how it ends is told where the peer is known to be gone
 	return nil
 }
@@ -143,4 +183,32 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
+}
+
+// maxMet bounds the addresses at which peers were met.
+const maxMet = 256
+
+// meetings are addresses at which peers have proved their keys, also those of names that
+// are dialled. Its zero value is ready.
+type meetings struct {
+	mu    sync.Mutex
+	hosts []netip.Addr // the latest last
+}
+
+func (m *meetings) add(host netip.Addr) {
+	if !host.IsValid() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hosts = append(slices.DeleteFunc(m.hosts, func(h netip.Addr) bool { return h == host }), host)
+	if len(m.hosts) > maxMet {
+		m.hosts = slices.Clone(m.hosts[1:])
+	}
+}
+
+func (m *meetings) has(host netip.Addr) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(m.hosts, host)
 }
