@@ -153,7 +153,7 @@ func (a *Agent) RemovePeer(ctx context.Context, name string) error {
 				WithHint("delete its links first")
 		}
 	}
-	return a.book.Remove(name)
+	return a.endpoint.Remove(name)
 }
 
 // RotateKey implements httpapi.Agent.

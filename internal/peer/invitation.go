@@ -77,8 +77,9 @@ func (e *Endpoint) Invite(ttl time.Duration) (string, error) {
 
 // redeem checks a secret and, if it is right, marks the invitation as used by a key, before
 // the peer is stored: two who come at the same moment cannot both get in. The same key may
-// come again, for it may not have heard the first answer. An error of check leaves the
-// invitation as it is.
+// come again, for it may not have heard the first answer, as long as the invitation has not
+// expired and the peer is trusted: one that was removed does not come back by it. An error
+// of check leaves the invitation as it is.
 func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, now time.Time, check, store func() error) error {
 	e.guests.Lock()
 	defer e.guests.Unlock()
@@ -102,13 +103,14 @@ func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, n
 		}
 		return refused("invitation_unknown", "the inviting agent knows no such invitation")
 	}
+	_, trusted := e.Book.ByFingerprint(fingerprint)
 	switch {
-	case inv.UsedBy == fingerprint:
+	case !now.Before(inv.Expires):
+		return refused("invitation_expired", "the invitation has expired")
+	case inv.UsedBy == fingerprint && trusted:
 		return store()
 	case inv.UsedBy != "":
 		return refused("invitation_used", "the invitation was used already")
-	case !now.Before(inv.Expires):
-		return refused("invitation_expired", "the invitation has expired")
 	}
 	if err := check(); err != nil {
 		return err
@@ -118,6 +120,49 @@ func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, n
 		return err
 	}
 	return store()
+}
+
+// Remove ends the trust in a peer: its sessions end at once, and so does what it could come
+// back by, the invitation that it has used.
+func (e *Endpoint) Remove(name string) error {
+	e.guests.Lock()
+	defer e.guests.Unlock()
+	p, ok := e.Book.Get(name)
+	if !ok {
+		return unknownPeer(name)
+	}
+	if err := e.endInvitations(p); err != nil {
+		return err
+	}
+	return e.Book.Remove(name)
+}
+
+// endInvitations removes those that a peer has used, by whichever of its keys. Its key may
+// be another by now: then redeem refuses the old one, for it is not trusted.
+func (e *Endpoint) endInvitations(p Peer) error {
+	dir := filepath.Join(e.Identity.Dir(), invitationsDir)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return invitationProblem(err, "read directory")
+	}
+	for _, entry := range entries {
+		name, isInvitation := strings.CutSuffix(entry.Name(), ".toml")
+		raw, err := hex.DecodeString(name)
+		if !isInvitation || err != nil || len(raw) != tokenID {
+			continue
+		}
+		inv, err := e.readInvitation([tokenID]byte(raw))
+		if err != nil || !p.trusts(inv.UsedBy) {
+			continue // one that cannot be understood lets nobody in
+		}
+		if err := removeFile(filepath.Join(dir, entry.Name())); err != nil {
+			return invitationProblem(err, "remove")
+		}
+	}
+	return nil
 }
 
 // sweepInvitations removes those that were over long ago and counts the others.

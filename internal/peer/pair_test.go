@@ -279,3 +279,34 @@ func TestNothingSecretIsLoggedOrStored(t *testing.T) {
 		}
 	}
 }
+
+// An invitation that was used is no way back: not after it has expired, not after the peer
+// was removed, not with the key that the peer has since replaced.
+func TestUsedInvitationLetsNobodyBack(t *testing.T) {
+	a, b := newAgent(t, "a").start(t), newAgent(t, "b")
+	text := invite(t, a)
+	_, err := b.Join(background(t), text, JoinOptions{})
+	check(t, err)
+	inv, err := parseToken(text)
+	check(t, err)
+	redeem := func(now time.Time) error {
+		return a.redeem(inv.ID, inv.Secret[:], b.Identity.Fingerprint(), now, func() error { return nil }, func() error { return nil })
+	}
+	check(t, redeem(inv.Expires.Add(-time.Second)))
+	wantCode(t, "expired", redeem(inv.Expires), "invitation_expired")
+	check(t, a.Remove("b"))
+	check(t, b.Remove("a"))
+	_, err = b.Join(background(t), text, JoinOptions{})
+	wantCode(t, "removed", err, "invitation_unknown")
+	// Removed without the file: by somebody who deleted the peer's own.
+	text = invite(t, a)
+	_, err = b.Join(background(t), text, JoinOptions{})
+	check(t, err)
+	check(t, a.Book.Remove("b"))
+	_, err = b.Join(background(t), text, JoinOptions{})
+	wantCode(t, "forgotten", err, "invitation_used")
+	if len(a.Book.List()) != 0 {
+		t.Errorf("a trusts %v", a.Book.List())
+	}
+	wantCode(t, "no such peer", a.Remove("b"), "peer_unknown")
+}
