@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twinspan/twinspan/api"
@@ -34,6 +35,44 @@ type Client struct {
 	base  string
 	where string // for messages: the socket's path or the URL
 	token string
+
+	mu    sync.Mutex
+	awake bool // it has answered once
+}
+
+// silence is how long an agent may say nothing to the first request, which asks only
+// whether it is there. What is asked afterwards may take as long as it needs.
+const silence = 15 * time.Second
+
+// wake sees that the agent answers at all: one that has no descriptors left, or is
+// stopped, takes the connection and says nothing for ever.
+func (c *Client) wake(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.awake {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
+	request, err := http.NewRequestWithContext(bounded, http.MethodGet, c.base+"/healthz", nil)
+	if err != nil {
+		return fmt.Errorf("request of /healthz: %w", err)
+	}
+	response, err := c.http.Do(request)
+	if err == nil {
+		_, err = io.Copy(io.Discard, io.LimitReader(response.Body, maxBody))
+		response.Body.Close()
+	}
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return &api.Error{Kind: "transient", Code: "agent_silent", Subject: c.where,
+			Text: fmt.Sprintf("the agent at %s has said nothing for %s", c.where, silence),
+			Hint: "see in its log and with ps whether it is stopped, or out of file descriptors"}
+	}
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	c.awake = true
+	return nil
 }
 
 // Dial names how an agent is reached: over the Unix socket in its directory, or
@@ -136,6 +175,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		}
 		body = bytes.NewReader(text)
 	}
+	if err := c.wake(ctx); err != nil {
+		return err
+	}
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return fmt.Errorf("request of %s: %w", path, err)
@@ -177,7 +219,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &certificate) {
 		return &api.Error{Kind: "unauthorised", Code: "api_not_trusted", Subject: c.where,
 			Text: "the agent at " + c.where + " shows a certificate that the token does not vouch for",
-			Hint: "use the token that init --api printed for this agent"}
+			Hint: "use a token that was made for this agent"}
 	}
 	var inner *net.OpError
 	reason := err

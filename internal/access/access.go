@@ -8,7 +8,6 @@
 package access
 
 import (
-	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -19,12 +18,14 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twinspan/twinspan/internal/config"
@@ -36,7 +37,7 @@ type Role string
 
 // The roles.
 const (
-	Reader   Role = "reader"   // may look
+	Reader   Role = "reader"   // may look, but not at values of rows
 	Operator Role = "operator" // may do everything
 )
 
@@ -59,36 +60,69 @@ func Create(dir, host string) (Tokens, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Tokens{}, problem.Wrap(err, problem.Resource, "dir_not_writable", "create the directory api")
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return Tokens{}, fmt.Errorf("key of the API: %w", err)
+	if err := makeCertificate(dir, host); err != nil {
+		return Tokens{}, err
 	}
-	certificate, err := selfSigned(key, host, time.Now())
+	pin, err := pinOf(filepath.Join(dir, certificateFile))
 	if err != nil {
 		return Tokens{}, err
 	}
+	tokens := Tokens{Operator: newToken(pin), Reader: newToken(pin)}
+	list := tokensHeader + line(Operator, tokens.Operator) + line(Reader, tokens.Reader)
+	return tokens, config.WriteNew(filepath.Join(dir, tokensFile), []byte(list))
+}
+
+// tokensHeader begins the file of the tokens.
+const tokensHeader = "# Tokens of the API: a role and the SHA-256 of the token. Remove a line to end a token: it is refused at once.\n"
+
+// makeCertificate makes the key and a certificate of it.
+func makeCertificate(dir, host string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("key of the API: %w", err)
+	}
+	certificate, err := selfSigned(key, host, time.Now())
+	if err != nil {
+		return err
+	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return Tokens{}, fmt.Errorf("key of the API: %w", err)
+		return fmt.Errorf("key of the API: %w", err)
 	}
-	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		return Tokens{}, fmt.Errorf("key of the API: %w", err)
-	}
-	pin := sha256.Sum256(public)
-	tokens := Tokens{Operator: newToken(pin), Reader: newToken(pin)}
-	list := "# Tokens of the API: a role and the SHA-256 of the token. Remove a line to end a token.\n"
-	list += line(Operator, tokens.Operator) + line(Reader, tokens.Reader)
-	for name, text := range map[string][]byte{
-		keyFile:         pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-		certificateFile: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}),
-		tokensFile:      []byte(list),
+	// The certificate last: with it the two are there.
+	for _, file := range []struct {
+		name string
+		text []byte
+	}{
+		{keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})},
+		{certificateFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})},
 	} {
-		if err := config.WriteNew(filepath.Join(dir, name), text); err != nil {
-			return Tokens{}, err
+		path := filepath.Join(dir, file.name)
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of an attempt that did not end
+			return problem.Wrap(err, problem.Resource, "dir_not_writable", "write %s", file.name)
+		}
+		if err := config.WriteNew(path, file.text); err != nil {
+			return err
 		}
 	}
-	return tokens, nil
+	return nil
+}
+
+// pinOf is the SHA-256 of the public key of a certificate.
+func pinOf(path string) (pin [sha256.Size]byte, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return pin, problem.Wrap(err, problem.Invalid, "api_certificate_unreadable", "read the certificate of the API")
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return pin, problem.New(problem.Invalid, "api_certificate_unreadable", "the certificate of the API is not PEM")
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return pin, problem.Wrap(err, problem.Invalid, "api_certificate_unreadable", "read the certificate of the API")
+	}
+	return sha256.Sum256(leaf.RawSubjectPublicKeyInfo), nil
 }
 
 func newToken(pin [sha256.Size]byte) string {
@@ -147,51 +181,75 @@ func Certificate(dir string, c config.API) (tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {
 		return tls.Certificate{}, problem.Wrap(err, problem.Invalid, "api_certificate_unreadable", "load the certificate of the API").
-			WithHint("init --api makes one; or set api.certificate and api.key in twinspan.toml to PEM files")
+			WithHint("the agent makes one where there is none; or set api.certificate and api.key in twinspan.toml to PEM files")
 	}
 	return pair, nil
 }
 
-// Guard knows the tokens. It is safe for concurrent use.
+// Guard knows the tokens, as their file has them now. It is safe for concurrent use.
 type Guard struct {
+	path string
+
+	mu    sync.Mutex
+	state fileState
 	roles map[[sha256.Size]byte]Role
 }
 
-// maxLine bounds a line of the tokens' file.
-const maxLine = 1 << 10
+// fileState tells whether a file is still the one that was read.
+type fileState struct {
+	changed time.Time
+	size    int64
+	inode   uint64
+}
 
-// LoadGuard reads the tokens in the directory that Create filled.
+// LoadGuard reads the tokens in the directory that Create or Ensure filled.
 func LoadGuard(dir string) (*Guard, error) {
-	f, err := os.Open(filepath.Join(dir, tokensFile))
+	g := &Guard{path: filepath.Join(dir, tokensFile)}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g, g.refreshLocked()
+}
+
+// refreshLocked reads the file again when it has changed. A file that cannot be read or
+// understood lets nobody in.
+func (g *Guard) refreshLocked() error {
+	info, err := os.Stat(g.path)
 	if err != nil {
-		return nil, problem.Wrap(err, problem.Invalid, "api_tokens_unreadable", "read the tokens of the API").
-			WithHint("init --api makes them")
+		g.roles, g.state = nil, fileState{}
+		return tokensUnreadable(err)
 	}
-	defer f.Close()
-	g := &Guard{roles: map[[sha256.Size]byte]Role{}}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(make([]byte, maxLine), maxLine)
-	for n := 1; lines.Scan(); n++ {
-		text := strings.TrimSpace(lines.Text())
-		if text == "" || strings.HasPrefix(text, "#") {
-			continue
-		}
-		role, hash, _ := strings.Cut(text, " ")
-		sum, err := hex.DecodeString(strings.TrimSpace(hash))
-		if err != nil || len(sum) != sha256.Size || role != string(Reader) && role != string(Operator) {
-			return nil, problem.New(problem.Invalid, "api_tokens_unreadable", "%s:%d: not a role and a SHA-256", f.Name(), n)
-		}
-		g.roles[[sha256.Size]byte(sum)] = Role(role)
+	state := fileState{changed: info.ModTime(), size: info.Size()}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		state.inode = stat.Ino
 	}
-	if err := lines.Err(); err != nil {
-		return nil, problem.Wrap(err, problem.Invalid, "api_tokens_unreadable", "read the tokens of the API")
+	if g.roles != nil && state == g.state {
+		return nil
 	}
-	return g, nil
+	g.roles, g.state = nil, fileState{}
+	text, err := os.ReadFile(g.path)
+	if err != nil {
+		return tokensUnreadable(err)
+	}
+	list, err := parseTokens(string(text))
+	if err != nil {
+		return err
+	}
+	g.roles, g.state = map[[sha256.Size]byte]Role{}, state
+	for _, e := range list {
+		g.roles[e.sum] = e.Role
+	}
+	return nil
 }
 
 // Role returns what the holder of a token may do, and false for a token that is
-// not known. Hashes are looked up, so the time tells nothing about a token.
+// not known, or is no more. Hashes are looked up, so the time tells nothing about a
+// token.
 func (g *Guard) Role(token string) (Role, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.refreshLocked(); err != nil {
+		return "", false
+	}
 	role, known := g.roles[sha256.Sum256([]byte(token))]
 	return role, known
 }

@@ -72,7 +72,7 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
 	root.AddCommand(
-		a.initCommand(), a.serveCommand(),
+		a.initCommand(), a.serveCommand(), a.apiCommand(),
 		a.peerCommand(), a.checkCommand(), a.linkCommand(), a.databaseCommand(),
 		a.demoCommand(), a.versionCommand(), manCommand(),
 	)

@@ -15,6 +15,9 @@ func (r *routes) lost() {
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/lost/{epoch}", "getLostTransactions", "List the transactions that a forced failover has left behind",
 		func(ctx context.Context, in *lostPage) (api.LostPage, error) {
+			if !mayReadRows(ctx) {
+				return api.LostPage{}, errRows
+			}
 			page, err := r.agent.LostPage(ctx, in.Name, in.Epoch, in.After, in.Limit, in.SQL)
 			page.Transactions = list(page.Transactions)
 			for i := range page.Transactions {

@@ -69,7 +69,7 @@ func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context
 	c.Transformers = []huma.Transformer{oneShape}
 	c.Tags = []*huma.Tag{{Name: "agent"}, {Name: "peers"}, {Name: "links"}, {Name: "databases"}}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"token": {Type: "http", Scheme: "bearer", Description: "Over TCP. A reader may GET, an operator may do everything. The Unix socket needs none."},
+		"token": {Type: "http", Scheme: "bearer", Description: "Over TCP. A reader may GET, but sees no values of rows; an operator may do everything. The Unix socket needs none."},
 	}
 	c.Security = []map[string][]string{{"token": {}}}
 	r := &routes{api: humago.New(mux, c), agent: agent, failed: failed}
@@ -161,7 +161,13 @@ func (r *routes) links() {
 	add(r, "links", http.MethodPost, "/v1/links/{name}/repair", "repairLink",
 		"Let a broken link go on whose stream cannot: compare, copy the rows that differ, begin the stream anew", one(r.agent.ResumeWithRepair))
 	verification := func(do func(context.Context, string) (api.Verification, error)) func(context.Context, *named) (api.Verification, error) {
-		return func(ctx context.Context, in *named) (api.Verification, error) { return verified(do(ctx, in.Name)) }
+		return func(ctx context.Context, in *named) (api.Verification, error) {
+			v, err := do(ctx, in.Name)
+			if !mayReadRows(ctx) {
+				v = withoutRows(v)
+			}
+			return verified(v, err)
+		}
 	}
 	add(r, "links", http.MethodPost, "/v1/links/{name}/verification", "verifyLink", "Begin to compare both sides of a link at one position",
 		func(ctx context.Context, in *verify) (api.Verification, error) {

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -80,6 +79,7 @@ func (s *Server) serve(ctx context.Context, l serving) error {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	s.Log.Info("api listening", telemetry.Address, l.listener.Addr().String())
@@ -123,6 +123,13 @@ func (s *Server) listenSocket() (net.Listener, error) {
 }
 
 func (s *Server) listenTCP() (net.Listener, http.Handler, error) {
+	host, _, err := net.SplitHostPort(s.API.Listen)
+	if err != nil {
+		return nil, nil, problem.New(problem.Invalid, "api_invalid", "the address of the API is not HOST:PORT")
+	}
+	if err := access.Ensure(s.Dir.Access(), host, s.API); err != nil {
+		return nil, nil, err
+	}
 	certificate, err := access.Certificate(s.Dir.Access(), s.API)
 	if err != nil {
 		return nil, nil, err
@@ -136,7 +143,7 @@ func (s *Server) listenTCP() (net.Listener, http.Handler, error) {
 		return nil, nil, problem.Wrap(err, problem.Resource, "api_not_listening", "listen for the API").
 			WithHint("another process has the port, or the address is not of this machine: see [api] listen in twinspan.toml")
 	}
-	listener = tls.NewListener(listener, &tls.Config{
+	listener = tls.NewListener(newDoorListener(listener, s.Log), &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{certificate},
 		NextProtos:   []string{"http/1.1"},
@@ -187,29 +194,6 @@ func (s *Server) socketHandler() http.Handler {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
-}
-
-// guarded asks for a token. /healthz alone is open: load balancers have none.
-func guarded(guard *access.Guard, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/healthz" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		role, known := guard.Role(token)
-		switch {
-		case !strings.EqualFold(scheme, "Bearer") || !known:
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, problem.New(problem.Unauthorised, "token_unknown", "the request has no token that is known").
-				WithHint("send the header Authorization: Bearer TOKEN; init --api printed the tokens"), http.StatusUnauthorized)
-		case role != access.Operator && r.Method != http.MethodGet && r.Method != http.MethodHead:
-			refuse(w, problem.New(problem.Unauthorised, "token_reader", "the token may look, not change").
-				WithHint("use the operator's token"), http.StatusForbidden)
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
 }
 
 func refuse(w http.ResponseWriter, err error, status int) {
