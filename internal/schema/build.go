@@ -141,9 +141,15 @@ func (t *Target) runStage(ctx context.Context, tasks []task, report func(int)) e
 	return group.Wait()
 }
 
+// buildOne builds an entry, without what only tunes and the server does not know.
 func (t *Target) buildOne(ctx context.Context, conn *pgx.Conn, e stored) error {
 	for try := 1; ; try++ {
 		err := t.build(ctx, conn, []stored{e})
+		if entry, left := withoutUnknown(e.Entry, err); left != "" {
+			t.Log.Warn("option left out, which the server does not know", "subject", e.Schema+"."+e.Name, "option", left)
+			e.Entry, try = entry, 0
+			continue
+		}
 		if problem.CodeOf(err) != "serialization_failure" || try == deadlockTries {
 			return err
 		}

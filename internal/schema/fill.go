@@ -39,7 +39,12 @@ func (t *Target) Fill(ctx context.Context, dump *Dump, section Section) (refused
 		if e.Section != section {
 			continue
 		}
+		e.SQL = cleansed(e)
 		err := conn.PgConn().Exec(ctx, string(e.SQL)).Close()
+		for again, left := withoutUnknown(e, err); left != ""; again, left = withoutUnknown(e, err) {
+			e = again
+			err = conn.PgConn().Exec(ctx, string(e.SQL)).Close()
+		}
 		if err == nil || slices.Contains(there[:], pg.SQLState(err)) {
 			continue
 		}

@@ -142,7 +142,7 @@ func (t *Target) keep(ctx context.Context, conn *pgx.Conn, dump *Dump) error {
 	entries = append(entries, dump.Entries...)
 	rows := pgx.CopyFromSlice(len(entries), func(i int) ([]any, error) {
 		e := entries[i]
-		sql := strings.ReplaceAll(string(e.SQL), "\x00", "")
+		sql := strings.ReplaceAll(string(cleansed(e)), "\x00", "")
 		e.SQL = ""
 		spec, err := json.Marshal(e)
 		return []any{t.Link, i, string(e.Section), e.Kind, e.Schema, e.Name, string(spec), sql, i < roles}, err
@@ -246,7 +246,7 @@ func (t *Target) buildPreData(ctx context.Context, conn *pgx.Conn) error {
 			}
 			// One by one, to learn which of them it is.
 			for i := range n {
-				if err := t.build(ctx, conn, entries[i:i+1]); err != nil {
+				if err := t.buildOne(ctx, conn, entries[i]); err != nil {
 					return err
 				}
 			}

@@ -27,7 +27,11 @@ func fingerprint(identities bool) string {
 	if identities {
 		was = "twinspan.identity"
 	}
-	inner := strings.NewReplacer("/*acl*/", aclSQL, "/*identity*/", was).Replace(fingerprintSQL)
+	with := []string{"/*acl*/", aclSQL, "/*identity*/", was}
+	for _, of := range []pg.OptionsOf{pg.ColumnOptions, pg.RelationOptions} {
+		with = append(with, "/*options of "+string(of)+"*/", "'{"+strings.Join(pg.KnownOptions(of), ",")+"}'::text[]")
+	}
+	inner := strings.NewReplacer(with...).Replace(fingerprintSQL)
 	return `SELECT kind, coalesce(name, ''), coalesce(detail, ''), printed, invalid, schema_name, table_name, coalesce(object, ''), coalesce(definition, ''), coalesce(index_definition, ''),
 		name IS NULL OR detail IS NULL FROM (` + inner + `) x (kind, name, detail, printed, invalid, schema_name, table_name, object, definition, index_definition)`
 }

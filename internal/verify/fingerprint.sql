@@ -32,7 +32,7 @@ SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 
            CASE WHEN relrowsecurity THEN 'row security' END, CASE WHEN relforcerowsecurity THEN 'forced row security' END,
            'partitioned by ' || E'\x01' || pg_get_partkeydef(oid) || E'\x02', E'\x01' || pg_get_expr(relpartbound, oid) || E'\x02',
            'child of ' || (SELECT string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = rel.oid),
-           'with ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(reloptions) o),
+           'with ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(reloptions) o WHERE split_part(o, '=', 1) = ANY (/*options of tables*/)),
            'of type ' || nullif(reloftype, 0)::regtype::text,
            (SELECT concat_ws(' ', format_type(s.seqtypid, NULL), 'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to', s.seqmax, 'cache', s.seqcache, CASE WHEN s.seqcycle THEN 'cycle' END)
               FROM pg_sequence s WHERE s.seqrelid = rel.oid))
@@ -51,7 +51,7 @@ SELECT 'column', name || '.' || quote_ident(a.attname),
            CASE WHEN coalesce(to_jsonb(a)->>'attgenerated', '') <> '' THEN 'generated' ELSE NULL END,
            'default ' || (SELECT E'\x01' || pg_get_expr(d.adbin, d.adrelid) || E'\x02' FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
            CASE a.attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity by default' END,
-           'options ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) o),
+           'options ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) o WHERE split_part(o, '=', 1) = ANY (/*options of columns*/)),
            (SELECT nullif(/*acl*/, '') FROM aclexplode(a.attacl) a)),
        false, false, nspname, relname, '', '', ''
   FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -67,8 +67,7 @@ SELECT 'constraint', name || ': ' || quote_ident(o.conname),
  WHERE o.contype IN ('p', 'u', 'x', 'c', 'f') AND NOT (o.contype = 'f' AND o.conparentid <> 0)
 UNION ALL
 SELECT 'index', quote_ident(x.nspname) || '.' || quote_ident(x.relname),
-       CASE WHEN i.indexprs IS NOT NULL OR i.indpred IS NOT NULL THEN regexp_replace(pg_get_indexdef(i.indexrelid), '^(.*? USING [^(]*)(.*)$', E'\\1\x01\\2\x02') ELSE pg_get_indexdef(i.indexrelid) END
-           || CASE WHEN i.indisclustered THEN ' (clustered)' ELSE '' END,
+       CASE WHEN i.indexprs IS NOT NULL OR i.indpred IS NOT NULL THEN regexp_replace(pg_get_indexdef(i.indexrelid), '^(.*? USING [^(]*)(.*)$', E'\\1\x01\\2\x02') ELSE pg_get_indexdef(i.indexrelid) END,
        false, NOT (i.indisvalid AND i.indisready), t.nspname, t.relname, x.relname, 
        CASE WHEN EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.contype IN ('p', 'u', 'x')) THEN '' ELSE pg_get_indexdef(i.indexrelid) END, x.relkind::text
   FROM pg_index i JOIN rel x ON x.oid = i.indexrelid JOIN rel t ON t.oid = i.indrelid
@@ -127,7 +126,7 @@ SELECT 'event trigger', quote_ident(evtname), concat_ws(' ', evtevent, evtfoid::
   FROM pg_event_trigger e WHERE evtname !~ '^!?twinspan_' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid)
 UNION ALL
 SELECT o.type, o.identity, CASE WHEN x.owner = 0 THEN '' ELSE 'owner ' || pg_get_userbyid(x.owner) END, false, false, '', '', '', '', ''
-  FROM (SELECT 'pg_operator'::regclass AS class, oid, oprowner AS owner FROM pg_operator UNION ALL SELECT 'pg_opclass'::regclass, oid, opcowner FROM pg_opclass
+  FROM (SELECT 'pg_operator'::regclass AS class, oid, oprowner AS owner FROM pg_operator WHERE oprcode <> 0 UNION ALL SELECT 'pg_opclass'::regclass, oid, opcowner FROM pg_opclass
         UNION ALL SELECT 'pg_opfamily'::regclass, oid, opfowner FROM pg_opfamily UNION ALL SELECT 'pg_cast'::regclass, oid, 0 FROM pg_cast c
             -- Versions from 14 on make one from each range.
             WHERE NOT EXISTS (SELECT FROM pg_type r, pg_type m WHERE r.oid = c.castsource AND r.typtype = 'r' AND m.oid = c.casttarget AND m.typtype = 'm')
@@ -138,7 +137,8 @@ SELECT o.type, o.identity, CASE WHEN x.owner = 0 THEN '' ELSE 'owner ' || pg_get
         UNION ALL SELECT 'pg_language'::regclass, oid, lanowner FROM pg_language UNION ALL SELECT 'pg_foreign_server'::regclass, oid, srvowner FROM pg_foreign_server
         UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, fdwowner FROM pg_foreign_data_wrapper UNION ALL SELECT 'pg_transform'::regclass, oid, 0 FROM pg_transform) x
  CROSS JOIN LATERAL pg_identify_object(x.class, x.oid, 0) o
- WHERE x.oid >= 16384 AND o.identity IS NOT NULL AND NOT EXISTS (SELECT FROM member m WHERE m.classid = x.class AND m.objid = x.oid)
+ WHERE x.oid >= 16384 AND o.identity IS NOT NULL AND coalesce(o.schema, '') NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND coalesce(o.schema, '') !~ '^pg_temp'
+   AND NOT EXISTS (SELECT FROM member m WHERE m.classid = x.class AND m.objid = x.oid)
 UNION ALL
 SELECT 'comment', o.type || ' ' || o.identity, d.description, false, false, '', '', '', '', ''
   FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) o

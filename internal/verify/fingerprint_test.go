@@ -247,3 +247,24 @@ func TestVersionsMakeTheirOwn(t *testing.T) {
 		t.Error("the digests differ")
 	}
 }
+
+// What a server keeps for itself, or does by itself, is nobody's definition.
+func TestServersOwnIsNotCompared(t *testing.T) {
+	a, b := two(t, `CREATE TABLE t (id int PRIMARY KEY, s text)`, `CREATE INDEX i ON t (s)`, `CREATE FUNCTION f(bool, bool) RETURNS bool LANGUAGE sql AS 'SELECT $1 = $2'`)
+	pgtest.Exec(t, a, `UPDATE pg_attribute SET attoptions = '{server_own=1,other=2}' WHERE attrelid = 't'::regclass AND attnum > 0`,
+		`UPDATE pg_class SET reloptions = '{server_own=1}' WHERE oid = 't'::regclass`, `CLUSTER t USING i`,
+		`CREATE OPERATOR === (leftarg = bool, rightarg = bool, function = f, negator = !==)`, `DROP OPERATOR === (bool, bool)`,
+		`CREATE COLLATION pg_catalog.imported (locale = 'C')`)
+	if list := CompareSchemas(read(t, a), read(t, b)); len(list) > 0 {
+		t.Errorf("differences: %+v", list)
+	}
+	// This server would read its own options back.
+	pgtest.Exec(t, a, `UPDATE pg_attribute SET attoptions = NULL WHERE attrelid = 't'::regclass`, `UPDATE pg_class SET reloptions = NULL WHERE oid = 't'::regclass`)
+	for _, sql := range []string{`ALTER TABLE t ALTER s SET (n_distinct = 5)`, `ALTER TABLE t SET (fillfactor = 70)`, `CREATE OPERATOR !== (leftarg = bool, rightarg = bool, function = f)`, `CREATE COLLATION mine (locale = 'C')`} {
+		before := len(CompareSchemas(read(t, a), read(t, b)))
+		pgtest.Exec(t, a, sql)
+		if len(CompareSchemas(read(t, a), read(t, b))) != before+1 {
+			t.Errorf("%s is no difference", sql)
+		}
+	}
+}
