@@ -154,8 +154,8 @@ func (d *DSN) ConnectReplication(ctx context.Context, s Session) (*pgconn.PgConn
 	dial := c.DialFunc
 	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
-		if err == nil {
-			narrow(conn)
+		if s, ok := conn.(*socket); ok {
+			narrow(s.Conn)
 		}
 		return conn, err
 	}
@@ -182,6 +182,7 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 	}
 	maps.Copy(c.RuntimeParams, params)
 	c.AfterConnect = settle
+	c.DialFunc = dialSocket(c.DialFunc)
 	return c
 }
 

@@ -2,6 +2,7 @@ package pg
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,15 +20,13 @@ import (
 //
 // One goroutine may read while another writes. Close may be called by any.
 type Raw struct {
-	conn net.Conn
-	hi   *pgconn.HijackedConn
-	cfg  *pgconn.Config
+	conn   net.Conn
+	socket *socket // below conn where that is a TLS connection; else the same
+	hi     *pgconn.HijackedConn
 
-	buf        []byte // what was read from the socket
+	buf        []byte // what was read from the connection
 	start, end int    // the unread part of buf
 	left       int    // bytes of the current message's body not yet taken
-	last       int    // bytes that the last read of the socket got
-	gather     bool   // reads wait for more to arrive
 }
 
 // readBuffer is how much a Raw reads from its socket at once. Large, for each
@@ -47,8 +46,33 @@ func NewRaw(c *pgconn.PgConn) (*Raw, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
-	return &Raw{conn: hi.Conn, hi: hi, cfg: hi.Config, buf: make([]byte, readBuffer)}, nil
+	return newRaw(hi), nil
 }
+
+func newRaw(hi *pgconn.HijackedConn) *Raw {
+	r := &Raw{conn: hi.Conn, hi: hi, buf: make([]byte, readBuffer)}
+	below := hi.Conn
+	secure, isTLS := hi.Conn.(*tls.Conn)
+	if isTLS {
+		below = secure.NetConn()
+	}
+	var ok bool
+	if r.socket, ok = below.(*socket); !ok {
+		// Not a session of a DSN, and nothing gathers in it.
+		r.socket = newSocket(below)
+		return r
+	}
+	if isTLS {
+		r.socket.buf = make([]byte, recordsBuffer)
+	}
+	return r
+}
+
+// Gather says whether reads of the socket wait a while first, so that messages gather,
+// unless the read before got so many that more are there surely. It is for a reader that
+// is behind: all that it delays is found by the read (docs/design/0007-speed.md). Only
+// the reader may call it.
+func (r *Raw) Gather(on bool) { r.socket.gather = on }
 
 // Conn returns the connection for writing and for deadlines.
 func (r *Raw) Conn() net.Conn { return r.conn }
@@ -143,20 +167,34 @@ func (r *Raw) fill(n int) error {
 		r.start = 0
 	}
 	for r.end < n {
-		if r.gather && r.last < gatherBytes {
-			r.pause()
-		}
 		m, err := r.conn.Read(r.buf[r.end:])
 		r.end += m
-		r.last = m
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return err
 		}
+		r.rest()
 	}
 	return nil
+}
+
+// rest takes what has come beyond the record that a read of a TLS connection gave, so that
+// Buffered tells of it and a message costs no way through TLS of its own.
+func (r *Raw) rest() {
+	if r.socket.buf == nil {
+		return
+	}
+	r.socket.stays = true
+	for r.end < len(r.buf) {
+		m, err := r.conn.Read(r.buf[r.end:])
+		r.end += m
+		if err != nil {
+			break // nothing is left, or the next read says what is wrong
+		}
+	}
+	r.socket.stays = false
 }
 
 // ServerErrorFrom reads the body of an ErrorResponse ('E') message.

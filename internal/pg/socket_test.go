@@ -7,11 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sys/unix"
 )
 
 // connected returns both ends of a connection.
-func connected(t *testing.T, network string) (near, far net.Conn) {
+func connected(t testing.TB, network string) (near, far net.Conn) {
 	t.Helper()
 	address := "127.0.0.1:0"
 	if network == "unix" {
@@ -39,8 +40,8 @@ func TestGatherLeavesTheSocketAsItWas(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			near, far := connected(t, network)
-			r := &Raw{conn: near, buf: make([]byte, 64)}
-			r.pause()
+			r := newRaw(&pgconn.HijackedConn{Conn: newSocket(near)})
+			r.socket.pause()
 			read := make(chan error, 1)
 			go func() { // it waits before anything is there
 				_, _, err := r.Next()
@@ -80,7 +81,7 @@ func TestGatherBringsSmallMessagesTogether(t *testing.T) {
 	best := 0
 	for attempt := 0; attempt < 100 && best < messages*5; attempt++ {
 		near, far := connected(t, "tcp")
-		r := &Raw{conn: near, buf: make([]byte, 1<<10)}
+		r := newRaw(&pgconn.HijackedConn{Conn: newSocket(near)})
 		r.Gather(true)
 		read := make(chan error, 1)
 		go func() {
@@ -96,7 +97,7 @@ func TestGatherBringsSmallMessagesTogether(t *testing.T) {
 		if err := <-read; err != nil {
 			t.Fatal(err)
 		}
-		best = max(best, r.last)
+		best = max(best, r.socket.last)
 	}
 	if best != messages*5 {
 		t.Errorf("the best read got %d bytes of %d", best, messages*5)
