@@ -106,6 +106,11 @@ func (s *Server) fillData(ctx context.Context, owner account, data string) error
 	if err != nil {
 		return err
 	}
+	if s.TLS {
+		if err := writeCertificate(owner, data); err != nil {
+			return err
+		}
+	}
 	if _, err := s.writeConfig(owner, data); err != nil {
 		return err
 	}

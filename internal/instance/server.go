@@ -46,6 +46,7 @@ type Server struct {
 	RunAs    string            // user to run as when this process is root; empty: postgres, else nobody
 
 	HBA           string        // pg_hba.conf in place of the default: trust on the socket, scram on TCP
+	TLS           bool          // Init makes a certificate, and clients may use TLS (ssl = on)
 	InitdbArgs    []string      // more arguments for initdb, after those of Init
 	NoRestart     bool          // Run returns when the server ends by itself
 	DieWithParent bool          // the server ends at once when this process is killed (Linux)

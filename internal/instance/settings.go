@@ -62,6 +62,9 @@ var settingName = regexp.MustCompile(`^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?$`)
 // config renders the settings file.
 func (s *Server) config() ([]byte, error) {
 	settings := defaults(s.Binaries.Major)
+	if s.TLS {
+		settings["ssl"] = "on"
+	}
 	maps.Copy(settings, s.Settings)
 	var b bytes.Buffer
 	b.WriteString("# Written by twinspan at each start; change settings with ALTER SYSTEM.\n")

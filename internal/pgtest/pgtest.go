@@ -56,6 +56,7 @@ type options struct {
 	settings   map[string]string
 	initdbArgs []string
 	onDisk     bool
+	tls        bool
 }
 
 // Option changes what Start starts.
@@ -80,6 +81,9 @@ func WithInitdbArgs(args ...string) Option {
 
 // OnDisk keeps the server out of memory (see inMemory): for tests with much data.
 func OnDisk() Option { return func(o *options) { o.onDisk = true } }
+
+// WithTLS gives the server a certificate, and connection strings that want TLS.
+func WithTLS() Option { return func(o *options) { o.tls = true } }
 
 // Start starts a fresh server for this test. It is stopped and removed with it.
 func Start(t testing.TB, opts ...Option) *Server {
@@ -214,8 +218,8 @@ func (s *Server) prototype() *instance.Server {
 	return &instance.Server{
 		Dir: s.dir, Binaries: s.binaries, Port: s.Port, Settings: all, Log: slog.New(slog.DiscardHandler),
 		HBA:        "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n",
-		InitdbArgs: append([]string{"--no-sync"}, s.options.initdbArgs...),
-		NoRestart:  true, DieWithParent: true, StopTimeout: 20 * time.Second,
+		InitdbArgs: append([]string{"--no-sync"}, s.options.initdbArgs...), TLS: s.options.tls,
+		NoRestart: true, DieWithParent: true, StopTimeout: 20 * time.Second,
 	}
 }
 
@@ -327,9 +331,13 @@ func (s *Server) logTail() string {
 
 // DSN returns the superuser's connection string to a database.
 func (s *Server) DSN(database string) string {
+	mode := "sslmode=disable"
+	if s.options.tls {
+		mode = "sslmode=require"
+	}
 	u := url.URL{
 		Scheme: "postgres", User: url.User(instance.Superuser), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)),
-		Path: "/" + database, RawQuery: "sslmode=disable",
+		Path: "/" + database, RawQuery: mode,
 	}
 	return u.String()
 }
