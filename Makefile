@@ -24,7 +24,7 @@ demo: ## Two servers, a workload and a link (ARGS='--no-ui --exit-after 30s')
 
 .PHONY: test
 test: ## Vet, and all tests on real servers
-	@scripts/ensure-postgres
+	@scripts/ensure-tests
 	@go vet ./...
 	@go test -timeout 30m ./...
 
@@ -41,9 +41,8 @@ matrix: ## Fetch PostgreSQL 10 to 18 and test the version pairings
 .PHONY: ha
 ha: ## Link a Patroni cluster, switch it over and kill its leader (installs patroni and etcd)
 	@scripts/ensure-postgres
-	@scripts/ensure-patroni
 	@go vet -tags ha ./test
-	@go test -tags ha -count=1 -timeout 15m -run Patroni ./test
+	@dir=$$(scripts/ensure-patroni) && PATH="$${dir:+$$dir:}$$PATH" go test -tags ha -count=1 -timeout 15m -run Patroni ./test
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (60s) each

