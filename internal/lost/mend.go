@@ -245,20 +245,11 @@ func Keys(ctx context.Context, q catalog.Querier, link string, epoch int64, oid 
 // DeleteKeys removes the rows of a table at the keys behind the one with the id
 // after, up to the one with upto; 0 is no bound.
 func DeleteKeys(ctx context.Context, tx pgx.Tx, link string, epoch int64, t TouchedTable, after, upto int64) error {
-	var types []string
-	err := tx.QueryRow(ctx, `SELECT ARRAY(SELECT format_type(a.atttypid, a.atttypmod) FROM unnest($2::text[]) WITH ORDINALITY AS k (name, n)
-		JOIN pg_catalog.pg_attribute a ON a.attrelid = $1 AND a.attname = k.name AND NOT a.attisdropped ORDER BY k.n)`, t.OID, t.Key).Scan(&types)
-	if err != nil {
-		return pg.Classify(err, "read the key of "+t.Name.String())
-	}
-	if len(types) != len(t.Key) {
-		return keyChanged(t.Name)
-	}
 	conditions := make([]string, len(t.Key))
 	for i, name := range t.Key {
-		conditions[i] = fmt.Sprintf("t.%s %s k.key[%d]::%s", sqlname.Quote(name), t.Equal[i], i+1, types[i])
+		conditions[i] = t.Equal[i].OfText("t."+sqlname.Quote(name), fmt.Sprintf("k.key[%d]", i+1))
 	}
-	_, err = tx.Exec(ctx, fmt.Sprintf(`DELETE FROM ONLY %s AS t USING twinspan.lost_key k WHERE k.link = $1::text::uuid AND k.epoch = $2 AND k.oid = $3 AND k.id > $4 AND ($5 = 0 OR k.id <= $5) AND %s`,
+	_, err := tx.Exec(ctx, fmt.Sprintf(`DELETE FROM ONLY %s AS t USING twinspan.lost_key k WHERE k.link = $1::text::uuid AND k.epoch = $2 AND k.oid = $3 AND k.id > $4 AND ($5 = 0 OR k.id <= $5) AND %s`,
 		t.Name.SQL(), strings.Join(conditions, " AND ")), link, epoch, t.OID, after, upto)
 	return pg.Classify(err, "delete the lost rows of "+t.Name.String())
 }
@@ -296,7 +287,7 @@ func TablesNow(ctx context.Context, q catalog.Querier, link string, epoch int64)
 			return keyChanged(name)
 		}
 		for _, k := range t.Key {
-			t.Equal = append(t.Equal, id.Operators[slices.Index(id.Columns, k)])
+			t.Equal = append(t.Equal, id.Equal[slices.Index(id.Columns, k)])
 		}
 		touched = append(touched, t)
 		return nil

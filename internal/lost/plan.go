@@ -29,7 +29,7 @@ type TouchedTable struct {
 	OID     uint32
 	Name    sqlname.Table
 	Key     []string
-	Equal   []string // the key's equality for each column, as OPERATOR(...)
+	Equal   []pg.Equality // the key's, for each column
 	Changes int64
 }
 
@@ -204,7 +204,7 @@ func (p *Plan) tables(ctx context.Context, q catalog.Querier, link string, epoch
 		case len(id.Columns) == 0 || !id.Exact || !sameSet(id.Columns, t.columns):
 			anew.Why = Keyless
 		default:
-			p.Touched = append(p.Touched, TouchedTable{OID: t.oid, Name: t.name, Key: id.Columns, Equal: id.Operators, Changes: t.changes})
+			p.Touched = append(p.Touched, TouchedTable{OID: t.oid, Name: t.name, Key: id.Columns, Equal: id.Equal, Changes: t.changes})
 			continue
 		}
 		p.Anew = append(p.Anew, anew)

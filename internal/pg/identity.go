@@ -11,11 +11,46 @@ import (
 // identity index where one is chosen, else the primary key, else a unique index
 // that leaves no row out and allows no NULL.
 type Identity struct {
-	Table     uint32   // oid
-	Index     uint32   // oid
-	Columns   []string // the index's key
-	Operators []string // the index's own equality for each column, as OPERATOR(...)
-	Exact     bool     // the index has the columns' collations, so that Operators decide as it does
+	Table   uint32     // oid
+	Index   uint32     // oid
+	Columns []string   // the index's key
+	Equal   []Equality // how each column is compared
+	Exact   bool       // the index has the columns' collations, so that Equal decides as it does
+}
+
+// Equality is how two values of a column are compared as an index compares them: by
+// the equality of its operator class, to whose type the server coerces them.
+type Equality struct {
+	Operator string `json:"operator"`       // as OPERATOR(...)
+	Cast     string `json:"cast,omitempty"` // the type to which both operands are cast, "" where that is not needed
+
+	typ    string // the column's type, domains resolved
+	source string // the string type whose cast to typ is typ's input function, "" for none
+}
+
+// EqualityOf is the equality of a built-in type that is compared by an operator =.
+func EqualityOf(builtin string) Equality {
+	return Equality{Operator: "OPERATOR(pg_catalog.=)", typ: "pg_catalog." + builtin, source: "text"}
+}
+
+// Of writes the comparison of two operands that have the column's type.
+func (q Equality) Of(left, right string) string {
+	if q.Cast != "" {
+		left, right = left+"::"+q.Cast, right+"::"+q.Cast
+	}
+	return left + " " + q.Operator + " " + right
+}
+
+// OfText writes the comparison of a column with a value in text form, an expression of
+// type text. The value is read by its type's input function alone: an explicit cast
+// would call a function where a user made a cast from text. Where casts were made from
+// every string type, and where the equality is not known, texts are compared, which no
+// index helps.
+func (q Equality) OfText(column, text string) string {
+	if q.source == "" || q.Operator == "" {
+		return "pg_catalog.format('%s', " + column + ") OPERATOR(pg_catalog.=) " + text
+	}
+	return q.Of(column, "("+text+")::pg_catalog."+q.source+"::"+q.typ)
 }
 
 // identitySQL chooses one index for each ordinary, permanent table that has any.
@@ -40,6 +75,11 @@ WITH candidate AS (
 )
 SELECT b.indrelid, b.indexrelid, array_agg(a.attname::text ORDER BY k.n),
        array_agg(format('OPERATOR(%%I.%%s)', pn.nspname, p.oprname) ORDER BY k.n),
+       array_agg(CASE WHEN it.typtype <> 'p' AND it.oid <> a.atttypid THEN format('%%I.%%I', tn.nspname, it.typname)
+                      WHEN it.typtype = 'p' AND y.typtype = 'd' THEN format('%%I.%%I', bn.nspname, bt.typname) ELSE '' END ORDER BY k.n),
+       array_agg(format('%%I.%%I', bn.nspname, bt.typname) ORDER BY k.n),
+       array_agg(CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_cast x WHERE x.castsource = 25 AND x.casttarget = bt.oid) THEN 'text'
+                      WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_cast x WHERE x.castsource = 1043 AND x.casttarget = bt.oid) THEN 'varchar' ELSE '' END ORDER BY k.n),
        bool_and(b.indcollation[k.n - 1] = a.attcollation)
   FROM best b
  CROSS JOIN LATERAL unnest(b.cols) WITH ORDINALITY AS k (attnum, n)
@@ -49,6 +89,15 @@ SELECT b.indrelid, b.indexrelid, array_agg(a.attname::text ORDER BY k.n),
                            AND m.amoplefttype = o.opcintype AND m.amoprighttype = o.opcintype
   JOIN pg_catalog.pg_operator p ON p.oid = m.amopopr
   JOIN pg_catalog.pg_namespace pn ON pn.oid = p.oprnamespace
+  JOIN pg_catalog.pg_type it ON it.oid = o.opcintype
+  JOIN pg_catalog.pg_namespace tn ON tn.oid = it.typnamespace
+  JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+  JOIN LATERAL (WITH RECURSIVE below (oid, typtype, typbasetype) AS (
+                    SELECT y.oid, y.typtype, y.typbasetype
+                    UNION ALL SELECT d.oid, d.typtype, d.typbasetype FROM below w JOIN pg_catalog.pg_type d ON d.oid = w.typbasetype WHERE w.typtype = 'd')
+                SELECT w.oid FROM below w WHERE w.typtype <> 'd') base ON true
+  JOIN pg_catalog.pg_type bt ON bt.oid = base.oid
+  JOIN pg_catalog.pg_namespace bn ON bn.oid = bt.typnamespace
  WHERE k.n <= b.keys
  GROUP BY b.indrelid, b.indexrelid`
 
@@ -63,7 +112,7 @@ func Identities(ctx context.Context, q Rows, serverMajor int) (map[uint32]Identi
 	if err != nil {
 		return nil, Classify(err, "find the identities of tables")
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Identity])
+	list, err := pgx.CollectRows(rows, scanIdentity)
 	if err != nil {
 		return nil, Classify(err, "find the identities of tables")
 	}
@@ -72,4 +121,15 @@ func Identities(ctx context.Context, q Rows, serverMajor int) (map[uint32]Identi
 		identities[i.Table] = i
 	}
 	return identities, nil
+}
+
+func scanIdentity(row pgx.CollectableRow) (i Identity, err error) {
+	var operators, casts, types, sources []string
+	if err := row.Scan(&i.Table, &i.Index, &i.Columns, &operators, &casts, &types, &sources, &i.Exact); err != nil {
+		return i, err
+	}
+	for n := range operators {
+		i.Equal = append(i.Equal, Equality{operators[n], casts[n], types[n], sources[n]})
+	}
+	return i, nil
 }

@@ -67,7 +67,7 @@ func TestWhatIsCopiedWhole(t *testing.T) {
 }
 
 func TestWhatBecomesOfATable(t *testing.T) {
-	key := []KeyColumn{{"id", "OPERATOR(pg_catalog.=)"}}
+	key := []KeyColumn{{Name: "id", Equal: "OPERATOR(pg_catalog.=)"}}
 	base := Table{OID: 1, Name: sqlname.Table{Schema: "s", Name: "t"}, Filenode: 5, Columns: []Column{{"id", "integer", true}}, Key: key}
 	sessions := []session{{1, Begun{Xmin: 1 << 32}}, {2, Begun{Xmin: 1<<32 + 100}}}
 	at := func(numbers ...int) (chunks []*chunk) {
@@ -81,7 +81,7 @@ func TestWhatBecomesOfATable(t *testing.T) {
 	renamed.Name.Name = "other"
 	rewritten.Filenode = 6
 	unkeyed.Key = nil
-	rekeyed.Key = []KeyColumn{{"other", "OPERATOR(pg_catalog.=)"}}
+	rekeyed.Key = []KeyColumn{{Name: "other", Equal: "OPERATOR(pg_catalog.=)"}}
 	for name, c := range map[string]struct {
 		was    Table
 		chunks []*chunk

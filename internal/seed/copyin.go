@@ -115,7 +115,7 @@ func (c *copying) merge(ctx context.Context, t *table, r CopyRequest, moved *ato
 	}
 	match := make([]string, len(t.Key))
 	for i, k := range t.Key {
-		match[i] = fmt.Sprintf("t.%[1]s %[2]s s.%[1]s", sqlname.Quote(k.Name), k.Equal)
+		match[i] = pg.Equality{Operator: k.Equal, Cast: k.Cast}.Of("t."+sqlname.Quote(k.Name), "s."+sqlname.Quote(k.Name))
 	}
 	err = c.exec(ctx, "ANALYZE "+staging+"; DELETE FROM ONLY "+t.Name.SQL()+" t USING "+staging+" s WHERE "+strings.Join(match, " AND "))
 	if err != nil {

@@ -144,7 +144,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*planned, e
 		t.Ranges = version >= 140000 && !t.Extended
 		if id, ok := identities[t.OID]; ok && id.Exact {
 			for i := range id.Columns {
-				t.Key = append(t.Key, KeyColumn{Name: id.Columns[i], Equal: id.Operators[i]})
+				t.Key = append(t.Key, KeyColumn{Name: id.Columns[i], Equal: id.Equal[i].Operator, Cast: id.Equal[i].Cast})
 			}
 		}
 		if !utf8.ValidString(t.Name.Schema + t.Name.Name) {

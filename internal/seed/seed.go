@@ -36,7 +36,8 @@ type Column struct {
 // KeyColumn is one column of a unique key without NULLs.
 type KeyColumn struct {
 	Name  string `json:"name"`
-	Equal string `json:"equal"` // the key's equality, as OPERATOR(schema.=)
+	Equal string `json:"equal"`          // the key's equality, as OPERATOR(schema.=)
+	Cast  string `json:"cast,omitempty"` // the type to which its operands are cast, if to any
 }
 
 // CopyRequest asks for rows of a table.

@@ -57,7 +57,7 @@ WITH RECURSIVE base AS (
 SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
        CASE WHEN b.base = 17 THEN 'bytes' WHEN b.base IN (700, 701) THEN 'float'
             WHEN b.typlen <> -1 OR b.base IN (650, 869, 1700) THEN 'plain' ELSE 'long' END,
-       coalesce(to_jsonb(a)->>'attgenerated', '') <> ''
+       coalesce(to_jsonb(a)->>'attgenerated', '') <> '', b.base >= 16384
   FROM pg_attribute a
   JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND c.relpersistence = 'p'
   JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0
@@ -150,7 +150,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*known, err
 	}
 	var oid uint32
 	var c Column
-	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.Family, &c.Generated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.Family, &c.Generated, &c.Made}, func() error {
 		if t := byOID[oid]; t != nil {
 			t.Columns = append(t.Columns, c)
 		}
@@ -163,19 +163,10 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*known, err
 		}
 		for i, name := range id.Columns {
 			t.Key = append(t.Key, name)
-			t.key = append(t.key, keyColumn{name: name, typ: columnType(t.Columns, name), equal: id.Operators[i]})
+			t.key = append(t.key, keyColumn{name: name, equal: id.Equal[i]})
 		}
 	}
 	return tables, err
-}
-
-func columnType(columns []Column, name string) string {
-	for _, c := range columns {
-		if c.Name == name {
-			return c.Type
-		}
-	}
-	return "text"
 }
 
 // keyOf returns how this side finds rows by a key that the other side chose, which
@@ -183,7 +174,7 @@ func columnType(columns []Column, name string) string {
 func (t *known) keyOf(names []string) []keyColumn {
 	list := make([]keyColumn, len(names))
 	for i, name := range names {
-		list[i] = keyColumn{name: name, typ: columnType(t.Columns, name)}
+		list[i] = keyColumn{name: name}
 		for _, k := range t.key {
 			if k.name == name {
 				list[i] = k
@@ -198,7 +189,7 @@ func largeObjectsKnown() *known {
 	loid := Column{Name: "loid", Type: "oid", Family: Plain}
 	return &known{
 		Table: Table{Name: largeObjects, Columns: []Column{loid, {Name: "data", Type: "text", Family: Plain}}, Key: []string{"loid"}},
-		key:   []keyColumn{{name: "loid", typ: "oid", equal: "OPERATOR(pg_catalog.=)"}},
+		key:   []keyColumn{{name: "loid", equal: pg.EqualityOf("oid")}},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -20,6 +21,18 @@ const (
 	seed2     = 0x7370616e
 )
 
+// output is the expression of the text that a value's output function writes. For types
+// that users made it is not a cast to text, for that may be a function of theirs: format
+// calls the output function (varlena.c, text_format), and num_nulls tells a NULL from a
+// composite value whose fields are NULL.
+func output(c Column) string {
+	name := "t." + sqlname.Quote(c.Name)
+	if c.Made {
+		return "CASE pg_catalog.num_nulls(" + name + ") WHEN 0 THEN pg_catalog.format('%s', " + name + ") END"
+	}
+	return name + "::text"
+}
+
 // text is the expression of a column's value as text, the same on both servers.
 func (m Method) text(c Column) string {
 	name := "t." + sqlname.Quote(c.Name)
@@ -27,9 +40,9 @@ func (m Method) text(c Column) string {
 	case c.Family == Bytes:
 		return fmt.Sprintf("CASE WHEN octet_length(%[1]s) > %[2]d THEN md5(%[1]s) ELSE %[1]s::text END", name, longest)
 	case c.Family == Long && m.Convert:
-		return fmt.Sprintf("CASE WHEN length(%[1]s::text) > %[2]d THEN md5(convert_to(%[1]s::text, 'UTF8')) ELSE %[1]s::text END", name, longest)
+		return fmt.Sprintf("CASE WHEN length(%[1]s) > %[2]d THEN md5(convert_to(%[1]s, 'UTF8')) ELSE %[1]s END", output(c), longest)
 	case c.Family == Long:
-		return fmt.Sprintf("CASE WHEN octet_length(%[1]s::text) > %[2]d THEN md5(%[1]s::text) ELSE %[1]s::text END", name, longest)
+		return fmt.Sprintf("CASE WHEN octet_length(%[1]s) > %[2]d THEN md5(%[1]s) ELSE %[1]s END", output(c), longest)
 	case c.Family == Float && m.OldText:
 		// The bits; but there are many NaN, all equal.
 		send := "float8send"
@@ -38,7 +51,7 @@ func (m Method) text(c Column) string {
 		}
 		return fmt.Sprintf("CASE WHEN %[1]s = 'NaN' THEN 'NaN' ELSE encode(%[2]s(%[1]s), 'hex') END", name, send)
 	}
-	return name + "::text"
+	return output(c)
 }
 
 // hash is the expression of a text's hash, a bigint.
@@ -92,9 +105,19 @@ func (s *Subject) row() string {
 func (s *Subject) keyTexts() []string {
 	parts := make([]string, len(s.Key))
 	for i, k := range s.Key {
-		parts[i] = "t." + sqlname.Quote(k) + "::text"
+		parts[i] = output(s.column(k))
 	}
 	return parts
+}
+
+// column is the column of a name.
+func (s *Subject) column(name string) Column {
+	for _, c := range s.Columns {
+		if c.Name == name {
+			return c
+		}
+	}
+	return Column{Name: name}
 }
 
 // divider is the expression of the text whose hash divides the table.
@@ -160,7 +183,8 @@ func (r *ListRequest) listSQL(where string) string {
 
 // keyColumn is a column of a key as this side knows it.
 type keyColumn struct {
-	name, typ, equal string
+	name  string
+	equal pg.Equality // without an operator where the column is no key here
 }
 
 // lookup is a FROM item of keys, and the condition that a row has one of them. A
@@ -176,11 +200,7 @@ func lookup(columns []keyColumn, keys [][]string) (item, condition string) {
 		name := "k" + strconv.Itoa(i)
 		arrays = append(arrays, "ARRAY["+strings.Join(values, ",")+"]::text[]")
 		names = append(names, name)
-		if c.equal == "" {
-			conditions = append(conditions, fmt.Sprintf("t.%s::text = w.%s", sqlname.Quote(c.name), name))
-		} else {
-			conditions = append(conditions, fmt.Sprintf("t.%s %s w.%s::%s", sqlname.Quote(c.name), c.equal, name, c.typ))
-		}
+		conditions = append(conditions, c.equal.OfText("t."+sqlname.Quote(c.name), "w."+name))
 	}
 	return fmt.Sprintf("unnest(%s) AS w(%s)", strings.Join(arrays, ", "), strings.Join(names, ", ")), strings.Join(conditions, " AND ")
 }
@@ -195,9 +215,9 @@ func shown(c Column) string {
 	case Bytes:
 		return fmt.Sprintf("CASE WHEN octet_length(%[1]s) > %[2]d THEN '%[3]s' || md5(%[1]s) || ')' ELSE %[1]s::text END", name, longest, longMark)
 	case Long:
-		return fmt.Sprintf("CASE WHEN octet_length(%[1]s::text) > %[2]d THEN '%[3]s' || md5(%[1]s::text) || ')' ELSE %[1]s::text END", name, longest, longMark)
+		return fmt.Sprintf("CASE WHEN octet_length(%[1]s) > %[2]d THEN '%[3]s' || md5(%[1]s) || ')' ELSE %[1]s END", output(c), longest, longMark)
 	}
-	return name + "::text"
+	return output(c)
 }
 
 // valuesSQL reads the values of rows by their keys.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -135,26 +137,9 @@ func TestRepairMakesEqual(t *testing.T) {
 		}
 	}
 	pgtest.Exec(t, b, `CREATE INDEX keyed_n ON keyed (n) WHERE n > 0`, `UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'keyed_n'::regclass`)
-	c := Comparison{Most: 100, Workers: 2, Schema: true}
-	primary, secondary := snapshot(t, a), snapshot(t, b)
-	f, err := c.Compare(t.Context(), primary, secondary)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, conn := repairRows(t, a, b)
 	if f.Equal() {
 		t.Fatal("nothing was found")
-	}
-	dsn, err := pg.ParseDSN(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := dsn.Connect(t.Context(), pg.Session{Name: "test/repair", Apply: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if err := RepairRows(t.Context(), conn, f, secondary, primary, primary); err != nil {
-		t.Fatal(err)
 	}
 	// An index that is built while others write waits for older snapshots.
 	pgtest.Exec(t, b, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()`)
@@ -164,6 +149,30 @@ func TestRepairMakesEqual(t *testing.T) {
 	if got := told(compare(t, a, b, Comparison{})); got != "" {
 		t.Errorf("left: %s", got)
 	}
+}
+
+// repairRows compares two databases and repairs the rows of b. The session is that of
+// the repair.
+func repairRows(t *testing.T, a, b string) (*Findings, *pgx.Conn) {
+	t.Helper()
+	primary, secondary := snapshot(t, a), snapshot(t, b)
+	f, err := (&Comparison{Most: 100, Workers: 2, Schema: true}).Compare(t.Context(), primary, secondary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn, err := pg.ParseDSN(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := dsn.Connect(t.Context(), pg.Session{Name: "test/repair", Apply: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	if err := RepairRows(t.Context(), conn, f, secondary, primary, primary); err != nil {
+		t.Fatal(err)
+	}
+	return f, conn
 }
 
 func TestTableTruncatedMeanwhileIsNotCalledDifferent(t *testing.T) {
@@ -186,5 +195,41 @@ func TestLostSnapshotIsAProblemToTryAgain(t *testing.T) {
 	s.ID = "00000003-0000001B-1"
 	if _, err := s.Describe(t.Context()); problem.CodeOf(err) != "snapshot_lost" {
 		t.Errorf("%v", err)
+	}
+}
+
+// A user's cast to text says nothing of what a value is, and is not called.
+func TestCastsOfUsersCompareNothing(t *testing.T) {
+	types := []string{"en", "c", "r", "en[]"}
+	ddl := []string{`CREATE TYPE en AS ENUM ('a', 'b'); CREATE TYPE c AS (x int, y text); CREATE TYPE r AS RANGE (subtype = int8); CREATE DOMAIN d AS en`}
+	for i, typ := range types {
+		for j, text := range []string{"text", "varchar"} {
+			ddl = append(ddl, fmt.Sprintf(`CREATE FUNCTION cast%d_%d(%s) RETURNS %s LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE 'a cast was called'; END $$`, i, j, typ, text),
+				fmt.Sprintf(`CREATE CAST (%s AS %s) WITH FUNCTION cast%d_%d(%s) AS ASSIGNMENT`, typ, text, i, j, typ),
+				fmt.Sprintf(`CREATE FUNCTION back%d_%d(%s) RETURNS %s LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE 'a cast was called'; END $$`, i, j, text, typ),
+				fmt.Sprintf(`CREATE CAST (%s AS %s) WITH FUNCTION back%d_%d(%s) AS ASSIGNMENT`, text, typ, i, j, text))
+		}
+	}
+	ddl = append(ddl,
+		`CREATE TABLE keyed (i int PRIMARY KEY, e en, c c, r r, a en[], d d)`, `CREATE TABLE by_enum (e en PRIMARY KEY, v int)`, `CREATE TABLE by_composite (c c PRIMARY KEY, v int)`,
+		`CREATE TABLE by_domain (d d PRIMARY KEY, v int)`, `CREATE TABLE keyless (e en, c c, d d)`,
+		`INSERT INTO keyed SELECT i, 'a', ROW(i, 'y')::c, r(i, i + 2), '{a,b}', 'a' FROM generate_series(1, 20) i`, `INSERT INTO by_enum VALUES ('a', 1), ('b', 2)`,
+		`INSERT INTO by_composite VALUES (ROW(1, 'x'), 1), (ROW(NULL, NULL), 2)`, `INSERT INTO by_domain VALUES ('a', 1), ('b', 2)`, `INSERT INTO keyless VALUES ('a', ROW(1, 'x'), 'a'), ('a', ROW(NULL, NULL), NULL), ('a', NULL, NULL)`)
+	a, b := two(t, ddl...)
+	if f := compare(t, a, b, Comparison{}); !f.Equal() {
+		t.Fatalf("equal databases are not equal: %s", told(f))
+	}
+	for _, tampering := range []string{`UPDATE keyed SET e = 'b' WHERE i = 1`, `UPDATE keyed SET c = ROW(1, 'z') WHERE i = 1`, `UPDATE keyed SET c = NULL WHERE i = 1`, `UPDATE keyed SET c = ROW(NULL, NULL) WHERE i = 1`,
+		`UPDATE keyed SET r = r(5, 6) WHERE i = 1`, `UPDATE keyed SET a = '{b,a}' WHERE i = 1`, `UPDATE keyed SET d = 'b' WHERE i = 1`, `UPDATE by_enum SET v = 3 WHERE v = 1`, `UPDATE by_composite SET v = 3 WHERE v = 2`,
+		`UPDATE by_domain SET v = 3 WHERE v = 1`, `UPDATE keyless SET e = 'b' WHERE c = ROW(1, 'x')::c`, `UPDATE keyless SET c = NULL`, `DELETE FROM by_composite WHERE v = 2`} {
+		pgtest.Exec(t, b, tampering)
+		if f, _ := repairRows(t, a, b); f.Equal() {
+			t.Errorf("not seen: %s", tampering)
+			continue
+		}
+		if f := compare(t, a, b, Comparison{}); !f.Equal() {
+			t.Errorf("after %s and a repair: %s", tampering, told(f))
+		}
+		pgtest.Equal(t, a, b)
 	}
 }

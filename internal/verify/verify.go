@@ -74,9 +74,10 @@ type Table struct {
 // Column is a column of a table.
 type Column struct {
 	Name      string `json:"name"`
-	Type      string `json:"type"`      // as format_type prints it
-	Family    Family `json:"family"`    // how its text is had
-	Generated bool   `json:"generated"` // it cannot be written
+	Type      string `json:"type"`           // as format_type prints it
+	Family    Family `json:"family"`         // how its text is had
+	Generated bool   `json:"generated"`      // it cannot be written
+	Made      bool   `json:"made,omitempty"` // a user or an extension made its type, domains resolved
 }
 
 // Family says how the text of a column's values is had.
