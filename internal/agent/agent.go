@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/httpapi"
 	"github.com/twinspan/twinspan/internal/instance"
@@ -45,6 +46,8 @@ type Agent struct {
 	spooled  *link.Spool
 	seeders  *turns.Pool
 	links    registry
+	key      catalog.Key // proves that records are the agent's
+	troubles troubles
 	started  time.Time
 	facts    atomic.Pointer[pg.Server] // of the server, once it answered
 }
@@ -122,6 +125,9 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.book, err = peer.OpenBook(a.Dir.Path()); err != nil {
 		return err
 	}
+	if a.key, err = proofKey(a.Dir); err != nil {
+		return err
+	}
 	dsn := a.config.Postgres.DSN
 	if a.config.Postgres.Managed {
 		port, err := a.managedPort()
@@ -189,7 +195,7 @@ func (a *Agent) clearSpool() error {
 
 func (a *Agent) place() link.Place {
 	return link.Place{
-		Agent: a.identity.AgentID(), AgentName: a.config.Name, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
+		Agent: a.identity.AgentID(), AgentName: a.config.Name, Key: a.key, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
 	}
 }

@@ -45,6 +45,7 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 		p := problem.As(err)
 		out.Problems = append(out.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Hint: p.Hint})
 	}
+	out.Problems = append(out.Problems, a.troubles.view()...)
 	out.Problems = append(out.Problems, a.expiries(peers)...)
 	return out, nil
 }

@@ -8,9 +8,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/api"
-	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/link"
-	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/telemetry"
 )
@@ -144,6 +142,7 @@ func (a *Agent) runLinks(ctx context.Context) error {
 		}
 	}
 	a.Log.Info("links found", "links", len(found))
+	a.lookAgain(ctx)
 	<-ctx.Done()
 	a.links.mu.Lock()
 	a.links.run = nil // none is started while the others end
@@ -172,40 +171,4 @@ func (a *Agent) findPatiently(ctx context.Context) ([]*link.Link, error) {
 		case <-time.After(pause):
 		}
 	}
-}
-
-// find looks into every database of the instance.
-func (a *Agent) find(ctx context.Context) ([]*link.Link, error) {
-	server, databases, err := a.server.Describe(ctx, false)
-	if err != nil {
-		return nil, err
-	}
-	a.facts.Store(&server)
-	var found []*link.Link
-	for _, database := range databases {
-		records, err := a.linksOf(ctx, database.Name)
-		if pg.IsUnknownDatabase(err) || problem.CodeOf(err) == "database_missing" {
-			continue // dropped meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range records {
-			found = append(found, link.New(a.place(), database.Name, *r))
-		}
-	}
-	return found, nil
-}
-
-func (a *Agent) linksOf(ctx context.Context, database string) ([]*catalog.Link, error) {
-	conn, err := a.server.WithDatabase(database).Connect(ctx, pg.Session{Name: "discover"})
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	have, err := catalog.Present(ctx, conn)
-	if err != nil || !have {
-		return nil, err
-	}
-	return catalog.Links(ctx, conn, a.identity.AgentID())
 }

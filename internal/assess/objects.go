@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sqlname"
@@ -59,10 +60,13 @@ func (l *primaryLook) database(ctx context.Context) error {
 	var template, secondary, schema, ours bool
 	var collation, actual string
 	err := l.conn.QueryRow(ctx, `SELECT datistemplate, EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'twinspan_gate'),
-		to_regnamespace('twinspan') IS NOT NULL, to_regclass('twinspan.version') IS NOT NULL, coalesce(to_jsonb(d)->>'datcollversion', '')
-		FROM pg_database d WHERE datname = current_database()`).Scan(&template, &secondary, &schema, &ours, &collation)
+		coalesce(to_jsonb(d)->>'datcollversion', '')
+		FROM pg_database d WHERE datname = current_database()`).Scan(&template, &secondary, &collation)
 	if err != nil {
 		return pg.Classify(err, "look at the database")
+	}
+	if schema, ours, err = catalog.Ours(ctx, l.conn); err != nil {
+		return err
 	}
 	l.linked = ours
 	f.blocksIf(template, "database_is_template", name, "a template database cannot be linked", "ALTER DATABASE "+sqlname.Quote(name)+" IS_TEMPLATE false")

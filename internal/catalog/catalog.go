@@ -22,10 +22,6 @@ import (
 // higher one belongs to a newer agent and is left alone.
 const Version = 1
 
-// installLock is the advisory lock under which the schema is made: "twinspan" in
-// ASCII.
-const installLock int64 = 0x7477696e7370616e
-
 //go:embed schema.sql
 var schemaSQL string
 
@@ -87,41 +83,40 @@ type Notice struct {
 	Text    string    `json:"text"`
 }
 
-// Present says whether the database has the schema, and refuses a newer layout.
-func Present(ctx context.Context, q Querier) (bool, error) {
-	var have bool
-	if err := q.QueryRow(ctx, `SELECT pg_catalog.to_regclass('twinspan.version') IS NOT NULL`).Scan(&have); err != nil {
-		return false, pg.Classify(err, "look for the schema twinspan")
-	}
-	if !have {
-		return false, nil
-	}
-	var version int
-	if err := q.QueryRow(ctx, `SELECT version FROM twinspan.version`).Scan(&version); err != nil {
-		return false, pg.Classify(err, "read the version of the schema twinspan")
-	}
-	if version > Version {
-		return true, problem.New(problem.Incompatible, "catalog_newer",
-			"the schema twinspan has layout %d, this agent knows %d", version, Version).
-			WithHint("run the newer twinspan that made it")
-	}
-	return true, nil
+// Present says whether the database has the schema, and refuses one that no agent made
+// (schema_taken) and a newer layout.
+func Present(ctx context.Context, q Beginner) (have bool, err error) {
+	err = pg.InTx(ctx, q, func(tx pgx.Tx) error {
+		have, err = presentLocked(ctx, tx)
+		return err
+	})
+	return have, err
+}
+
+// Beginner is a session or a transaction that can begin one (in itself).
+type Beginner interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
 // Install makes the schema where it is missing. Run it in a transaction: of two
-// that run at once, the second waits for the first and finds the schema made.
-func Install(ctx context.Context, q Querier) error {
-	if _, err := q.Exec(ctx, `SELECT pg_catalog.pg_advisory_xact_lock($1)`, installLock); err != nil {
-		return pg.Classify(err, "wait for another agent's installation")
-	}
+// that run at once, the second waits for the first, by the name that both want,
+// and finds the schema made. A schema of that name that somebody else made is a
+// problem with code schema_taken.
+func Install(ctx context.Context, q Beginner) error {
 	have, err := Present(ctx, q)
 	if err != nil || have {
 		return err
 	}
-	_, err = q.Exec(ctx, schemaSQL)
-	if pg.SQLState(err) == "42P06" {
-		return problem.New(problem.Conflict, "schema_taken", "the database has a schema twinspan that Twinspan did not make").On("twinspan").
-			WithHint("rename it: ALTER SCHEMA twinspan RENAME TO ...")
+	err = pgx.BeginFunc(ctx, q, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, schemaSQL)
+		return err
+	})
+	if state := pg.SQLState(err); state == "42P06" || state == "23505" {
+		have, err = Present(ctx, q)
+		if err == nil && !have {
+			err = problem.New(problem.Transient, "schema_vanished", "the schema twinspan came and went while it was made").On("twinspan").
+				WithHint("try again")
+		}
 	}
 	return pg.Classify(err, "create the schema twinspan")
 }
@@ -149,7 +144,7 @@ func Insert(ctx context.Context, q Querier, l *Link) error {
 
 // Links lists the links of this database that belong to the agent.
 func Links(ctx context.Context, q Querier, agent string) ([]*Link, error) {
-	rows, err := q.Query(ctx, `SELECT `+columns+` FROM twinspan.link WHERE agent = $1::text::uuid ORDER BY name`, agent)
+	rows, err := q.Query(ctx, `SELECT `+columns+` FROM ONLY twinspan.link WHERE agent = $1::text::uuid ORDER BY name`, agent)
 	if err != nil {
 		return nil, pg.Classify(err, "read the links")
 	}

@@ -43,6 +43,13 @@ CREATE TABLE twinspan.link (
     created_at       timestamptz NOT NULL DEFAULT now()
 );
 
+-- What shows an agent that a link's record is its own: a code that only who has the
+-- secret of its directory can compute, of this database, the link and the agent.
+CREATE TABLE twinspan.proof (
+    link  uuid PRIMARY KEY REFERENCES twinspan.link ON DELETE CASCADE,
+    proof text NOT NULL
+);
+
 -- The plan of a seeding, on the secondary. session counts the snapshots that
 -- were used. A chunk's rows came from first_session and are those of session;
 -- both are null while nothing of it is copied.

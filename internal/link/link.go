@@ -29,10 +29,11 @@ type Peers interface {
 
 // Place is what all links of an agent share. It is not changed after the start.
 type Place struct {
-	Agent     string  // the agent's id
-	AgentName string  //
-	Server    *pg.DSN // the instance, through its maintenance database
-	Address   string  // of the instance, for people who are to write to it
+	Agent     string      // the agent's id
+	AgentName string      //
+	Key       catalog.Key // proves that a record is the agent's
+	Server    *pg.DSN     // the instance, through its maintenance database
+	Address   string      // of the instance, for people who are to write to it
 	Peers     Peers
 	Spool     *Spool      // for values too large for memory
 	Workers   int         // chunks copied at once; 0 lets the link choose

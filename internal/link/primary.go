@@ -56,6 +56,9 @@ func MakePrimary(ctx context.Context, place Place, database string, record catal
 			if err := catalog.Insert(ctx, tx, &record); err != nil {
 				return err
 			}
+			if err := catalog.Prove(ctx, tx, &record, place.Key); err != nil {
+				return err
+			}
 			if err := catalog.AddNotices(ctx, tx, &record, record.Notices); err != nil {
 				return err
 			}

@@ -46,7 +46,7 @@ func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, requ
 			return nil, problem.New(problem.Conflict, "target_not_empty", "database %q exists on the secondary and is not empty", request.Database).
 				On(request.Database).WithHint("choose another name with --peer-database, or drop it there")
 		}
-		if err := inscribe(ctx, dsn, &record); err != nil {
+		if err := inscribe(ctx, dsn, &record, place.Key); err != nil {
 			return nil, err
 		}
 		return New(place, request.Database, record), nil
@@ -64,7 +64,7 @@ func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, requ
 		record.Notices = append(record.Notices, *made)
 	}
 	if err == nil {
-		err = inscribe(ctx, place.Server.WithDatabase(draft), &record)
+		err = inscribe(ctx, place.Server.WithDatabase(draft), &record, place.Key)
 	}
 	if err == nil {
 		_, err = server.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(draft)+` RENAME TO `+sqlname.Quote(request.Database))
@@ -124,7 +124,7 @@ func localeHint(err error, s assess.Source) error {
 }
 
 // inscribe puts the record into the database and shuts the gate.
-func inscribe(ctx context.Context, dsn *pg.DSN, record *catalog.Link) error {
+func inscribe(ctx context.Context, dsn *pg.DSN, record *catalog.Link, key catalog.Key) error {
 	conn, err := dsn.Connect(ctx, pg.Session{Name: record.Name + "/create", Apply: true})
 	if err != nil {
 		return err
@@ -135,6 +135,9 @@ func inscribe(ctx context.Context, dsn *pg.DSN, record *catalog.Link) error {
 			return err
 		}
 		if err := catalog.Insert(ctx, tx, record); err != nil {
+			return err
+		}
+		if err := catalog.Prove(ctx, tx, record, key); err != nil {
 			return err
 		}
 		if err := catalog.AddNotices(ctx, tx, record, record.Notices); err != nil {

@@ -1,0 +1,286 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/link"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/telemetry"
+)
+
+const (
+	// lookers is how many databases are looked into at once.
+	lookers = 8
+	// lookTime bounds the look into one database, with its connection.
+	lookTime = 15 * time.Second
+	// A database that could not be read is looked at again after these pauses.
+	firstLook = 2 * time.Second
+	lastLook  = 30 * time.Second
+	// keySize is the size of the secret that proves records, in bytes.
+	keySize = 32
+)
+
+// proofKey reads the secret of the directory by which the agent knows its own records,
+// and makes it the first time.
+func proofKey(dir config.Dir) (catalog.Key, error) {
+	path := filepath.Join(dir.Identity(), "proof.key")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		made := make([]byte, keySize)
+		rand.Read(made) // never fails (crypto/rand)
+		text = []byte(hex.EncodeToString(made) + "\n")
+		err = config.WriteNew(path, text)
+	}
+	if err != nil {
+		return nil, problem.Wrap(err, problem.Resource, "proof_key_unreadable", "read or make the key of the links' records")
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(key) != keySize {
+		return nil, problem.New(problem.Invalid, "proof_key_unreadable", "%s holds no key", path).
+			WithHint("bring it back from a backup of the directory; without one, remove it and run: twinspan init --adopt")
+	}
+	return key, nil
+}
+
+// troubles are the databases that could not be read, with why. Its zero value is ready.
+type troubles struct {
+	mu sync.Mutex
+	of map[string]*problem.Error
+}
+
+// set notes what is wrong with a database, nil for nothing, and says whether that is
+// news.
+func (t *troubles) set(database string, p *problem.Error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.of[database]
+	if p == nil {
+		delete(t.of, database)
+		return before != nil
+	}
+	if t.of == nil {
+		t.of = map[string]*problem.Error{}
+	}
+	t.of[database] = p
+	return before == nil || before.Code != p.Code
+}
+
+func (t *troubles) databases() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]string, 0, len(t.of))
+	for name := range t.of {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// view lists them for people. What the agent's role may not look into is probably
+// another's affair.
+func (t *troubles) view() []api.Problem {
+	list := []api.Problem{}
+	for _, database := range t.databases() {
+		t.mu.Lock()
+		p := t.of[database]
+		t.mu.Unlock()
+		if p == nil {
+			continue
+		}
+		severity := api.Warns
+		if p.Kind == problem.Unauthorised {
+			severity = api.Informs
+		}
+		list = append(list, api.Problem{Code: p.Code, Severity: severity, Subject: database,
+			Title: "database " + database + " was not searched for links: " + p.Error(), Hint: p.Hint})
+	}
+	return list
+}
+
+// looked is what the look into one database gave.
+type looked struct {
+	database string
+	found    catalog.Found
+	err      error
+}
+
+// find looks into every database of the instance. One that cannot be read, or that
+// somebody has prepared, is noted and keeps neither the others nor the agent from
+// working; only a server that cannot be asked is an error.
+func (a *Agent) find(ctx context.Context) ([]*link.Link, error) {
+	server, databases, err := a.server.Describe(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	a.facts.Store(&server)
+	names := make([]string, 0, len(databases))
+	for _, d := range databases {
+		names = append(names, d.Name)
+	}
+	seen := a.lookInto(ctx, names)
+	if slices.ContainsFunc(seen, func(l looked) bool { return away(l.err) }) {
+		// The server, or the database alone?
+		if _, _, err := a.server.Describe(ctx, false); err != nil {
+			return nil, err
+		}
+	}
+	return a.judge(ctx, seen, nil), ctx.Err()
+}
+
+// away says whether an error may be the whole server's.
+func away(err error) bool {
+	return err != nil && problem.KindOf(err) == problem.Transient && !slices.Contains([]string{"55P03", "57014"}, pg.SQLState(err))
+}
+
+// lookInto looks into databases, some at once.
+func (a *Agent) lookInto(ctx context.Context, names []string) []looked {
+	seen := make([]looked, len(names))
+	var group errgroup.Group
+	group.SetLimit(lookers)
+	for i, name := range names {
+		group.Go(func() error {
+			found, err := a.look(ctx, name)
+			seen[i] = looked{name, found, err}
+			return nil
+		})
+	}
+	group.Wait()
+	return seen
+}
+
+func (a *Agent) look(ctx context.Context, database string) (catalog.Found, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	conn, err := a.server.WithDatabase(database).Connect(ctx, catalog.DiscoverSession())
+	if err != nil {
+		return catalog.Found{}, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return catalog.Discover(ctx, conn, a.identity.AgentID(), a.key)
+}
+
+// judge decides which of the records that were found are the agent's links, and notes
+// what is wrong with the others. known are links at work already.
+func (a *Agent) judge(ctx context.Context, seen []looked, known map[string]bool) []*link.Link {
+	taken := map[string]bool{}
+	for id := range known {
+		taken[id] = true
+	}
+	var links []*link.Link
+	take := func(database string, r *catalog.Link) {
+		taken[r.ID] = true
+		links = append(links, link.New(a.place(), database, *r))
+	}
+	for _, l := range seen {
+		for _, r := range l.found.Proved {
+			if !taken[r.ID] {
+				take(l.database, r)
+			}
+		}
+	}
+	// The oldest database first: of two with a record of an earlier release the other is
+	// the copy.
+	slices.SortStableFunc(seen, func(x, y looked) int { return cmp.Compare(x.found.Database, y.found.Database) })
+	for _, l := range seen {
+		trouble := l.err
+		if pg.IsUnknownDatabase(l.err) || problem.CodeOf(l.err) == "database_missing" {
+			trouble = nil // dropped meanwhile
+		}
+		for _, r := range l.found.Unproved {
+			if taken[r.ID] {
+				trouble = strange(l.database, r)
+				continue
+			}
+			if err := a.upgrade(ctx, l.database, r); err != nil {
+				a.Log.Warn("the link's record could not be marked as the agent's", "link", r.Name, telemetry.Failure(err))
+			}
+			take(l.database, r)
+		}
+		for _, r := range l.found.Strange {
+			trouble = strange(l.database, r)
+		}
+		a.noteDatabase(l.database, trouble)
+	}
+	return links
+}
+
+func strange(database string, r *catalog.Link) error {
+	return problem.New(problem.Conflict, "link_not_proved", "the record of the link %q in it was not made by this agent for this database: it is a copy, or the agent's directory is not the one of then", r.Name).On(database).
+		WithHint("a copy needs nothing of the link: drop its schema twinspan; where the directory was lost or restored, run twinspan init --adopt")
+}
+
+func (a *Agent) noteDatabase(database string, err error) {
+	if err == nil {
+		a.troubles.set(database, nil)
+		return
+	}
+	p := problem.As(err)
+	if a.troubles.set(database, p) {
+		a.Log.Warn("database not searched for links", "database", database, "code", p.Code, "err", p)
+	}
+}
+
+// upgrade makes a record of an earlier release the agent's.
+func (a *Agent) upgrade(ctx context.Context, database string, r *catalog.Link) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	session := catalog.DiscoverSession()
+	session.Name, session.Apply = r.Name+"/upgrade", true
+	dsn := a.server.WithDatabase(database)
+	conn, err := dsn.Connect(ctx, session)
+	if pg.SQLState(err) == "42501" { // a primary's role need not be one that may pass a gate
+		session.Apply = false
+		conn, err = dsn.Connect(ctx, session)
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return catalog.ProveStored(ctx, conn, r, a.key)
+}
+
+// lookAgain looks into the databases that could not be read, until ctx ends, and puts
+// the links that it finds to work.
+func (a *Agent) lookAgain(ctx context.Context) {
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		names := a.troubles.databases()
+		if len(names) == 0 {
+			continue
+		}
+		known := map[string]bool{}
+		for _, l := range a.links.all() {
+			known[l.ID()] = true
+		}
+		for _, l := range a.judge(ctx, a.lookInto(ctx, names), known) {
+			if ctx.Err() != nil {
+				return
+			}
+			a.Log.Info("link found", "link", l.Name(), "database", l.Database())
+			if err := a.links.add(l); err != nil {
+				a.Log.Warn("link not begun", "link", l.Name(), telemetry.Failure(err))
+			}
+		}
+	}
+}
