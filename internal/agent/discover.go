@@ -63,6 +63,18 @@ func proofKey(dir config.Dir) (catalog.Key, error) {
 type troubles struct {
 	mu sync.Mutex
 	of map[string]*problem.Error
+	// strange are the ids of links whose records are not proved to be the agent's.
+	strange map[string]bool
+}
+
+// doubt notes that the record of a link is not proved to be the agent's.
+func (t *troubles) doubt(link string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.strange == nil {
+		t.strange = map[string]bool{}
+	}
+	t.strange[link] = true
 }
 
 // set notes what is wrong with a database, nil for nothing, and says whether that is
@@ -91,6 +103,28 @@ func (t *troubles) databases() []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// hiding says why a link may be there that was not found: a database could not be read
+// for now, or its record is not proved to be the agent's. nil where there is no reason.
+func (t *troubles) hiding(link string) error {
+	t.mu.Lock()
+	doubted := t.strange[link]
+	t.mu.Unlock()
+	if doubted {
+		return problem.New(problem.Transient, "link_not_proved", "the record of the link on this side is not proved to be this agent's").On(link).
+			WithHint("where that agent's directory was lost or restored, run twinspan init --adopt there")
+	}
+	for _, database := range t.databases() {
+		t.mu.Lock()
+		p := t.of[database]
+		t.mu.Unlock()
+		if p != nil && p.Kind == problem.Transient {
+			return problem.Wrap(p, problem.Transient, "links_unread", "database %q could not be searched for links yet", database).On(database).
+				WithHint("%s", cmp.Or(p.Hint, "end what holds its tables; the agent tries again by itself"))
+		}
+	}
+	return nil
 }
 
 // view lists them for people. What the agent's role may not look into is probably
@@ -215,6 +249,9 @@ func (a *Agent) judge(ctx context.Context, seen []looked, known map[string]bool)
 		}
 		for _, r := range l.found.Strange {
 			trouble = strange(l.database, r)
+			if !taken[r.ID] {
+				a.troubles.doubt(r.ID)
+			}
 		}
 		a.noteDatabase(l.database, trouble)
 	}

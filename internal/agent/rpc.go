@@ -143,6 +143,10 @@ func decode(body json.RawMessage, into any) error {
 func (a *Agent) linkWith(from peer.Peer, id string) (*link.Link, error) {
 	l, err := a.links.get(id)
 	if err != nil {
+		// To be unknown is for good, to the other side.
+		if hidden := a.troubles.hiding(id); hidden != nil {
+			return nil, hidden
+		}
 		return nil, err
 	}
 	if l.PeerAgent() != from.AgentID {

@@ -129,6 +129,7 @@ func agentEntries() []Entry {
 		{"identity_exposed", Blocks, "Others can read the agent's key", "", "Set its mode to 0600; if others had access: `twinspan peer rotate`."},
 		{"internal", Blocks, "A defect in Twinspan", "", "Report it with the agent's log."},
 		{"interrupted", Informs, "The watching was stopped", "The link goes on.", ""},
+		{"links_unread", Warns, "A database could not be searched for links", "Its tables are locked, or it does not answer.", "End what holds them; the agent tries again by itself."},
 		{"lock_failed", Blocks, "The directory cannot be locked", "", "See to its file system."},
 		{"log_format_invalid", Blocks, "There is no such log format", "", "text or json."},
 		{"log_level_invalid", Blocks, "There is no such log level", "", "debug, info, warn or error."},
