@@ -58,6 +58,7 @@ var places = map[string]place{
 	"internal/instance": {layer: services, pgx: true},
 	"internal/backup":   {layer: stores},
 	"internal/usage":    {layer: stores},
+	"internal/rights":   {layer: stores, pgx: true},
 	"internal/catalog":  {layer: stores, pgx: true},
 
 	"internal/capture":     {layer: engines, pgx: true},

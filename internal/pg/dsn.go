@@ -100,6 +100,9 @@ type Session struct {
 	// session_replication_role is replica, so the application's triggers do not fire,
 	// and PassGate is on.
 	Apply bool
+	// Ordinary makes it a session as an application's is, without DataSettings: to learn
+	// which settings those have.
+	Ordinary bool
 }
 
 // PassGate is the setting that tells the sessions of agents from others in replica
@@ -170,6 +173,9 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 	c := d.config.Copy()
 	c.DefaultQueryExecMode = pgx.QueryExecModeExec
 	params := DataSettings()
+	if s.Ordinary {
+		clear(params)
+	}
 	params["client_encoding"] = "UTF8"
 	maps.Copy(params, s.Settings)
 	params["application_name"] = "twinspan/" + s.Name

@@ -1,0 +1,176 @@
+// Package rights keeps the code of users within the rights of its owner. Whatever
+// evaluates a user's function (a CHECK, an index, a generated column, a schema change)
+// is run through a fence: a function of the session's own that is SECURITY DEFINER and
+// belongs to the role whose rights count. docs/design/0017-rights.md says why that is one.
+package rights
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// Setting is a parameter of the server with a value, as set_config takes it.
+type Setting struct{ Name, Value string }
+
+// Runner runs SQL in a session of a superuser with the rights of another role, and
+// under settings of its own. It is SQL only, for whatever drives the session:
+//
+//	for each of Make: run it        (in the transaction, or before; anew after a rollback)
+//	Prove, Call (with the SQL as $1), Leave     (as often as wanted, nothing in between)
+//	before the transaction commits: Check
+//
+// Inside, the server refuses SET ROLE and SET SESSION AUTHORIZATION, however code comes
+// to them (miscinit.c, InLocalUserIdChange; guc.c, GUC_NOT_WHILE_SEC_REST), for as long
+// as the call lasts; and nothing of the role's runs after it, for checks that are
+// deferred and cursors that would be read at COMMIT are dealt with before it returns.
+// The function lies in the session's temporary schema: it ends with the session, nobody
+// else's session reaches it, and no dump has it. Who can change it is its owner, from
+// inside; so before each call it is proved to be as it was made.
+type Runner struct {
+	role     string
+	settings []Setting
+	function string // its name
+	body     string
+}
+
+// NewRunner is the runner of a role with settings that a session of its own would have.
+func NewRunner(role string, settings []Setting) *Runner {
+	r := &Runner{role: role, settings: settings}
+	h := sha256.New()
+	for _, s := range append([]Setting{{Name: role}}, settings...) {
+		h.Write([]byte(s.Name + "\x00" + s.Value + "\x00"))
+	}
+	r.function = "twinspan_run_" + hex.EncodeToString(h.Sum(nil)[:12])
+	r.body = bodyOf(settings)
+	return r
+}
+
+// Role is whose rights the runner has.
+func (r *Runner) Role() string { return r.role }
+
+// bodyOf writes the function's body. Names of its own are such that no setting of
+// plpgsql finds a conflict, and it uses no operator, for these are looked up by the
+// search_path of the settings. What it does after the SQL takes away whatever could run
+// code later, in the session's own name: checks that were put off are made now, cursors
+// are closed (one WITH HOLD would be read at COMMIT: portalcmds.c, PersistHoldablePortal),
+// and statements that were prepared under the names of ours are gone.
+func bodyOf(settings []Setting) string {
+	var b strings.Builder
+	b.WriteString("#variable_conflict use_column\nDECLARE\n twinspan_rows pg_catalog.int8;\n twinspan_name pg_catalog.text;\nBEGIN\n")
+	for _, s := range settings {
+		b.WriteString(" PERFORM pg_catalog.set_config(" + sqlname.Literal(s.Name) + ", " + sqlname.Literal(s.Value) + ", true);\n")
+	}
+	b.WriteString(` EXECUTE twinspan_sql;
+ GET DIAGNOSTICS twinspan_rows = ROW_COUNT;
+ SET CONSTRAINTS ALL IMMEDIATE;
+ EXECUTE 'CLOSE ALL';
+ FOR twinspan_name IN SELECT twinspan_p.name FROM pg_catalog.pg_prepared_statements AS twinspan_p WHERE twinspan_p.from_sql LOOP
+  EXECUTE pg_catalog.concat('DEALLOCATE ', pg_catalog.quote_ident(twinspan_name));
+ END LOOP;
+ IF pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool THEN
+  RAISE EXCEPTION USING ERRCODE = '` + stateLeft + `', MESSAGE = 'code of a user made the transaction read-only';
+ END IF;
+ RETURN twinspan_rows;
+END`)
+	return b.String()
+}
+
+// stateLeft is the SQLSTATE of code that left something behind which nothing can take away.
+const stateLeft = "TSF02"
+
+// Make is the statements that make the function, or make it anew. They succeed or fail
+// together with the transaction that they are in.
+func (r *Runner) Make() []string {
+	name := "pg_temp." + sqlname.Quote(r.function)
+	return []string{
+		"DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text) CASCADE",
+		"CREATE FUNCTION " + name + "(twinspan_sql pg_catalog.text) RETURNS pg_catalog.int8 LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS " + sqlname.Literal(r.body),
+		"ALTER FUNCTION " + name + "(pg_catalog.text) OWNER TO " + sqlname.Quote(r.role),
+	}
+}
+
+// Prove is the statement that fails unless the function is as it was made. It is one of
+// its own, for what it proves counts when Call is planned: there, functions that call
+// themselves immutable are folded and those in SQL inlined. What else the function's owner
+// can change (settings, cost) is of effect on his own code only: settings that need more
+// rights than his are refused when it is called.
+func (r *Runner) Prove() string {
+	return `SELECT CASE pg_catalog.count(*) WHEN 1 THEN '1' ELSE 'twinspan: the fence was changed' END::pg_catalog.int8
+  FROM pg_catalog.pg_proc p
+ WHERE p.pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND p.proname OPERATOR(pg_catalog.=) ` + sqlname.Literal(r.function) + `
+   AND p.proargtypes OPERATOR(pg_catalog.=) '25'::pg_catalog.oidvector
+   AND p.prosecdef AND pg_catalog.pg_get_userbyid(p.proowner) OPERATOR(pg_catalog.=) ` + sqlname.Literal(r.role) + `
+   AND p.provolatile OPERATOR(pg_catalog.=) 'v' AND p.prokind OPERATOR(pg_catalog.=) 'f' AND NOT p.proretset
+   AND p.prosrc OPERATOR(pg_catalog.=) ` + sqlname.Literal(r.body) + `
+   AND p.prolang OPERATOR(pg_catalog.=) (SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname OPERATOR(pg_catalog.=) 'plpgsql')`
+}
+
+// Call is the statement that runs the SQL in $1, which may be several commands; its tag
+// counts the rows that the last of them touched, for it returns as many empty ones.
+func (r *Runner) Call() string {
+	return "SELECT FROM pg_catalog.generate_series(1::pg_catalog.int8, pg_temp." + sqlname.Quote(r.function) + "($1::pg_catalog.text))"
+}
+
+// Run is Prove, Call and Leave for a given SQL, without parameters: statements to be run
+// one after the other, each by itself.
+func (r *Runner) Run(sql string) []string {
+	return []string{r.Prove(), "SELECT pg_temp." + sqlname.Quote(r.function) + "(" + sqlname.Literal(sql) + "::pg_catalog.text)", Leave}
+}
+
+// Leave is the statement that follows a call at once: settings that code of a user left
+// are what the session began with.
+const Leave = "RESET ALL"
+
+// Check is one statement that fails where something could run code of a user when the
+// transaction commits: triggers that can be deferred and fire in a session in replica
+// role (trigger.c runs them with the session's rights), and cursors. A trigger with
+// events that wait can neither be dropped nor altered, so it is seen if there are any.
+const Check = `SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable) THEN 'twinspan: a cursor was left'
+ WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable AND t.tgenabled OPERATOR(pg_catalog.=) ANY ('{A,R}'::pg_catalog."char"[]))
+ THEN 'twinspan: a deferred trigger was left' ELSE '1' END::pg_catalog.int8`
+
+// Problem says what an error of the server means if it is the fence's own, nil otherwise.
+// subject is the table or object at which code ran.
+func Problem(err error, role, subject string) *problem.Error {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		return nil
+	}
+	what := ""
+	switch {
+	case e.Code == "22P02" && strings.Contains(e.Message, `"twinspan: the fence was changed"`):
+		what = "changes the function that keeps it within its owner's rights"
+	case e.Code == stateLeft:
+		what = "makes the transaction read-only"
+	case e.Code == "22P02" && strings.Contains(e.Message, `"twinspan: a cursor was left"`):
+		what = "leaves a cursor that would be read when the transaction commits"
+	case e.Code == "22P02" && strings.Contains(e.Message, `"twinspan: a deferred trigger was left"`):
+		return problem.New(problem.Diverged, "deferred_trigger_fires", "a constraint trigger on the secondary is enabled as ALWAYS or REPLICA and can be deferred, so it would run with the agent's rights").
+			On(subject).WithHint("on the secondary, list them: SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgdeferrable AND tgenabled IN ('A', 'R'); disable them there (the primary's stay as they are), then resume the link")
+	default:
+		return nil
+	}
+	return problem.New(problem.Diverged, "code_leaves_fence", "a function that %s calls %s", subject, what).On(subject).
+		WithHint("it runs with the rights of role %s: look at the functions in the CHECKs, indexes and generated columns of %s, then resume the link", role, subject)
+}
+
+// AppendLiteral appends an SQL string that is read alike whatever the session's settings
+// for strings are. It goes byte by byte, which is right in every encoding that a server
+// can have; s holds no byte 0.
+func AppendLiteral(dst, s []byte) []byte {
+	dst = append(dst, 'E', '\'')
+	for _, c := range s {
+		if c == '\'' || c == '\\' {
+			dst = append(dst, c)
+		}
+		dst = append(dst, c)
+	}
+	return append(dst, '\'')
+}
