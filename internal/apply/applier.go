@@ -72,6 +72,9 @@ type Applier struct {
 	DSN    *pg.DSN // of the database; the role must be a superuser
 	Link   string  // the link's name, for the session's application_name
 	Origin string  // name of the replication origin that holds the progress; exists
+	// SourceMajor is the major version of the server that the changes come from; 0 where
+	// it is not known.
+	SourceMajor int
 	// Start is the position to continue from, the origin's progress. Transactions
 	// whose commit ends at or before it are passed over as duplicates. Run moves it on
 	// when the origin has gone further since it was read.

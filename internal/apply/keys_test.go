@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
 // kinds of columns: DDL that makes type k, or names another one, and an expression of 40
@@ -131,5 +133,32 @@ func TestCastsOfUsersReadNothing(t *testing.T) {
 				t.Errorf("%d fallbacks", f)
 			}
 		})
+	}
+}
+
+// An infinite interval, which came with version 17, is refused by an older server, and
+// never another interval there.
+func TestValuesThatOnlyTheNewerServerKnows(t *testing.T) {
+	newer := pgtest.Start(t, pgtest.WithMajor(17))
+	schema := "CREATE TABLE t (id int PRIMARY KEY, i interval, list interval[], v text)"
+	p := newPair(t, false, schema)
+	p.plain = newer.DSN(newer.Database(t))
+	p.source = p.plain + "&client_encoding=UTF8"
+	p.do(schema, "CREATE PUBLICATION p FOR ALL TABLES", "SELECT pg_create_logical_replication_slot('"+p.slot+"', 'pgoutput')",
+		"INSERT INTO t SELECT g, g * interval '1 day -2 hours', ARRAY[interval '-1 mon'], 'v' FROM generate_series(1, 40) g")
+	from17 := func(a *Applier) { a.SourceMajor = 17 }
+	if _, err := p.try(from17); code(err) != "stream_needs_text" {
+		t.Fatalf("in binary form: %v", err)
+	}
+	p.text = true
+	if _, err := p.try(from17); err != nil {
+		t.Fatal(err)
+	}
+	p.same()
+	for _, change := range []string{"UPDATE t SET i = 'infinity' WHERE id = 3", "UPDATE t SET list = '{-infinity}'"} {
+		p.do(change)
+		if _, err := p.try(from17); code(err) != "apply_failed" {
+			t.Errorf("%s: %v", change, err)
+		}
 	}
 }

@@ -3,8 +3,10 @@ package apply
 import (
 	"context"
 	"strconv"
+	"strings"
 
 	"github.com/twinspan/twinspan/internal/group"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -163,7 +165,8 @@ SELECT c.attnum, c.attname, c.atttypid, c.generated, c.always, c.attnotnull, c.d
        k.oid, k.nspname, k.typname, k.array_schema, k.array_name, k.typtype = 'e',
        (NOT k.receives OR EXISTS (
            SELECT FROM part p WHERE p.attnum = c.attnum
-              AND (p.inner_ AND p.oid >= 16384 OR p.oid IN (24, 2202, 2203, 2204, 2205, 2206, 4096, 4089, 3734, 3769, 4191)))),
+              AND (p.inner_ AND p.oid >= 16384 OR p.oid IN (24, 2202, 2203, 2204, 2205, 2206, 4096, 4089, 3734, 3769, 4191)
+                OR p.oid = ANY ($2::pg_catalog._oid)))),
        coalesce(eq.nspname, ''), coalesce(eq.oprname, ''), coalesce(eq.type_schema, ''), coalesce(eq.type_name, ''), coalesce(eq.same, true),
        EXISTS (SELECT FROM pg_catalog.pg_cast x WHERE x.castsource = 25 AND x.casttarget = k.oid OR x.castsource = 1009 AND x.casttarget = k.typarray AND k.typarray <> 0),
        EXISTS (SELECT FROM pg_catalog.pg_cast x WHERE x.castsource = 1043 AND x.casttarget = k.oid)
@@ -206,7 +209,7 @@ func (e *engine) look(ctx context.Context, name sqlname.Table) (*target, error) 
 		return nil, err
 	}
 	t.keys = keysOf(rows)
-	rows, err = e.ask(ctx, columnsSQL, oid)
+	rows, err = e.ask(ctx, columnsSQL, oid, e.newValues())
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +217,26 @@ func (e *engine) look(ctx context.Context, name sqlname.Table) (*target, error) 
 		t.columns[string(r[1])] = columnOf(r)
 	}
 	return t, nil
+}
+
+// newValues are the types whose binary form can hold values that this server takes for
+// others, as an array's text.
+func (e *engine) newValues() string {
+	version := e.s.raw.ParameterStatus("server_version") // as 15.18 (Debian), 18beta1
+	digits := strings.IndexFunc(version, func(r rune) bool { return r < '0' || r > '9' })
+	if digits < 0 {
+		digits = len(version)
+	}
+	major, err := strconv.Atoi(version[:digits])
+	if err != nil {
+		major = 0 // knows nothing new
+	}
+	list := pg.WithNewValues(major, e.a.SourceMajor)
+	texts := make([]string, len(list))
+	for i, oid := range list {
+		texts[i] = strconv.FormatUint(uint64(oid), 10)
+	}
+	return "{" + strings.Join(texts, ",") + "}"
 }
 
 // keysOf puts the columns of keys together.

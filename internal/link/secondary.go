@@ -243,7 +243,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	in := newReceiver(s, request.Compress, streamed, l.place.Spool, ahead)
 	applier := &apply.Applier{
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
-		SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
+		SourceMajor: header.Major, SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
 		OnSignal: l.signal, SpoolDir: l.place.Spool.Dir(),
 		OnCommit: in.committed, Prompt: l.promptly, Limits: apply.Limits{Bytes: bytes},
 	}

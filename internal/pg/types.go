@@ -21,6 +21,7 @@ WITH RECURSIVE bad AS (
      WHERE t.typsend = 0 OR t.typreceive = 0 OR t.typtype IN ('c', 'p')
         OR t.oid IN (24, 2202, 2203, 2204, 2205, 2206, 4096, 4089, 3734, 3769, 4191)
         OR t.typcategory = 'A' AND t.typelem >= 16384
+        OR t.oid = ANY ($1)
     UNION
     SELECT t.oid
       FROM bad b
@@ -42,10 +43,24 @@ SELECT DISTINCT b.oid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')`
 
+// intervalOID is the type interval.
+const intervalOID = 1186
+
+// WithNewValues lists the built-in types whose binary form can hold values that a server
+// of a major version takes for others, where one of the version source knows them: infinite intervals came with PostgreSQL 17 (release notes, E.9.3.5),
+// and before it their bits are a number of months and days. In text form such a server
+// refuses them.
+func WithNewValues(major, source int) []uint32 {
+	if major < 17 && source >= 17 {
+		return []uint32{intervalOID}
+	}
+	return nil
+}
+
 // UnportableTypes lists the types of columns of the database's permanent tables
-// whose values must cross as text.
-func UnportableTypes(ctx context.Context, q Rows) (map[uint32]bool, error) {
-	rows, err := q.Query(ctx, unportableSQL)
+// whose values must cross as text; with also those that hold one of more types.
+func UnportableTypes(ctx context.Context, q Rows, also ...uint32) (map[uint32]bool, error) {
+	rows, err := q.Query(ctx, unportableSQL, append([]uint32{}, also...))
 	if err != nil {
 		return nil, Classify(err, "list the types of columns")
 	}

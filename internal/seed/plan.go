@@ -130,7 +130,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*planned, e
 	if err != nil {
 		return nil, err
 	}
-	columns, err := readColumns(ctx, conn, version)
+	columns, err := readColumns(ctx, conn, version, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -154,9 +154,10 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*planned, e
 	return list, nil
 }
 
-// readColumns lists the columns to copy of every table of a database, in order.
-func readColumns(ctx context.Context, conn *pgx.Conn, version int) (map[sqlname.Table][]Column, error) {
-	unportable, err := pg.UnportableTypes(ctx, conn)
+// readColumns lists the columns to copy of every table of a database, in order. Values
+// that hold one of the types in asText must cross as text besides those that always must.
+func readColumns(ctx context.Context, conn *pgx.Conn, version int, asText []uint32) (map[sqlname.Table][]Column, error) {
+	unportable, err := pg.UnportableTypes(ctx, conn, asText...)
 	if err != nil {
 		return nil, err
 	}

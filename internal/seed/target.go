@@ -135,6 +135,9 @@ func (t *Target) enter(ctx context.Context, conn *pgx.Conn, s *state, b Begun) (
 	return t.load(ctx, conn)
 }
 
+// newest is above every server's version.
+const newest = 1000
+
 // copyAll copies what is left at the newest session. It returns the tables that
 // this session cannot give any more.
 func (t *Target) copyAll(ctx context.Context, conn *pgx.Conn, s *state) ([]sqlname.Table, error) {
@@ -147,7 +150,8 @@ func (t *Target) copyAll(ctx context.Context, conn *pgx.Conn, s *state) ([]sqlna
 	if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
 		return nil, pg.Classify(err, "read the version")
 	}
-	columns, err := readColumns(ctx, conn, version)
+	// The primary's version may be another one at each session, so the newest is assumed.
+	columns, err := readColumns(ctx, conn, version, pg.WithNewValues(version/10000, newest))
 	if err != nil {
 		return nil, pg.Classify(err, "read the twin's columns")
 	}
