@@ -38,14 +38,14 @@ type pair struct {
 
 // newPair starts two agents of a program. through, when not nil, gives the address
 // at which b finds a instead of a's own; a does not find b then, or it might dial past it.
-func (r *rig) newPair(ctx context.Context, label, program string, through func(address string) (string, error)) (p *pair, err error) {
+func (r *rig) newPair(ctx context.Context, label, program string, source, target way, through func(address string) (string, error)) (p *pair, err error) {
 	p = &pair{r: r}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if p.a, err = r.newAgent(ctx, label+"-a", program, r.a, r.socket, through); err != nil {
+	if p.a, err = r.newAgent(ctx, label+"-a", program, r.a, source, through); err != nil {
 		return p, err
 	}
 	var nowhere func(string) (string, error)
@@ -55,7 +55,7 @@ func (r *rig) newPair(ctx context.Context, label, program string, through func(a
 			return fmt.Sprintf("127.0.0.1:%d", port), err
 		}
 	}
-	if p.b, err = r.newAgent(ctx, label+"-b", program, r.b, false, nowhere); err != nil {
+	if p.b, err = r.newAgent(ctx, label+"-b", program, r.b, target, nowhere); err != nil {
 		return p, err
 	}
 	invitation, err := p.a.client.Invite(ctx, time.Hour)
@@ -71,7 +71,7 @@ func (r *rig) newPair(ctx context.Context, label, program string, through func(a
 	})
 }
 
-func (r *rig) newAgent(ctx context.Context, label, program string, s *server, socket bool, through func(string) (string, error)) (*agent, error) {
+func (r *rig) newAgent(ctx context.Context, label, program string, s *server, over way, through func(string) (string, error)) (*agent, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (r *rig) newAgent(ctx context.Context, label, program string, s *server, so
 		return nil, err
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	if _, err := setup.Init(ctx, setup.Request{Dir: g.dir, Name: label, DSN: s.conninfo("postgres", socket), Endpoint: address}); err != nil {
+	if _, err := setup.Init(ctx, setup.Request{Dir: g.dir, Name: label, DSN: s.conninfo("postgres", over), Endpoint: address}); err != nil {
 		return nil, err
 	}
 	if through != nil {

@@ -27,7 +27,7 @@ func (s sample) cpu() float64 { return s.source + s.target + s.others }
 type field struct {
 	r         *rig
 	followers []follower
-	limit     *limit // nil when it is not asked for
+	limits    []*limit // none when they are not asked for
 	pairs     []*pair
 	out       *results
 	marker    int64
@@ -87,20 +87,29 @@ func (f *field) establish(ctx context.Context, out *results) error {
 	}
 	has := func(name string) bool { return r.asked(r.candidates, name) }
 	if has("limit") {
-		f.limit = &limit{r: r}
-		if err := f.limit.establish(ctx); err != nil {
-			return err
+		f.limits = append(f.limits, &limit{r: r, label: "limit", over: r.overSource()})
+		if r.twice() {
+			f.limits = append(f.limits, &limit{r: r, label: "limit" + plain, over: overTCP})
+		}
+		for _, l := range f.limits {
+			if err := l.establish(ctx); err != nil {
+				return err
+			}
 		}
 	}
+	programs := slices.Clone(r.programs)
 	if has("twinspan") {
-		if err := f.addTwinspan(ctx, "twinspan", r.program); err != nil {
+		programs = append([]string{"twinspan=" + r.program}, programs...)
+	}
+	for _, p := range programs {
+		label, path, _ := strings.Cut(p, "=")
+		if err := f.addTwinspan(ctx, label, path, r.overSource(), r.over()); err != nil {
 			return err
 		}
-	}
-	for _, p := range r.programs {
-		label, path, _ := strings.Cut(p, "=")
-		if err := f.addTwinspan(ctx, label, path); err != nil {
-			return err
+		if r.twice() {
+			if err := f.addTwinspan(ctx, label+plain, path, overTCP, overTCP); err != nil {
+				return err
+			}
 		}
 	}
 	for _, n := range []*native{
@@ -168,8 +177,10 @@ func (f *field) drop(ctx context.Context, c follower, what string, why error) er
 	return nil
 }
 
-func (f *field) addTwinspan(ctx context.Context, label, program string) error {
-	p, err := f.r.newPair(ctx, label, program, nil)
+// addTwinspan lets a build of Twinspan take part, whose agents reach their servers each
+// in its way.
+func (f *field) addTwinspan(ctx context.Context, label, program string, from, to way) error {
+	p, err := f.r.newPair(ctx, label, program, from, to, nil)
 	if err != nil {
 		return err
 	}
@@ -240,9 +251,9 @@ func (f *field) compete(ctx context.Context, w workload, round int, out *results
 	if err := f.drainAll(ctx, workload{}, nil); err != nil {
 		return err
 	}
-	if f.limit != nil {
-		f.limit.turn = round + 1
-		if err := f.limit.advance(ctx); err != nil {
+	for i, l := range f.limits {
+		l.turn = round + 1 + i
+		if err := l.advance(ctx); err != nil {
 			return err
 		}
 	}
@@ -275,13 +286,16 @@ func (f *field) drainAll(ctx context.Context, w workload, tell func(string, samp
 		order = slices.Clone(f.followers)
 	}
 	for i, c := range order {
-		// The limit takes its turn like everybody, for who is first finds the log cold.
-		if tell != nil && f.limit != nil && i == f.limit.turn%len(order) {
-			s, err := f.limit.drain(ctx, end-1)
-			if err != nil {
-				return fmt.Errorf("limit: %w", err)
+		// A limit takes its turn like everybody, for who is first finds the log cold.
+		for _, l := range f.limits {
+			if tell == nil || i != l.turn%len(order) {
+				continue
 			}
-			tell("limit", s)
+			s, err := l.drain(ctx, end-1)
+			if err != nil {
+				return fmt.Errorf("%s: %w", l.label, err)
+			}
+			tell(l.label, s)
 		}
 		s, err := f.drain(ctx, w, c, tell != nil)
 		if err != nil {

@@ -159,7 +159,7 @@ func (r *rig) loadOriginal(ctx context.Context) error {
 	if err := r.a.exec(ctx, "postgres", "CREATE DATABASE "+original); err != nil {
 		return err
 	}
-	args := []string{"-i", "-q", "--foreign-keys", "-s", strconv.Itoa(r.amount(50)), r.a.conninfo(original, true)}
+	args := []string{"-i", "-q", "--foreign-keys", "-s", strconv.Itoa(r.amount(50)), r.a.conninfo(original, overSocket)}
 	if _, err := command(ctx, nil, r.a.program("pgbench"), args...); err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (r *rig) copiers(ctx context.Context, out *results) (list []copier, done fu
 	}
 	for _, program := range programs {
 		label, path, _ := strings.Cut(program, "=")
-		p, err := r.newPair(ctx, label+"-copy", path, nil)
+		p, err := r.newPair(ctx, label+"-copy", path, r.overSource(), r.over(), nil)
 		if err != nil {
 			done()
 			return nil, nil, err
@@ -256,7 +256,7 @@ func (r *rig) nativeCopy(indexesAfter bool) func(context.Context) (float64, erro
 		if err := r.restore(ctx, original, copied, section); err != nil {
 			return 0, err
 		}
-		err := r.b.exec(ctx, copied, `CREATE SUBSCRIPTION bench_copy CONNECTION `+sqlname.Literal(r.a.conninfo(original, r.socket))+
+		err := r.b.exec(ctx, copied, `CREATE SUBSCRIPTION bench_copy CONNECTION `+sqlname.Literal(r.publisher(original))+
 			` PUBLICATION `+publication+` WITH (binary = true)`)
 		if err != nil {
 			return 0, err
@@ -278,7 +278,7 @@ func (r *rig) pgcopydb(ctx context.Context) (float64, error) {
 	}
 	jobs := strconv.Itoa(cores())
 	return command(ctx, nil, "pgcopydb", "clone", "--dir", r.dir+"/pgcopydb", "--restart", "--table-jobs", jobs, "--index-jobs", jobs, "--no-owner", "--no-acl",
-		"--source", r.a.conninfo(original, r.socket), "--target", r.b.conninfo(copied, false))
+		"--source", r.a.conninfo(original, r.overSource()), "--target", r.b.conninfo(copied, r.over()))
 }
 
 func (r *rig) pgDump(ctx context.Context) (float64, error) {
@@ -286,7 +286,7 @@ func (r *rig) pgDump(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	return command(ctx, nil, "bash", "-o", "pipefail", "-c", `"$0" --schema=public --no-publications -Z0 -Fc "$1" | "$2" -d "$3" --clean --if-exists`,
-		r.a.program("pg_dump"), r.a.conninfo(original, r.socket), r.b.program("pg_restore"), r.b.conninfo(copied, false))
+		r.a.program("pg_dump"), r.a.conninfo(original, r.overSource()), r.b.program("pg_restore"), r.b.conninfo(copied, r.over()))
 }
 
 // byHand pipes COPY from server to server, as many tables at once as there are cores;
@@ -328,7 +328,7 @@ func (r *rig) byHand(indexes string) func(context.Context) (float64, error) {
 func (r *rig) pipe(ctx context.Context, table string) (float64, error) {
 	const script = `"$0" -qXd "$1" -c "COPY $3 TO STDOUT (FORMAT binary)" | PGOPTIONS='-c session_replication_role=replica -c synchronous_commit=off' "$0" -qXd "$2" -c "COPY $3 FROM STDIN (FORMAT binary)"`
 	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", script, r.a.program("psql"),
-		r.a.conninfo(original, r.socket), r.b.conninfo(copied, false), table)
+		r.a.conninfo(original, r.overSource()), r.b.conninfo(copied, r.over()), table)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	out, err := cmd.CombinedOutput()

@@ -63,7 +63,7 @@ func (n *native) establish(ctx context.Context) error {
 		return err
 	}
 	err := n.r.b.exec(ctx, name, fmt.Sprintf(`CREATE SUBSCRIPTION %s CONNECTION %s PUBLICATION %s WITH (%s)`,
-		n.object(), sqlname.Literal(n.r.a.conninfo(source, n.r.socket)), publication, n.options))
+		n.object(), sqlname.Literal(n.r.publisher(source)), publication, n.options))
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (r *rig) copySchema(ctx context.Context, from, to string) error {
 // restore carries a section of the structure, or all of it.
 func (r *rig) restore(ctx context.Context, from, to, section string) error {
 	file := r.dir + "/structure"
-	args := []string{"--schema=public", "--no-publications", "-Fc", "-f", file, r.a.conninfo(from, true)}
+	args := []string{"--schema=public", "--no-publications", "-Fc", "-f", file, r.a.conninfo(from, overSocket)}
 	if section == "" {
 		args = append(args, "--schema-only")
 	} else {
@@ -115,7 +115,7 @@ func (r *rig) restore(ctx context.Context, from, to, section string) error {
 	}
 	// The schema public exists already, which pg_restore is told to take in its stride.
 	_, err := command(ctx, nil, "bash", "-c", `"$0" -L <("$0" -l "$1" | grep -v ' SCHEMA - public ') -j "$2" -d "$3" "$1"`,
-		r.b.program("pg_restore"), file, jobs, r.b.conninfo(to, true))
+		r.b.program("pg_restore"), file, jobs, r.b.conninfo(to, overSocket))
 	return err
 }
 
@@ -134,15 +134,15 @@ func (p *pglogical) establish(ctx context.Context) error {
 		return err
 	}
 	err := p.r.a.exec(ctx, source, `SET search_path = public; CREATE EXTENSION IF NOT EXISTS pglogical`,
-		`SELECT pglogical.create_node('a', `+sqlname.Literal(p.r.a.conninfo(source, p.r.socket))+`)`,
+		`SELECT pglogical.create_node('a', `+sqlname.Literal(p.r.publisher(source))+`)`,
 		`SELECT pglogical.replication_set_add_table(CASE WHEN c.oid IN (SELECT conrelid FROM pg_constraint WHERE contype = 'p') THEN 'default' ELSE 'default_insert_only' END, c.oid)
 			FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'keyless'`)
 	if err != nil {
 		return err
 	}
 	err = p.r.b.exec(ctx, p.database(), `CREATE EXTENSION pglogical`,
-		`SELECT pglogical.create_node('b', `+sqlname.Literal(p.r.b.conninfo(p.database(), false))+`)`,
-		`SELECT pglogical.create_subscription('bench', `+sqlname.Literal(p.r.a.conninfo(source, p.r.socket))+`)`)
+		`SELECT pglogical.create_node('b', `+sqlname.Literal(p.r.b.conninfo(p.database(), p.r.over())+noCertificate)+`)`,
+		`SELECT pglogical.create_subscription('bench', `+sqlname.Literal(p.r.publisher(source))+`)`)
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ func (f *field) probe(ctx context.Context, on *server, database string) ([]float
 
 // load runs pgbench in the background until stop is called.
 func (f *field) load(ctx context.Context, args ...string) (stop func(), err error) {
-	cmd := exec.CommandContext(ctx, f.r.a.program("pgbench"), append(append([]string{"-n", "-c", "4", "-j", "2"}, args...), f.r.a.conninfo(source, true))...)
+	cmd := exec.CommandContext(ctx, f.r.a.program("pgbench"), append(append([]string{"-n", "-c", "4", "-j", "2"}, args...), f.r.a.conninfo(source, overSocket))...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -193,7 +193,7 @@ func (f *field) throughput(ctx context.Context, out *results) error {
 
 // rate runs pgbench and returns its transactions a second.
 func (f *field) rate(ctx context.Context) (float64, error) {
-	cmd := exec.CommandContext(ctx, f.r.a.program("pgbench"), "-n", "-c", "4", "-j", "2", "-T", strconv.Itoa(throughputSeconds), f.r.a.conninfo(source, true))
+	cmd := exec.CommandContext(ctx, f.r.a.program("pgbench"), "-n", "-c", "4", "-j", "2", "-T", strconv.Itoa(throughputSeconds), f.r.a.conninfo(source, overSocket))
 	out, err := cmd.Output()
 	if err != nil {
 		return 0, err

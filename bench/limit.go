@@ -17,24 +17,27 @@ import (
 // limit reads a slot as fast as the server decodes it and does nothing with what
 // comes: no follower of one slot can be faster.
 type limit struct {
-	r    *rig
-	turn int // before which of the others
+	r     *rig
+	label string
+	over  way
+	turn  int // before which of the others
 }
 
-const limitSlot = "bench_limit"
+// slot is a name of its own for each way to the server.
+func (l *limit) slot() string { return "bench_limit_" + string(l.over) }
 
 func (l *limit) establish(ctx context.Context) error {
-	return l.r.a.exec(ctx, source, `SELECT pg_create_logical_replication_slot('`+limitSlot+`', 'pgoutput')`)
+	return l.r.a.exec(ctx, source, `SELECT pg_create_logical_replication_slot('`+l.slot()+`', 'pgoutput')`)
 }
 
 // advance lets go of the log up to now.
 func (l *limit) advance(ctx context.Context) error {
-	return l.r.a.exec(ctx, source, `SELECT pg_replication_slot_advance('`+limitSlot+`', pg_current_wal_lsn())`)
+	return l.r.a.exec(ctx, source, `SELECT pg_replication_slot_advance('`+l.slot()+`', pg_current_wal_lsn())`)
 }
 
 // drain reads the slot until a transaction at or behind the position has come.
 func (l *limit) drain(ctx context.Context, end lsn.LSN) (s sample, err error) {
-	dsn, err := pg.ParseDSN(l.r.a.conninfo(source, l.r.socket))
+	dsn, err := pg.ParseDSN(l.r.a.conninfo(source, l.over))
 	if err != nil {
 		return s, err
 	}
@@ -50,7 +53,7 @@ func (l *limit) drain(ctx context.Context, end lsn.LSN) (s sample, err error) {
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	began := time.Now()
 	m := l.r.measure(nil, nil)
-	sql := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '2', streaming 'on', binary 'true', publication_names %s)", limitSlot, sqlname.Literal(publication))
+	sql := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '2', streaming 'on', binary 'true', publication_names %s)", l.slot(), sqlname.Literal(publication))
 	message := binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(4+len(sql)+1))
 	if _, err := raw.Conn().Write(append(append(message, sql...), 0)); err != nil {
 		return s, err

@@ -88,7 +88,7 @@ func (r *rig) load(ctx context.Context) error {
 // pgbench runs pgbench on the followed database.
 func (r *rig) pgbench(ctx context.Context, args ...string) error {
 	env := []string{"PGOPTIONS=-c synchronous_commit=off"}
-	_, err := command(ctx, env, r.a.program("pgbench"), append(args, r.a.conninfo(source, true))...)
+	_, err := command(ctx, env, r.a.program("pgbench"), append(args, r.a.conninfo(source, overSocket))...)
 	return err
 }
 

@@ -32,6 +32,7 @@ type options struct {
 	began      time.Time
 	scale      float64
 	socket     bool   // everybody reads the source through its Unix socket
+	tls        bool   // sessions over TCP have TLS
 	dir        string // where to make the temporary directory
 	profiles   string // directory for CPU profiles of the agents
 	write      bool   // bench/RESULTS.md and the README's headline
@@ -64,6 +65,7 @@ func parse(args []string) (options, error) {
 	f.DurationVar(&o.limit, "limit", 25*time.Minute, "about how long all of it may take: rounds behind the first are left out that would not fit; 0 is no limit")
 	f.Float64Var(&o.scale, "scale", 1, "size of the data and of the backlogs; 1 is what the published table has")
 	f.BoolVar(&o.socket, "socket", false, "let everybody read the source through its Unix socket rather than TCP")
+	f.BoolVar(&o.tls, "tls", true, "TLS between everybody and the servers, as most servers have it; twinspan, the limit and other builds take part once more without")
 	f.StringVar(&o.dir, "dir", "", "where to make the temporary directory for the servers' data")
 	f.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of both agents during each copy and catch-up")
 	f.BoolVar(&o.write, "write", false, "write bench/RESULTS.md and the headline in README.md")

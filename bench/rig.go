@@ -112,7 +112,7 @@ func (r *rig) startServer(ctx context.Context, name string) (*server, error) {
 		return nil, err
 	}
 	s := &server{name: name, ended: make(chan error, 1), Server: &instance.Server{
-		Dir: filepath.Join(r.dir, name), Port: port, Settings: map[string]string{}, NoRestart: true, DieWithParent: true, StopTimeout: 20 * time.Second,
+		Dir: filepath.Join(r.dir, name), Port: port, Settings: map[string]string{}, TLS: true, NoRestart: true, DieWithParent: true, StopTimeout: 20 * time.Second,
 	}}
 	for k, v := range settings {
 		s.Settings[k] = v
@@ -195,14 +195,61 @@ func (r *rig) asked(list []string, name string) bool { return slices.Contains(li
 // amount scales a number.
 func (r *rig) amount(n int) int { return max(1, int(float64(n)*r.scale)) }
 
-// conninfo is how libpq reaches a database of the server: over TCP, as most do,
-// unless the source is to be read through its socket.
-func (s *server) conninfo(database string, socket bool) string {
+// way is how a server is reached.
+type way string
+
+const (
+	overSocket way = "socket"
+	overTLS    way = "tls"
+	overTCP    way = "tcp" // without TLS
+)
+
+// over is how everybody reaches the servers.
+func (r *rig) over() way {
+	if r.tls {
+		return overTLS
+	}
+	return overTCP
+}
+
+// overSource is how everybody reads the source.
+func (r *rig) overSource() way {
+	if r.socket {
+		return overSocket
+	}
+	return r.over()
+}
+
+// plain ends the name of who takes part once more, without TLS.
+const plain = "-plain"
+
+// twice says whether who shows what TLS costs takes part with it and without.
+func (r *rig) twice() bool { return r.overSource() == overTLS }
+
+// sslmode is libpq's word for the way.
+func (w way) sslmode() string {
+	if w == overTLS {
+		return "require"
+	}
+	return "disable"
+}
+
+// conninfo is how libpq reaches a database of the server.
+func (s *server) conninfo(database string, over way) string {
 	host, secret := "127.0.0.1", " password="+s.password
-	if socket {
+	if over == overSocket {
 		host, secret = filepath.Join(s.Dir, "run"), ""
 	}
-	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s%s sslmode=disable", host, s.Port, instance.Superuser, database, secret)
+	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s%s sslmode=%s", host, s.Port, instance.Superuser, database, secret, over.sslmode())
+}
+
+// noCertificate keeps a server's libpq from looking for a client's certificate in the home
+// directory of whoever started it, which it may not enter.
+const noCertificate = " sslcert=/nonexistent"
+
+// publisher is how server b's subscriptions reach a database of the source.
+func (r *rig) publisher(database string) string {
+	return r.a.conninfo(database, r.overSource()) + noCertificate
 }
 
 func (s *server) dsn(database string) *pg.DSN {

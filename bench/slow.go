@@ -79,7 +79,7 @@ func slowCase(ctx context.Context, r *rig, out *results) error {
 		}
 	}
 	n := r.amount(slowTransactions)
-	if _, err := command(ctx, nil, r.a.program("pgbench"), "-n", "-c", "4", "-j", "2", "-t", strconv.Itoa((n+3)/4), r.a.conninfo(slowSource, true)); err != nil {
+	if _, err := command(ctx, nil, r.a.program("pgbench"), "-n", "-c", "4", "-j", "2", "-t", strconv.Itoa((n+3)/4), r.a.conninfo(slowSource, overSocket)); err != nil {
 		return err
 	}
 	if err := r.a.exec(ctx, slowSource, `INSERT INTO marker VALUES (1)`); err != nil {
@@ -118,7 +118,7 @@ func (r *rig) loadSlow(ctx context.Context) error {
 	if err := r.a.exec(ctx, "postgres", "CREATE DATABASE "+slowSource); err != nil {
 		return err
 	}
-	if _, err := command(ctx, nil, r.a.program("pgbench"), "-i", "-q", "-s", strconv.Itoa(r.amount(slowScale)), r.a.conninfo(slowSource, true)); err != nil {
+	if _, err := command(ctx, nil, r.a.program("pgbench"), "-i", "-q", "-s", strconv.Itoa(r.amount(slowScale)), r.a.conninfo(slowSource, overSocket)); err != nil {
 		return err
 	}
 	return r.a.exec(ctx, slowSource, `CREATE TABLE marker (n int PRIMARY KEY)`, `CREATE TABLE notes (id int PRIMARY KEY, body text)`,
@@ -129,7 +129,7 @@ func (r *rig) loadSlow(ctx context.Context) error {
 // distantTwinspan makes a pair of agents with the network between them.
 func (r *rig) distantTwinspan(ctx context.Context, host string) (*distant, error) {
 	d := &distant{name: "twinspan"}
-	p, err := r.newPair(ctx, "slow", r.program, func(address string) (string, error) {
+	p, err := r.newPair(ctx, "slow", r.program, r.overSource(), r.over(), func(address string) (string, error) {
 		way, err := newNetwork(host, address)
 		if err != nil {
 			return "", err
@@ -196,7 +196,7 @@ func (r *rig) distantNative(ctx context.Context, host string) (*distant, error) 
 	if err != nil {
 		return nil, err
 	}
-	conninfo := fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s sslmode=disable", host, port, instance.Superuser, r.a.password, slowSource)
+	conninfo := fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s sslmode=%s", host, port, instance.Superuser, r.a.password, slowSource, r.over().sslmode())
 	alter := func(what string) func(context.Context) error {
 		return func(ctx context.Context) error {
 			return r.b.exec(ctx, d.database, "ALTER SUBSCRIPTION bench_slow "+what)
@@ -207,7 +207,7 @@ func (r *rig) distantNative(ctx context.Context, host string) (*distant, error) 
 		if err := r.copySchema(ctx, slowSource, d.database); err != nil {
 			return err
 		}
-		if err := r.b.exec(ctx, d.database, `CREATE SUBSCRIPTION bench_slow CONNECTION `+sqlname.Literal(conninfo)+` PUBLICATION `+publication+` WITH (binary = true)`); err != nil {
+		if err := r.b.exec(ctx, d.database, `CREATE SUBSCRIPTION bench_slow CONNECTION `+sqlname.Literal(conninfo+noCertificate)+` PUBLICATION `+publication+` WITH (binary = true)`); err != nil {
 			return err
 		}
 		return r.subscribed(ctx, d.database)

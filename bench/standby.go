@@ -31,7 +31,7 @@ func (r *rig) standby(ctx context.Context) (s *server, stop func(), err error) {
 	if err := os.WriteFile(filepath.Join(s.Dir, "superuser-password"), []byte(r.a.password+"\n"), 0o600); err != nil {
 		return nil, nil, err
 	}
-	_, err = command(ctx, nil, r.a.Binaries.Path("pg_basebackup"), "-D", s.DataDir(), "-R", "-X", "stream", "--checkpoint=fast", "-w", "-d", r.a.conninfo("postgres", true))
+	_, err = command(ctx, nil, r.a.Binaries.Path("pg_basebackup"), "-D", s.DataDir(), "-R", "-X", "stream", "--checkpoint=fast", "-w", "-d", r.a.conninfo("postgres", overSocket))
 	if err != nil {
 		return nil, nil, err
 	}

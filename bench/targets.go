@@ -25,6 +25,7 @@ func (out *results) targets() []target {
 	out.catchUpTargets(add)
 	out.walsenderTarget(add)
 	out.limitTarget(add)
+	out.tlsTargets(add)
 	out.numberTargets(add)
 	return list
 }
@@ -111,6 +112,24 @@ func (out *results) limitTarget(add adder) {
 	}
 	if all != nil {
 		add(met, "nearness to the decode limit", "at least 0.90 each", "%s", strings.Join(all, ", "))
+	}
+}
+
+// tlsTargets are about what TLS to the servers costs.
+func (out *results) tlsTargets(add adder) {
+	for _, g := range out.groups {
+		if a, b := out.both(g.name, "limit", "limit"+plain); a != nil {
+			x := b.median(wall) / a.median(wall)
+			add(x >= 0.85, g.name+", the slot read over TLS, of its speed without", "at least 0.85 x", "%.2f x", x)
+		}
+		if a, b := out.both(g.name, "twinspan", "twinspan"+plain); a != nil {
+			x := b.median(wall) / a.median(wall)
+			least := map[string]float64{"tpcb": 0.9}[g.name]
+			if least == 0 {
+				least = 1 / 1.15
+			}
+			add(x >= least, g.name+", caught up over TLS, of its speed without", fmt.Sprintf("at least %.2f x", least), "%.2f x", x)
+		}
 	}
 }
 

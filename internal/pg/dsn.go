@@ -154,17 +154,12 @@ func (d *DSN) Connect(ctx context.Context, s Session) (*pgx.Conn, error) {
 func (d *DSN) ConnectReplication(ctx context.Context, s Session) (*pgconn.PgConn, error) {
 	c := d.session(s)
 	c.RuntimeParams["replication"] = "database"
-	dial := c.DialFunc
-	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if s, ok := conn.(*socket); ok {
-			narrow(s.Conn)
-		}
-		return conn, err
-	}
 	conn, err := pgconn.ConnectConfig(ctx, &c.Config)
 	if err != nil {
 		return nil, Classify(err, "connect for replication to "+d.String())
+	}
+	if s, ok := conn.Conn().(*socket); ok {
+		narrow(s.Conn)
 	}
 	return conn, nil
 }
