@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	_ "embed"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -13,13 +14,17 @@ import (
 //go:embed ddl.sql
 var ddlSQL string
 
-//go:embed ddl_text.sql
-var ddlTextSQL string
+//go:embed text.sql
+var textSQL string
+
+//go:embed notes.sql
+var notesSQL string
 
 // schemaTriggers are the event triggers that put schema changes into the stream.
 // They fire in the order of their names, before those of users.
 var schemaTriggers = [...]struct{ name, event, function string }{
 	{"!twinspan_caller", "ddl_command_end", "twinspan.on_ddl_caller()"},
+	{"!twinspan_caller_drop", "sql_drop", "twinspan.on_ddl_caller()"},
 	{"!twinspan_capture", "ddl_command_end", "twinspan.on_ddl_capture()"},
 	{"!twinspan_drop", "sql_drop", "twinspan.on_ddl_drop()"},
 	{"!twinspan_rewrite", "table_rewrite", "twinspan.on_ddl_rewrite()"},
@@ -28,7 +33,7 @@ var schemaTriggers = [...]struct{ name, event, function string }{
 
 // captureSchema makes what puts schema changes into the stream.
 func captureSchema(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, ddlTextSQL+ddlSQL); err != nil {
+	if _, err := conn.Exec(ctx, textSQL+ddlSQL); err != nil {
 		return pg.Classify(err, "create the functions that capture schema changes")
 	}
 	for _, t := range schemaTriggers {
@@ -41,18 +46,27 @@ func captureSchema(ctx context.Context, conn *pgx.Conn) error {
 
 // releaseSchema takes away what captureSchema made besides event triggers.
 func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS `+strings.Join(schemaFunctions[:], ", ")+`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since; DROP SEQUENCE IF EXISTS twinspan.place`)
+	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS `+strings.Join(slices.Concat(schemaFunctions[:], formerFunctions[:]), ", ")+
+		`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since, twinspan.note, twinspan.piece, twinspan.filled; DROP SEQUENCE IF EXISTS twinspan.place`)
 	return pg.Classify(err, "drop the functions that capture schema changes")
 }
 
-// schemaFunctions are those that ddl.sql and ddl_text.sql make.
+// schemaFunctions are those that notes.sql, text.sql and ddl.sql make.
 var schemaFunctions = [...]string{
-	"twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()", "twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()",
-	"twinspan.capture_ddl(text, text, json, text)", "twinspan.detached(text, text, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)",
-	"twinspan.fits(text, text)", "twinspan.immutable(pg_node_tree)", "twinspan.immutable_text(text)",
-	"twinspan.made_since_copy(oid, oid)", "twinspan.names_it(text, text)", "twinspan.missing_values(text, text, oid[])", "twinspan.own(text, text, text)", "twinspan.pick(text, text, boolean, boolean)",
-	"twinspan.raw(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)", "twinspan.refuse_while_seeding(text, text, json)",
-	"twinspan.resend(oid, text)", "twinspan.say(text, jsonb)", "twinspan.statements(text, boolean, text)", "twinspan.table_text(oid)",
+	"twinspan.bare(text, boolean)", "twinspan.capture_ddl(text, text, json)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.detached(text, text, text)",
+	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.goes_on(text)", "twinspan.immutable(pg_node_tree)", "twinspan.made_since_copy(oid, oid)", "twinspan.mask(text, boolean)",
+	"twinspan.missing_values(oid[])", "twinspan.names_it(text, text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
+	"twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()", "twinspan.ordinary(text, boolean)", "twinspan.own(text, text, text)",
+	"twinspan.part(text, integer, integer)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",
+	"twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)", "twinspan.refuse_while_seeding(text, text, boolean)",
+	"twinspan.resend(oid, text)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[])", "twinspan.spend_note(text)",
+	"twinspan.statements(text, boolean, boolean)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)",
+}
+
+// formerFunctions are those of agents before format 2.
+var formerFunctions = [...]string{
+	"twinspan.capture_ddl(text, text, json, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)", "twinspan.immutable_text(text)",
+	"twinspan.missing_values(text, text, oid[])", "twinspan.pick(text, text, boolean, boolean)", "twinspan.refuse_while_seeding(text, text, json)", "twinspan.statements(text, boolean, text)",
 }
 
 // NoteExtensions records which extensions the twin's server has, so that others

@@ -20,7 +20,9 @@ CREATE TABLE IF NOT EXISTS twinspan.made_since (
 );
 
 -- The caller's role and settings, which every other function here hides: it alone
--- runs with the caller's rights, and so names everything in full.
+-- runs with the caller's rights, and so names everything in full. It hands them on in a setting, which
+-- anybody can set: but the triggers that read it are the next to fire, and nobody's code runs in
+-- between. It is no authority for anything else, and what was in it before is overwritten.
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_caller() RETURNS event_trigger
     LANGUAGE plpgsql AS
 $$
@@ -47,19 +49,6 @@ CREATE OR REPLACE FUNCTION twinspan.raw(t text) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
     SELECT translate(encode(convert_to(t, getdatabaseencoding()::name), 'base64'), E'\n', '')
-$$;
-
--- Puts a signal into the stream. What the secondary needs is in the log; nothing
--- has to stay here.
-CREATE OR REPLACE FUNCTION twinspan.say(kind text, payload jsonb) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
-$$
-DECLARE
-    said bigint;
-BEGIN
-    INSERT INTO twinspan.signal (kind, payload) VALUES (kind, payload) RETURNING id INTO said;
-    DELETE FROM twinspan.signal s WHERE s.id = said;
-END
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.refuse_ddl(tag text, code text, reason text, remedy text) RETURNS void
@@ -94,26 +83,17 @@ $$
      WHERE c.oid = t
 $$;
 
--- Whether an expression of the catalogs gives the same everywhere and always.
--- Values of SQL's clock and user functions and casts over text are taken for not.
+-- Whether an expression of the catalogs gives the same everywhere and always: it calls immutable
+-- functions alone, and its constants are of types that read a text in one way. A constant of
+-- another may have been 'now', or read by the session's settings.
 CREATE OR REPLACE FUNCTION twinspan.immutable(expression pg_node_tree) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT expression IS NULL OR expression::text !~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR|COERCEVIAIO|XMLEXPR) '
+    SELECT expression IS NULL OR expression::text !~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR|COERCEVIAIO|XMLEXPR|JSON[A-Z]+) '
        AND NOT EXISTS (SELECT FROM regexp_matches(expression::text, ':(?:funcid|opfuncid|elemfuncid) (\d+)', 'g') f
                          JOIN pg_proc p ON p.oid = f[1]::oid WHERE p.provolatile <> 'i')
-$$;
-
--- Whether a command's text gives the same everywhere: it calls immutable functions
--- only. A name followed by a parenthesis is taken for a function if there is one.
-CREATE OR REPLACE FUNCTION twinspan.immutable_text(mask text) RETURNS boolean
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
-$$
-    SELECT mask !~ '\m(current_date|current_time|current_timestamp|localtime|localtimestamp|current_user|session_user|user|current_role|current_catalog|current_schema)\M'
-       AND mask !~ '\mx\s*\('
-       AND NOT EXISTS (SELECT FROM regexp_matches(mask, '([[:alpha:]_\u0080-\uffff][[:alnum:]_$\u0080-\uffff]*)\s*\(', 'g') f
-                         JOIN pg_proc p ON p.proname = f[1]
-                        WHERE p.provolatile <> 'i' AND p.proname NOT IN ('to_char', 'to_date', 'to_number', 'to_timestamp', 'date_trunc', 'date_part', 'timezone', 'concat', 'concat_ws', 'format'))
+       AND NOT EXISTS (SELECT FROM regexp_matches(expression::text, ':consttype (\d+)', 'g') f
+                         JOIN pg_type t ON t.oid = f[1]::oid JOIN pg_proc p ON p.oid = t.typinput WHERE p.provolatile <> 'i')
 $$;
 
 -- Sends every row of a table anew, for a twin that cannot compute them: between
@@ -142,10 +122,12 @@ BEGIN
     END IF;
     PERFORM twinspan.say('resend', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname)));
     IF r.relreplident <> 'f' THEN
+        PERFORM twinspan.take_note('own');
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name);
     END IF;
     EXECUTE format('UPDATE ONLY %s SET %s = %s', r.name, target, target);
     IF r.relreplident <> 'f' THEN
+        PERFORM twinspan.take_note('own');
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY %s', r.name,
             CASE r.relreplident WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN 'USING INDEX ' || r.index ELSE 'DEFAULT' END);
     END IF;
@@ -153,24 +135,50 @@ BEGIN
 END
 $$;
 
--- What a command has dropped is known only while this trigger runs.
+-- What a command has dropped is known only while this trigger runs: DROP is written from it, object
+-- by object, whatever the client's text was. What else drops something has its text sent at its end.
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_drop() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
+DECLARE
+    d record;
+    caller json;
 BEGIN
-    PERFORM set_config('twinspan.dropped', (SELECT json_build_object(
-               'kept', coalesce(bool_or(d.original AND NOT d.is_temporary AND NOT twinspan.own(d.object_type, d.schema_name, d.object_identity)), false),
-               'temporary', coalesce(bool_or(d.original AND d.is_temporary), false),
-               'objects', coalesce(json_agg(json_build_object('type', d.object_type, 'identity', d.object_identity))
-                    FILTER (WHERE d.original AND NOT d.is_temporary), '[]'),
-               -- Whether the first copy holds nothing of what was named, and of what depended on it.
-               'named_since', coalesce(bool_and(twinspan.made_since_copy(d.classid, d.objid)) FILTER (WHERE d.original AND NOT d.is_temporary), true),
-               'other_since', coalesce(bool_and(twinspan.made_since_copy(d.classid, d.objid)) FILTER (WHERE d.normal AND NOT d.original AND NOT d.is_temporary
-                    AND NOT (d.object_type = 'rule' AND d.object_identity LIKE '"_RETURN" on %')), true))::text
-        FROM pg_event_trigger_dropped_objects() d), true);
-    IF EXISTS (SELECT FROM twinspan.made_since WHERE object <> 0) THEN
-        DELETE FROM twinspan.made_since m USING pg_event_trigger_dropped_objects() d WHERE m.class = d.classid AND m.object = d.objid AND d.objsubid = 0;
+    IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') THEN
+        RETURN;
     END IF;
+    SELECT array_agg(x.object_identity ORDER BY x.objid) FILTER (WHERE x.original) AS objects,
+           bool_or(x.normal AND NOT x.original AND x.object_type NOT IN ('default value', 'toast table', 'index')
+               AND NOT (x.object_type = 'rule' AND x.object_identity LIKE '"_RETURN" on %')) AS cascades,
+           string_agg(CASE TG_TAG
+               WHEN 'DROP USER MAPPING' THEN format('FOR %s SERVER %I', CASE x.address_names[1] WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(x.address_names[1]) END, x.address_args[1])
+               WHEN 'DROP TRANSFORM' THEN format('FOR %s LANGUAGE %I', x.address_names[1], x.address_args[1])
+               ELSE x.object_identity END, ', ' ORDER BY x.objid) FILTER (WHERE x.original) AS list,
+           -- Whether the first copy holds nothing of what was named, and of what depended on it.
+           bool_and(twinspan.made_since_copy(x.classid, x.objid)) FILTER (WHERE x.original) AS named_since,
+           bool_and(twinspan.made_since_copy(x.classid, x.objid)) FILTER (WHERE x.normal AND NOT x.original
+               AND NOT (x.object_type = 'rule' AND x.object_identity LIKE '"_RETURN" on %')) AS other_since
+      INTO d FROM pg_event_trigger_dropped_objects() x
+     WHERE NOT x.is_temporary AND NOT (x.original AND twinspan.own(x.object_type, x.schema_name, x.object_identity));
+    IF EXISTS (SELECT FROM twinspan.made_since WHERE object <> 0) THEN
+        DELETE FROM twinspan.made_since m USING pg_event_trigger_dropped_objects() x WHERE m.class = x.classid AND m.object = x.objid AND x.objsubid = 0;
+    END IF;
+    DELETE FROM twinspan.filled f USING pg_event_trigger_dropped_objects() x
+     WHERE x.classid = 'pg_class'::regclass AND f.object = x.objid AND x.objsubid IN (0, f.number);
+    IF twinspan.noted('extension') THEN
+        RETURN;
+    ELSIF TG_TAG NOT LIKE 'DROP %' OR TG_TAG = 'DROP OWNED' THEN
+        IF NOT coalesce(d.other_since, true) OR TG_TAG = 'DROP OWNED' AND NOT coalesce(d.named_since, true) THEN
+            PERFORM twinspan.take_note('dropped');
+        END IF;
+        RETURN;
+    ELSIF d.list IS NULL OR TG_TAG IN ('DROP PUBLICATION', 'DROP SUBSCRIPTION') THEN
+        RETURN;
+    END IF;
+    caller := current_setting('twinspan.caller', true)::json;
+    PERFORM twinspan.refuse_while_seeding(TG_TAG, '', NOT coalesce(d.named_since, true) OR NOT coalesce(d.other_since, true));
+    PERFORM twinspan.say_ddl(TG_TAG, format('%s IF EXISTS %s%s', CASE TG_TAG WHEN 'DROP AGGREGATE' THEN 'DROP ROUTINE' ELSE TG_TAG END, d.list,
+            CASE WHEN d.cascades AND TG_TAG <> 'DROP USER MAPPING' THEN ' CASCADE' ELSE '' END), true, caller, d.objects, '{}');
 END
 $$;
 
@@ -196,112 +204,108 @@ CREATE OR REPLACE FUNCTION twinspan.on_ddl_rewrite() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 BEGIN
-    PERFORM set_config('twinspan.rewritten', concat_ws(' ', nullif(current_setting('twinspan.rewritten', true), ''),
-        pg_event_trigger_table_rewrite_oid()::text || ':' || pg_event_trigger_table_rewrite_reason()::text), true);
+    PERFORM twinspan.take_note('rewritten', pg_event_trigger_table_rewrite_oid()::bigint, pg_event_trigger_table_rewrite_reason()::bigint);
 END
 $$;
 
--- The commands of an extension's script are part of the command on the extension.
+-- The commands of an extension's script are part of the command on the extension. A
+-- script may itself hold commands on extensions.
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_start() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 BEGIN
-    -- A script may itself hold commands on extensions.
-    PERFORM set_config('twinspan.extension', (coalesce(nullif(current_setting('twinspan.extension', true), ''), '0')::int + 1)::text, true);
+    PERFORM twinspan.take_note('extension');
 END
 $$;
 
--- Puts the schema change that has just been made into the stream, or refuses it.
+-- Puts the schema change that has just been made into the stream, or refuses it. A command that
+-- changes nothing but temporary objects is over quickly, for there may be very many.
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_capture() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' SET standard_conforming_strings = on AS
 $$
 DECLARE
     stack text;
-    dropped json := nullif(current_setting('twinspan.dropped', true), '')::json;
-    rewritten text := current_setting('twinspan.rewritten', true);
-    inside int := coalesce(nullif(current_setting('twinspan.extension', true), ''), '0')::int;
+    caller json;
     c record;
 BEGIN
-    GET DIAGNOSTICS stack = PG_CONTEXT;
-    stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
-    PERFORM set_config('twinspan.dropped', '', true), set_config('twinspan.rewritten', '', true);
-    -- The triggers' own commands, and those of an extension's script.
-    IF stack ~ '^SQL statement "[^\n]*"\nPL/pgSQL function twinspan\.(keep_identity|watch_truncate|resend|shut_gate)\(' THEN
+    -- DROP has been seen to. Nothing of the others crosses: they change no content, or belong to each server alone.
+    IF TG_TAG LIKE 'DROP %' AND TG_TAG <> 'DROP OWNED'
+        OR TG_TAG IN ('REINDEX', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION') THEN
         RETURN;
-    ELSIF inside > 0 THEN
-        IF TG_TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-            inside := inside - 1;
-            PERFORM set_config('twinspan.extension', inside::text, true);
-        END IF;
-        IF inside > 0 OR TG_TAG NOT IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-            RETURN;
-        END IF;
+    ELSIF twinspan.spend_note('own') THEN
+        RETURN;
+    ELSIF TG_TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION') AND twinspan.spend_note('extension') AND NOT twinspan.noted('extension') THEN
+        NULL;
+    ELSIF twinspan.noted('extension') THEN
+        RETURN;
     END IF;
-    -- Nothing of these crosses: they change no content, or belong to each server alone.
-    IF TG_TAG IN ('REINDEX', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'DROP PUBLICATION', 'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION', 'DROP SUBSCRIPTION')
-        OR NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') THEN
+    IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') THEN
         RETURN;
     END IF;
     SELECT count(*) AS total,
            count(*) FILTER (WHERE x.schema_name ~ '^pg_temp(_|$)' OR x.object_identity ~ '(^| on )pg_temp(_\d+)?\.') AS temporary,
            count(*) FILTER (WHERE x.in_extension OR twinspan.own(x.object_type, x.schema_name, x.object_identity)) AS own
       INTO c FROM pg_event_trigger_ddl_commands() x;
-    IF (CASE WHEN TG_TAG LIKE 'DROP %' THEN NOT coalesce((dropped->>'kept')::boolean, true)
-            ELSE c.total = c.temporary + c.own AND TG_TAG <> 'ALTER DEFAULT PRIVILEGES' END) THEN
+    GET DIAGNOSTICS stack = PG_CONTEXT;
+    stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
+    IF c.total = c.temporary + c.own AND TG_TAG NOT IN ('ALTER DEFAULT PRIVILEGES', 'DROP OWNED') THEN
         -- Nothing to carry; but of a string of several commands this one is over now.
-        IF stack <> '' OR strpos(rtrim(current_query(), E'; \t\r\n'), ';') > 0 THEN
-            PERFORM twinspan.ddl_text(stack, TG_TAG, current_setting('twinspan.caller', true)::json->>'standard_conforming_strings' = 'on');
+        IF stack <> '' OR octet_length(current_query()) > 10000 OR strpos(rtrim(current_query(), E'; \t\r\n'), ';') > 0 THEN
+            PERFORM twinspan.ddl_text(stack, TG_TAG, current_setting('twinspan.caller', true)::json->>'standard_conforming_strings' = 'on', false);
         END IF;
         RETURN;
     END IF;
-    PERFORM twinspan.capture_ddl(TG_TAG, stack, dropped, coalesce(rewritten, ''));
+    PERFORM twinspan.capture_ddl(TG_TAG, stack, current_setting('twinspan.caller', true)::json);
 END
 $$;
 
-CREATE OR REPLACE FUNCTION twinspan.capture_ddl(tag text, stack text, dropped json, rewritten text) RETURNS void
+CREATE OR REPLACE FUNCTION twinspan.capture_ddl(tag text, stack text, caller json) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 DECLARE
-    caller json := current_setting('twinspan.caller', true)::json;
     conforming boolean := caller->>'standard_conforming_strings' = 'on';
     command text;
     mask text;
+    objects text[] := (SELECT array_agg(DISTINCT x.object_identity) FROM pg_event_trigger_ddl_commands() x WHERE x.object_identity IS NOT NULL);
     extra text[] := '{}';
     again oid[] := '{}';
 BEGIN
     PERFORM twinspan.refuse_early(tag);
     -- Asked for in any case: it moves the place in a string of several commands.
-    command := twinspan.ddl_text(stack, tag, conforming);
+    command := twinspan.ddl_text(stack, tag, conforming, true);
     IF tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
         SELECT twinspan.table_text(x.objid) INTO command FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass AND x.objsubid = 0;
         conforming := true;
-    ELSIF (dropped->>'temporary')::boolean AND tag <> 'DROP OWNED' THEN
-        SELECT format('%s IF EXISTS %s CASCADE', tag, string_agg(o->>'identity', ', ')) INTO command FROM json_array_elements(dropped->'objects') o;
     END IF;
     IF command IS NULL OR NOT twinspan.names_it(tag, command) THEN
         PERFORM twinspan.refuse_ddl(tag, 'ddl_text_unknown', 'the text of the command cannot be told from what called it',
             'Send the command by itself, or run it with EXECUTE in a PL/pgSQL function or DO block.');
     END IF;
-    SELECT x.mask INTO mask FROM twinspan.statements(command, conforming) x ORDER BY x.first LIMIT 1;
-    PERFORM twinspan.refuse_while_seeding(tag, mask, dropped);
+    mask := twinspan.mask(command, conforming);
+    PERFORM twinspan.refuse_while_seeding(tag, mask, twinspan.spend_note('dropped'));
     PERFORM twinspan.refuse_late(tag, command, mask);
     IF tag IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE') THEN
-        again := twinspan.differing_rows(mask, rewritten);
-        extra := twinspan.missing_values(command, mask, again) || twinspan.detached(command, mask, caller->>'search_path');
+        again := twinspan.differing_rows(mask);
+        extra := twinspan.missing_values(again) || twinspan.detached(command, mask, caller->>'search_path');
     END IF;
-    PERFORM twinspan.say('ddl', jsonb_build_object('tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
+    PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra);
+    PERFORM twinspan.resend(t, tag) FROM unnest(again) t;
+END
+$$;
+
+-- Says a schema change: what to run, as whom, under which settings, and what to run behind it.
+CREATE OR REPLACE FUNCTION twinspan.say_ddl(tag text, command text, conforming boolean, caller json, objects text[], extra text[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT twinspan.say('ddl', jsonb_build_object('format', 2, 'tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
             'role', twinspan.raw(caller->>'role'),
             'settings', (SELECT jsonb_object_agg(e.key, twinspan.raw(e.value)) FROM json_each_text(caller) e WHERE e.key NOT IN ('role', 'session') AND e.value IS NOT NULL),
-            'objects', (SELECT coalesce(jsonb_agg(DISTINCT twinspan.raw(o)), '[]') FROM (
-                    SELECT x.object_identity AS o FROM pg_event_trigger_ddl_commands() x WHERE x.object_identity IS NOT NULL
-                    UNION ALL SELECT d->>'identity' FROM json_array_elements(dropped->'objects') d) i),
+            'objects', (SELECT coalesce(jsonb_agg(twinspan.raw(o)), '[]') FROM unnest(objects) o),
             'roles', (SELECT coalesce(jsonb_agg(twinspan.raw(r.rolname)), '[]') FROM pg_roles r
                        WHERE r.rolname NOT LIKE 'pg\_%' AND (strpos(lower(command), lower(r.rolname)) > 0 OR r.rolname = caller->>'session')),
             'session', twinspan.raw(caller->>'session'),
             'tablespaces', (SELECT coalesce(jsonb_agg(twinspan.raw(s.spcname)), '[]') FROM pg_tablespace s WHERE strpos(lower(command), lower(s.spcname)) > 0),
-            'after', (SELECT coalesce(jsonb_agg(twinspan.raw(e)), '[]') FROM unnest(extra) e)));
-    PERFORM twinspan.resend(t, tag) FROM unnest(again) t;
-END
+            'after', (SELECT coalesce(jsonb_agg(twinspan.raw(e)), '[]') FROM unnest(extra) e)))
 $$;
 
 -- Whether a text names what the command has made or changed, as far as it has to:
@@ -344,7 +348,7 @@ $$;
 -- constraints there are is built from a dump of then: so nothing of that is altered or
 -- dropped. What may be is what came into being since; owners, which nothing of the copy
 -- depends on; and properties of functions by which no index can become impossible.
-CREATE OR REPLACE FUNCTION twinspan.refuse_while_seeding(tag text, mask text, dropped json) RETURNS void
+CREATE OR REPLACE FUNCTION twinspan.refuse_while_seeding(tag text, mask text, copied_dropped boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 BEGIN
@@ -366,8 +370,8 @@ BEGIN
     IF tag !~ '^(ALTER|DROP) ' OR tag = 'ALTER DEFAULT PRIVILEGES'
         OR tag LIKE 'ALTER %' AND mask ~ '\sowner\s+to\s+[^\s,]+$' AND (tag ~ ' (FUNCTION|PROCEDURE|ROUTINE|AGGREGATE|OPERATOR)' OR strpos(mask, ',') = 0)
         OR tag IN ('ALTER FUNCTION', 'ALTER PROCEDURE', 'ALTER ROUTINE') AND mask !~ '\m(rename|schema|volatile|stable)\M'
-        OR tag LIKE 'DROP %' AND (dropped->>'named_since')::boolean AND (dropped->>'other_since')::boolean
-        OR tag LIKE 'ALTER %' AND tag <> 'ALTER EXTENSION' AND mask !~ '\m(attach|inherit)\M' AND coalesce((dropped->>'other_since')::boolean, true)
+        OR tag LIKE 'DROP %' AND NOT copied_dropped
+        OR tag LIKE 'ALTER %' AND tag <> 'ALTER EXTENSION' AND mask !~ '\m(attach|inherit)\M' AND NOT copied_dropped
             AND (SELECT bool_and(twinspan.made_since_copy(x.classid, x.objid)) FROM pg_event_trigger_ddl_commands() x) THEN
         RETURN;
     END IF;
@@ -399,24 +403,30 @@ BEGIN
 END
 $$;
 
--- Tables that were rewritten with values that the twin cannot compute: 1 is that
--- the table became logged or unlogged, 2 a default, 4 a changed type (the
--- AT_REWRITE_ constants of event_trigger.h).
-CREATE OR REPLACE FUNCTION twinspan.differing_rows(mask text, rewritten text) RETURNS oid[]
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+-- Tables that the command has rewritten with values that the twin need not compute alike: 1 is that
+-- the table became logged or unlogged, 2 a default, 4 a changed type (the AT_REWRITE_ constants of
+-- event_trigger.h). Which conversion a changed type went through is in no catalog, so it is
+-- never taken for the same on both sides. A command that a function of a running one gives has other tables
+-- than that; their notes stay for it.
+CREATE OR REPLACE FUNCTION twinspan.differing_rows(mask text) RETURNS oid[]
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
+    WITH RECURSIVE t (oid) AS (
+        SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass
+        UNION SELECT c.oid FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_type'::regclass AND c.reloftype = x.objid
+        UNION SELECT i.inhrelid FROM t JOIN pg_inherits i ON i.inhparent = t.oid),
+    spent AS (
+        DELETE FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current() AND n.kind = 'rewritten' AND n.object IN (SELECT t.oid::bigint FROM t)
+        RETURNING n.object, n.value)
     SELECT coalesce(array_agg(DISTINCT c.oid), '{}')
-      FROM regexp_split_to_table(nullif(rewritten, ''), ' ') w
-     CROSS JOIN LATERAL (SELECT split_part(w, ':', 1)::oid AS id, split_part(w, ':', 2)::int AS reason) x
-      JOIN pg_class c ON c.oid = x.id AND c.relkind = 'r' AND c.relpersistence = 'p'
-     WHERE x.reason & 1 <> 0
-        OR x.reason & 2 <> 0 AND EXISTS (
+      FROM spent x JOIN pg_class c ON c.oid::bigint = x.object AND c.relkind = 'r' AND c.relpersistence = 'p'
+     WHERE x.value & 5 <> 0
+        OR x.value & 2 <> 0 AND EXISTS (
             SELECT FROM pg_attribute a
               LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
               JOIN pg_type t ON t.oid = a.atttypid
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                AND (coalesce(to_jsonb(a)->>'attidentity', '') <> '' OR NOT twinspan.immutable(d.adbin) OR d.adbin IS NULL AND t.typtype = 'd' AND NOT twinspan.immutable(t.typdefaultbin)))
-        OR x.reason & 4 <> 0 AND mask ~ '\musing\M' AND NOT twinspan.immutable_text(mask)
 $$;
 
 -- DETACH PARTITION CONCURRENTLY leaves the partition a constraint that the plain
@@ -446,41 +456,39 @@ $$;
 
 -- Since version 11 a column is added without a rewrite when its default is stable:
 -- its value now, the same for every row, lies in the catalogs. The twin gets it as
--- a constant.
-CREATE OR REPLACE FUNCTION twinspan.missing_values(q text, mask text, except_tables oid[]) RETURNS text[]
+-- a constant, once: a column that was there before is none that the command added, whatever
+-- default it has got.
+CREATE OR REPLACE FUNCTION twinspan.missing_values(except_tables oid[]) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
-    SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' SET extra_float_digits = 3 AS
+    SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' AS
 $$
 DECLARE
     list text[] := '{}';
-    filled text[] := string_to_array(coalesce(current_setting('twinspan.filled', true), ''), ' ');
     r record;
 BEGIN
-    IF current_setting('server_version_num')::int < 110000 OR mask !~ '\madd\M' THEN
+    IF current_setting('server_version_num')::int < 110000 THEN
         RETURN list;
     END IF;
     FOR r IN EXECUTE $q$
         WITH RECURSIVE t (oid) AS (
             SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass
             UNION SELECT i.inhrelid FROM t JOIN pg_inherits i ON i.inhparent = t.oid)
-        SELECT c.oid || '.' || a.attnum AS id, a.attname, format('UPDATE ONLY %I.%I SET %I = CAST(%L AS %s)', n.nspname, c.relname, a.attname,
-                   (a.attmissingval::text::text[])[1], format_type(a.atttypid, a.atttypmod)) AS sql
-          FROM t JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid <> ALL ($1)
+        SELECT c.oid, a.attnum, CASE WHEN c.oid <> ALL ($1) AND NOT twinspan.immutable(d.adbin) THEN
+                   format('UPDATE ONLY %I.%I SET %I = CAST(%L AS %s)', n.nspname, c.relname, a.attname,
+                       (a.attmissingval::text::text[])[1], format_type(a.atttypid, a.atttypmod)) END AS sql
+          FROM t JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'r' AND c.relpersistence = 'p'
           JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atthasmissing
-          JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND NOT twinspan.immutable(d.adbin)
-         WHERE txid_status(CASE WHEN d.xmin::text::bigint > 2 THEN
-                   txid_current() - (((txid_current() - d.xmin::text::bigint + 2147483648) & 4294967295) - 2147483648) END) = 'in progress'
+          LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+         WHERE NOT EXISTS (SELECT FROM twinspan.filled f WHERE f.object = c.oid AND f.number = a.attnum)
          ORDER BY c.oid, a.attnum
     $q$ USING except_tables LOOP
-        IF r.id <> ALL (filled)
-            AND q ~* ('\madd\s+(column\s+)?(if\s+not\s+exists\s+)?"?' || regexp_replace(replace(r.attname, '"', '""'), '([^[:alnum:]_])', '\\\1', 'g') || '("|\s|$)') THEN
+        INSERT INTO twinspan.filled VALUES (r.oid, r.attnum);
+        IF r.sql IS NOT NULL THEN
             list := list || r.sql;
-            filled := filled || r.id;
         END IF;
     END LOOP;
-    PERFORM set_config('twinspan.filled', array_to_string(filled, ' '), true);
     RETURN list;
 END
 $$;

@@ -18,6 +18,9 @@ func functions(t *testing.T) string {
 	if err := catalog.Install(context.Background(), conn); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := conn.Exec(context.Background(), notesSQL); err != nil {
+		t.Fatal(err)
+	}
 	if err := captureSchema(context.Background(), conn); err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +51,7 @@ func TestStringsAreSplitIntoStatements(t *testing.T) {
 		{`SELECT 'never closed; SELECT 2`, true, []string{`SELECT 'never closed; SELECT 2`}},
 		{``, true, nil},
 	} {
-		rows := pgtest.Query(t, dsn, `SELECT substr($1, first, last - first + 1) FROM twinspan.statements($1, $2) ORDER BY first`, c.text, c.conforming)
+		rows := pgtest.Query(t, dsn, `SELECT twinspan.part($1, first, size) FROM twinspan.statements($1, $2) ORDER BY first`, c.text, c.conforming)
 		var got []string
 		for _, r := range rows {
 			got = append(got, strings.TrimSpace(r[0]))
@@ -99,16 +102,7 @@ func TestVolatileExpressionsAreKnown(t *testing.T) {
 		g name DEFAULT current_user, h text DEFAULT upper('x'), i timestamptz DEFAULT '2020-01-01 00:00+00'::timestamptz)`)
 	got := pgtest.Query(t, dsn, `SELECT string_agg(a.attname, '' ORDER BY a.attnum) FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
 		WHERE d.adrelid = 't'::regclass AND twinspan.immutable(d.adbin)`)[0][0]
-	if got != "ahi" {
+	if got != "ah" {
 		t.Errorf("immutable are %s", got)
-	}
-	for mask, want := range map[string]bool{
-		`alter table t alter a type text using a::text`: true, `alter table t alter a type text using lower(a)`: true,
-		`alter table t alter a type text using random()`: false, `alter table t alter a type text using x(a)`: false,
-		`alter table t alter a type date using current_date`: false, `alter table t alter a type text using to_char(b, x)`: true,
-	} {
-		if got := pgtest.Query(t, dsn, `SELECT twinspan.immutable_text($1)`, mask)[0][0]; (got == "t" || got == "true") != want {
-			t.Errorf("%q is immutable: %s", mask, got)
-		}
 	}
 }

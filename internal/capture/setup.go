@@ -70,13 +70,16 @@ func (s *Source) Prepare(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, setupSQL); err != nil {
+	if _, err := conn.Exec(ctx, notesSQL+setupSQL); err != nil {
 		return pg.Classify(err, "create the functions of the primary")
 	}
 	if err := s.trigger(ctx, conn); err != nil {
 		return err
 	}
 	if err := s.settle(ctx, conn); err != nil {
+		return err
+	}
+	if err := s.noteFilled(ctx, conn); err != nil {
 		return err
 	}
 	if err := s.identify(ctx, conn); err != nil {
@@ -152,6 +155,16 @@ func (s *Source) settle(ctx context.Context, conn *pgx.Conn) error {
 		return problem.New(problem.Transient, "lock_not_available", "a transaction that changes tables is open, in server process %d", pid).
 			WithHint("end that transaction; the agent tries again by itself")
 	})
+}
+
+// noteFilled notes which columns with a value for older rows are there already. Servers
+// before 11 have none.
+func (s *Source) noteFilled(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `DO $filled$ BEGIN
+		IF current_setting('server_version_num')::int >= 110000 THEN
+			EXECUTE 'INSERT INTO twinspan.filled SELECT attrelid, attnum FROM pg_catalog.pg_attribute WHERE atthasmissing ON CONFLICT DO NOTHING';
+		END IF; END $filled$`)
+	return pg.Classify(err, "note columns that are filled")
 }
 
 func (s *Source) identify(ctx context.Context, conn *pgx.Conn) error {

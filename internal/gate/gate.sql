@@ -76,8 +76,8 @@ END
 $$;
 
 -- Shuts a table. Foreign tables take triggers of TRUNCATE only in newer versions, and
--- write through to elsewhere. What commands are made here is told by the function's name
--- from schema changes, which cross to the twin (capture/ddl.sql).
+-- write through to elsewhere. A note tells these commands from schema changes, which cross to
+-- the twin (capture/notes.sql).
 CREATE OR REPLACE FUNCTION twinspan.shut_gate(t oid) RETURNS void
     LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS
 $$
@@ -91,6 +91,9 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t AND g.tgname = 'twinspan_gate') THEN
         EXECUTE format('CREATE TRIGGER twinspan_gate BEFORE INSERT OR UPDATE OR DELETE%s ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.gate()',
             CASE r.relkind WHEN 'f' THEN '' ELSE ' OR TRUNCATE' END, r.name);
+    END IF;
+    IF to_regprocedure('twinspan.take_note(text,bigint,bigint,bigint)') IS NOT NULL THEN
+        PERFORM twinspan.take_note('own');
     END IF;
     EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER twinspan_gate', r.name);
 END

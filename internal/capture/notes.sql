@@ -1,0 +1,86 @@
+-- What the functions here tell each other lies in tables where only the owner of schema
+-- twinspan can read and write, bound to the backend and its transaction: a rollback takes a
+-- note with it. Unlogged, for they mean nothing to anybody after the transaction.
+-- Kinds: own (the next command is Twinspan's), extension (a script of one is running),
+-- rewritten (object and why), dropped (what the running command took along was in the copy),
+-- nested (how far a string within a function has been executed).
+CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.note (
+    pid    int NOT NULL,
+    xid    bigint NOT NULL,
+    kind   text NOT NULL,
+    object bigint NOT NULL DEFAULT 0,
+    value  bigint NOT NULL DEFAULT 0,
+    number bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS note_place ON twinspan.note (pid, xid, kind, object, number);
+
+-- The statements of a string of several that a client sent, or a function executes: key says
+-- which string; first and size are in bytes. mask is of those that can fire an event trigger.
+CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.piece (
+    pid    int NOT NULL,
+    key    bigint NOT NULL,
+    number int NOT NULL,
+    first  int NOT NULL,
+    size   int NOT NULL,
+    mask   text
+);
+CREATE INDEX IF NOT EXISTS piece_place ON twinspan.piece (pid, key, number);
+
+-- Where in the client's string this session is: the value that a session last set of a
+-- sequence is its own, stays when a transaction is rolled back, and is no lastval().
+CREATE SEQUENCE IF NOT EXISTS twinspan.place;
+
+-- Columns with a value that the catalogs keep for rows from before they were added: what the
+-- twin has of them is settled.
+CREATE TABLE IF NOT EXISTS twinspan.filled (
+    object oid NOT NULL,
+    number smallint NOT NULL,
+    PRIMARY KEY (object, number)
+);
+
+CREATE OR REPLACE FUNCTION twinspan.take_note(kind text, object bigint DEFAULT 0, value bigint DEFAULT 0, number bigint DEFAULT 0) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    DELETE FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid <> txid_current();
+    INSERT INTO twinspan.note VALUES (pg_backend_pid(), txid_current(), kind, object, value, number);
+END
+$$;
+
+-- Whether there is a note of a kind.
+CREATE OR REPLACE FUNCTION twinspan.noted(kind text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    RETURN EXISTS (SELECT FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = $1);
+END
+$$;
+
+-- Takes one note of a kind away and says whether there was one.
+CREATE OR REPLACE FUNCTION twinspan.spend_note(kind text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    DELETE FROM twinspan.note n WHERE n.ctid = (SELECT x.ctid FROM twinspan.note x
+        WHERE x.pid = pg_backend_pid() AND x.xid = txid_current_if_assigned() AND x.kind = $1 LIMIT 1);
+    RETURN FOUND;
+END
+$$;
+
+-- Puts a signal into the stream. What the secondary needs is in the log; nothing
+-- has to stay here.
+CREATE OR REPLACE FUNCTION twinspan.say(kind text, payload jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    said bigint;
+BEGIN
+    -- No number of the sequence: lastval() is the application's.
+    LOOP
+        said := ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint & 2199023255551) << 22 | pg_backend_pid() & 4194303;
+        INSERT INTO twinspan.signal (id, kind, payload) VALUES (said, kind, payload) ON CONFLICT DO NOTHING;
+        EXIT WHEN FOUND;
+    END LOOP;
+    DELETE FROM twinspan.signal s WHERE s.id = said;
+END
+$$;
