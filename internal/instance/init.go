@@ -131,7 +131,7 @@ func (s *Server) initdb(ctx context.Context, owner account, data, pwfile, locale
 		"--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile=" + pwfile,
 	}
 	cmd := exec.CommandContext(ctx, s.Binaries.Path("initdb"), slices.Concat(args, s.InitdbArgs)...)
-	cmd.Dir, cmd.Env = data, cleanEnv()
+	cmd.Dir, cmd.Env = data, owner.env()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner.credential(), Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -462,5 +463,33 @@ func TestOddPath(t *testing.T) {
 	run(t, s)
 	if got := pgtest.Query(t, s.DSN(), "SELECT inet_server_addr() IS NULL"); got[0][0] != "t" {
 		t.Error("not over the Unix socket")
+	}
+}
+
+// A server that root starts has the home of its own user: what libpq looks for there
+// (certificates, a password file) it may look for.
+func TestServerHasTheHomeOfItsUser(t *testing.T) {
+	s := pgtest.Shared(t)
+	conn := pgtest.Conn(t, s.DSN("postgres"))
+	for _, sql := range []string{`CREATE TEMPORARY TABLE said (line text)`, `COPY said FROM PROGRAM 'id -un; echo "$HOME"'`} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, _ := conn.Query(t.Context(), `SELECT line FROM said`)
+	said, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(said) != 2 {
+		t.Fatal(said, err)
+	}
+	want := os.Getenv("HOME")
+	if os.Geteuid() == 0 {
+		who, err := user.Lookup(said[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = who.HomeDir
+	}
+	if said[1] != want {
+		t.Errorf("the server of %s has the home %s, not %s", said[0], said[1], want)
 	}
 }

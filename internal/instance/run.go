@@ -19,6 +19,7 @@ const (
 	mostBackoff  = 30 * time.Second
 	steady       = time.Minute // after which a server is no longer crashing in a row
 	orphanWait   = 30 * time.Second
+	lockPatience = 2 * time.Second
 )
 
 // process is a running postmaster.
@@ -151,7 +152,7 @@ func (s *Server) start(owner account) (*process, error) {
 		return nil, err
 	}
 	cmd := exec.Command(s.Binaries.Path("postgres"), s.serverArgs()...)
-	cmd.Dir, cmd.Env = s.DataDir(), cleanEnv()
+	cmd.Dir, cmd.Env = s.DataDir(), owner.env()
 	cmd.Stdout, cmd.Stderr = early, early
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner.credential(), Setpgid: true}
 	if s.DieWithParent {

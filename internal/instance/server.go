@@ -253,10 +253,16 @@ func (s *Server) lock() (*os.File, error) {
 		return nil, problem.Wrap(err, problem.Unauthorised, "server_dir_unwritable", "the server's directory cannot be written").On(s.Dir).
 			WithHint("run as the user that made it, or as root")
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, problem.New(problem.Conflict, "server_supervised", "another process supervises this server already").On(s.Dir).
-			WithHint("stop the other agent first")
+	// A child that this process is just starting holds a copy of every open file until it
+	// has become another program, and with it a lock that was given up meanwhile.
+	deadline := time.Now().Add(lockPatience)
+	for syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		if time.Now().After(deadline) {
+			f.Close()
+			return nil, problem.New(problem.Conflict, "server_supervised", "another process supervises this server already").On(s.Dir).
+				WithHint("stop the other agent first")
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	return f, nil
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/twinspan/twinspan/internal/problem"
@@ -15,6 +17,7 @@ import (
 // account is the operating system user that a server runs as.
 type account struct {
 	name     string
+	home     string
 	uid, gid int
 	change   bool // this process is root: children change to the account
 }
@@ -44,10 +47,25 @@ func runAs(name string) (account, error) {
 			return account{}, problem.New(problem.Invalid, "server_user_invalid", "PostgreSQL does not run as %s", n).
 				WithHint("name another user for servers")
 		}
-		return account{name: n, uid: uid, gid: gid, change: true}, nil
+		return account{name: n, home: u.HomeDir, uid: uid, gid: gid, change: true}, nil
 	}
 	return account{}, problem.New(problem.Invalid, "server_user_missing", "there is no user %s to run the server as", names[0]).
 		WithHint("create it (useradd --system %s), or name another", names[0])
+}
+
+// env is the environment of a child that runs as the account. In root's home the
+// account cannot look for certificates, and libpq takes that for an error: the server
+// could follow no primary over TLS.
+func (a account) env() []string {
+	env := cleanEnv()
+	if !a.change {
+		return env
+	}
+	env = slices.DeleteFunc(env, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return name == "HOME" || name == "USER" || name == "LOGNAME"
+	})
+	return append(env, "HOME="+a.home, "USER="+a.name, "LOGNAME="+a.name)
 }
 
 // own gives a file or directory to the account.
