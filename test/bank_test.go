@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,7 +28,7 @@ const (
 // made nor lost, and every transfer has an id of its client's.
 func makeBank(t *testing.T, s *linktest.Side, database string) {
 	t.Helper()
-	pgtest.Exec(t, s.Server.DSN(database),
+	pgtest.Exec(t, s.Server.AppDSN(database),
 		`CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL)`,
 		fmt.Sprintf(`INSERT INTO account SELECT i, %d FROM generate_series(0, %d) i`, opening, accounts-1),
 		`CREATE TABLE transfer (id text PRIMARY KEY, debit int NOT NULL, credit int NOT NULL, amount int NOT NULL, n bigserial)`)
@@ -93,12 +92,11 @@ func eitherSide(p *linktest.Pair, database string) func() string { return anySid
 
 // anySide is the same over any sides.
 func anySide(database string, sides ...*linktest.Side) func() string {
-	var hosts, ports []string
+	var servers []*pgtest.Server
 	for _, s := range sides {
-		hosts, ports = append(hosts, "127.0.0.1"), append(ports, strconv.Itoa(s.Server.Port))
+		servers = append(servers, s.Server)
 	}
-	dsn := fmt.Sprintf("host=%s port=%s user=postgres dbname=%s target_session_attrs=read-write connect_timeout=5",
-		strings.Join(hosts, ","), strings.Join(ports, ","), database)
+	dsn := pgtest.AppConninfo(database, servers...) + " target_session_attrs=read-write connect_timeout=5"
 	return func() string { return dsn }
 }
 

@@ -25,7 +25,7 @@ func pgbench(t *testing.T, ctx context.Context, s *linktest.Side, database strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append(args, "-n", "-h", "127.0.0.1", "-p", strconv.Itoa(s.Server.Port), "-U", "postgres", database)
+	args = append(args, "-n", s.Server.AppDSN(database))
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("pgbench %v: %w\n%s", args, err, out[max(0, len(out)-500):])
@@ -86,7 +86,7 @@ func TestKilledWhateverAndWhenever(t *testing.T) {
 	if err := pgbench(t, t.Context(), p.A, "bank", "-i", "-s", scale(), "-q"); err != nil {
 		t.Fatal(err)
 	}
-	a := p.A.Server.DSN("bank")
+	a := p.A.Server.AppDSN("bank")
 	pgtest.Exec(t, a, `CREATE TABLE keyless AS SELECT i, md5(i::text) AS m FROM generate_series(1, 50000) i`)
 	stop := load(t, p.A, "bank", 4)
 	defer stop()
@@ -134,7 +134,7 @@ func TestManyTablesAndNone(t *testing.T) {
 	p.A.Server.CreateDatabase(t, "none")
 	p.Create(t, "none", "none")
 	p.A.Server.CreateDatabase(t, "many")
-	pgtest.Exec(t, p.A.Server.DSN("many"), `DO $$ BEGIN
+	pgtest.Exec(t, p.A.Server.AppDSN("many"), `DO $$ BEGIN
 		FOR i IN 1..2000 LOOP
 			EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v text)', i);
 			EXECUTE format('INSERT INTO t%s SELECT i, md5(i::text) FROM generate_series(1, 3) i', i);
@@ -143,7 +143,7 @@ func TestManyTablesAndNone(t *testing.T) {
 	p.Create(t, "many", "many")
 	p.WaitPhase(t, "none", api.Replicating)
 	p.WaitPhase(t, "many", api.Replicating)
-	pgtest.Exec(t, p.A.Server.DSN("many"), `DO $$ BEGIN
+	pgtest.Exec(t, p.A.Server.AppDSN("many"), `DO $$ BEGIN
 		FOR i IN 1..2000 BY 7 LOOP EXECUTE format('UPDATE t%s SET v = v || ''x''', i); END LOOP; END $$`)
 	p.WaitEqual(t, "many", "many")
 	p.WaitEqual(t, "none", "none")

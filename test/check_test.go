@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -55,7 +54,7 @@ func checkPgbench(t *testing.T, p *linktest.Pair) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(program, "-i", "-q", "-h", "127.0.0.1", "-p", strconv.Itoa(p.A.Server.Port), "-U", "postgres", "bench").CombinedOutput()
+	out, err := exec.Command(program, "-i", "-q", p.A.Server.AppDSN("bench")).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -76,7 +75,7 @@ func checkBothSides(t *testing.T, p *linktest.Pair) {
 	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`, `SELECT lo_create(0)`, `CREATE ROLE keeper LOGIN`, `ALTER TABLE t OWNER TO keeper`,
 		`CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER always BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
 		ALTER TABLE t ENABLE ALWAYS TRIGGER always`)
-	pgtest.Exec(t, p.B.Server.DSN("full"), `CREATE TABLE t ()`)
+	pgtest.Exec(t, p.B.Server.AppDSN("full"), `CREATE TABLE t ()`)
 	lines := check(t, p, api.CheckRequest{Database: "sales", Peer: "b"})
 	has(t, lines, "warns trigger_fires_on_twin always on public.t", "informs large_objects_in_passes pg_largeobject", "informs role_missing keeper")
 	has(t, check(t, p, api.CheckRequest{Database: "sales", Peer: "b", PeerDatabase: "full"}), "blocks target_not_empty full")
@@ -125,7 +124,7 @@ func notices(t *testing.T, side *linktest.Side, name, want, text string) {
 
 func login(t *testing.T, port int, user, password string) error {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=127.0.0.1 port=%d user='%s' password='%s' dbname=sales sslmode=disable", port, user, password))
+	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=127.0.0.1 port=%d user='%s' password='%s' dbname=sales sslmode=require", port, user, password))
 	if err == nil {
 		conn.Close(t.Context())
 	}

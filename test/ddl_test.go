@@ -31,8 +31,8 @@ func structure(ctx context.Context, s *linktest.Side, database string) (string, 
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.CommandContext(ctx, path, "-h", "127.0.0.1", "-p", strconv.Itoa(s.Server.Port), "-U", "postgres", "--schema-only", "--exclude-schema=twinspan",
-		"--no-publications", "--no-subscriptions", "--no-tablespaces", database).Output()
+	out, err := exec.CommandContext(ctx, path, "--schema-only", "--exclude-schema=twinspan",
+		"--no-publications", "--no-subscriptions", "--no-tablespaces", "--dbname="+s.Server.DSN(database)).Output()
 	if err != nil {
 		return "", fmt.Errorf("pg_dump: %w", err)
 	}

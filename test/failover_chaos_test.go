@@ -15,7 +15,7 @@ import (
 // stubborn is a connection string to one side alone that writes whatever the side's
 // default is.
 func stubborn(s *linktest.Side, database string) func() string {
-	dsn := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=%s connect_timeout=5 options='-c default_transaction_read_only=off'", s.Server.Port, database)
+	dsn := pgtest.AppConninfo(database, s.Server) + " connect_timeout=5 options='-c default_transaction_read_only=off'"
 	return func() string { return dsn }
 }
 

@@ -21,7 +21,7 @@ func TestFailoverTakesLargeObjectsAlong(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "docs")
-	pgtest.Exec(t, p.A.Server.DSN("docs"), `CREATE TABLE doc (id bigint PRIMARY KEY, body oid)`)
+	pgtest.Exec(t, p.A.Server.AppDSN("docs"), `CREATE TABLE doc (id bigint PRIMARY KEY, body oid)`)
 	p.Create(t, "docs", "docs")
 	p.WaitPhase(t, "docs", api.Replicating)
 

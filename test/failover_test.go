@@ -305,7 +305,7 @@ func TestOtherLinksStayWithTheirSide(t *testing.T) {
 			t.Fatalf("round %d: %+v", round, f.Problem)
 		}
 		waitSettled(t, p, "home")
-		pgtest.Exec(t, side.Server.DSN("bank"), fmt.Sprintf(`CREATE TABLE made%d (id serial PRIMARY KEY, v text); INSERT INTO made%[1]d (v) VALUES ('x'), ('y')`, round),
+		pgtest.Exec(t, side.Server.AppDSN("bank"), fmt.Sprintf(`CREATE TABLE made%d (id serial PRIMARY KEY, v text); INSERT INTO made%[1]d (v) VALUES ('x'), ('y')`, round),
 			`ALTER TABLE account ADD COLUMN IF NOT EXISTS note text DEFAULT 'n'`)
 		bank.waitTransfers(50)
 	}
@@ -428,7 +428,7 @@ func TestLinksChangePlacesTogether(t *testing.T) {
 	}
 
 	// One of them has a prepared transaction.
-	pgtest.Exec(t, p.B.Server.DSN("two"), `CREATE TABLE late (i int)`, `BEGIN; INSERT INTO late VALUES (1); PREPARE TRANSACTION 'stays'`)
+	pgtest.Exec(t, p.B.Server.AppDSN("two"), `CREATE TABLE late (i int)`, `BEGIN; INSERT INTO late VALUES (1); PREPARE TRANSACTION 'stays'`)
 	ended, err = p.A.Client.FailoverTogether(t.Context(), names, api.FailoverRequest{}, nil)
 	if code(err) != "transaction_prepared" || !strings.Contains(err.Error(), "link two") {
 		t.Errorf("with a link that cannot: %v", err)

@@ -147,7 +147,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 		return dsn + "&password=" + password
 	}})
 	p.A.Server.CreateDatabase(t, "sales")
-	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'row-value-of-the-test')`)
+	pgtest.Exec(t, p.A.Server.AppDSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'row-value-of-the-test')`)
 	p.Create(t, "sales", "sales")
 	p.WaitPhase(t, "sales", api.Replicating)
 	tamper(t, p.B, "sales", `DELETE FROM t`)

@@ -30,7 +30,7 @@ func waitReceived(t *testing.T, s *linktest.Side) {
 func ledger(t *testing.T, p *linktest.Pair) {
 	t.Helper()
 	p.A.Server.CreateDatabase(t, "bank")
-	pgtest.Exec(t, p.A.Server.DSN("bank"), `CREATE TABLE ledger (id bigint PRIMARY KEY)`, `INSERT INTO ledger SELECT -i FROM generate_series(1, 1000) i`)
+	pgtest.Exec(t, p.A.Server.AppDSN("bank"), `CREATE TABLE ledger (id bigint PRIMARY KEY)`, `INSERT INTO ledger SELECT -i FROM generate_series(1, 1000) i`)
 	p.Create(t, "bank", "bank")
 	p.WaitPhase(t, "bank", api.Replicating)
 }

@@ -101,7 +101,7 @@ func TestSecondaryRefusesEveryWrite(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
-	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t VALUES (1)`)
+	pgtest.Exec(t, p.A.Server.AppDSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t VALUES (1)`)
 	p.Create(t, "sales", "sales")
 	p.WaitPhase(t, "sales", api.Replicating)
 	conn := pgtest.Conn(t, p.B.Server.DSN("sales"))
@@ -196,7 +196,7 @@ func TestHalfSeededTwinIsDropped(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
-	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, filler text)`,
+	pgtest.Exec(t, p.A.Server.AppDSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, filler text)`,
 		`INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 200000) i`)
 	// At this rate the copy would take minutes.
 	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "sales", Database: "sales", Peer: "b", MaxRate: 400 << 10}); err != nil {
@@ -250,7 +250,7 @@ func TestIdleDatabaseHoldsNoLog(t *testing.T) {
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "idle")
 	p.A.Server.CreateDatabase(t, "busy")
-	pgtest.Exec(t, p.A.Server.DSN("idle"), `CREATE TABLE t (id int PRIMARY KEY)`)
+	pgtest.Exec(t, p.A.Server.AppDSN("idle"), `CREATE TABLE t (id int PRIMARY KEY)`)
 	p.Create(t, "idle", "idle")
 	p.WaitPhase(t, "idle", api.Replicating)
 	busy := p.A.Server.DSN("busy")
@@ -283,8 +283,8 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	}
 	// The other way round: b's database is fine, a's instance can hold a twin.
 	p.B.Server.CreateDatabase(t, "sales")
-	pgtest.Exec(t, p.B.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`)
-	pgtest.Exec(t, p.A.Server.DSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`)
+	pgtest.Exec(t, p.B.Server.AppDSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`)
+	pgtest.Exec(t, p.A.Server.AppDSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`)
 	_, err = p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "x", Database: "sales", Peer: "b", FromPeer: true})
 	if e, ok := err.(*api.Error); !ok || e.Code != "target_not_empty" {
 		t.Errorf("a target that is not empty: %#v", err)

@@ -20,7 +20,7 @@ func TestForcedToAndFroWithoutARejoin(t *testing.T) {
 	for turns := 2; turns <= 3; turns++ {
 		name := fmt.Sprintf("turns%d", turns)
 		p.A.Server.CreateDatabase(t, name)
-		pgtest.Exec(t, p.A.Server.DSN(name), `CREATE TABLE t (id int PRIMARY KEY, a text)`, `INSERT INTO t SELECT i, 'a' FROM generate_series(1, 100) i`,
+		pgtest.Exec(t, p.A.Server.AppDSN(name), `CREATE TABLE t (id int PRIMARY KEY, a text)`, `INSERT INTO t SELECT i, 'a' FROM generate_series(1, 100) i`,
 			`CREATE TABLE bag (a text)`)
 		p.Create(t, name, name)
 		p.WaitPhase(t, name, api.Replicating)
@@ -35,7 +35,7 @@ func TestForcedToAndFroWithoutARejoin(t *testing.T) {
 			pgtest.Exec(t, old.Server.DSN(name), fmt.Sprintf(`INSERT INTO t VALUES (%d, '%s')`, 1000+turn, mark), fmt.Sprintf(`UPDATE t SET a = '%s' WHERE id = %d OR id = 7`, mark, turn+1),
 				fmt.Sprintf(`DELETE FROM t WHERE id = %d`, 50+turn), fmt.Sprintf(`INSERT INTO bag VALUES ('%s')`, mark))
 			if turn%2 != (turns-1)%2 { // what the other would lose by it cannot be undone
-				pgtest.Exec(t, old.Server.DSN(name), fmt.Sprintf(`ALTER TABLE t ADD COLUMN c%d int DEFAULT %d`, turn, turn), fmt.Sprintf(`CREATE TABLE made%d (id int PRIMARY KEY)`, turn))
+				pgtest.Exec(t, old.Server.AppDSN(name), fmt.Sprintf(`ALTER TABLE t ADD COLUMN c%d int DEFAULT %d`, turn, turn), fmt.Sprintf(`CREATE TABLE made%d (id int PRIMARY KEY)`, turn))
 			}
 			wrote[turn%2] = append(wrote[turn%2], mark)
 			force(t, next, name)

@@ -44,7 +44,7 @@ func TestRejoinsUnderKills(t *testing.T) {
 	options, network := proxied(t)
 	p := linktest.New(t, options)
 	p.A.Server.CreateDatabase(t, "shapes")
-	pgtest.Exec(t, p.A.Server.DSN("shapes"), `CREATE TABLE many (id int PRIMARY KEY, a text)`, `INSERT INTO many SELECT i, 'a' FROM generate_series(1, 20000) i`,
+	pgtest.Exec(t, p.A.Server.AppDSN("shapes"), `CREATE TABLE many (id int PRIMARY KEY, a text)`, `INSERT INTO many SELECT i, 'a' FROM generate_series(1, 20000) i`,
 		`CREATE TABLE bag (a int)`, `SELECT lo_from_bytea(0, 'large')`)
 	p.Create(t, "shapes", "shapes")
 	p.WaitPhase(t, "shapes", api.Replicating)

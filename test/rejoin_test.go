@@ -243,7 +243,7 @@ func TestRejoinCopiesAnewWhatCannotBeUndone(t *testing.T) {
 	p := linktest.New(t, linktest.Options{})
 	for _, name := range []string{"altered", "slotless"} {
 		p.A.Server.CreateDatabase(t, name)
-		pgtest.Exec(t, p.A.Server.DSN(name), `CREATE TABLE t (id int PRIMARY KEY, a text)`, `INSERT INTO t SELECT i, 'a' FROM generate_series(1, 1000) i`,
+		pgtest.Exec(t, p.A.Server.AppDSN(name), `CREATE TABLE t (id int PRIMARY KEY, a text)`, `INSERT INTO t SELECT i, 'a' FROM generate_series(1, 1000) i`,
 			`CREATE SEQUENCE s`, `SELECT lo_from_bytea(0, 'large')`)
 		p.Create(t, name, name)
 		p.WaitPhase(t, name, api.Replicating)

@@ -37,7 +37,7 @@ func TestSmallLinkBesideOneThatCopiesMuch(t *testing.T) {
 		tables = append(tables, fmt.Sprintf(`CREATE TABLE t%d AS SELECT i, repeat(md5(i::text), 10) AS v FROM generate_series(1, 60000) i`, i))
 	}
 	pgtest.Exec(t, p.A.Server.DSN("large"), tables...)
-	pgtest.Exec(t, p.A.Server.DSN("small"), `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t SELECT generate_series(1, 1000)`)
+	pgtest.Exec(t, p.A.Server.AppDSN("small"), `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t SELECT generate_series(1, 1000)`)
 	for _, way := range ways {
 		for _, stream := range []string{"upstream", "downstream"} {
 			if _, err := way.Toxics.AddToxicJson(strings.NewReader(`{"name": "` + stream + `", "type": "bandwidth", "stream": "` + stream + `", "attributes": {"rate": 1000}}`)); err != nil {

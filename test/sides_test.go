@@ -52,7 +52,7 @@ func TestDriversFindTheirSide(t *testing.T) {
 	}
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "bank")
-	pgtest.Exec(t, p.A.Server.DSN("bank"), `CREATE TABLE ledger (id bigint PRIMARY KEY)`)
+	pgtest.Exec(t, p.A.Server.AppDSN("bank"), `CREATE TABLE ledger (id bigint PRIMARY KEY)`)
 	p.Create(t, "bank", "bank")
 	p.WaitPhase(t, "bank", api.Replicating)
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -129,7 +128,7 @@ func TestNothingAgainstPgbench(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(program, "-i", "-q", "-s", "1", "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "postgres", parse(t, dsn).Database()).CombinedOutput()
+	out, err := exec.Command(program, "-i", "-q", "-s", "1", dsn).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -149,8 +149,8 @@ func TestFaultsOfThePrimaryServer(t *testing.T) {
 
 func TestLowWalLevelAndPlainRole(t *testing.T) {
 	s := pgtest.Start(t, pgtest.WithSetting("wal_level", "replica"))
-	pgtest.Exec(t, s.DSN("postgres"), `CREATE ROLE "Odd Name" LOGIN`)
-	plain := fmt.Sprintf(`host=127.0.0.1 port=%d user='Odd Name' dbname=postgres sslmode=disable`, s.Port)
+	pgtest.Exec(t, s.DSN("postgres"), `CREATE ROLE "Odd Name" LOGIN PASSWORD 'odd'`)
+	plain := s.DSNOf("Odd Name", "odd", "postgres")
 	found := primary(t, plain, newestDump)
 	expect(t, found, "blocks wal_level_low wal_level")
 	there := secondary(t, plain, assess.Target{Database: "twin"})
@@ -165,8 +165,8 @@ func TestLowWalLevelAndPlainRole(t *testing.T) {
 // A role that owns its tables may publish them, and is told what it may not do.
 func TestPlainOwnerOfThePrimary(t *testing.T) {
 	s := pgtest.Start(t)
-	pgtest.Exec(t, s.DSN("postgres"), `CREATE ROLE owning LOGIN REPLICATION`, `CREATE DATABASE owned OWNER owning`)
-	plain := fmt.Sprintf(`host=127.0.0.1 port=%d user=owning dbname=owned sslmode=disable`, s.Port)
+	pgtest.Exec(t, s.DSN("postgres"), `CREATE ROLE owning LOGIN REPLICATION PASSWORD 'owning'`, `CREATE DATABASE owned OWNER owning`)
+	plain := s.DSNOf("owning", "owning", "owned")
 	pgtest.Exec(t, plain, `CREATE TABLE t (id int PRIMARY KEY)`)
 	expect(t, primary(t, plain, newestDump), "warns event_triggers_refused owning")
 	pgtest.Exec(t, s.DSN("owned"), `CREATE TABLE of_another (id int PRIMARY KEY)`)
@@ -338,7 +338,7 @@ func TestStandby(t *testing.T) {
 func TestLoadBalancedAddress(t *testing.T) {
 	servers := []int{pgtest.Shared(t).Port, pgtest.Start(t).Port}
 	address := balance(t, servers)
-	dsn := "postgres://postgres@" + address + "/postgres?sslmode=disable"
+	dsn := pgtest.DSNAt(address, "postgres")
 	if f := one(t, primary(t, dsn, newestDump), "address_load_balanced"); f.Object != address {
 		t.Errorf("%+v", f)
 	}
@@ -346,7 +346,7 @@ func TestLoadBalancedAddress(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	// One server behind it is one server.
-	expect(t, primary(t, "postgres://postgres@"+balance(t, servers[:1])+"/postgres?sslmode=disable", newestDump))
+	expect(t, primary(t, pgtest.DSNAt(balance(t, servers[:1]), "postgres"), newestDump))
 }
 
 // balance listens and hands each connection to the next of the servers.

@@ -31,7 +31,7 @@ func (d drain) Flush() error {
 // BenchmarkBacklog reads a backlog of b.N transactions of four changes each, with and
 // without TLS to the server. The slot stays where it is, as for a report of what was lost.
 func BenchmarkBacklog(b *testing.B) {
-	server := pgtest.Start(b, pgtest.WithTLS(), pgtest.WithSetting("max_wal_size", "8GB"))
+	server := pgtest.Start(b, pgtest.WithSetting("max_wal_size", "8GB"))
 	dsn, source := fresh(b, server)
 	prepare(b, source)
 	pgtest.Exec(b, dsn, `CREATE TABLE accounts (id int PRIMARY KEY, filler char(84), balance int)`, `CREATE TABLE history (id bigserial PRIMARY KEY, account int, delta int)`,

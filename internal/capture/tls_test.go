@@ -15,7 +15,7 @@ import (
 // tests are given.
 func TestLargeTransactionOverTLS(t *testing.T) {
 	const rows = 15_000
-	server := pgtest.Start(t, pgtest.WithTLS(), pgtest.WithSetting("logical_decoding_work_mem", "64kB"))
+	server := pgtest.Start(t, pgtest.WithSetting("logical_decoding_work_mem", "64kB"))
 	dsn, source := fresh(t, server)
 	if got := pgtest.Query(t, dsn, `SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`)[0][0]; got != "t" {
 		t.Fatalf("sessions have TLS: %s", got)

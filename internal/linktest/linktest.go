@@ -142,10 +142,10 @@ func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Opti
 		t.Fatal(err)
 	}
 	s.Dir = dir
-	dsn := s.Server.DSN("postgres")
+	dsn := s.Server.AgentDSN()
 	if standby != nil {
 		s.Standby = s.Server.Standby(t, "standby_"+name, standby...)
-		dsn = pgtest.DSNOfBoth(s.Server, s.Standby, "postgres")
+		dsn = pgtest.AgentDSNOfBoth(s.Server, s.Standby)
 	}
 	if o.DSN != nil {
 		dsn = o.DSN(name, dsn)

@@ -92,14 +92,16 @@ func TestMissingCertificateIsNamed(t *testing.T) {
 
 func TestConnectErrorsHideThePassword(t *testing.T) {
 	s := pgtest.Shared(t)
+	pgtest.Exec(t, s.DSN("postgres"), `CREATE ROLE somebody SUPERUSER LOGIN PASSWORD '`+secret+`'`)
+	t.Cleanup(func() { pgtest.Exec(t, s.DSN("postgres"), `DROP ROLE somebody`) })
 	user := fmt.Sprintf("%s:%s@", "nobody", secret)
 	closed := net.JoinHostPort("127.0.0.1", strconv.Itoa(pgtest.FreePort()))
 	for name, want := range map[string]string{
 		"postgres://" + user + "127.0.0.1:" + strconv.Itoa(s.Port) + "/postgres?sslmode=disable":    "login_refused",
 		"postgres://" + user + closed + "/postgres?sslmode=disable":                                 "connection_lost",
 		"postgres://" + user + "no-such-host.invalid/postgres":                                      "connection_lost",
-		"postgres://postgres:" + secret + "@127.0.0.1:" + strconv.Itoa(s.Port) + "/nothere":         "database_missing",
-		"postgres://postgres:" + secret + "@127.0.0.1:" + strconv.Itoa(s.Port) + "/p?work_mem=abcd": "",
+		"postgres://somebody:" + secret + "@127.0.0.1:" + strconv.Itoa(s.Port) + "/nothere":         "database_missing",
+		"postgres://somebody:" + secret + "@127.0.0.1:" + strconv.Itoa(s.Port) + "/p?work_mem=abcd": "",
 	} {
 		d := parse(t, name)
 		_, err := d.Connect(testContext(t), pg.Session{Name: "x"})
@@ -194,10 +196,15 @@ func TestErrorsHoldNoRowValues(t *testing.T) {
 func TestSeveralHosts(t *testing.T) {
 	primary := pgtest.Start(t)
 	standby := startStandby(t, primary)
+	const plain = "of letters" // for strings that are put together here
+	pgtest.Exec(t, primary.DSN("postgres"), `ALTER ROLE postgres PASSWORD '`+plain+`'`)
+	cluster := func(ports string) string {
+		return "host=127.0.0.1,127.0.0.1 port=" + ports + " user=postgres password='" + plain + "' dbname=postgres"
+	}
 	for _, ports := range []string{
 		fmt.Sprintf("%d,%d", primary.Port, standby), fmt.Sprintf("%d,%d", standby, primary.Port),
 	} {
-		d := parse(t, "host=127.0.0.1,127.0.0.1 port="+ports+" user=postgres dbname=postgres")
+		d := parse(t, cluster(ports))
 		conn, err := d.Connect(testContext(t), pg.Session{Name: "test"})
 		if err != nil {
 			t.Fatal(err)
@@ -214,13 +221,13 @@ func TestSeveralHosts(t *testing.T) {
 	}
 	// One host named alone is taken as it is, with and without fallbacks of TLS.
 	for _, mode := range []string{"disable", "prefer"} {
-		conn := connect(t, fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=%s", standby, mode), pg.Session{Name: "test"})
+		conn := connect(t, fmt.Sprintf("host=127.0.0.1 port=%d user=postgres password='%s' dbname=postgres sslmode=%s", standby, plain, mode), pg.Session{Name: "test"})
 		if value(t, conn, `SELECT pg_is_in_recovery()::text`) != "true" {
 			t.Error("not the standby")
 		}
 	}
 	primary.Stop()
-	_, err := parse(t, fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres dbname=postgres", standby, primary.Port)).
+	_, err := parse(t, cluster(fmt.Sprintf("%d,%d", standby, primary.Port))).
 		Connect(testContext(t), pg.Session{Name: "test"})
 	if problem.KindOf(err) != problem.Transient {
 		t.Errorf("no member accepts writes: %v", err)
@@ -257,12 +264,13 @@ func startStandby(t *testing.T, primary *pgtest.Server) int {
 		cmd.Dir = dir
 		if os.Geteuid() == 0 {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+			cmd.Env = append(os.Environ(), "HOME="+dir) // root's is closed to it
 		}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", program, err, out)
 		}
 	}
-	run(basebackup, "-h", "127.0.0.1", "-p", strconv.Itoa(primary.Port), "-U", "postgres", "-D", data, "-X", "stream", "-c", "fast", "-R")
+	run(basebackup, "-d", pgtest.Conninfo("postgres", primary), "-D", data, "-X", "stream", "-c", "fast", "-R")
 	run(ctl, "-D", data, "-w", "-l", filepath.Join(dir, "log"), "-o", fmt.Sprintf("-p %d -k %s -c listen_addresses=127.0.0.1", port, dir), "start")
 	t.Cleanup(func() { run(ctl, "-D", data, "-m", "immediate", "stop") })
 	return port

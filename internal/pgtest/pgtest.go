@@ -1,9 +1,10 @@
 // Package pgtest gives tests real PostgreSQL servers, databases on them, and
 // the means to look at and compare their contents. Only tests import it.
 //
-// Servers are made for speed, not for safety (fsync is off), listen on the
-// loopback address, trust everybody there, and end with the test binary, also
-// when that is killed. As root they run as the user postgres.
+// Servers are as users have them (see world.go): TLS and passwords, checksums, an
+// agent's role of its own. They are made for speed, not for safety (fsync is off),
+// listen on the loopback address, and end with the test binary, also when that is
+// killed. As root they run as the user postgres.
 package pgtest
 
 import (
@@ -13,7 +14,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -56,7 +56,7 @@ type options struct {
 	settings   map[string]string
 	initdbArgs []string
 	onDisk     bool
-	tls        bool
+	noTLS      bool
 }
 
 // Option changes what Start starts.
@@ -82,8 +82,8 @@ func WithInitdbArgs(args ...string) Option {
 // OnDisk keeps the server out of memory (see inMemory): for tests with much data.
 func OnDisk() Option { return func(o *options) { o.onDisk = true } }
 
-// WithTLS gives the server a certificate, and connection strings that want TLS.
-func WithTLS() Option { return func(o *options) { o.tls = true } }
+// WithoutTLS leaves the server without a certificate.
+func WithoutTLS() Option { return func(o *options) { o.noTLS = true } }
 
 // Start starts a fresh server for this test. It is stopped and removed with it.
 func Start(t testing.TB, opts ...Option) *Server {
@@ -189,6 +189,9 @@ func create(opts []Option) (*Server, error) {
 			}
 		}
 	}
+	if err == nil {
+		err = s.people(ctx)
+	}
 	if err != nil {
 		s.remove()
 		return nil, err
@@ -217,8 +220,8 @@ func (s *Server) prototype() *instance.Server {
 	maps.Copy(all, s.options.settings)
 	return &instance.Server{
 		Dir: s.dir, Binaries: s.binaries, Port: s.Port, Settings: all, Log: slog.New(slog.DiscardHandler),
-		HBA:        "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n",
-		InitdbArgs: append([]string{"--no-sync"}, s.options.initdbArgs...), TLS: s.options.tls,
+		HBA:        hba,
+		InitdbArgs: append([]string{"--no-sync"}, s.options.initdbArgs...), TLS: !s.options.noTLS,
 		NoRestart: true, DieWithParent: true, StopTimeout: 20 * time.Second,
 	}
 }
@@ -327,19 +330,6 @@ func (s *Server) logTail() string {
 		return err.Error()
 	}
 	return string(text[max(0, len(text)-4000):])
-}
-
-// DSN returns the superuser's connection string to a database.
-func (s *Server) DSN(database string) string {
-	mode := "sslmode=disable"
-	if s.options.tls {
-		mode = "sslmode=require"
-	}
-	u := url.URL{
-		Scheme: "postgres", User: url.User(instance.Superuser), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)),
-		Path: "/" + database, RawQuery: mode,
-	}
-	return u.String()
 }
 
 // Programs returns the directory of the server's programs.

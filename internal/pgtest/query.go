@@ -17,7 +17,7 @@ import (
 // databases numbers the databases of the test binary.
 var databases atomic.Int64
 
-// Database makes a database for the test, named after it, and returns its name.
+// Database makes a database for the test, named after it and owned by AppRole, and returns its name.
 // It is dropped with the test, with whatever sessions and slots it still has.
 func (s *Server) Database(t testing.TB) string {
 	t.Helper()
@@ -31,7 +31,7 @@ func (s *Server) Database(t testing.TB) string {
 		return '_'
 	}, t.Name())
 	name = fmt.Sprintf("%.40s_%d", name, databases.Add(1))
-	Exec(t, s.DSN("postgres"), "CREATE DATABASE "+sqlname.Quote(name)+" TEMPLATE template0")
+	Exec(t, s.DSN("postgres"), "CREATE DATABASE "+sqlname.Quote(name)+" TEMPLATE template0 OWNER "+AppRole)
 	t.Cleanup(func() { s.drop(t, name) })
 	return name
 }
@@ -173,11 +173,11 @@ func shorten(s string, most int) string {
 	return s[:most] + "..."
 }
 
-// CreateDatabase creates a database of a given name. It lives as long as the
-// server, which should be the test's own.
+// CreateDatabase creates a database of a given name, which AppRole owns. It lives as long
+// as the server, which should be the test's own.
 func (s *Server) CreateDatabase(t testing.TB, name string) {
 	t.Helper()
-	Exec(t, s.DSN("postgres"), "CREATE DATABASE "+sqlname.Quote(name))
+	Exec(t, s.DSN("postgres"), "CREATE DATABASE "+sqlname.Quote(name)+" OWNER "+AppRole)
 }
 
 // DiffError is Diff for Eventually: nil when the two databases are equal.

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -70,7 +69,7 @@ func (s *Server) clone(from *Server) error {
 
 // follow makes the server a standby of another one, and starts it.
 func (s *Server) follow(primary *Server, name string) error {
-	s.options.settings["primary_conninfo"] = fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres application_name=%s", primary.Port, name)
+	s.options.settings["primary_conninfo"] = Conninfo("postgres", primary) + " application_name=" + name
 	s.options.settings["primary_slot_name"] = name
 	s.options.settings["hot_standby_feedback"] = "on"
 	if err := s.settle(); err != nil {
@@ -128,10 +127,4 @@ func ownerOf(info fs.FileInfo) (uid, gid int, ok bool) {
 		return 0, 0, false
 	}
 	return int(stat.Uid), int(stat.Gid), true
-}
-
-// DSNOfBoth returns a connection string that names both servers, as an HA cluster's
-// does.
-func DSNOfBoth(a, b *Server, database string) string {
-	return fmt.Sprintf("postgres://%s@127.0.0.1:%d,127.0.0.1:%d/%s?sslmode=disable", instance.Superuser, a.Port, b.Port, database)
 }
