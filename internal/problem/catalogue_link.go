@@ -109,6 +109,8 @@ func linkEntries() []Entry {
 		{"sync_names_unreadable", Blocks, "synchronous_standby_names cannot be read", "A form that this release does not know.", "Report it."},
 		{"sync_not_permitted", Blocks, "Synchronous replication cannot be set", "The agent may not change synchronous_standby_names, or something else has the last word on it.", "Set it as the problem says; the agent sees it."},
 		{"table_changed", Warns, "A table was rewritten while it was copied", "It is copied again from a newer snapshot.", again},
+		{"owner_may_not_read", Warns, "A table's owner may not read it", "Rows are compared with the rights of their table's owner, for planning a query can run functions of users. The owner lacks USAGE on the schema, SELECT on the table or a right on what its indexes call.", "Grant it, then verify again."},
+		{"row_security_hides_rows", Warns, "A table cannot be compared under its row security", "Row security is forced on its owner, with whose rights rows are read, and functions of users run when it is read.", "`ALTER TABLE ... NO FORCE ROW LEVEL SECURITY` lets it be compared."},
 		{"table_unknown", Blocks, "A table is not in the plan", "", "Report it."},
 		{"timeline_unreadable", Blocks, "The primary's timeline cannot be told", "The server does not answer about the history of its log as expected.", "Report it."},
 		{"transaction_in_the_way", Warns, "A transaction keeps a verification waiting", "", "End it, and verify again."},

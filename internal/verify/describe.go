@@ -41,8 +41,9 @@ const tablesSQL = `
 SELECT c.oid, n.nspname, c.relname, c.relfilenode, pg_relation_size(c.oid) / current_setting('block_size')::int, pg_table_size(c.oid), c.reltuples::bigint,
        CASE WHEN c.relpersistence = 'u' THEN 'unlogged tables are not kept in step'
             WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') THEN 'it belongs to an extension'
-            ELSE '' END
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            ELSE '' END,
+       CASE WHEN o.rolsuper THEN '' ELSE o.rolname END, c.relrowsecurity AND c.relforcerowsecurity
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
  ORDER BY 2, 3`
 
@@ -71,12 +72,15 @@ type known struct {
 	oid, filenode uint32
 	blocks        int64
 	key           []keyColumn
+	owner         string // unless that is a superuser, who runs what he likes
+	forced        bool   // policies would hide rows from the owner
 }
 
 // Describe implements Side.
 func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
 	d := &Database{}
-	err := s.piece(ctx, false, func(conn *pgx.Conn) error {
+	err := s.piece(ctx, nil, false, func(r *reader) error {
+		conn := r.conn
 		var identities bool
 		err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
 			to_regclass('twinspan.identity') IS NOT NULL, (SELECT count(*) FROM pg_largeobject_metadata)`).
@@ -138,7 +142,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*known, err
 	byOID := map[uint32]*known{}
 	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*known, error) {
 		t := &known{}
-		err := row.Scan(&t.oid, &t.Name.Schema, &t.Name.Name, &t.filenode, &t.blocks, &t.Bytes, &t.Rows, &t.Skip)
+		err := row.Scan(&t.oid, &t.Name.Schema, &t.Name.Name, &t.filenode, &t.blocks, &t.Bytes, &t.Rows, &t.Skip, &t.owner, &t.forced)
 		byOID[t.oid] = t
 		return t, err
 	})
@@ -218,7 +222,8 @@ func (s *Snapshot) know(ctx context.Context) error {
 	if have {
 		return nil
 	}
-	return s.piece(ctx, false, func(conn *pgx.Conn) error {
+	return s.piece(ctx, nil, false, func(r *reader) error {
+		conn := r.conn
 		var version int
 		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
 			return err

@@ -92,8 +92,8 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 		finding, count, err := c.table(ctx, primary, secondary, subjects[i])
 		mu.Lock()
 		defer mu.Unlock()
-		if p := problem.As(err); p != nil && p.Code == "table_changed" {
-			f.Skipped = append(f.Skipped, Skipped{subjects[i].Table.String(), p.Text})
+		if why, out := leftOut(err); out {
+			f.Skipped = append(f.Skipped, Skipped{subjects[i].Table.String(), why})
 			err = nil
 		}
 		f.Count.add(count)
@@ -106,6 +106,15 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 	})
 	f.sort()
 	return f, err
+}
+
+// leftOut says whether an error means that one table cannot be read, and why.
+func leftOut(err error) (why string, out bool) {
+	switch p := problem.As(err); problem.CodeOf(err) {
+	case "table_changed", "owner_may_not_read", "row_security_hides_rows":
+		return p.Text, true
+	}
+	return "", false
 }
 
 func (c *Comparison) report(p Progress) {
@@ -373,8 +382,8 @@ func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Fi
 		mu.Lock()
 		defer mu.Unlock()
 		f.Count.RowsFetched += count.RowsFetched
-		if p := problem.As(err); p != nil && p.Code == "table_changed" {
-			f.Skipped = append(f.Skipped, Skipped{first.Table.String(), p.Text})
+		if why, out := leftOut(err); out {
+			f.Skipped = append(f.Skipped, Skipped{first.Table.String(), why})
 			return nil
 		}
 		if err == nil && len(second.Rows) > 0 {
