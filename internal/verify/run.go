@@ -26,6 +26,8 @@ type Comparison struct {
 	Values  bool     // report values, not only which columns differ
 	Most    int      // rows reported of a table
 	Workers int      // tables compared at once; at least 1
+	// Reader tells which definitions differ in words alone; needed with Schema.
+	Reader *Reader
 	// Progress, when set, is called by one goroutine at a time.
 	Progress func(Progress)
 }
@@ -38,10 +40,12 @@ type Progress struct {
 
 // Findings is what a comparison found.
 type Findings struct {
-	Schema  []SchemaDifference
-	Tables  []TableFinding // those that differ, by name
-	Skipped []Skipped
-	Count   Count
+	Schema []SchemaDifference
+	// Undecided are definitions that are printed otherwise, and may mean the same.
+	Undecided []SchemaDifference
+	Tables    []TableFinding // those that differ, by name
+	Skipped   []Skipped
+	Count     Count
 }
 
 // Skipped is a table whose rows were not compared.
@@ -80,7 +84,9 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 		return nil, err
 	}
 	if c.Schema {
-		f.Schema = schemaDifferences(a.Schema(), b.Schema())
+		if err := c.schema(ctx, a, b, f); err != nil {
+			return nil, err
+		}
 	}
 	progress := Progress{TablesTotal: len(subjects)}
 	for _, s := range subjects {
@@ -116,6 +122,30 @@ func leftOut(err error) (why string, out bool) {
 	}
 	return "", false
 }
+
+// schema compares what the sides consist of.
+func (c *Comparison) schema(ctx context.Context, a, b *Database, f *Findings) error {
+	if err := Comparable(a.Format, b.Format); err != nil {
+		f.Skipped = append(f.Skipped, Skipped{SchemaOf, problem.As(err).Text})
+		return nil
+	}
+	list, err := c.Reader.Settle(ctx, schemaDifferences(a.Schema(), b.Schema()))
+	if err != nil {
+		return err
+	}
+	f.Schema, f.Undecided = nil, nil
+	for _, d := range list {
+		if d.Undecided {
+			f.Undecided = append(f.Undecided, d)
+		} else {
+			f.Schema = append(f.Schema, d)
+		}
+	}
+	return nil
+}
+
+// SchemaOf stands among what was skipped for the whole schema.
+const SchemaOf = "(schema)"
 
 func (c *Comparison) report(p Progress) {
 	if c.Progress != nil {
@@ -362,12 +392,16 @@ func (c *Comparison) list(ctx context.Context, primary, secondary Side, s Subjec
 // Confirm looks at a later position at everything that was found, and leaves in f
 // only what differs there too.
 func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Findings) error {
-	if len(f.Schema) > 0 {
+	if len(f.Schema)+len(f.Undecided) > 0 {
 		a, b, err := describe(ctx, primary, secondary)
 		if err != nil {
 			return err
 		}
-		f.Schema = bothSchemas(f.Schema, schemaDifferences(a.Schema(), b.Schema()))
+		first := slices.Concat(f.Schema, f.Undecided)
+		if err := c.schema(ctx, a, b, f); err != nil {
+			return err
+		}
+		f.Schema, f.Undecided = bothSchemas(first, f.Schema), bothSchemas(first, f.Undecided)
 	}
 	var mu sync.Mutex // guards f and tables
 	var tables []TableFinding
