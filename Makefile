@@ -26,10 +26,20 @@ demo: ## Two servers, a workload and a link (ARGS='--no-ui --exit-after 30s')
 test: ## Vet, and all tests on real servers
 	@scripts/ensure-tests
 	@go vet ./...
-	@go test -timeout 30m ./...
+	@scripts/test
+
+.PHONY: slowest
+slowest: ## Run all tests and list those that took longest (COUNT=30)
+	@scripts/ensure-tests
+	@scripts/slowest
+
+.PHONY: race
+race: ## Run all tests with the race detector, also in the agents that tests start (PACKAGES=./...)
+	@scripts/ensure-tests
+	@GORACE=halt_on_error=0 scripts/test -race -count=1 -timeout 120m $(or $(PACKAGES),./...)
 
 .PHONY: check
-check: ## The quick check before a commit: format, vet, staticcheck, import law, tests without servers
+check: ## The quick check before a commit: format, vet, staticcheck, vulnerabilities, generated files, tests without servers
 	@scripts/check
 
 .PHONY: matrix

@@ -92,8 +92,8 @@ func TestKilledWhateverAndWhenever(t *testing.T) {
 	defer stop()
 	p.Create(t, "bank", "bank")
 
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := pgtest.Seed()
+	t.Logf("%s=%d", pgtest.SeedEnv, seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	var victims []func()
 	for range 10 {

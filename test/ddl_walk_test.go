@@ -295,7 +295,7 @@ func killings(rng *rand.Rand, steps int) map[int]int {
 func TestWalkOfSchemaChanges(t *testing.T) {
 	t.Parallel()
 	steps := int(number(t, "TWINSPAN_WALK", 80))
-	seed := number(t, "TWINSPAN_WALK_SEED", uint64(time.Now().UnixNano()))
+	seed := number(t, "TWINSPAN_WALK_SEED", pgtest.Seed())
 	t.Logf("TWINSPAN_WALK=%d TWINSPAN_WALK_SEED=%d", steps, seed)
 	replay := &replay{pair: linktest.New(t, linktest.Options{})}
 	r := replay.begin(t)

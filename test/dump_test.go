@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -38,7 +37,7 @@ func readDump(t *testing.T, s *pgtest.Server, database string) dump {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(path, "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", instance.Superuser, "--schema-only", "--exclude-schema=twinspan", database).Output()
+	out, err := exec.Command(path, "--schema-only", "--exclude-schema=twinspan", "--dbname="+s.DSN(database)).Output()
 	if err != nil {
 		t.Fatalf("pg_dump: %v", err)
 	}

@@ -144,8 +144,8 @@ func TestFailoversUnderKills(t *testing.T) {
 	b.more(1, stubborn(p.A, "bank"))
 	b.more(1, stubborn(p.B, "bank"))
 
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := pgtest.Seed()
+	t.Logf("%s=%d", pgtest.SeedEnv, seed)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	decided, undone := 0, 0
 	v := victims{t, p, network}

@@ -143,9 +143,12 @@ func TestDivergenceStopsTheLinkAndNamesTheRow(t *testing.T) {
 func TestLogsHoldNoSecret(t *testing.T) {
 	t.Parallel()
 	const password = "s3cret-of-the-test"
-	p := linktest.New(t, linktest.Options{DSN: func(name, dsn string) string {
-		return dsn + "&password=" + password
-	}})
+	p := linktest.New(t, linktest.Options{
+		DSN: func(name, dsn string) string { return dsn + "&password=" + password },
+		Before: func(_ string, s *pgtest.Server) {
+			pgtest.Exec(t, s.DSN("postgres"), `ALTER ROLE `+pgtest.AgentRole+` PASSWORD '`+password+`'`)
+		},
+	})
 	p.A.Server.CreateDatabase(t, "sales")
 	pgtest.Exec(t, p.A.Server.AppDSN("sales"), `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'row-value-of-the-test')`)
 	p.Create(t, "sales", "sales")

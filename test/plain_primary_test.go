@@ -8,6 +8,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/linktest"
 	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // A primary whose role is no superuser allows no event triggers: its rows are
@@ -25,16 +26,16 @@ func TestPrimaryWithoutEventTriggers(t *testing.T) {
 func plainPrimary(t *testing.T, major int) {
 	p := linktest.New(t, linktest.Options{ServerA: version(major), DSN: func(name, dsn string) string {
 		if name == "a" {
-			return strings.Replace(dsn, "//postgres@", "//plain@", 1)
+			return strings.Replace(dsn, "//"+pgtest.AgentRole+":", "//plain:", 1)
 		}
 		return dsn
 	}, Before: func(name string, server *pgtest.Server) {
 		if name == "a" {
-			pgtest.Exec(t, server.DSN("postgres"), `CREATE ROLE plain LOGIN REPLICATION CREATEDB`, `CREATE DATABASE plain OWNER plain`)
+			pgtest.Exec(t, server.DSN("postgres"), `CREATE ROLE plain LOGIN REPLICATION CREATEDB PASSWORD `+sqlname.Literal(pgtest.Password), `CREATE DATABASE plain OWNER plain`)
 		}
 	}})
 	super := p.A.Server.DSN("plain")
-	a := strings.Replace(super, "//postgres@", "//plain@", 1)
+	a := p.A.Server.DSNOf("plain", pgtest.Password, "plain")
 	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY, s varchar(10) CHECK (s IN ('a', 'b')))`, `CREATE TABLE keyless (a int, b text)`,
 		`CREATE TABLE part (id int) PARTITION BY LIST (id)`, `CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1)`,
 		`INSERT INTO t SELECT i, 'a' FROM generate_series(1, 1000) i`, `INSERT INTO keyless VALUES (1, 'x'), (1, 'x')`)

@@ -48,8 +48,8 @@ func TestRejoinsUnderKills(t *testing.T) {
 		`CREATE TABLE bag (a int)`, `SELECT lo_from_bytea(0, 'large')`)
 	p.Create(t, "shapes", "shapes")
 	p.WaitPhase(t, "shapes", api.Replicating)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := pgtest.Seed()
+	t.Logf("%s=%d", pgtest.SeedEnv, seed)
 	rng := rand.New(rand.NewPCG(seed, 4))
 	v := victims{t, p, network}
 	for round := range rounds("TWINSPAN_REJOIN_KILLS", 4) {

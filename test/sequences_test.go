@@ -87,8 +87,8 @@ func draw(t *testing.T, dsn string, names []string, got *drawn) (stop func()) {
 func TestForcedTwinHandsOutNothingTwice(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{ServerA: []pgtest.Option{pgtest.WithSetting("fsync", "on")}})
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := pgtest.Seed()
+	t.Logf("%s=%d", pgtest.SeedEnv, seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for round := range 2 {
 		database := fmt.Sprintf("draws%d", round)

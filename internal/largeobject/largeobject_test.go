@@ -274,8 +274,8 @@ func TestInterruptedPassesGoOn(t *testing.T) {
 // Random changes in random transactions with passes in between end equal.
 func TestRandomChangesEndEqual(t *testing.T) {
 	p := newPair(t)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := pgtest.Seed()
+	t.Logf("%s=%d", pgtest.SeedEnv, seed)
 	r := rand.New(rand.NewPCG(seed, 1))
 	for range 12 {
 		for range 30 {

@@ -82,17 +82,8 @@ func (n *renewal) differences(ctx context.Context, there *verify.Database) ([]ve
 	if err != nil {
 		return nil, err
 	}
-	if err := verify.Comparable(there.Format, here.Format); err != nil {
-		return nil, err
-	}
-	list, err := n.link.reader().Settle(ctx, verify.CompareSchemas(there.Schema(), here))
-	return slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return !counts(d) }), err
-}
-
-// counts says whether a difference is to be removed from a twin. What servers have of
-// extensions is their own; rows are found by the names of columns, whatever their order.
-func counts(d verify.SchemaDifference) bool {
-	return !d.Undecided && !(d.Kind == "extension" && d.State == verify.Differs) && !(d.Kind == "column order" && d.State == verify.Differs)
+	list := verify.CompareSchemas(there.Schema(), here)
+	return slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return d.Kind == "extension" && d.State == verify.Differs }), nil
 }
 
 // reshape drops what the new primary does not have, or has otherwise, makes what is
@@ -208,7 +199,7 @@ func needsOf(r verify.Remedies) []string {
 // schema; of rows nobody knows before.
 func (l *Link) planComparison(ctx context.Context, conn *pgx.Conn, out *api.RejoinPlan) error {
 	r := l.snapshot()
-	read, err := ask[SchemaRead](ctx, l, MethodSchemaRead, SchemaReadRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Whole: true, Format: verify.Format})
+	read, err := ask[SchemaRead](ctx, l, MethodSchemaRead, SchemaReadRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Whole: true})
 	if err != nil {
 		return err
 	}
@@ -216,14 +207,7 @@ func (l *Link) planComparison(ctx context.Context, conn *pgx.Conn, out *api.Rejo
 	if err != nil {
 		return err
 	}
-	if err := verify.Comparable(read.Digest.Format, here.Format); err != nil {
-		return err
-	}
-	list, err := l.reader().Settle(ctx, verify.CompareSchemas(read.Schema, here))
-	if err != nil {
-		return err
-	}
-	remedies := verify.RemediesFor(slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return !counts(d) }))
+	remedies := verify.RemediesFor(verify.CompareSchemas(read.Schema, here))
 	out.Needs = needsOf(remedies)
 	for _, d := range remedies.Leave {
 		out.Stays = append(out.Stays, d.Kind+" "+d.Name)

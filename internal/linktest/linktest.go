@@ -122,7 +122,7 @@ func (s *Side) pair(t testing.TB, other *Side) {
 	if _, err := other.Client.Join(t.Context(), api.JoinRequest{Token: invitation.Token}); err != nil {
 		t.Fatalf("join: %v", err)
 	}
-	pgtest.Eventually(t, Patience, func() error {
+	pgtest.Await(t, Patience, "peers meet", func() error {
 		peers, err := s.Client.Peers(t.Context())
 		if err != nil || !slices.ContainsFunc(peers, func(p api.Peer) bool { return p.Name == other.Name && p.Connected }) {
 			return fmt.Errorf("peers: %+v, %v", peers, err)
@@ -133,6 +133,7 @@ func (s *Side) pair(t testing.TB, other *Side) {
 
 func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Option) *Side {
 	t.Helper()
+	server = append([]pgtest.Option{pgtest.MayBeOdd()}, server...)
 	s := &Side{Name: name, Server: pgtest.Start(t, server...), t: t}
 	if o.Before != nil {
 		o.Before(name, s.Server)
@@ -145,7 +146,7 @@ func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Opti
 	dsn := s.Server.AgentDSN()
 	if standby != nil {
 		s.Standby = s.Server.Standby(t, "standby_"+name, standby...)
-		dsn = pgtest.AgentDSNOfBoth(s.Server, s.Standby)
+		dsn = pgtest.AgentDSNOf(s.Server, s.Standby)
 	}
 	if o.DSN != nil {
 		dsn = o.DSN(name, dsn)
@@ -174,6 +175,7 @@ func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Opti
 	}
 	t.Cleanup(s.Client.Close)
 	t.Cleanup(func() {
+		s.racing()
 		if t.Failed() {
 			s.dump()
 		}
@@ -185,7 +187,7 @@ func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Opti
 func (s *Side) Start() {
 	s.t.Helper()
 	s.Launch()
-	pgtest.Eventually(s.t, Patience, func() error {
+	pgtest.Await(s.t, Patience, "agent "+s.Name+" starts", func() error {
 		_, err := s.Client.Links(s.t.Context())
 		return err
 	})
@@ -256,6 +258,16 @@ func (s *Side) dump() {
 	if err == nil {
 		s.t.Logf("log of agent %s:\n%s", s.Name, text[max(0, len(text)-4000):])
 	}
+	pgtest.Keep(s.t, s.Dir.Path())
+}
+
+// racing fails the test when the race detector, where the test binary has it, has found
+// something in the agent.
+func (s *Side) racing() {
+	text, _ := os.ReadFile(filepath.Join(s.Dir.Path(), "agent.log"))
+	if at := bytes.Index(text, []byte("WARNING: DATA RACE")); at >= 0 {
+		s.t.Errorf("agent %s: %s", s.Name, text[at:min(len(text), at+6000)])
+	}
 }
 
 // Log returns what the agent has logged so far.
@@ -319,7 +331,7 @@ func (p *Pair) Create(t testing.TB, name, database string) api.Link {
 func (p *Pair) WaitPhase(t testing.TB, name string, phases ...api.Phase) {
 	t.Helper()
 	for _, side := range []*Side{p.B, p.A} {
-		pgtest.Eventually(t, Patience, func() error {
+		pgtest.Await(t, Patience, fmt.Sprintf("phase %v of link %s on side %s", phases, name, side.Name), func() error {
 			l, err := side.Client.Link(t.Context(), name)
 			if err != nil {
 				return err

@@ -2,6 +2,7 @@ package pgtest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,11 +12,12 @@ import (
 
 // MinorEnv names the environment variable that chooses the minor release of servers:
 // "installed" (the default) for those that are found, "newest" for those that
-// scripts/fetch-newest brought, where there is one of the major version.
+// scripts/fetch-newest brought, where there is one of the major version, "mixed" for
+// either, drawn for each server.
 const MinorEnv = "TWINSPAN_TEST_MINOR"
 
 // findBinaries finds the programs that the options ask for.
-func findBinaries(o options) (instance.Binaries, error) {
+func findBinaries(o options, random *rand.Rand) (instance.Binaries, error) {
 	if o.dir != "" {
 		return instance.BinariesIn(o.dir)
 	}
@@ -23,7 +25,11 @@ func findBinaries(o options) (instance.Binaries, error) {
 	if err != nil {
 		return found, err
 	}
-	switch choice := os.Getenv(MinorEnv); choice {
+	choice := os.Getenv(MinorEnv)
+	if choice == "mixed" {
+		choice = []string{"installed", "newest"}[random.IntN(2)]
+	}
+	switch choice {
 	case "", "installed":
 		return found, nil
 	case "newest":
@@ -32,7 +38,7 @@ func findBinaries(o options) (instance.Binaries, error) {
 		}
 		return found, nil
 	default:
-		return found, fmt.Errorf("%s is %q, but may be installed or newest", MinorEnv, choice)
+		return found, fmt.Errorf("%s is %q, but may be installed, newest or mixed", MinorEnv, choice)
 	}
 }
 

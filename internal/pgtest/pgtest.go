@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -44,6 +45,7 @@ type Server struct {
 
 	dir      string
 	options  options
+	drawn    drawn
 	binaries instance.Binaries
 	run      *instance.Server
 	stop     context.CancelFunc
@@ -57,6 +59,7 @@ type options struct {
 	initdbArgs []string
 	onDisk     bool
 	noTLS      bool
+	mayBeOdd   bool
 }
 
 // Option changes what Start starts.
@@ -88,14 +91,19 @@ func WithoutTLS() Option { return func(o *options) { o.noTLS = true } }
 // Start starts a fresh server for this test. It is stopped and removed with it.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
-	s, err := create(opts)
+	s, err := create(t.Name(), opts)
 	if err != nil {
 		t.Fatalf("start a server: %v%s", err, hint(err))
+	}
+	if s.drawn.any() {
+		t.Logf("the server on port %d has %s (%s=%d)", s.Port, s.drawn, SeedEnv, Seed())
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of the server on port %d:\n%s", s.Port, s.logTail())
 		}
+		s.Stop()
+		Keep(t, s.dir)
 		s.remove()
 	})
 	return s
@@ -128,7 +136,7 @@ func Shared(t testing.TB) *Server {
 		t.Fatal("pgtest.Shared needs func TestMain(m *testing.M) { pgtest.Main(m) } in this package")
 	}
 	if sharedServer.server == nil {
-		s, err := create(nil)
+		s, err := create("", nil)
 		if err != nil {
 			t.Fatalf("start the shared server: %v%s", err, hint(err))
 		}
@@ -150,6 +158,9 @@ func Main(m *testing.M, ignore ...goleak.Option) {
 		sharedServer.server = nil
 	}
 	sharedServer.Unlock()
+	if code != 0 {
+		fmt.Fprintf(os.Stderr, "%s=%d\n", SeedEnv, Seed())
+	}
 	if code == 0 {
 		// Find itself waits for less than half a second.
 		err := goleak.Find(ignore...)
@@ -164,12 +175,24 @@ func Main(m *testing.M, ignore ...goleak.Option) {
 	os.Exit(code)
 }
 
-func create(opts []Option) (*Server, error) {
+// create starts a server, and tries once more when a start took too long.
+func create(test string, opts []Option) (*Server, error) {
+	s, err := createOnce(test, opts)
+	if code := problem.CodeOf(err); err != nil && (code == "timeout" || code == "port_in_use") {
+		flaky(test, "start of a server: "+err.Error())
+		s, err = createOnce(test, opts)
+	}
+	return s, err
+}
+
+func createOnce(test string, opts []Option) (*Server, error) {
 	o := options{settings: map[string]string{}}
 	for _, opt := range opts {
 		opt(&o)
 	}
-	binaries, err := findBinaries(o)
+	nth, _ := ordinals.LoadOrStore(test, new(atomic.Int64))
+	random := draws(fmt.Sprint(test, nth.(*atomic.Int64).Add(1)))
+	binaries, err := findBinaries(o, random)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +201,9 @@ func create(opts []Option) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Major: binaries.Major, binaries: binaries, dir: dir, options: o}
+	if o.mayBeOdd {
+		s.drawn = draw(random)
+	}
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
 	if err = s.prototype().Init(ctx); err == nil {
@@ -199,6 +225,9 @@ func create(opts []Option) (*Server, error) {
 	return s, nil
 }
 
+// ordinals number the servers of each test.
+var ordinals sync.Map
+
 // settings make servers fast and small, with room for links.
 func settings(major int) map[string]string {
 	m := map[string]string{
@@ -217,7 +246,11 @@ func settings(major int) map[string]string {
 // prototype returns an instance that has not run yet.
 func (s *Server) prototype() *instance.Server {
 	all := settings(s.Major)
+	maps.Copy(all, s.drawn[atServer])
 	maps.Copy(all, s.options.settings)
+	if s.drawn.any() {
+		oddPorts.Store(s.Port, true)
+	}
 	return &instance.Server{
 		Dir: s.dir, Binaries: s.binaries, Port: s.Port, Settings: all, Log: slog.New(slog.DiscardHandler),
 		HBA:        hba,

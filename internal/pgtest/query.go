@@ -31,7 +31,7 @@ func (s *Server) Database(t testing.TB) string {
 		return '_'
 	}, t.Name())
 	name = fmt.Sprintf("%.40s_%d", name, databases.Add(1))
-	Exec(t, s.DSN("postgres"), "CREATE DATABASE "+sqlname.Quote(name)+" TEMPLATE template0 OWNER "+AppRole)
+	s.createDatabase(t, name, " TEMPLATE template0")
 	t.Cleanup(func() { s.drop(t, name) })
 	return name
 }
@@ -73,6 +73,7 @@ func Conn(t testing.TB, dsn string) *pgx.Conn {
 	if err != nil {
 		t.Fatalf("parse the connection string: %v", err)
 	}
+	settle(config)
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
@@ -108,7 +109,12 @@ func Query(t testing.TB, dsn, sql string, args ...any) [][]string {
 
 // Try is Query for what may fail.
 func Try(ctx context.Context, dsn, sql string, args ...any) ([][]string, error) {
-	conn, err := pgx.Connect(ctx, dsn)
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
+	}
+	settle(config)
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -151,18 +157,8 @@ func Table(t testing.TB, dsn, table string) string {
 // error when it does not within the timeout.
 func Eventually(t testing.TB, timeout time.Duration, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(timeout)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so after %v: %v", timeout, err)
-		}
-		<-tick.C
+	if err := waitFor(timeout, check); err != nil {
+		t.Fatalf("still not so after %v: %v", timeout, err)
 	}
 }
 
@@ -177,7 +173,19 @@ func shorten(s string, most int) string {
 // as the server, which should be the test's own.
 func (s *Server) CreateDatabase(t testing.TB, name string) {
 	t.Helper()
-	Exec(t, s.DSN("postgres"), "CREATE DATABASE "+sqlname.Quote(name)+" OWNER "+AppRole)
+	s.createDatabase(t, name, "")
+}
+
+func (s *Server) createDatabase(t testing.TB, name, template string) {
+	t.Helper()
+	conn := Conn(t, s.DSN("postgres"))
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+sqlname.Quote(name)+template+" OWNER "+AppRole); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.drawn.setDatabase(t.Context(), conn, name); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // DiffError is Diff for Eventually: nil when the two databases are equal.

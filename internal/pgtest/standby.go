@@ -23,7 +23,7 @@ func (s *Server) Standby(t testing.TB, name string, opts ...Option) *Server {
 	if err != nil {
 		t.Fatalf("standby: %v", err)
 	}
-	standby := &Server{Major: s.Major, binaries: s.binaries, dir: dir, options: s.options}
+	standby := &Server{Major: s.Major, binaries: s.binaries, dir: dir, options: s.options, drawn: s.drawn}
 	standby.options.settings = map[string]string{}
 	for k, v := range s.options.settings {
 		standby.options.settings[k] = v

@@ -40,6 +40,7 @@ func (s *Server) people(ctx context.Context) error {
 	}
 	defer conn.Close(ctx)
 	for _, sql := range []string{
+		"SET synchronous_commit = local", // standbys that the server waits for come later
 		"ALTER ROLE " + instance.Superuser + " PASSWORD " + sqlname.Literal(Password),
 		"CREATE ROLE " + AgentRole + " SUPERUSER LOGIN PASSWORD " + sqlname.Literal(Password),
 		"CREATE ROLE " + AppRole + " LOGIN PASSWORD " + sqlname.Literal(Password),
@@ -48,7 +49,10 @@ func (s *Server) people(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", sql, err)
 		}
 	}
-	return nil
+	if err := s.drawn.setDatabase(ctx, conn, "postgres"); err != nil {
+		return err
+	}
+	return s.drawn.setRole(ctx, conn)
 }
 
 // DSN returns the connection string of the superuser who looks after the server to a
@@ -56,7 +60,7 @@ func (s *Server) people(ctx context.Context) error {
 func (s *Server) DSN(database string) string { return s.DSNOf(instance.Superuser, Password, database) }
 
 // AgentDSN returns the connection string of an agent beside the server.
-func (s *Server) AgentDSN() string { return s.DSNOf(AgentRole, Password, "postgres") }
+func (s *Server) AgentDSN() string { return AgentDSNOf(s) }
 
 // AppDSN returns the connection string of the application that owns a database.
 func (s *Server) AppDSN(database string) string { return s.DSNOf(AppRole, Password, database) }
@@ -72,8 +76,14 @@ func DSNOfBoth(a, b *Server, database string) string {
 	return dsn(instance.Superuser, Password, database, a, b)
 }
 
-// AgentDSNOfBoth is AgentDSN for an HA cluster.
-func AgentDSNOfBoth(a, b *Server) string { return dsn(AgentRole, Password, "postgres", a, b) }
+// AgentDSNOf is AgentDSN for an HA cluster.
+func AgentDSNOf(members ...*Server) string {
+	all := dsn(AgentRole, Password, "postgres", members...)
+	if options := members[0].drawn.options(); options != "" {
+		all += "&options=" + strings.ReplaceAll(url.QueryEscape(options), "+", "%20")
+	}
+	return all
+}
 
 // DSNAt returns the superuser's connection string to a database of whatever server is
 // behind an address.
