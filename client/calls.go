@@ -31,9 +31,10 @@ func (c *Client) Peers(ctx context.Context) (out []api.Peer, err error) {
 	return out, c.call(ctx, http.MethodGet, "/v1/peers", nil, &out)
 }
 
-// Invite makes an invitation that ends after ttl; 0 means the agent's default.
-func (c *Client) Invite(ctx context.Context, ttl time.Duration) (out api.Invitation, err error) {
-	in := api.Invite{TTLSeconds: int64(ttl / time.Second)}
+// Invite makes an invitation that ends after ttl; 0 means the agent's default. Who joins
+// by it gets the grants.
+func (c *Client) Invite(ctx context.Context, ttl time.Duration, grants ...api.Grant) (out api.Invitation, err error) {
+	in := api.Invite{TTLSeconds: int64(ttl / time.Second), Grants: grants}
 	return out, c.call(ctx, http.MethodPost, "/v1/invitations", in, &out)
 }
 
@@ -47,9 +48,24 @@ func (c *Client) AddPeer(ctx context.Context, in api.AddPeer) (out api.Peer, err
 	return out, c.call(ctx, http.MethodPost, "/v1/peers", in, &out)
 }
 
-// RemovePeer ends the trust in a peer. A peer that links depend on is refused.
-func (c *Client) RemovePeer(ctx context.Context, name string) error {
-	return c.call(ctx, http.MethodDelete, "/v1/peers/"+url.PathEscape(name), nil, nil)
+// RemovePeer ends the trust in a peer. A peer that links depend on is refused, unless
+// it is forced.
+func (c *Client) RemovePeer(ctx context.Context, name string, force bool) error {
+	path := "/v1/peers/" + url.PathEscape(name)
+	if force {
+		path += "?force=true"
+	}
+	return c.call(ctx, http.MethodDelete, path, nil, nil)
+}
+
+// GrantPeer lets a peer ask for more.
+func (c *Client) GrantPeer(ctx context.Context, name string, grants ...api.Grant) (out api.Peer, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/peers/"+url.PathEscape(name)+"/grants", api.PeerGrants{Grants: grants}, &out)
+}
+
+// RevokePeer lets a peer ask for less, from its next request on.
+func (c *Client) RevokePeer(ctx context.Context, name string, grants ...api.Grant) (out api.Peer, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/peers/"+url.PathEscape(name)+"/revoke", api.PeerGrants{Grants: grants}, &out)
 }
 
 // Check says what stands in the way of linking a database.

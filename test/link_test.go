@@ -285,6 +285,10 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	p.B.Server.CreateDatabase(t, "sales")
 	pgtest.Exec(t, p.B.Server.AppDSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`)
 	pgtest.Exec(t, p.A.Server.AppDSN("sales"), `CREATE TABLE t (id int PRIMARY KEY)`)
+	// b's operator lets a copy it.
+	if _, err := p.B.Client.GrantPeer(t.Context(), "a", api.Grant{Database: "sales", Direction: "from-here", Operations: []string{"link"}}); err != nil {
+		t.Fatal(err)
+	}
 	_, err = p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "x", Database: "sales", Peer: "b", FromPeer: true})
 	if e, ok := err.(*api.Error); !ok || e.Code != "target_not_empty" {
 		t.Errorf("a target that is not empty: %#v", err)

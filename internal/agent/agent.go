@@ -48,6 +48,7 @@ type Agent struct {
 	links    registry
 	key      catalog.Key // proves that records are the agent's
 	troubles troubles
+	asked    requests
 	started  time.Time
 	facts    atomic.Pointer[pg.Server] // of the server, once it answered
 }

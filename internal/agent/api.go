@@ -10,6 +10,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/httpapi"
+	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
 )
@@ -98,30 +99,51 @@ func (a *Agent) describe(p peer.Peer) api.Peer {
 	} else if status.Problem != nil {
 		out.Error = status.Problem.Error()
 	}
+	names := map[string]string{}
 	for _, l := range a.links.all() {
 		if l.Peer() == p.Name {
 			out.Links++
+			names[l.ID()] = l.Name()
 		}
 	}
+	out.Grants = describeGrants(p.Grants, func(id string) string {
+		if name := names[id]; name != "" {
+			return name
+		}
+		return id
+	})
+	out.Requests = a.asked.open(p)
 	return out
 }
 
 // Invite implements httpapi.Agent.
-func (a *Agent) Invite(ctx context.Context, ttl time.Duration) (api.Invitation, error) {
+func (a *Agent) Invite(ctx context.Context, in api.Invite) (api.Invitation, error) {
+	ttl := time.Duration(in.TTLSeconds) * time.Second
+	grants, err := grantsOf(in.Grants)
+	if err != nil {
+		return api.Invitation{}, err
+	}
 	if ttl == 0 {
 		ttl = peer.DefaultInvitation
 	}
 	expires := time.Now().Add(ttl)
-	token, err := a.endpoint.Invite(ttl)
+	token, err := a.endpoint.Invite(ttl, grants...)
 	if err != nil {
 		return api.Invitation{}, err
 	}
-	return api.Invitation{Token: token, Endpoint: a.config.Endpoint.Advertise, Fingerprint: a.identity.Fingerprint(), Expires: expires.UTC()}, nil
+	return api.Invitation{Grants: describeGrants(grants, func(string) string { return "" }), Token: token, Endpoint: a.config.Endpoint.Advertise, Fingerprint: a.identity.Fingerprint(), Expires: expires.UTC()}, nil
 }
 
 // Join implements httpapi.Agent.
 func (a *Agent) Join(ctx context.Context, in api.JoinRequest) (api.Peer, error) {
-	p, err := a.endpoint.Join(ctx, in.Token, peer.JoinOptions{})
+	grants, err := grantsOf(in.Grants)
+	if err != nil {
+		return api.Peer{}, err
+	}
+	if len(grants) == 0 && !in.GrantNothing {
+		grants = peer.JoinedGrants()
+	}
+	p, err := a.endpoint.Join(ctx, in.Token, peer.JoinOptions{Grants: grants})
 	if err != nil {
 		return api.Peer{}, err
 	}
@@ -137,6 +159,9 @@ func (a *Agent) ExportPeer(ctx context.Context) (api.PeerExport, error) {
 // AddPeer implements httpapi.Agent.
 func (a *Agent) AddPeer(ctx context.Context, in api.AddPeer) (api.Peer, error) {
 	p, err := peer.NewPeer(in.Name, in.Endpoint, []byte(in.Certificate))
+	if err == nil {
+		p.Grants, err = grantsOf(in.Grants)
+	}
 	if err != nil {
 		return api.Peer{}, err
 	}
@@ -146,15 +171,34 @@ func (a *Agent) AddPeer(ctx context.Context, in api.AddPeer) (api.Peer, error) {
 	return a.describe(p), nil
 }
 
-// RemovePeer implements httpapi.Agent.
-func (a *Agent) RemovePeer(ctx context.Context, name string) error {
+// RemovePeer implements httpapi.Agent. Without force the links of the peer keep it; with
+// force the trust ends at once, and the links stand still until they are deleted or the
+// peer is trusted again.
+func (a *Agent) RemovePeer(ctx context.Context, name string, force bool) error {
 	for _, l := range a.links.all() {
-		if l.Peer() == name {
+		if l.Peer() == name && !force {
 			return problem.New(problem.Conflict, "peer_in_use", "peer %q has the link %q", name, l.Name()).On(name).
-				WithHint("delete its links first")
+				WithHint("delete its links first, or end the trust at once with --force: its links stand still then")
 		}
 	}
-	return a.endpoint.Remove(name)
+	if err := a.endpoint.Remove(name); err != nil {
+		return err
+	}
+	a.asked.forget(name)
+	a.Log.Info("peer removed", "peer", name, "forced", force)
+	return nil
+}
+
+// view describes a link, with what only the agent knows of it.
+func (a *Agent) view(l *link.Link) api.Link {
+	v := l.View()
+	if p, ok := a.book.Get(l.Peer()); !ok || p.AgentID != l.PeerAgent() {
+		v.Problems = append(v.Problems, api.Problem{Code: "peer_removed", Severity: api.Blocks, Subject: l.Peer(),
+			Title: "the other side's agent, peer " + l.Peer() + ", is not trusted any more: the link stands still",
+			Hint:  "trust it again under that name, with peer invite and join or peer add; or remove this side of the link with link delete --force"})
+		v.Health = api.Unhealthy
+	}
+	return v
 }
 
 // RotateKey implements httpapi.Agent.
@@ -172,7 +216,7 @@ func (a *Agent) Links(ctx context.Context) ([]api.Link, error) {
 	}
 	list := []api.Link{}
 	for _, l := range a.links.all() {
-		list = append(list, l.View())
+		list = append(list, a.view(l))
 	}
 	return list, nil
 }
@@ -183,7 +227,7 @@ func (a *Agent) Link(ctx context.Context, name string) (api.Link, error) {
 	if err != nil {
 		return api.Link{}, err
 	}
-	return l.View(), nil
+	return a.view(l), nil
 }
 
 // LargeObjects implements httpapi.Agent.
@@ -204,7 +248,7 @@ func (a *Agent) SetLink(ctx context.Context, name string, in api.SetLink) (api.L
 	if err := l.Set(ctx, in); err != nil {
 		return api.Link{}, err
 	}
-	return l.View(), nil
+	return a.view(l), nil
 }
 
 // Suspend implements httpapi.Agent.
@@ -216,7 +260,7 @@ func (a *Agent) Suspend(ctx context.Context, name string) (api.Link, error) {
 	if err := l.Suspend(ctx); err != nil {
 		return api.Link{}, err
 	}
-	return l.View(), nil
+	return a.view(l), nil
 }
 
 // Resume implements httpapi.Agent.
@@ -228,7 +272,7 @@ func (a *Agent) Resume(ctx context.Context, name string) (api.Link, error) {
 	if err := l.Resume(ctx); err != nil {
 		return api.Link{}, err
 	}
-	return l.View(), nil
+	return a.view(l), nil
 }
 
 // ResumeWithRepair implements httpapi.Agent.
@@ -240,7 +284,7 @@ func (a *Agent) ResumeWithRepair(ctx context.Context, name string) (api.Link, er
 	if err := l.ResumeWithRepair(ctx); err != nil {
 		return api.Link{}, err
 	}
-	return l.View(), nil
+	return a.view(l), nil
 }
 
 // DeleteLink implements httpapi.Agent.

@@ -58,7 +58,7 @@ func (a *Agent) createRoles(ctx context.Context, in api.CreateLink) ([]catalog.N
 		return nil, err
 	}
 	var made link.RolesResponse
-	err = a.endpoint.Call(ctx, in.Peer, link.MethodRoles, link.RolesRequest{Name: in.Name, Roles: roles}, &made)
+	err = a.endpoint.Call(ctx, in.Peer, link.MethodRoles, link.RolesRequest{Name: in.Name, Database: in.PeerDatabase, Roles: roles}, &made)
 	return made.Notices, err
 }
 

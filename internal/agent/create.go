@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,8 +17,19 @@ import (
 	"github.com/twinspan/twinspan/internal/role"
 )
 
-// CreateLink implements httpapi.Agent.
+// CreateLink implements httpapi.Agent. With it this side's operator lets the peer do what
+// the link needs.
 func (a *Agent) CreateLink(ctx context.Context, in api.CreateLink) (api.Link, error) {
+	return a.create(ctx, in, true)
+}
+
+// createFor makes a link that a peer asked for: it comes with no right beyond those that
+// let it ask.
+func (a *Agent) createFor(ctx context.Context, in api.CreateLink) (api.Link, error) {
+	return a.create(ctx, in, false)
+}
+
+func (a *Agent) create(ctx context.Context, in api.CreateLink, own bool) (api.Link, error) {
 	if err := a.links.ready(); err != nil {
 		return api.Link{}, err
 	}
@@ -46,7 +58,7 @@ func (a *Agent) CreateLink(ctx context.Context, in api.CreateLink) (api.Link, er
 		return a.createFromPeer(ctx, in)
 	}
 	a.links.making.Lock()
-	l, err := a.createHere(ctx, in, other)
+	l, err := a.createHere(ctx, in, other, own)
 	a.links.making.Unlock()
 	if err != nil {
 		return api.Link{}, err
@@ -67,6 +79,15 @@ func (a *Agent) peerNamed(name string) (peer.Peer, error) {
 func (a *Agent) createFromPeer(ctx context.Context, in api.CreateLink) (api.Link, error) {
 	there := in
 	there.Database, there.PeerDatabase = in.PeerDatabase, in.Database
+	// The peer asks back for this side's half, and whoever asked for the link lets it.
+	lets := peer.Grant{Database: in.Database, Direction: peer.ToHere, Operations: []peer.Operation{peer.OpLink}, Link: newID()}
+	if in.CreateRoles {
+		lets.Operations = append(lets.Operations, peer.OpRoles)
+	}
+	if err := a.book.Grant(in.Peer, []peer.Grant{lets}); err != nil {
+		return api.Link{}, err
+	}
+	defer a.endLinkGrants(lets.Link)
 	var answer api.Link
 	if err := a.endpoint.Call(ctx, in.Peer, link.MethodInvert, there, &answer); err != nil {
 		return api.Link{}, err
@@ -80,7 +101,7 @@ func (a *Agent) createFromPeer(ctx context.Context, in api.CreateLink) (api.Link
 
 // createHere makes the link with this side's database as the primary. What
 // refuses it leaves nothing behind.
-func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Peer) (*link.Link, error) {
+func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Peer, own bool) (*link.Link, error) {
 	if err := a.nameFree(in.Name); err != nil {
 		return nil, err
 	}
@@ -100,9 +121,14 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 		Role: string(role.Primary), Phase: string(role.Creating), Epoch: 1, Mode: string(in.Mode), PrimaryAddress: a.primaryAddress(),
 		Notices: notices, SyncTimeout: syncTimeout(in), OnConflict: in.OnConflict, MaxRate: in.MaxRate,
 	}
+	if own {
+		if err := a.book.Grant(other.Name, peer.LinkGrants(in.Database, record.ID)); err != nil {
+			return nil, err
+		}
+	}
 	l, err := link.MakePrimary(ctx, a.place(), in.Database, record)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, a.endLinkGrants(record.ID))
 	}
 	a.Log.Info("link made", "link", in.Name, "role", "primary", "database", in.Database, "peer", other.Name)
 	if err := a.links.add(l); err != nil || in.OnIsolation == "" {

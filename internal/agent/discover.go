@@ -20,6 +20,7 @@ import (
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/link"
+	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/telemetry"
@@ -241,6 +242,10 @@ func (a *Agent) judge(ctx context.Context, seen []looked, known map[string]bool)
 			if taken[r.ID] {
 				trouble = strange(l.database, r)
 				continue
+			}
+			// The two sides were trusted with all of it.
+			if err := a.book.Grant(r.Peer, peer.LinkGrants(l.database, r.ID)); err != nil {
+				a.Log.Warn("the link's peer was not granted what the link needs", "link", r.Name, telemetry.Failure(err))
 			}
 			if err := a.upgrade(ctx, l.database, r); err != nil {
 				a.Log.Warn("the link's record could not be marked as the agent's", "link", r.Name, telemetry.Failure(err))

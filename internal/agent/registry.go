@@ -132,6 +132,9 @@ func (a *Agent) runLinks(ctx context.Context) error {
 		running.Go(func() {
 			if err := l.Run(ctx); err == nil {
 				a.links.remove(l)
+				if err := a.endLinkGrants(l.ID()); err != nil {
+					a.Log.Warn("what came with the link is still granted", "link", l.Name(), telemetry.Failure(err))
+				}
 			}
 		})
 	}
@@ -142,6 +145,7 @@ func (a *Agent) runLinks(ctx context.Context) error {
 		}
 	}
 	a.Log.Info("links found", "links", len(found))
+	a.tidyGrants()
 	a.lookAgain(ctx)
 	<-ctx.Done()
 	a.links.mu.Lock()

@@ -15,20 +15,32 @@ import (
 func (a *Agent) handle() {
 	unary(a, link.MethodCheck, func(ctx context.Context, from peer.Peer, r link.CheckRequest) (any, error) {
 		found, err := assess.Secondary(ctx, a.server, assess.Target{Source: r.Source, Needs: r.Needs, Database: r.Database})
+		if refused := a.permit(from, link.MethodCreate, r.Database); refused != nil && err == nil {
+			found = append(found, notGranted(refused))
+		}
 		return link.CheckResponse{Findings: found}, err
 	})
 	unary(a, link.MethodRoles, func(ctx context.Context, from peer.Peer, r link.RolesRequest) (any, error) {
+		if err := a.permit(from, link.MethodRoles, r.Database); err != nil {
+			return nil, err
+		}
 		return link.MakeRoles(ctx, a.server, r)
 	})
 	a.endpoint.HandleStream(link.MethodProbe, func(ctx context.Context, from peer.Peer, body json.RawMessage, s *peer.Stream) error {
 		return link.TakeProbe(s)
 	})
 	unary(a, link.MethodCreate, func(ctx context.Context, from peer.Peer, r link.CreateRequest) (any, error) {
+		if err := a.permit(from, link.MethodCreate, r.Database); err != nil {
+			return nil, err
+		}
 		return nil, a.makeTwin(ctx, from, r)
 	})
 	unary(a, link.MethodInvert, func(ctx context.Context, from peer.Peer, r api.CreateLink) (any, error) {
+		if err := a.permit(from, link.MethodInvert, r.Database); err != nil {
+			return nil, err
+		}
 		r.Peer, r.FromPeer = from.Name, false
-		return a.CreateLink(ctx, r)
+		return a.createFor(ctx, r)
 	})
 	onLink(a, link.MethodChange, func(ctx context.Context, l *link.Link, r link.ChangeRequest) (any, error) {
 		return nil, l.HandleChange(ctx, r)
@@ -110,6 +122,9 @@ func unary[R any](a *Agent, method string, f func(ctx context.Context, from peer
 func onLink[R any](a *Agent, method string, f func(ctx context.Context, l *link.Link, r R) (any, error), id func(R) string) {
 	unary(a, method, func(ctx context.Context, from peer.Peer, r R) (any, error) {
 		l, err := a.linkWith(from, id(r))
+		if err == nil {
+			err = a.permit(from, method, l.Database())
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -124,6 +139,9 @@ func onLinkStream[R any](a *Agent, method string, f func(l *link.Link, ctx conte
 			return err
 		}
 		l, err := a.linkWith(from, id(r))
+		if err == nil {
+			err = a.permit(from, method, l.Database())
+		}
 		if err != nil {
 			return err
 		}
@@ -173,6 +191,10 @@ func (a *Agent) makeTwin(ctx context.Context, from peer.Peer, r link.CreateReque
 		return err
 	}
 	a.Log.Info("link made", "link", r.Name, "role", "secondary", "database", r.Database, "peer", from.Name)
+	// What lies in the twin is the peer's own: with it comes what its link needs.
+	if err := a.book.Grant(from.Name, peer.LinkGrants(r.Database, r.ID)); err != nil {
+		return err
+	}
 	return a.links.add(l)
 }
 

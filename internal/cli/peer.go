@@ -28,47 +28,68 @@ By hand, with the certificates as files:
 
     twinspan peer export > a.pem                                       on a
     twinspan peer add a --endpoint a.example.com:5022 --cert a.pem     on b
-    and the same the other way`
+    and the same the other way
+
+A peer may check and measure the network. What else it may ask of this agent is
+granted: which databases, which way their rows go, which operations. An agent that
+joins lets the inviter make twins here; a link made here, or a twin made for a peer,
+comes with what the link needs. "twinspan peer grant NAME" shows it.`
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "links", "Trust other agents", peerLong,
-		a.peerInvite(), a.peerJoin(), a.peerExport(), a.peerAdd(), a.peerList(), a.peerRemove(), a.peerRotate())
+		a.peerInvite(), a.peerJoin(), a.peerExport(), a.peerAdd(), a.peerList(), a.peerGrant(), a.peerRevoke(), a.peerRemove(), a.peerRotate())
 }
 
 func (a *app) peerInvite() *cobra.Command {
 	var ttl time.Duration
+	var grants func() ([]api.Grant, bool, error)
 	cmd := &cobra.Command{
 		Use:   "invite",
 		Short: "Print a token with which one other agent becomes a peer",
 		Long: `Print a token that holds this agent's address, the fingerprint of its key and a
 secret. The other side gives it to "twinspan peer join". It works once and ends by
-itself. Treat it as a password until it is used.`,
+itself. Treat it as a password until it is used.
+
+Who joins by it may check and measure the network, and more with --grant.
+` + grantWords,
 		Example: `  twinspan peer invite
-  twinspan peer invite --ttl 10m`,
+  twinspan peer invite --ttl 10m --grant sales:from-here`,
 		Args: cobra.NoArgs,
 		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
-			made, err := c.Invite(ctx, ttl)
+			list, _, err := grants()
+			if err != nil {
+				return err
+			}
+			made, err := c.Invite(ctx, ttl, list...)
 			if err != nil {
 				return err
 			}
 			return a.answer(made, func(w io.Writer) {
 				fmt.Fprintln(w, made.Token)
 				a.say("It works once, until %s, for an agent that reaches %s. There: twinspan peer join TOKEN", when(made.Expires), made.Endpoint)
+				a.sayGrants("Who joins", made.Grants)
 			})
 		}),
 	}
+	grants = grantFlag(cmd, "what the agent that joins may ask for here, as `grant` (none by default)")
 	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "`time` that the token holds, at most a week")
 	return cmd
 }
 
 func (a *app) peerJoin() *cobra.Command {
-	return &cobra.Command{
+	var grants func() ([]api.Grant, bool, error)
+	cmd := &cobra.Command{
 		Use:   "join TOKEN",
 		Short: "Become a peer of the agent that made a token",
 		Long: `Dial the agent that printed the token, prove the invitation and exchange
 certificates. Both agents then trust each other. TOKEN may be "-": it is then read
-from standard input, where no list of processes shows it.`,
+from standard input, where no list of processes shows it.
+
+The inviting agent may then make twins of its databases on this side's instance,
+unless --grant says otherwise ("--grant none": nothing but check and measure).
+` + grantWords,
 		Example: `  twinspan peer join "$TOKEN"
+  twinspan peer join "$TOKEN" --grant sales:to-here
   ssh b twinspan peer invite --dir /var/lib/twinspan | twinspan peer join -`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
@@ -80,15 +101,22 @@ from standard input, where no list of processes shows it.`,
 				}
 				token = text
 			}
-			p, err := c.Join(ctx, api.JoinRequest{Token: strings.TrimSpace(token)})
+			list, nothing, err := grants()
+			if err != nil {
+				return err
+			}
+			p, err := c.Join(ctx, api.JoinRequest{Token: strings.TrimSpace(token), Grants: list, GrantNothing: nothing})
 			if err != nil {
 				return err
 			}
 			return a.answer(p, func(w io.Writer) {
 				fmt.Fprintf(w, "peer %s at %s, %s\n", p.Name, p.Endpoint, p.Fingerprint)
+				a.sayGrants("Peer "+p.Name, p.Grants)
 			})
 		}),
 	}
+	grants = grantFlag(cmd, "what the inviting agent may ask for here, as `grant` (*:to-here:link,roles by default)")
+	return cmd
 }
 
 func (a *app) peerExport() *cobra.Command {
@@ -115,6 +143,7 @@ fingerprint by another way, such as a telephone.`,
 
 func (a *app) peerAdd() *cobra.Command {
 	var endpoint, file string
+	var grants func() ([]api.Grant, bool, error)
 	cmd := &cobra.Command{
 		Use:   "add NAME --endpoint HOST:PORT --cert FILE",
 		Short: "Trust another agent by its certificate",
@@ -122,7 +151,8 @@ func (a *app) peerAdd() *cobra.Command {
 "twinspan peer export" printed it there. The other side must add this agent too.
 
 Without --endpoint this agent waits to be dialled: of two peers only one needs to
-reach the other.`,
+reach the other. The peer may check and measure the network, and more with --grant.
+` + grantWords,
 		Example: `  twinspan peer add b --endpoint b.example.com:5022 --cert b.pem`,
 		Args:    cobra.ExactArgs(1),
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
@@ -130,13 +160,21 @@ reach the other.`,
 			if err != nil {
 				return err
 			}
-			p, err := c.AddPeer(ctx, api.AddPeer{Name: args[0], Endpoint: endpoint, Certificate: text})
+			list, _, err := grants()
 			if err != nil {
 				return err
 			}
-			return a.answer(p, func(w io.Writer) { fmt.Fprintf(w, "peer %s, %s\n", p.Name, p.Fingerprint) })
+			p, err := c.AddPeer(ctx, api.AddPeer{Name: args[0], Endpoint: endpoint, Certificate: text, Grants: list})
+			if err != nil {
+				return err
+			}
+			return a.answer(p, func(w io.Writer) {
+				fmt.Fprintf(w, "peer %s, %s\n", p.Name, p.Fingerprint)
+				a.sayGrants("Peer "+p.Name, p.Grants)
+			})
 		}),
 	}
+	grants = grantFlag(cmd, "what the peer may ask for here, as `grant` (none by default)")
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "`host:port` at which to dial it")
 	cmd.Flags().StringVar(&file, "cert", "", "`file` with its certificate, PEM")
 	cmd.MarkFlagRequired("cert")
@@ -160,23 +198,31 @@ func (a *app) peerList() *cobra.Command {
 					rows = append(rows, []string{p.Name, dash(p.Endpoint), yes(p.Connected), fmt.Sprint(p.Links), p.Fingerprint, when(p.Expires), dash(p.Error)})
 				}
 				terminal.Table(w, []string{"NAME", "ENDPOINT", "CONNECTED", "LINKS", "FINGERPRINT", "EXPIRES", "ERROR"}, rows)
+				for _, p := range peers {
+					for _, r := range p.Requests {
+						a.say("Peer %s asked for something that it is not granted. To grant it: %s", p.Name, r.Command)
+					}
+				}
 			})
 		}),
 	}
 }
 
 func (a *app) peerRemove() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "End the trust in a peer",
 		Long: `Forget a peer's key: it is refused from now on. A peer that links depend on is not
-removed; delete the links first. The other side still trusts this agent until it
-removes it as well.`,
-		Example:           `  twinspan peer remove b`,
+removed; delete the links first, or end the trust at once with --force: the peer's
+connections are cut, its links stand still and say so. The other side still trusts
+this agent until it removes it as well.`,
+		Example: `  twinspan peer remove b
+  twinspan peer remove b --force`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completePeers,
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-			if err := c.RemovePeer(ctx, args[0]); err != nil {
+			if err := c.RemovePeer(ctx, args[0], force); err != nil {
 				return err
 			}
 			return a.answer(struct {
@@ -184,6 +230,8 @@ removes it as well.`,
 			}{args[0]}, func(w io.Writer) { fmt.Fprintf(w, "peer %s is removed\n", args[0]) })
 		}),
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "end the trust at once, also when links depend on it")
+	return cmd
 }
 
 func (a *app) peerRotate() *cobra.Command {

@@ -28,8 +28,8 @@ To link a database of your own, on each side:
 
 then make the two agents peers and create the link, at the database's side:
 
-    twinspan peer invite                                   (on b)
-    twinspan peer join TOKEN                               (on a)
+    twinspan peer invite                                   (on a)
+    twinspan peer join TOKEN                               (on b)
     twinspan link create sales --database sales --peer b   (on a)
 
 The answer of a command goes to standard output, everything else to standard error.

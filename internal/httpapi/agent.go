@@ -5,7 +5,6 @@ package httpapi
 
 import (
 	"context"
-	"time"
 
 	"github.com/twinspan/twinspan/api"
 )
@@ -19,15 +18,18 @@ type Agent interface {
 	// Peers lists the trusted agents by name.
 	Peers(ctx context.Context) ([]api.Peer, error)
 	// Invite makes an invitation; a ttl of 0 means the default.
-	Invite(ctx context.Context, ttl time.Duration) (api.Invitation, error)
+	Invite(ctx context.Context, in api.Invite) (api.Invitation, error)
 	// Join dials the agent that a token names and waits for its answer.
 	Join(ctx context.Context, in api.JoinRequest) (api.Peer, error)
 	// ExportPeer returns what another agent needs to add this one.
 	ExportPeer(ctx context.Context) (api.PeerExport, error)
 	// AddPeer trusts a certificate.
 	AddPeer(ctx context.Context, in api.AddPeer) (api.Peer, error)
-	// RemovePeer ends the trust; a peer with links is a conflict.
-	RemovePeer(ctx context.Context, name string) error
+	// RemovePeer ends the trust; a peer with links is a conflict unless it is forced.
+	RemovePeer(ctx context.Context, name string, force bool) error
+	// GrantPeer lets a peer do more, RevokePeer less, from its next request on.
+	GrantPeer(ctx context.Context, name string, in api.PeerGrants) (api.Peer, error)
+	RevokePeer(ctx context.Context, name string, in api.PeerGrants) (api.Peer, error)
 	// RotateKey makes a new key, with overlap.
 	RotateKey(ctx context.Context) (api.Agent, error)
 

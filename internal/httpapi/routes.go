@@ -6,7 +6,6 @@ import (
 	"context"
 	"net/http"
 	"reflect"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -24,12 +23,16 @@ type (
 	with[T any] struct{ Body T }
 
 	namedWith[T any] struct {
-		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
+		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link or the peer"`
 		Body T
 	}
 	remove struct {
 		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Force bool   `query:"force" doc:"Do not ask the peer: remove what this side has"`
+	}
+	removePeer struct {
+		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the peer"`
+		Force bool   `query:"force" doc:"End the trust at once, also when links depend on it"`
 	}
 	verify struct {
 		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
@@ -109,23 +112,36 @@ func (r *routes) peers() {
 	add(r, "peers", http.MethodGet, "/v1/peers", "listPeers", "List the agents that this one trusts",
 		func(ctx context.Context, _ *none) ([]api.Peer, error) {
 			all, err := r.agent.Peers(ctx)
+			for i := range all {
+				all[i], _ = trusted(all[i], nil)
+			}
 			return list(all), err
 		})
 	add(r, "peers", http.MethodPost, "/v1/peers", "addPeer", "Trust another agent by its certificate",
 		func(ctx context.Context, in *with[api.AddPeer]) (api.Peer, error) {
-			return r.agent.AddPeer(ctx, in.Body)
+			return trusted(r.agent.AddPeer(ctx, in.Body))
 		})
 	add(r, "peers", http.MethodPost, "/v1/invitations", "invite", "Make a token with which one other agent can become a peer",
 		func(ctx context.Context, in *with[api.Invite]) (api.Invitation, error) {
-			return r.agent.Invite(ctx, time.Duration(in.Body.TTLSeconds)*time.Second)
+			i, err := r.agent.Invite(ctx, in.Body)
+			i.Grants = list(i.Grants)
+			return i, err
 		})
 	add(r, "peers", http.MethodPost, "/v1/peers/join", "join", "Become a peer of the agent that made a token",
 		func(ctx context.Context, in *with[api.JoinRequest]) (api.Peer, error) {
-			return r.agent.Join(ctx, in.Body)
+			return trusted(r.agent.Join(ctx, in.Body))
 		})
 	add(r, "peers", http.MethodDelete, "/v1/peers/{name}", "removePeer", "End the trust in a peer",
-		func(ctx context.Context, in *named) (*nothing, error) {
-			return nil, r.agent.RemovePeer(ctx, in.Name)
+		func(ctx context.Context, in *removePeer) (*nothing, error) {
+			return nil, r.agent.RemovePeer(ctx, in.Name, in.Force)
+		})
+	add(r, "peers", http.MethodPost, "/v1/peers/{name}/grants", "grantPeer", "Let a peer ask for more",
+		func(ctx context.Context, in *namedWith[api.PeerGrants]) (api.Peer, error) {
+			return trusted(r.agent.GrantPeer(ctx, in.Name, in.Body))
+		})
+	add(r, "peers", http.MethodPost, "/v1/peers/{name}/revoke", "revokePeer", "Let a peer ask for less, from its next request on",
+		func(ctx context.Context, in *namedWith[api.PeerGrants]) (api.Peer, error) {
+			return trusted(r.agent.RevokePeer(ctx, in.Name, in.Body))
 		})
 }
 
@@ -257,6 +273,12 @@ func complete(l api.Link) api.Link {
 	l.Problems = list(l.Problems)
 	l.Notices = list(l.Notices)
 	return l
+}
+
+// trusted is complete for a peer.
+func trusted(p api.Peer, err error) (api.Peer, error) {
+	p.Grants, p.Requests = list(p.Grants), list(p.Requests)
+	return p, err
 }
 
 // stepped is complete for a failover.

@@ -153,7 +153,11 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("join", joined.Name == "b", err)
 	added, err := c.AddPeer(ctx, api.AddPeer{Name: "c", Endpoint: "c:5022", Certificate: "PEM"})
 	check("add", added.Name == "c" && added.Endpoint == "c:5022", err)
-	check("remove", true, c.RemovePeer(ctx, "c"))
+	granted, err := c.GrantPeer(ctx, "c", api.Grant{Database: "d", Direction: "to-here", Operations: []string{"link"}})
+	check("grant", len(granted.Grants) == 1 && granted.Requests != nil, err)
+	granted, err = c.RevokePeer(ctx, "c", api.Grant{Database: "d", Direction: "to-here", Operations: []string{"link"}})
+	check("revoke", granted.Grants != nil, err)
+	check("remove", true, c.RemovePeer(ctx, "c", true))
 	found, err := c.Check(ctx, api.CheckRequest{Database: "sales", Peer: "b"})
 	check("check", found.Peer == "b" && len(found.Findings) == 1 && found.Findings[0].Severity == api.Blocks, err)
 	databases, err := c.Databases(ctx)
@@ -206,8 +210,8 @@ func useEverything(t *testing.T, c *client.Client) {
 func TestEverythingOverTheSocket(t *testing.T) {
 	s := serve(t, sample(), false)
 	useEverything(t, dial(t, client.Dial{Socket: s.dir.Socket()}))
-	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s]", "Join[tok-b]",
-		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM}]", "RemovePeer[c]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
+	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Join[tok-b]",
+		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",

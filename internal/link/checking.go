@@ -69,8 +69,9 @@ func TakeProbe(s *peer.Stream) error {
 // RolesRequest asks the secondary's instance for roles. They may carry what a
 // server keeps of passwords.
 type RolesRequest struct {
-	Name  string    `json:"name"` // of the link that will be
-	Roles []pg.Role `json:"roles"`
+	Name     string    `json:"name"`     // of the link that will be
+	Database string    `json:"database"` // of the twin that will be; earlier releases do not say
+	Roles    []pg.Role `json:"roles"`
 }
 
 // RolesResponse tells which were made.

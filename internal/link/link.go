@@ -265,7 +265,10 @@ func lasting(p *problem.Error) bool {
 	case problem.Transient, problem.Cancelled:
 		return false
 	case problem.Unauthorised:
-		return p.Code != "login_refused" // a password that is being changed
+		// A password that is being changed; what the other side's operator may grant.
+		return p.Code != "login_refused" && p.Code != "peer_not_granted"
+	case problem.NotFound:
+		return p.Code != "peer_unknown" // it was removed, and may be trusted again
 	}
 	return !misplaced(p)
 }

@@ -97,7 +97,7 @@ func (b *Book) ByFingerprint(fingerprint string) (Peer, bool) {
 }
 
 // Add stores a peer. A peer of the same name that shares a key with it is refreshed (it
-// keeps the time it was added); any other overlap in name, key or agent id is a problem
+// keeps the time it was added, and what it may do); any other overlap in name, key or agent id is a problem
 // of kind Conflict.
 func (b *Book) Add(p Peer) error {
 	if p.Added.IsZero() {
@@ -115,6 +115,7 @@ func (b *Book) Add(p Peer) error {
 	p.entry = 0
 	if old, ok := b.peers[p.Name]; ok {
 		p.Added, p.entry = old.Added, old.entry
+		p.Grants = Merge(old.Grants, p.Grants)
 	} else if len(b.peers) >= maxPeers {
 		return problem.New(problem.Resource, "peers_many", "there are %d peers already", maxPeers)
 	}
@@ -209,7 +210,7 @@ func (b *Book) clashLocked(p Peer) error {
 		switch {
 		case strings.EqualFold(other.Name, p.Name) && (!shares || other.Name != p.Name):
 			return problem.New(problem.Conflict, "peer_name_taken", "another peer is called %s here", other.Name).On(p.Name).
-				WithHint("give it another name with --as, or remove the other with 'twinspan peer remove %s'", other.Name)
+				WithHint("where it is the same agent made anew, or the other is gone, remove the other first: twinspan peer remove %s, with --force when links depend on it", other.Name)
 		case other.Name != p.Name && (shares || other.AgentID == p.AgentID):
 			return problem.New(problem.Conflict, "peer_known", "this agent is known already, as %s", other.Name).On(p.Name).
 				WithHint("use that name, or remove it first with 'twinspan peer remove %s'", other.Name)

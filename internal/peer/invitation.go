@@ -39,17 +39,21 @@ type invitation struct {
 	Expires    time.Time `toml:"expires"`
 	Wrong      int       `toml:"wrong_attempts"`
 	UsedBy     string    `toml:"used_by" comment:"fingerprint of the agent that joined; empty: nobody yet"`
+	Grants     []Grant   `toml:"grants,omitempty" comment:"what the agent that joins may ask for"`
 }
 
 // Invite makes a one-line token with which one other agent can become a peer: it holds
 // this agent's addresses, fingerprint and name, a one-time secret and an expiry. A ttl of
-// 0 is DefaultInvitation. The agent must listen.
-func (e *Endpoint) Invite(ttl time.Duration) (string, error) {
+// 0 is DefaultInvitation. Who joins by it gets the grants. The agent must listen.
+func (e *Endpoint) Invite(ttl time.Duration, grants ...Grant) (string, error) {
 	if ttl == 0 {
 		ttl = DefaultInvitation
 	}
 	if ttl < time.Second || ttl > maxInvitationLife {
 		return "", problem.New(problem.Invalid, "invitation_ttl", "an invitation cannot be valid for %s", ttl).WithHint("choose up to 30 days")
+	}
+	if err := checkGrants(grants); err != nil {
+		return "", err
 	}
 	addresses, err := e.addresses()
 	if err != nil {
@@ -68,7 +72,7 @@ func (e *Endpoint) Invite(ttl time.Duration) (string, error) {
 	if err := e.sweepInvitations(now); err != nil {
 		return "", err
 	}
-	if err := e.writeInvitation(t.ID, invitation{SecretHash: hashSecret(t.Secret[:]), Created: now, Expires: t.Expires}); err != nil {
+	if err := e.writeInvitation(t.ID, invitation{SecretHash: hashSecret(t.Secret[:]), Created: now, Expires: t.Expires, Grants: Merge(nil, grants)}); err != nil {
 		return "", err
 	}
 	e.logger().Info("invitation made", "invitation", hex.EncodeToString(t.ID[:]), "expires", t.Expires)
@@ -80,7 +84,7 @@ func (e *Endpoint) Invite(ttl time.Duration) (string, error) {
 // come again, for it may not have heard the first answer, as long as the invitation has not
 // expired and the peer is trusted: one that was removed does not come back by it. An error
 // of check leaves the invitation as it is.
-func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, now time.Time, check, store func() error) error {
+func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, now time.Time, check func() error, store func(grants []Grant) error) error {
 	e.guests.Lock()
 	defer e.guests.Unlock()
 	refused := func(code, text string) error {
@@ -108,7 +112,7 @@ func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, n
 	case !now.Before(inv.Expires):
 		return refused("invitation_expired", "the invitation has expired")
 	case inv.UsedBy == fingerprint && trusted:
-		return store()
+		return store(nil) // what it was granted then may have been revoked since
 	case inv.UsedBy != "":
 		return refused("invitation_used", "the invitation was used already")
 	}
@@ -119,7 +123,7 @@ func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, n
 	if err := e.writeInvitation(id, inv); err != nil {
 		return err
 	}
-	return store()
+	return store(inv.Grants)
 }
 
 // Remove ends the trust in a peer: its sessions end at once, and so does what it could come

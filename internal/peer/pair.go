@@ -29,8 +29,9 @@ type joinRequest struct {
 
 // joinAnswer is what the inviter says once it has stored the joiner.
 type joinAnswer struct {
-	Name     string `json:"name"`
-	Endpoint string `json:"endpoint"`
+	Name     string  `json:"name"`
+	Endpoint string  `json:"endpoint"`
+	Grants   []Grant `json:"grants,omitempty"` // what the joiner may ask for there, to tell people
 }
 
 // JoinOptions are the names by which two agents will know each other, if they are to
@@ -38,6 +39,8 @@ type joinAnswer struct {
 type JoinOptions struct {
 	As   string // the inviter's name here
 	Name string // this agent's name there
+	// Grants are what the inviter may ask for here.
+	Grants []Grant
 }
 
 // Join becomes the peer of the agent that made the invitation, and it of this one. An agent
@@ -66,9 +69,12 @@ func (e *Endpoint) Join(ctx context.Context, text string, options JoinOptions) (
 	if err := e.nameFree(name, fingerprint); err != nil {
 		return Peer{}, err
 	}
+	if err := checkGrants(options.Grants); err != nil {
+		return Peer{}, err
+	}
 	var failed error
 	for _, address := range t.Addresses {
-		p, reached, err := e.joinAt(ctx, address, t, name, options.Name)
+		p, reached, err := e.joinAt(ctx, address, t, name, options)
 		if err == nil || reached || ctx.Err() != nil {
 			return p, err
 		}
@@ -91,7 +97,8 @@ func (e *Endpoint) nameFree(name, fingerprint string) error {
 const nobody = "00000000-0000-0000-0000-000000000000"
 
 // joinAt tries one address. reached says that the inviter itself has answered there.
-func (e *Endpoint) joinAt(ctx context.Context, address string, t token, name, myName string) (p Peer, reached bool, err error) {
+func (e *Endpoint) joinAt(ctx context.Context, address string, t token, name string, options JoinOptions) (p Peer, reached bool, err error) {
+	myName := options.Name
 	pinned := func(f string) bool {
 		want := printFingerprint(t.Fingerprint)
 		return subtle.ConstantTimeCompare([]byte(f), []byte(want)) == 1
@@ -113,6 +120,7 @@ func (e *Endpoint) joinAt(ctx context.Context, address string, t token, name, my
 	}
 	p, err = e.paired(name, address, conn.ConnectionState().PeerCertificates[0])
 	if err == nil {
+		p.Grants = options.Grants
 		err = e.trust(p)
 	}
 	if err != nil {
@@ -231,7 +239,10 @@ func (e *Endpoint) admitGuest(kind byte, payload []byte, certificate *x509.Certi
 	}
 	// Whether the name is free may be told only to who has the secret, and must be known
 	// before the invitation is used up.
-	err = e.redeem([tokenID]byte(r.ID), r.Secret, fingerprint, time.Now(), func() error { return e.Book.check(p) }, func() error { return e.trust(p) })
+	err = e.redeem([tokenID]byte(r.ID), r.Secret, fingerprint, time.Now(), func() error { return e.Book.check(p) }, func(grants []Grant) error {
+		p.Grants = grants
+		return e.trust(p)
+	})
 	if problem.CodeOf(err) == "peer_name_taken" {
 		return joinAnswer{}, problem.New(problem.Conflict, "peer_name_taken", "the inviting agent has another peer called %s", name).On(name).
 			WithHint("join under another name, or remove the other peer there; the invitation is still good")
@@ -240,7 +251,7 @@ func (e *Endpoint) admitGuest(kind byte, payload []byte, certificate *x509.Certi
 		return joinAnswer{}, err
 	}
 	e.logger().Info("peer joined by invitation", "peer", p.Name, "agent", p.AgentID, "fingerprint", fingerprint, "endpoint", p.Endpoint)
-	return joinAnswer{Name: e.name(), Endpoint: e.Advertise}, nil
+	return joinAnswer{Name: e.name(), Endpoint: e.Advertise, Grants: p.Grants}, nil
 }
 
 func decodeJoin(kind byte, payload []byte) (joinRequest, error) {

@@ -22,6 +22,7 @@ type Peer struct {
 	Fingerprints []string  // the keys that are accepted; two during a rotation, the newest last
 	Added        time.Time // when it became trusted
 	Certificate  string    // PEM, in the order of Fingerprints; may be empty, for the pins decide
+	Grants       []Grant   // what it may ask for, beyond being a peer
 
 	entry uint64 // which adding to the book this is, so that a peer removed and added again is another
 }
@@ -59,6 +60,10 @@ func (p Peer) Expires() time.Time {
 
 func (p Peer) clone() Peer {
 	p.Fingerprints = slices.Clone(p.Fingerprints)
+	p.Grants = slices.Clone(p.Grants)
+	for i := range p.Grants {
+		p.Grants[i].Operations = slices.Clone(p.Grants[i].Operations)
+	}
 	return p
 }
 
@@ -96,6 +101,9 @@ func (p Peer) check() error {
 		if _, err := parseFingerprint(f); err != nil {
 			return problem.As(err).On(p.Name)
 		}
+	}
+	if err := checkGrants(p.Grants); err != nil {
+		return problem.As(err).On(p.Name)
 	}
 	if p.Certificate == "" {
 		return nil
@@ -147,10 +155,11 @@ type peerFile struct {
 	Endpoint     string    `toml:"endpoint" comment:"host:port where this agent dials the peer; empty: the peer dials"`
 	Fingerprints []string  `toml:"fingerprints" comment:"accepted keys (SHA-256 of SubjectPublicKeyInfo); two during a rotation, the newest last"`
 	Added        time.Time `toml:"added"`
+	Grants       []Grant   `toml:"grants,omitempty" comment:"what the peer may ask for: database (or *), direction (from-here, to-here), operations (link, roles, failover, delete); 'twinspan peer grant' and 'peer revoke' change it"`
 }
 
 func encodePeer(p Peer) ([]byte, error) {
-	return toml.Marshal(peerFile{Name: p.Name, AgentID: p.AgentID, Endpoint: p.Endpoint, Fingerprints: p.Fingerprints, Added: p.Added.UTC()})
+	return toml.Marshal(peerFile{Name: p.Name, AgentID: p.AgentID, Endpoint: p.Endpoint, Fingerprints: p.Fingerprints, Added: p.Added.UTC(), Grants: p.Grants})
 }
 
 // decodePeer reads NAME.toml strictly: an unknown key is an error, so that a
@@ -161,7 +170,7 @@ func decodePeer(name string, text []byte) (Peer, error) {
 		return Peer{}, problem.Wrap(err, problem.Invalid, "peers_broken", "the peer's file cannot be understood").
 			WithHint("repair the file, or remove it and add the peer again")
 	}
-	p := Peer{Name: f.Name, AgentID: f.AgentID, Endpoint: f.Endpoint, Fingerprints: f.Fingerprints, Added: f.Added.UTC()}
+	p := Peer{Name: f.Name, AgentID: f.AgentID, Endpoint: f.Endpoint, Fingerprints: f.Fingerprints, Added: f.Added.UTC(), Grants: f.Grants}
 	if p.Name != name {
 		return Peer{}, problem.New(problem.Invalid, "peers_broken", "the file %s.toml is about a peer called %.80q", name, p.Name)
 	}

@@ -88,9 +88,9 @@ func (a *Agent) RotateKey(context.Context) (api.Agent, error) { return a.Self, a
 func (a *Agent) Peers(context.Context) ([]api.Peer, error) { return a.Trusted, a.enter("Peers") }
 
 // Invite answers a token made of the name, without looking at ttl.
-func (a *Agent) Invite(_ context.Context, ttl time.Duration) (api.Invitation, error) {
+func (a *Agent) Invite(_ context.Context, in api.Invite) (api.Invitation, error) {
 	return api.Invitation{Token: "tok-" + a.Self.Name, Endpoint: a.Self.Endpoint, Fingerprint: a.Self.Fingerprint,
-		Expires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, a.enter("Invite", ttl)
+		Expires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, a.enter("Invite", time.Duration(in.TTLSeconds)*time.Second, in.Grants)
 }
 
 // Join answers a peer named b.
@@ -110,7 +110,19 @@ func (a *Agent) AddPeer(_ context.Context, in api.AddPeer) (api.Peer, error) {
 }
 
 // RemovePeer only notes the call.
-func (a *Agent) RemovePeer(_ context.Context, name string) error { return a.enter("RemovePeer", name) }
+func (a *Agent) RemovePeer(_ context.Context, name string, force bool) error {
+	return a.enter("RemovePeer", name, force)
+}
+
+// GrantPeer answers a peer with the grants.
+func (a *Agent) GrantPeer(_ context.Context, name string, in api.PeerGrants) (api.Peer, error) {
+	return api.Peer{Name: name, Grants: in.Grants}, a.enter("GrantPeer", name, in.Grants)
+}
+
+// RevokePeer answers a peer without grants.
+func (a *Agent) RevokePeer(_ context.Context, name string, in api.PeerGrants) (api.Peer, error) {
+	return api.Peer{Name: name}, a.enter("RevokePeer", name, in.Grants)
+}
 
 // Check answers Found.
 func (a *Agent) Check(_ context.Context, in api.CheckRequest) (api.Check, error) {
