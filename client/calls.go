@@ -119,6 +119,11 @@ func (c *Client) ResumeWithRepair(ctx context.Context, name string) (out api.Lin
 	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/repair", nil, &out)
 }
 
+// ResumeSkipping lets a link go on without the schema change at which it stands.
+func (c *Client) ResumeSkipping(ctx context.Context, name string) (out api.Link, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/skip", nil, &out)
+}
+
 // Verify begins to compare both sides of a link and returns at once.
 func (c *Client) Verify(ctx context.Context, name string, in api.Verify) (out api.Verification, err error) {
 	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/verification", in, &out)

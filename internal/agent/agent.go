@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,7 @@ type Agent struct {
 	managed  *instance.Server
 	spooled  *link.Spool
 	seeders  *turns.Pool
+	roles    sync.Mutex // held by a link that makes roles
 	links    registry
 	key      catalog.Key // proves that records are the agent's
 	troubles troubles
@@ -198,5 +200,6 @@ func (a *Agent) place() link.Place {
 	return link.Place{
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Key: a.key, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
+		Roles: &a.roles, Linked: a.links.databasesWith,
 	}
 }

@@ -287,6 +287,18 @@ func (a *Agent) ResumeWithRepair(ctx context.Context, name string) (api.Link, er
 	return a.view(l), nil
 }
 
+// ResumeSkipping implements httpapi.Agent.
+func (a *Agent) ResumeSkipping(ctx context.Context, name string) (api.Link, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Link{}, err
+	}
+	if err := l.ResumeSkipping(ctx); err != nil {
+		return api.Link{}, err
+	}
+	return l.View(), nil
+}
+
 // DeleteLink implements httpapi.Agent.
 func (a *Agent) DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error) {
 	l, err := a.links.named(name)

@@ -55,6 +55,19 @@ func (r *registry) count() int {
 	return len(r.byID)
 }
 
+// databasesWith lists the databases here of links with a peer.
+func (r *registry) databasesWith(agent string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := []string{}
+	for _, l := range r.byID {
+		if l.PeerAgent() == agent {
+			list = append(list, l.Database())
+		}
+	}
+	return list
+}
+
 // cutover returns the last failover of a link that is gone.
 func (r *registry) cutover(name string) (last api.FailoverProgress, have bool) {
 	r.mu.Lock()

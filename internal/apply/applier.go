@@ -106,7 +106,7 @@ type Applier struct {
 	// written but not committed. The script it returns is run at this place, within
 	// the target transaction, before anything that follows. After a restart it may be
 	// called for the same row again. Optional: without it signals are passed over.
-	OnSignal func(ctx context.Context, kind string, payload []byte) (*Script, error)
+	OnSignal func(ctx context.Context, s Signal) (*Script, error)
 	// SpoolDir is for rows that have to wait for their table and are too many for
 	// memory. Optional: without it they may only be few.
 	SpoolDir string

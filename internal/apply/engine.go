@@ -35,6 +35,8 @@ type transaction struct {
 	skip  bool // it is a duplicate
 	any   bool // it has changes that are applied
 	alone bool // the target transaction ends with it
+
+	signals int // how many signals of schema changes it had so far
 }
 
 // commit is what a target transaction makes true when it commits.

@@ -36,7 +36,7 @@ func TestOnlyWhatChangedIsLookedUpAnew(t *testing.T) {
 			}
 			e := newEngine(a, s, p.record(p.messages(), until, nil))
 			var before map[uint32]*relation
-			a.OnSignal = func(context.Context, string, []byte) (*Script, error) {
+			a.OnSignal = func(context.Context, Signal) (*Script, error) {
 				before = maps.Clone(e.relations)
 				statements := []string{"SET LOCAL search_path = public", "DO $do$ BEGIN " + x.sql + "; END $do$", "SET LOCAL search_path TO DEFAULT"}
 				return &Script{Statements: statements, Tag: x.tag, Subject: "t"}, nil

@@ -3,8 +3,11 @@ package apply
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
@@ -20,6 +23,13 @@ type Script struct {
 	// that it has described before by the old one (pgoutput notices changes of a
 	// table, not of its schema).
 	Renamed map[string]string
+	// Lacking is asked when the server says that a right is missing: what to try next
+	// (the same where nil), and what to tell people meanwhile, for the script waits for
+	// the right. An error is the end. Without it a missing right is a refusal like others.
+	Lacking func(ctx context.Context, cause error) (next *Script, waits *problem.Error, err error)
+	// Refused is told when the script cannot be run, with the position and the place of
+	// the signal among those of its transaction.
+	Refused func(ctx context.Context, at lsn.LSN, place int)
 }
 
 // opScript is the first statement of a script; the next ones are below.
@@ -28,16 +38,22 @@ const opScript = -100
 // tagResend stands for a tag where rows are sent anew.
 const tagResend = "the sending anew"
 
+// mostCollisions is how often a script is tried again that met another writer of the
+// same row of a catalog. What it writes that other databases write too is pg_shdepend
+// alone, so such a meeting passes.
+const mostCollisions = 40
+
 // blockedAfter is how long a script waits for a lock before it counts as a problem.
 const blockedAfter = 3 * time.Second
 
 // script runs a script. Everything before it is applied (drain). A lock that
 // somebody holds is waited for in turns, so that readers of the secondary are not
-// queued behind the wait for long.
+// queued behind the wait for long; so is a right that is missing, but with nothing
+// held: where the transaction has changed something before, it is begun anew.
 func (e *engine) script(ctx context.Context, script *Script) error {
 	b := &batch{savepoint: e.inTarget}
 	defer e.a.status.blocked.Store(nil)
-	began, entered := time.Now(), false
+	began, entered, collisions := time.Now(), false, 0
 	defer e.clearing(ctx, began)()
 	for backoff := firstBackoff; ; backoff = min(backoff*2, mostBackoff) {
 		x := e.s.begin()
@@ -54,20 +70,43 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 			return err
 		}
 		if f == nil {
+			e.s.giveUp()
 			break
 		}
 		if err := e.undo(ctx, b); err != nil {
 			return err
 		}
-		if !passing(f) {
+		e.s.giveUp()
+		switch {
+		case lacksRight(f) && script.Lacking != nil:
+			next, waits, err := script.Lacking(ctx, scriptCause(f))
+			if err != nil {
+				return err
+			}
+			if next != nil {
+				script = next
+			}
+			if waits != nil {
+				e.a.status.blocked.Store(waits)
+				if b.savepoint && time.Since(began) > blockedAfter {
+					return waits
+				}
+			}
+		case passing(f):
+			if time.Since(began) > blockedAfter {
+				e.a.status.blocked.Store(problem.New(problem.Transient, "schema_change_waits", "%s of %s waits for a lock that somebody holds on the secondary", script.Tag, script.Subject).
+					On(script.Subject).WithHint("%s", e.conflictHint("end the transaction on the secondary that uses "+script.Subject)))
+			}
+		case collided(f) && collisions < mostCollisions:
+			collisions++
+		default:
+			if script.Refused != nil && !hopeless(f) {
+				script.Refused(ctx, e.tx.final, e.tx.signals)
+			}
 			return e.scriptProblem(script, f)
 		}
 		e.a.status.retries.Add(1)
-		if time.Since(began) > blockedAfter {
-			e.a.status.blocked.Store(problem.New(problem.Transient, "schema_change_waits", "%s of %s waits for a lock that somebody holds on the secondary", script.Tag, script.Subject).
-				On(script.Subject).WithHint("%s", e.conflictHint("end the transaction on the secondary that uses "+script.Subject)))
-		}
-		e.a.Log.DebugContext(ctx, "schema change waits for a lock", "subject", script.Subject, "code", f.state(), "dur", backoff)
+		e.a.Log.DebugContext(ctx, "schema change waits", "subject", script.Subject, "code", f.state(), "dur", backoff)
 		if err := pause(ctx, backoff); err != nil {
 			return err
 		}
@@ -78,6 +117,36 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 		return err
 	}
 	return e.release(ctx)
+}
+
+// lacksRight says whether a right is missing.
+func lacksRight(f *failure) bool { return f.state() == "42501" }
+
+// collided says whether somebody else changed the same row of a catalog at the same
+// time, which the server reports without a code of its own (heapam.c,
+// simple_heap_update).
+func collided(f *failure) bool {
+	return f.err != nil && f.err.Code == "XX000" && (strings.Contains(f.err.Message, "concurrently updated") || strings.Contains(f.err.Message, "concurrently deleted"))
+}
+
+// scriptCause is the problem of an error of the server in a script. A schema change
+// holds no values of rows, so the server's words are shown; but evaluating its
+// expressions over rows may quote one.
+func scriptCause(f *failure) error {
+	if f.err == nil {
+		return problem.New(problem.Internal, "protocol_violated", "the server answered a schema change with another count of rows")
+	}
+	clean := *f.err
+	clean.Detail, clean.Where, clean.InternalQuery = "", "", ""
+	if first, last := strings.Index(clean.Message, `"`), strings.LastIndex(clean.Message, `"`); strings.HasPrefix(clean.Code, "P0") && first != last {
+		clean.Message = clean.Message[:first+1] + "..." + clean.Message[last:]
+	}
+	cause := pg.Classify(&clean, "the server refuses")
+	if clean.Code == "22023" { // a word of the command, as the version of an extension
+		known := problem.As(cause)
+		return problem.Wrap(&pg.ServerError{State: clean.Code, Message: clean.Message}, known.Kind, known.Code, "the server refuses")
+	}
+	return cause
 }
 
 // touched notes that the open transaction has an effect that is no planned change,
@@ -94,7 +163,7 @@ func (e *engine) touched() {
 
 // scriptProblem says which schema change the server refuses, and why.
 func (e *engine) scriptProblem(script *Script, f *failure) error {
-	cause := serverProblem(f.err, "the server refuses")
+	cause := scriptCause(f)
 	if hopeless(f) {
 		return cause
 	}
@@ -103,7 +172,7 @@ func (e *engine) scriptProblem(script *Script, f *failure) error {
 		what = "what belongs to " + what
 	}
 	return problem.Wrap(cause, problem.Diverged, "schema_change_failed", "%s (transaction %d, committed at %s)", what, e.tx.xid, e.tx.final).
-		On(script.Subject).WithHint("make it possible on the secondary (what the server names is missing or in the way there), then resume the link")
+		On(script.Subject).WithHint("make it possible on the secondary (what the server names is missing or in the way there), then resume the link; or leave the change out: twinspan link resume %s --skip-change", e.a.Link)
 }
 
 // resendSignal takes the marks around the rows of a table that are sent anew.

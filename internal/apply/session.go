@@ -71,7 +71,10 @@ func open(ctx context.Context, a *Applier) (*session, error) {
 	settings := map[string]string{
 		"client_encoding":    a.Encoding,
 		"synchronous_commit": "off",
-		"lock_timeout":       strconv.FormatInt(lockTimeout.Milliseconds(), 10),
+		// Users' code that ran in this session may have made temporary types and tables
+		// with the catalogs' names: those are found last then.
+		"search_path":  "pg_catalog, pg_temp",
+		"lock_timeout": strconv.FormatInt(lockTimeout.Milliseconds(), 10),
 		// Rows are found by their key's index. A cached plan that scans a table, made
 		// when that was small, would stay when it has grown (0002).
 		"plan_cache_mode":  "force_generic_plan",
@@ -186,6 +189,11 @@ func (s *session) begin() *exchange {
 	}
 	return x
 }
+
+// giveUp has the next exchange begin without prepared statements: users' code may have
+// given them up and made others of their names, which stay when it is undone. The
+// transaction must not be one that failed.
+func (s *session) giveUp() { s.statements = maxStatements + 1 }
 
 // sync ends the exchange and writes what was not written yet.
 func (s *session) sync() {

@@ -383,7 +383,8 @@ func TestSignals(t *testing.T) {
 			"UPDATE twinspan.signal SET kind = 'x'", "DELETE FROM twinspan.signal", "INSERT INTO u VALUES (2)")
 		var seen []string
 		a, err := p.try(func(a *Applier) {
-			a.OnSignal = func(_ context.Context, kind string, payload []byte) (*Script, error) {
+			a.OnSignal = func(_ context.Context, s Signal) (*Script, error) {
+				kind, payload := s.Kind, s.Payload
 				var v map[string]any
 				if err := json.Unmarshal(payload, &v); err != nil {
 					return nil, err

@@ -6,10 +6,19 @@ import (
 	"encoding/json"
 
 	"github.com/twinspan/twinspan/internal/group"
+	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pgoutput"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
+
+// Signal is something that the primary says at a place of its stream.
+type Signal struct {
+	Kind    string
+	Payload []byte
+	At      lsn.LSN // where its transaction's commit record begins
+	Place   int     // among the signals of its transaction, from 1
+}
 
 // signal takes a row inserted into twinspan.signal.
 func (e *engine) signal(ctx context.Context, r *relation, c group.Change) error {
@@ -38,7 +47,8 @@ func (e *engine) signal(ctx context.Context, r *relation, c group.Change) error 
 	if err := e.drain(ctx); err != nil {
 		return err
 	}
-	script, err := e.a.OnSignal(ctx, kind, payload)
+	e.tx.signals++
+	script, err := e.a.OnSignal(ctx, Signal{Kind: kind, Payload: payload, At: e.tx.final, Place: e.tx.signals})
 	if err != nil || script == nil || len(script.Statements) == 0 {
 		return err
 	}

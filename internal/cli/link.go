@@ -173,22 +173,30 @@ primary is a standby that was promoted without all that the twin has, or the twi
 server lost what it had confirmed. The primary makes a new slot; the twin is compared
 with the primary at that slot's position, rows that differ are copied, and the stream
 goes on from there. That reads every table on both sides once and copies what differs,
-not the database. What only the twin has is removed from it.`
+not the database. What only the twin has is removed from it.
+
+--skip-change leaves out, once, the schema change at which the link stands, where it
+cannot be made on the secondary at all. What then differs between the schemas is found
+and named, as whatever else differs (schema_drifted).`
 
 func (a *app) linkResume() *cobra.Command {
-	var repair bool
+	var repair, skip bool
 	cmd := &cobra.Command{
 		Use:   "resume NAME",
 		Short: "Let a link go on",
 		Long:  linkResumeLong,
 		Example: `  twinspan link resume sales
-  twinspan link resume sales --repair`,
+  twinspan link resume sales --repair
+  twinspan link resume sales --skip-change`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLinks,
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
 			resume := c.Resume
-			if repair {
+			switch {
+			case repair:
 				resume = c.ResumeWithRepair
+			case skip:
+				resume = c.ResumeSkipping
 			}
 			l, err := resume(ctx, args[0])
 			if err == nil && !a.flags.noWait {
@@ -201,6 +209,8 @@ func (a *app) linkResume() *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVar(&repair, "repair", false, "begin the stream anew, behind a comparison that repairs the twin")
+	cmd.Flags().BoolVar(&skip, "skip-change", false, "leave out the schema change at which the link stands")
+	cmd.MarkFlagsMutuallyExclusive("repair", "skip-change")
 	return cmd
 }
 

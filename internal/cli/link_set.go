@@ -52,7 +52,9 @@ loss of the twin, its agent or the network stops the writers too.
 tables together, before compression. "none" takes the limit away.
 
 --accept lets a difference be that stopped the link (schema_drifted; resume it then) or
-that it warns of (schema_differs_since_copy).`
+that it warns of (schema_differs_since_copy). Given at the secondary's agent, --accept
+superuser_commands has schema changes of roles that are superusers on the primary and
+not on the secondary made with the agent's rights; --withdraw takes that back.`
 
 const onConflictUsage = "who is in the way on the secondary, the `policy`: wait, or cancel=AFTER"
 
@@ -67,7 +69,7 @@ func (a *app) linkSet() *cobra.Command {
 	var timeout syncTimeout
 	var onConflict, onIsolation string
 	var rate maxRate
-	var accept []string
+	var accept, withdraw []string
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change settings of a link",
@@ -82,7 +84,7 @@ func (a *app) linkSet() *cobra.Command {
 		ValidArgsFunction: a.completeLinks,
 	}
 	cmd.RunE = a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds, OnConflict: onConflict, OnIsolation: onIsolation, Accept: accept}
+		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds, OnConflict: onConflict, OnIsolation: onIsolation, Accept: accept, Withdraw: withdraw}
 		if cmd.Flags().Changed("max-rate") {
 			in.MaxRate = &rate.bytes
 		}
@@ -101,11 +103,12 @@ func (a *app) linkSet() *cobra.Command {
 	flags.StringVar(&onConflict, "on-conflict", "", onConflictUsage)
 	flags.StringVar(&onIsolation, "on-isolation", "", onIsolationUsage)
 	flags.Var(&rate, "max-rate", maxRateUsage)
-	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be: schema_drifted, schema_differs_since_copy")
-	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "accept")
+	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be: schema_drifted, schema_differs_since_copy, superuser_commands")
+	flags.StringSliceVar(&withdraw, "withdraw", nil, "`codes` whose acceptance is taken back: superuser_commands")
+	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "accept", "withdraw")
 	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "on-isolation", cobra.FixedCompletions([]string{"serve", "fence", "fence=1m"}, cobra.ShellCompDirectiveNoFileComp))
-	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy"}, cobra.ShellCompDirectiveNoFileComp))
+	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy", "superuser_commands"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "sync-timeout", cobra.FixedCompletions([]string{"wait", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

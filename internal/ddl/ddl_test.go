@@ -31,8 +31,10 @@ func TestRewrite(t *testing.T) {
 		{"ALTER TABLE", `ALTER TABLE t SET TABLESPACE fast, ADD a int`, `ALTER TABLE t  ADD a int`},
 		{"ALTER TABLE", `ALTER TABLE ALL IN TABLESPACE pg_default OWNED BY me SET TABLESPACE other NOWAIT`, ``},
 		{"CREATE FUNCTION", `CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $a$ DROP INDEX CONCURRENTLY x $a$`, `CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $a$ DROP INDEX CONCURRENTLY x $a$`},
+		{"ALTER TABLE", `ALTER TABLE t OWNER TO SESSION_USER`, `ALTER TABLE t OWNER TO "logged in"`},
+		{"CREATE TABLE", `CREATE TABLE t (a text DEFAULT session_user CHECK (a IS DISTINCT FROM session_user))`, `CREATE TABLE t (a text DEFAULT session_user CHECK (a IS DISTINCT FROM session_user))`},
 	} {
-		change := Change{Tag: c.tag, SQL: Raw(c.sql), Conforming: true, Role: "r", Tablespaces: []Raw{"fast"}}
+		change := Change{Tag: c.tag, SQL: Raw(c.sql), Conforming: true, Role: "r", Session: "logged in", Tablespaces: []Raw{"fast"}}
 		if got := change.rewrite(); got != c.want {
 			t.Errorf("%s\nbecomes %q\nwant    %q", c.sql, got, c.want)
 		}
@@ -82,24 +84,56 @@ func TestScript(t *testing.T) {
 	if c.Subject() != "public.t" {
 		t.Errorf("subject %q", c.Subject())
 	}
-	s := c.Script()
-	if s.Statements[s.Main] != "CREATE TABLE t (a text DEFAULT '\xe9')" {
-		t.Errorf("the main statement is %q: bytes must stay what they are", s.Statements[s.Main])
+	s := c.Script(Rights{Name: "abc", Ordinary: []Setting{{"lc_monetary", "C.UTF-8"}, {"search_path", "ordinary"}, {"statement_timeout", "1min"}}})
+	call := s.Statements[s.Main]
+	for _, part := range []string{
+		"SELECT pg_temp.twinspan_change_abc(", "'CREATE TABLE t (a text DEFAULT ''\xe9'')', 'UPDATE x'", // bytes stay what they are
+		`ARRAY['search_path', '"$user", public']`, `ARRAY['lc_monetary', 'C.UTF-8']`,
+	} {
+		if !strings.Contains(call, part) {
+			t.Errorf("the call lacks %q: %s", part, call)
+		}
 	}
-	if first := s.Statements[0]; !strings.Contains(first, `'search_path', '"$user", public', true`) || strings.Contains(first, "heap") {
-		t.Errorf("the settings are %q", first)
+	for _, part := range []string{"heap", "ordinary", "1min"} {
+		if strings.Contains(call, part) {
+			t.Errorf("the call has %q: %s", part, call)
+		}
 	}
-	if role := s.Statements[s.Main-1]; role != `SET LOCAL ROLE "o'wner"` {
-		t.Errorf("the role is set by %q", role)
+	if !strings.Contains(s.Statements[0], "SECURITY DEFINER") {
+		t.Errorf("no fence: %s", s.Statements[0])
 	}
-	if back := s.Statements[s.Main+1]; back != "SET LOCAL ROLE NONE" {
-		t.Errorf("behind it comes %q", back)
+	if owner := s.Statements[s.Main-1]; owner != `ALTER FUNCTION pg_temp.twinspan_change_abc OWNER TO "o'wner"` {
+		t.Errorf("before it comes %q", owner)
 	}
-	if !slices.Contains(s.Statements, `SET LOCAL "search_path" TO DEFAULT`) {
-		t.Errorf("the search path does not come back: %q", s.Statements)
+	if !slices.Equal(s.Statements[s.Main+1:s.Main+1+len(Tidy)], Tidy) {
+		t.Errorf("behind it comes %q", s.Statements[s.Main+1:])
 	}
-	if last := s.Statements[len(s.Statements)-1]; last != "UPDATE x" {
-		t.Errorf("the last statement is %q", last)
+}
+
+func TestSettings(t *testing.T) {
+	c := Change{Tag: "CREATE FUNCTION", Conforming: true, Role: "r", SQL: `CREATE FUNCTION f() RETURNS int LANGUAGE sql SET work_mem FROM CURRENT SET "app.x" from current set lock_timeout FROM CURRENT SET role FROM CURRENT AS 'select 1'`,
+		Settings: map[string]Raw{"work_mem": "17MB", "app.x": "1", "lock_timeout": "7s", "role": "x", "TimeZone": "UTC", "statement_timeout": "1s", "default_toast_compression": "pglz", "geqo": "off"}}
+	needed, asked := c.settings([]Setting{{"timezone", "Asia/Tokyo"}, {"lock_timeout", "9s"}}) // names in whatever letters
+	want := []Setting{{"check_function_bodies", "off"}, {"TimeZone", "UTC"}, {"app.x", "1"}, {"lock_timeout", "7s"}, {"work_mem", "17MB"}}
+	if !slices.Equal(needed, want) {
+		t.Errorf("needed: %v", needed)
+	}
+	if want := append(slices.Clone(planning), Setting{"geqo", "off"}); !slices.Equal(asked, want) {
+		t.Errorf("asked: %v", asked)
+	}
+}
+
+func TestOneStatementAlone(t *testing.T) {
+	for sql, want := range map[string]bool{
+		`CREATE TABLE t (a int)`: true, `CREATE TABLE t (a int) ; `: true, `CREATE TABLE t (a text DEFAULT ';')`: true,
+		`CREATE TABLE t (); DROP TABLE u`:                                                   false,
+		`CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM a; DELETE FROM b)`:            true,
+		`CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END`: true,
+	} {
+		_, err := Parse(fmt.Appendf(nil, `{"tag": "X", "sql": %q, "conforming": true, "role": "cg=="}`, base64.StdEncoding.EncodeToString([]byte(sql))))
+		if (err == nil) != want {
+			t.Errorf("%s: %v", sql, err)
+		}
 	}
 }
 
@@ -119,7 +153,7 @@ func FuzzScript(f *testing.F) {
 		if err != nil {
 			return
 		}
-		c.Script()
+		c.Script(Rights{Name: "a"})
 		c.NamedRoles()
 		c.RenamedSchemas()
 	})

@@ -3,6 +3,8 @@ package ddl
 import (
 	"slices"
 	"strings"
+
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // rewrite returns the text to run on the twin: the client's, with what has another
@@ -21,6 +23,7 @@ func (c *Change) rewrite() string {
 	if e.allInTablespace() {
 		return ""
 	}
+	e.sessionUser(string(c.Session))
 	if len(c.Tablespaces) > 0 && !e.tablespaces(c.Tag, c.Tablespaces) {
 		return ""
 	}
@@ -93,6 +96,29 @@ func (e *editor) ifExists(tag string) {
 	if at < len(e.tokens) && !e.tokens[at].is("if") {
 		e.cuts = append(e.cuts, cut{last.end, last.end, " IF EXISTS"})
 	}
+}
+
+// sessionUser names the role that stood for SESSION_USER: here that is the agent's.
+func (e *editor) sessionUser(name string) {
+	for i, t := range e.tokens {
+		if name != "" && t.is("session_user") && afterRoleWord(e.tokens[:i]) && !(i > 1 && e.tokens[i-1].is("from") && e.tokens[i-2].is("distinct")) {
+			e.cuts = append(e.cuts, cut{t.start, t.end, sqlname.Quote(name)})
+		}
+	}
+}
+
+// single says whether the text is one statement. The fence's EXECUTE would take
+// several; bodies that begin with BEGIN ATOMIC hold semicolons of their own.
+func (e *editor) single() bool {
+	for i, t := range e.tokens {
+		if t.is("atomic") {
+			return true
+		}
+		if t.kind == other && t.word == ";" && t.depth == 0 && i < len(e.tokens)-1 {
+			return false
+		}
+	}
+	return true
 }
 
 // detach makes DETACH PARTITION ... CONCURRENTLY and ... FINALIZE plain.

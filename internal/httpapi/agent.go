@@ -52,6 +52,8 @@ type Agent interface {
 	Resume(ctx context.Context, name string) (api.Link, error)
 	// ResumeWithRepair resumes a broken link by a comparison, which comes after.
 	ResumeWithRepair(ctx context.Context, name string) (api.Link, error)
+	// ResumeSkipping resumes a link that stands at a schema change, without that.
+	ResumeSkipping(ctx context.Context, name string) (api.Link, error)
 	// Verify begins a comparison of both sides and returns at once; one that is under
 	// way is a conflict.
 	Verify(ctx context.Context, name string, in api.Verify) (api.Verification, error)

@@ -176,6 +176,7 @@ func (r *routes) links() {
 	add(r, "links", http.MethodPost, "/v1/links/{name}/resume", "resumeLink", "Let a link go on that was suspended or stopped by a problem", one(r.agent.Resume))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/repair", "repairLink",
 		"Let a broken link go on whose stream cannot: compare, copy the rows that differ, begin the stream anew", one(r.agent.ResumeWithRepair))
+	add(r, "links", http.MethodPost, "/v1/links/{name}/skip", "skipChange", "Let a link go on without the schema change at which it stands", one(r.agent.ResumeSkipping))
 	verification := func(do func(context.Context, string) (api.Verification, error)) func(context.Context, *named) (api.Verification, error) {
 		return func(ctx context.Context, in *named) (api.Verification, error) {
 			v, err := do(ctx, in.Name)

@@ -176,6 +176,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("resume", true, err)
 	_, err = c.ResumeWithRepair(ctx, "sales")
 	check("resume with repair", true, err)
+	_, err = c.ResumeSkipping(ctx, "sales")
+	check("resume without a change", true, err)
 	verification, err := c.Verify(ctx, "sales", api.Verify{Repair: true, Tables: []string{"t"}, BytesPerSecond: 5})
 	check("verify", verification.State == api.Verifying && verification.Differences != nil, err)
 	verification, err = c.Verification(ctx, "sales")
@@ -214,7 +216,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
+		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
 		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 Together:false AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "ProceedFailover[sales hold]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

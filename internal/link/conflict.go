@@ -2,8 +2,11 @@ package link
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/catalog"
@@ -77,14 +80,52 @@ func (l *Link) HandleAccept(ctx context.Context, request AcceptRequest) error {
 	if err := l.secondaryAt(request.Reference); err != nil {
 		return err
 	}
+	if slices.Contains(request.Codes, superuserCommands) {
+		// It is power over this side's instance, which the other side does not decide on.
+		return problem.New(problem.Unauthorised, "accept_here", "%s is for the secondary's operator to accept", superuserCommands).On(l.Name()).
+			WithHint("at the secondary's agent: twinspan link set %s --accept %s", l.Name(), superuserCommands)
+	}
 	return l.acceptThere(ctx, request.Codes)
+}
+
+// consent stores that what superusers of the primary did, who are none here, is done with
+// the agent's rights; or takes that back.
+func (l *Link) consent(ctx context.Context, given bool) error {
+	r := l.snapshot()
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return catalog.SetConsent(ctx, conn, r.ID, superuserCommands, given)
+	})
+	if err == nil {
+		l.log.Info("agreement changed", "code", superuserCommands, "given", given)
+	}
+	return err
+}
+
+// withdraw takes back what was accepted on this side.
+func (l *Link) withdraw(ctx context.Context, codes []string) error {
+	for _, code := range codes {
+		if code != superuserCommands {
+			return problem.New(problem.Invalid, "accept_unknown", "%s cannot be withdrawn", code).On(code).WithHint("%s", superuserCommands)
+		}
+		if l.Role() != role.Secondary {
+			return problem.New(problem.Unauthorised, "accept_here", "%s is for the secondary's operator to accept and to withdraw", superuserCommands).On(l.Name()).
+				WithHint("at the secondary's agent: twinspan link set %s --withdraw %s", l.Name(), superuserCommands)
+		}
+		if err := l.consent(ctx, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // accept lets the differences be that a problem is about.
 func (l *Link) accept(ctx context.Context, code string) error {
+	if code == superuserCommands {
+		return l.consent(ctx, true)
+	}
 	if code != "schema_drifted" && code != "schema_differs_since_copy" {
 		return problem.New(problem.Invalid, "accept_unknown", "%s is not a problem that a link can be told to accept", code).On(code).
-			WithHint("schema_drifted or schema_differs_since_copy")
+			WithHint("schema_drifted, schema_differs_since_copy or %s", superuserCommands)
 	}
 	accepted := 0
 	err := l.changeWatch(ctx, func(w *catalog.Watch) {

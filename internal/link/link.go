@@ -39,7 +39,11 @@ type Place struct {
 	Workers   int         // chunks copied at once; 0 lets the link choose
 	Seeders   *turns.Pool // what the workers of all first copies share
 	Links     func() int  // how many links there are, which share the memory
-	Log       *slog.Logger
+	Roles     *sync.Mutex // held while roles of the instance are made or given something
+	// Linked lists the databases of this instance that links with the peer of the
+	// agent's id have.
+	Linked func(agent string) []string
+	Log    *slog.Logger
 }
 
 // Link is one side of a link at work.
@@ -74,6 +78,7 @@ type Link struct {
 	schema        schemaWatch
 	meeting       chan struct{} // has an element while the sides are brought to one position
 	sync          synchrony
+	roles         roleBook
 }
 
 // live is what is known now and stored nowhere.
@@ -208,6 +213,7 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 		loops.Go(func() { l.sequenceLoop(ctx) })
 		loops.Go(func() { l.objectsLoop(ctx) })
 		loops.Go(func() { l.schemaLoop(ctx) })
+		loops.Go(func() { l.rolesLoop(ctx) })
 	} else {
 		loops.Go(func() { l.guard(ctx) })
 	}

@@ -151,6 +151,9 @@ func (l *Link) forget() {
 	b.keeper.mu.Lock()
 	b.keeper.token, b.keeper.promised, b.keeper.heard, b.keeper.released = "", nil, time.Time{}, false
 	b.keeper.mu.Unlock()
+	l.roles.mu.Lock()
+	l.roles.there, l.roles.creates, l.roles.ordinary = nil, nil, nil
+	l.roles.mu.Unlock()
 	l.schema.mu.Lock()
 	l.schema.loaded = false
 	l.schema.mu.Unlock()

@@ -239,6 +239,9 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if err := l.followTimeline(ctx, header.Timeline); err != nil {
 		return err
 	}
+	l.roles.mu.Lock()
+	l.roles.ordinary = nil
+	l.roles.mu.Unlock()
 	ahead, bytes := room(l.place.Links())
 	in := newReceiver(s, request.Compress, streamed, l.place.Spool, ahead)
 	applier := &apply.Applier{

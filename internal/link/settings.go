@@ -62,7 +62,7 @@ func (l *Link) Set(ctx context.Context, in api.SetLink) error {
 	if in.MaxRate != nil {
 		next.MaxRate = *in.MaxRate
 	}
-	if err := l.acceptThere(ctx, in.Accept); err != nil {
+	if err := firstOf(l.acceptThere(ctx, in.Accept), l.withdraw(ctx, in.Withdraw)); err != nil {
 		return err
 	}
 	if next == settings(l.snapshot()) {

@@ -86,6 +86,8 @@ func checkEntries() []Entry {
 func noticeEntries() []Entry {
 	return []Entry{
 		{"property_not_carried", Informs, "A property of the database was refused", "A setting, the comment, the connection limit or the privileges of the database could not be given to the twin.", "Give it by hand, or leave it."},
+		{"role_given", Informs, "A role was given what it has on the primary", "A role that the link had created was made a member as on the primary, or a role was given CREATE on the database as there. Each is given once: what is taken back stays so.", "`REVOKE` on the secondary if it shall not have it."},
+		{"schema_change_skipped", Informs, "A schema change was left out", "It stopped the link, and `link resume --skip-change` asked for it.", "What then differs is named as `schema_drifted`."},
 		{"role_created", Informs, "A role was created", "A role was missing on the secondary's instance and was created: NOLOGIN, or as the primary has it with `--create-roles`. The notice names what was not carried. It stays when the link is deleted.", "`ALTER ROLE` for what was not carried, `DROP ROLE` if nobody needs it."},
 	}
 }

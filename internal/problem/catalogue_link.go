@@ -4,6 +4,7 @@ func linkEntries() []Entry {
 	const again = "Nothing; it is tried again by itself."
 	const repair = "`twinspan link resume NAME --repair` compares the twin with the primary, copies what differs, and goes on."
 	return []Entry{
+		{"accept_here", Blocks, "That is for the secondary's operator", "It gives power over the secondary's instance.", "The same command at the secondary's agent."},
 		{"accept_unknown", Blocks, "This cannot be accepted", "A link can be told to let differences of schema be, nothing else.", "`link set NAME --accept schema_drifted` or `schema_differs_since_copy`."},
 		{"already_begun", Warns, "Another agent began a seeding", "Two agents worked on the same link for a moment.", again},
 		{"already_built", Warns, "Another session built a part", "Two agents worked on the same link for a moment.", again},
@@ -56,6 +57,7 @@ func linkEntries() []Entry {
 		{"nothing_to_accept", Blocks, "There is no such difference", "It was accepted before, or is gone.", "`twinspan link show`"},
 		{"object_in_use", Warns, "An object is in use", "Somebody uses what is to be changed or dropped.", again},
 		{"pg_dump_failed", Blocks, "pg_dump failed", "Its words are in the problem.", "As they say, then `link resume`."},
+		{"no_change_stops", Blocks, "The link does not stand at a schema change", "There is none to leave out.", "`twinspan link show` says what is wrong."},
 		{"pg_restore_failed", Blocks, "pg_restore failed", "Its words are in the problem.", "As they say, then `link resume`."},
 		{"phase_refuses", Blocks, "The link is in a phase that does not allow it", "", "`twinspan link show` says what it does."},
 		{"position_lost", Blocks, "The secondary lost its position", "Its server was restored from a backup.", repair},
@@ -64,12 +66,14 @@ func linkEntries() []Entry {
 		{"protocol_violated", Blocks, "The stream is not what it should be", "A defect, or two releases that do not fit.", "Run the same release on both sides; report it."},
 		{"removal_pending", Warns, "The removal goes on by itself", "Not everything could be removed at once.", again},
 		{"repair_incomplete", Blocks, "The twin cannot be repaired by copying rows", "Tables or columns differ, or rows go on differing.", "Bring the twin in line by hand and try again, or delete the link and create it again."},
+		{"right_missing", Warns, "A schema change lacks a right on the secondary", "It is made there with the rights of the role that gave it, which can do less there than on the primary.", "The GRANT that the problem names; the link goes on by itself. Or `link resume NAME --skip-change`."},
+		{"role_lacks", Warns, "A role can do less on the secondary", "It lacks an attribute, a membership or a right on the database that it has on the primary. A schema change of its that needs it will wait.", "The statement that the problem names, on the secondary."},
 		{"role_not_created", Blocks, "A role was refused", "The secondary's server refused to create a role; none was created.", "Create it by hand, or link without `--create-roles`."},
 		{"roles_not_asked", Blocks, "Passwords without roles", "`--with-passwords` means the roles that `--create-roles` creates.", "Add `--create-roles`."},
 		{"row_duplicate", Blocks, "A row is there already", "A row of the primary meets another with the same key on the twin: somebody wrote there.", "Remove the cause on the secondary, then `link resume`."},
 		{"row_missing", Blocks, "A row is not there", "An UPDATE or DELETE of the primary meets no row on the twin: somebody wrote there.", "`link verify --repair`, or make the link anew."},
 		{"row_refused", Blocks, "A row was refused while copying", "Encodings, versions of extensions or a CHECK whose function sees other data differ.", "Remove the difference, then `link resume`."},
-		{"schema_change_failed", Blocks, "A schema change failed on the secondary", "Something that it needs is missing there, or in its way.", "Make it possible on the secondary, then `link resume`."},
+		{"schema_change_failed", Blocks, "A schema change failed on the secondary", "Something that it needs is missing there, or in its way.", "Make it possible on the secondary, then `link resume`; or `link resume NAME --skip-change` leaves it out."},
 		{"schema_change_waits", Warns, "A schema change waits for a lock", "A reader of the secondary holds the table.", "End the transaction on the secondary; the link goes on by itself. Or `link set NAME --on-conflict cancel`."},
 		{"schema_changed_during_seeding", Blocks, "The schema changed while it was copied", "What was read does not fit what is there.", "Delete the link, create it again, and leave the schema alone until it replicates."},
 		{"schema_differs", Blocks, "The schemas differ", "A table or column of a change is not on the twin.", "Bring the twin's schema in line, then `link resume`."},

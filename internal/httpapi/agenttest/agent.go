@@ -194,6 +194,11 @@ func (a *Agent) Resume(_ context.Context, name string) (api.Link, error) {
 	return a.view("Resume", name)
 }
 
+// ResumeSkipping answers the link's next view.
+func (a *Agent) ResumeSkipping(_ context.Context, name string) (api.Link, error) {
+	return a.view("ResumeSkipping", name)
+}
+
 // ResumeWithRepair answers the link's next view.
 func (a *Agent) ResumeWithRepair(_ context.Context, name string) (api.Link, error) {
 	return a.view("ResumeWithRepair", name)
