@@ -72,10 +72,10 @@ type FailoverStep struct {
 
 // Loss is an estimate of what a forced failover leaves behind.
 type Loss struct {
-	Written     string     `json:"written" doc:"The end of the primary's log as last heard of"`
-	Applied     string     `json:"applied" doc:"What the secondary has of it"`
-	Bytes       int64      `json:"bytes" doc:"Log between the two; more may have been written since"`
-	Seconds     float64    `json:"seconds" doc:"Time since the last word of the primary, or the lag if that is more"`
+	Written     string     `json:"written,omitempty" doc:"The end of the primary's log as last heard of; missing if it was not since the agent was started"`
+	Applied     string     `json:"applied,omitempty" doc:"What the secondary has of it"`
+	Bytes       *int64     `json:"bytes,omitempty" doc:"Log between the two; more may have been written since"`
+	Seconds     *float64   `json:"seconds,omitempty" doc:"Time since the last word of the primary, or the lag if that is more"`
 	HeardAt     *time.Time `json:"heardAt" doc:"When the primary was last heard of; null if not since the agent was started"`
 	PrimarySeen bool       `json:"primarySeen" doc:"Whether the primary is there and works: then a planned failover loses nothing"`
 }

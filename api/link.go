@@ -68,10 +68,10 @@ type Link struct {
 	Mode         Mode        `json:"mode" enum:"async,sync" doc:"When a commit on the primary returns"`
 	Suspended    bool        `json:"suspended" doc:"Whether somebody asked the link to stop for now"`
 	Peer         LinkPeer    `json:"peer" doc:"The other side"`
-	Seeding      Progress    `json:"seeding" doc:"The first copy; stays as it ended once it is done"`
+	Seeding      Progress    `json:"seeding,omitzero" doc:"The first copy, as last heard of; stays as it ended once it is done, and is missing while nothing is known of it"`
 	Position     Position    `json:"position" doc:"How far the primary's log has come on its way"`
-	Lag          Lag         `json:"lag" doc:"How far the secondary is behind"`
-	Rates        Rates       `json:"rates" doc:"What the secondary applies, averaged over the last seconds"`
+	Lag          Lag         `json:"lag" doc:"How far the secondary is behind, as far as it is known"`
+	Rates        *Rates      `json:"rates,omitempty" doc:"What the secondary applies, averaged over the last seconds; missing while nothing streams and while it is not known"`
 	Time         *TimeShares `json:"time,omitempty" doc:"Where the time of the stream went in the last seconds; missing while nothing streams"`
 	SpilledBytes int64       `json:"spilledBytes,omitempty" doc:"Disk that large transactions of the primary take on the secondary's side, until they have committed and are applied; missing while there are none"`
 	Problems     []Problem   `json:"problems" nullable:"false" doc:"What is wrong now, heaviest first"`
@@ -155,10 +155,11 @@ type LargeObjectsResult struct {
 
 // LinkPeer is the other side of a link.
 type LinkPeer struct {
-	Name      string `json:"name" doc:"Name by which this agent knows the other"`
-	Role      Role   `json:"role" enum:"primary,secondary" doc:"What the other side is"`
-	Connected bool   `json:"connected" doc:"Whether the two agents reach each other now"`
-	Database  string `json:"database" doc:"The linked database on the other side"`
+	Name      string     `json:"name" doc:"Name by which this agent knows the other"`
+	Role      Role       `json:"role" enum:"primary,secondary" doc:"What the other side is"`
+	Connected bool       `json:"connected" doc:"Whether the two agents reach each other now"`
+	HeardAt   *time.Time `json:"heardAt,omitempty" doc:"When it last said how its side of the link stands; missing when it has not since this agent was started or the sides changed places"`
+	Database  string     `json:"database" doc:"The linked database on the other side"`
 }
 
 // Progress is how far a seeding has come.
@@ -169,24 +170,27 @@ type Progress struct {
 	BytesTotal     int64   `json:"bytesTotal" doc:"Size of the tables to copy, as the primary's server estimates it"`
 	BytesDone      int64   `json:"bytesDone" doc:"Part of bytesTotal that is copied"`
 	BytesPerSecond int64   `json:"bytesPerSecond" doc:"Rate of the copy now; 0 when it stands still"`
-	EtaSeconds     float64 `json:"etaSeconds" doc:"Estimated time to the end of the copy; 0 when it cannot be told or is done"`
+	EtaSeconds     float64 `json:"etaSeconds,omitempty" doc:"Estimated time to the end of the copy; missing when it cannot be told or is done"`
 }
 
 // Position is how far the primary's log has come on its way to the secondary.
 // Each position is at or before the one above it. All are positions of the
-// primary's instance.
+// primary's instance. One is missing while this side cannot know it: what is the other
+// side's, when that was not heard for some seconds.
 type Position struct {
-	Written   string `json:"written" doc:"End of the primary's log" example:"0/1A2B3C8"`
-	Sent      string `json:"sent" doc:"Sent to the secondary's agent" example:"0/1A2B3C8"`
-	Received  string `json:"received" doc:"Received by the secondary's agent" example:"0/1A2B3C8"`
-	Applied   string `json:"applied" doc:"Applied and visible on the secondary" example:"0/1A2B3C8"`
-	Confirmed string `json:"confirmed" doc:"Durable on the secondary; the primary keeps its log from here on" example:"0/1A2B3C8"`
+	Written   string `json:"written,omitempty" doc:"End of the primary's log" example:"0/1A2B3C8"`
+	Sent      string `json:"sent,omitempty" doc:"Sent to the secondary's agent" example:"0/1A2B3C8"`
+	Received  string `json:"received,omitempty" doc:"Received by the secondary's agent" example:"0/1A2B3C8"`
+	Applied   string `json:"applied,omitempty" doc:"Applied and visible on the secondary" example:"0/1A2B3C8"`
+	Confirmed string `json:"confirmed,omitempty" doc:"Durable on the secondary; the primary keeps its log from here on" example:"0/1A2B3C8"`
 }
 
-// Lag is how far the secondary is behind the primary.
+// Lag is how far the secondary is behind what the primary has written. What is not known
+// is missing: on a secondary that does not hear the primary, on a primary that does not
+// reach its server, and before there is something to be behind with.
 type Lag struct {
-	Bytes   int64   `json:"bytes" doc:"Log of the primary that is not applied"`
-	Seconds float64 `json:"seconds" doc:"Age of the oldest transaction that is not applied; 0 when there is none"`
+	Bytes   *int64   `json:"bytes,omitempty" doc:"Log of the primary that is not known to be applied"`
+	Seconds *float64 `json:"seconds,omitempty" doc:"How old the oldest transaction that is not applied is at most; 0 when there is none"`
 }
 
 // Rates is what a link moves, averaged over the last seconds.

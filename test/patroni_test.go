@@ -310,6 +310,9 @@ func same(t *testing.T, p *linktest.Pair, w *writers, dsn string, mayPart bool) 
 			repaired = err == nil
 			return fmt.Errorf("being repaired: %v", err)
 		}
+		if l.Position.Applied == "" {
+			return fmt.Errorf("phase %s, it is not known what is applied, problems %+v", l.Phase, l.Problems)
+		}
 		if at := pgtest.Query(t, dsn, `SELECT $1::pg_lsn <= $2::pg_lsn`, end, l.Position.Applied)[0][0]; l.Phase != api.Replicating || at != "t" && at != "true" {
 			return fmt.Errorf("phase %s, applied %s of %s, problems %+v", l.Phase, l.Position.Applied, end, l.Problems)
 		}

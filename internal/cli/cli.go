@@ -65,6 +65,9 @@ type Deps struct {
 	Demo func(ctx context.Context, in DemoRequest) error
 	// Poll is how often a link is looked at while waiting; one second when 0.
 	Poll time.Duration
+	// Standstill is how long a link may stand still while a command waits for it; two
+	// minutes when 0.
+	Standstill time.Duration
 }
 
 // Main runs the command line of this process and returns its exit status. SIGINT

@@ -319,7 +319,11 @@ func showFailover(w io.Writer, p api.FailoverProgress) {
 		fmt.Fprintln(w)
 	}
 	if l := p.Loss; l != nil {
-		fmt.Fprintf(w, "  left behind: applied %s of %s as last heard of, %s\n", l.Applied, l.Written, terminal.Size(l.Bytes))
+		if l.HeardAt == nil {
+			fmt.Fprintf(w, "  left behind: it is not known how much; applied %s, the primary was not heard of since the agent was started\n", dash(l.Applied))
+		} else {
+			fmt.Fprintf(w, "  left behind: applied %s of %s as last heard of, %s\n", dash(l.Applied), dash(l.Written), terminal.Known(l.Bytes, terminal.Size))
+		}
 	}
 	if p.Text != "" {
 		fmt.Fprintf(w, "  %s\n", p.Text)

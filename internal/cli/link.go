@@ -28,9 +28,10 @@ func (a *app) linkCommand() *cobra.Command {
 		a.linkCreate(), a.linkList(), a.linkShow(), a.linkWatch(), a.linkSet(), a.linkSuspend(), a.linkResume(), a.linkVerify(), a.linkFailover(), a.linkLost(), a.linkRejoin(), a.linkLargeObjects(), a.linkDelete())
 }
 
-const linkCreateLong = `Create a link and wait, with progress, until it replicates. The link goes on without
-the command: interrupting it stops the watching only, and --no-wait returns as soon as
-the link exists on both sides.
+const linkCreateLong = `Create a link and wait, with progress, until it replicates and has applied what was
+written until then. The wait ends with the problem when the link stops or comes no
+further for two minutes. The link goes on without the command: interrupting it stops the
+watching only, and --no-wait returns as soon as the link exists on both sides.
 
 The database on the peer's instance must not exist, or be empty. What stands in the way
 of a link is found before anything is changed ("twinspan check" shows the same); a
@@ -63,7 +64,7 @@ func (a *app) linkCreate() *cobra.Command {
 				return err
 			}
 			if !a.flags.noWait {
-				if l, err = a.wait(ctx, c, l, api.Replicating); err == nil {
+				if l, err = a.waitApplied(ctx, c, l); err == nil {
 					l, err = a.waitSync(ctx, c, l) // at once in mode async
 				}
 				if err != nil {
@@ -103,8 +104,9 @@ func (a *app) linkList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the links",
-		Long: `List the links of the agent. LAG is the age of the oldest transaction that the
-secondary has not applied, BYTES the part of the primary's log that it has not.`,
+		Long: `List the links of the agent. LAG is how old the oldest transaction that the
+secondary has not applied is at most, BYTES the part of the primary's log that it has
+not. What cannot be known now, as the other side is away, is shown as unknown.`,
 		Args: cobra.NoArgs,
 		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
 			links, err := c.Links(ctx)
@@ -166,7 +168,9 @@ keeps the log that the secondary will need, so watch its disk.`,
 }
 
 const linkResumeLong = `Let a suspended link go on, or one that a problem stopped, once that is solved. Waits
-until it replicates.
+until it replicates and has applied all that the primary had written when the command
+began, or ends with the problem when the link stops, or comes no further for two
+minutes. --no-wait returns at once.
 
 --repair is for a broken link whose stream cannot go on: the slot was lost, or the
 primary is a standby that was promoted without all that the twin has, or the twin's
@@ -200,7 +204,7 @@ func (a *app) linkResume() *cobra.Command {
 			}
 			l, err := resume(ctx, args[0])
 			if err == nil && !a.flags.noWait {
-				l, err = a.wait(ctx, c, l, api.Replicating)
+				l, err = a.waitApplied(ctx, c, l)
 			}
 			if err != nil {
 				return err

@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/terminal"
 )
+
+// newsAge is from when on it is said how old the other side's news are.
+const newsAge = 10 * time.Second
 
 // state says in a few words what a link does.
 func state(l api.Link) string {
@@ -41,6 +45,18 @@ func percent(p api.Progress) int64 {
 	return min(100, p.BytesDone*100/p.BytesTotal)
 }
 
+// behind says how far a twin is, as far as that is known.
+func behind(l api.Lag) string {
+	if l.Bytes == nil && l.Seconds == nil {
+		return "not known how far behind"
+	}
+	return fmt.Sprintf("%s behind (%s)", terminal.Known(l.Bytes, terminal.Size), terminal.Known(l.Seconds, terminal.Duration))
+}
+
+func transactions(r api.Rates) string { return terminal.Rate(r.TransactionsPerSecond) }
+
+func moved(r api.Rates) string { return terminal.Size(int64(r.BytesPerSecond)) }
+
 // progressLine is a link on one line, for output that is not redrawn.
 func progressLine(l api.Link) string {
 	text := l.Name + ": " + state(l)
@@ -48,7 +64,7 @@ func progressLine(l api.Link) string {
 	case api.Seeding:
 		text += ": " + seeding(l.Seeding)
 	case api.CatchingUp, api.Replicating:
-		text += fmt.Sprintf(", %s behind (%s), %s transactions/s", terminal.Size(l.Lag.Bytes), terminal.Duration(l.Lag.Seconds), terminal.Rate(l.Rates.TransactionsPerSecond))
+		text += fmt.Sprintf(", %s, %s transactions/s", behind(l.Lag), terminal.Known(l.Rates, transactions))
 	}
 	if !l.Peer.Connected {
 		text += ", no connection to " + l.Peer.Name
@@ -83,8 +99,7 @@ func progressBlock(l api.Link) []string {
 		block = append(block, fmt.Sprintf("  %s %3d%%", terminal.Bar(l.Seeding.BytesDone, l.Seeding.BytesTotal, 40), percent(l.Seeding)),
 			"  "+seeding(l.Seeding))
 	case api.CatchingUp, api.Replicating:
-		block = append(block, fmt.Sprintf("  %s behind (%s), %s transactions/s, %s/s", terminal.Size(l.Lag.Bytes), terminal.Duration(l.Lag.Seconds),
-			terminal.Rate(l.Rates.TransactionsPerSecond), terminal.Size(int64(l.Rates.BytesPerSecond))))
+		block = append(block, fmt.Sprintf("  %s, %s transactions/s, %s/s", behind(l.Lag), terminal.Known(l.Rates, transactions), terminal.Known(l.Rates, moved)))
 	}
 	if !l.Peer.Connected {
 		block = append(block, "  no connection to "+l.Peer.Name)
@@ -110,9 +125,13 @@ func linkRow(l api.Link) []string {
 	}
 	lag, bytes := "-", "-"
 	if l.Phase == api.Replicating || l.Phase == api.CatchingUp || l.Phase == api.Suspended {
-		lag, bytes = terminal.Duration(l.Lag.Seconds), terminal.Size(l.Lag.Bytes)
+		lag, bytes = terminal.Known(l.Lag.Seconds, terminal.Duration), terminal.Known(l.Lag.Bytes, terminal.Size)
 	}
-	return []string{l.Name, l.Database, string(l.Role), peer, phase, string(l.Health), lag, bytes, terminal.Rate(l.Rates.TransactionsPerSecond)}
+	rate := "-"
+	if l.Rates != nil || l.Phase == api.Replicating || l.Phase == api.CatchingUp {
+		rate = terminal.Known(l.Rates, transactions)
+	}
+	return []string{l.Name, l.Database, string(l.Role), peer, phase, string(l.Health), lag, bytes, rate}
 }
 
 // showLink prints all that is known of a link, for somebody who wants to know
@@ -128,6 +147,12 @@ func showLink(w io.Writer, l api.Link) {
 	}
 	field("this side", "%s, database %s", l.Role, l.Database)
 	field("other side", "%s, database %s on %s, %s", l.Peer.Role, l.Peer.Database, l.Peer.Name, connected)
+	switch at := l.Peer.HeardAt; {
+	case at == nil && !l.Peer.Connected:
+		field("last heard", "not since this agent was started")
+	case at != nil && time.Since(*at) > newsAge:
+		field("last heard", "%s, %s ago: what the other side has done since is unknown", when(*at), terminal.Duration(time.Since(*at).Seconds()))
+	}
 	field("link", "id %s, epoch %d, %s", l.ID, l.Epoch, l.Mode)
 	if l.Sync != nil {
 		field("mode", "%s", modeText(l))
@@ -154,9 +179,12 @@ func showLink(w io.Writer, l api.Link) {
 	fmt.Fprintln(w)
 	showPosition(w, l.Position)
 	fmt.Fprintln(w)
-	field("lag", "%s, %s", terminal.Duration(l.Lag.Seconds), terminal.Size(l.Lag.Bytes))
-	field("rates", "%s transactions/s, %s changes/s, %s/s",
-		terminal.Rate(l.Rates.TransactionsPerSecond), terminal.Rate(l.Rates.ChangesPerSecond), terminal.Size(int64(l.Rates.BytesPerSecond)))
+	field("lag", "%s, %s", terminal.Known(l.Lag.Seconds, terminal.Duration), terminal.Known(l.Lag.Bytes, terminal.Size))
+	if l.Rates == nil {
+		field("rates", "unknown, or nothing streams")
+	} else {
+		field("rates", "%s transactions/s, %s changes/s, %s/s", transactions(*l.Rates), terminal.Rate(l.Rates.ChangesPerSecond), moved(*l.Rates))
+	}
 	if s := l.Time; s != nil {
 		field("time", "%.0f%% waiting for the primary, %.0f%% network, %.0f%% applying, %.0f%% committing", 100*s.Source, 100*s.Network, 100*s.Applying, 100*s.Committing)
 	}
@@ -201,7 +229,7 @@ func showPosition(w io.Writer, p api.Position) {
 	for _, s := range stations {
 		at, err := lsn.Parse(s.at)
 		if err != nil || at == 0 {
-			fmt.Fprintf(w, "  %-11s -\n", s.name)
+			fmt.Fprintf(w, "  %-11s unknown\n", s.name)
 			continue
 		}
 		wait := ""

@@ -111,7 +111,7 @@ func (a *app) rejoined(ctx context.Context, c *client.Client, p api.RejoinPlan, 
 	}
 	l, err := c.Link(ctx, p.Link)
 	if err == nil {
-		l, err = a.wait(ctx, c, l, api.Replicating)
+		l, err = a.waitApplied(ctx, c, l)
 	}
 	if err != nil {
 		return err

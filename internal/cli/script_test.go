@@ -39,6 +39,8 @@ func deps() Deps {
 	return Deps{
 		Version: "1.2.3",
 		Poll:    2 * time.Millisecond,
+		// A link of these tests stands still only by mistake.
+		Standstill: 20 * time.Second,
 		Serve: func(ctx context.Context, dir config.Dir, log *slog.Logger) error {
 			lock, err := dir.Lock()
 			if err != nil {

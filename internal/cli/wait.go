@@ -8,6 +8,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
+	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/terminal"
 )
@@ -16,17 +17,77 @@ import (
 // may be restarting.
 const patience = 30 * time.Second
 
+// standstill is how long a link may come no further while a command waits for it, before
+// the command says what is in the way and ends. The link goes on.
+const standstill = 2 * time.Minute
+
 // wait looks at a link until it is in one of the phases, and shows its progress.
 // It returns the last view. It is an error when the link stops on its way, and
 // when the waiting is interrupted; that ends the waiting only, never the link.
 func (a *app) wait(ctx context.Context, c *client.Client, first api.Link, until ...api.Phase) (api.Link, error) {
+	return a.waitFor(ctx, c, first, func(l api.Link) error { return stopped(l, until) })
+}
+
+// waitApplied is wait until the link replicates and has applied all that the primary had
+// written when the waiting began. It is also an error when the link stands still.
+func (a *app) waitApplied(ctx context.Context, c *client.Client, first api.Link) (api.Link, error) {
+	patience := a.deps.Standstill
+	if patience == 0 {
+		patience = standstill
+	}
+	w := applied{patience: patience, say: func(at lsn.LSN) { a.say("waiting until %s of the primary's log is applied", at) }}
+	return a.waitFor(ctx, c, first, func(l api.Link) error { return w.look(l, time.Now()) })
+}
+
+// applied waits for what was written at first.
+type applied struct {
+	patience time.Duration
+	say      func(lsn.LSN)
+
+	until lsn.LSN   // where the primary's log ended when that was first known; 0 before
+	moved time.Time // when the link last came further
+	how   string    // how far it was then
+}
+
+func (w *applied) look(l api.Link, now time.Time) error {
+	if err := stopped(l, nil); !errors.Is(err, errGoOn) {
+		return err
+	}
+	if written, err := lsn.Parse(l.Position.Written); err == nil && w.until == 0 {
+		w.until = written
+		if l.Phase != api.Creating && l.Phase != api.Seeding {
+			w.say(written)
+		}
+	}
+	if at, err := lsn.Parse(l.Position.Applied); err == nil && l.Phase == api.Replicating && w.until != 0 && at >= w.until {
+		return nil
+	}
+	how := fmt.Sprint(l.Phase, l.Position.Received, l.Position.Applied, l.Seeding.Step, l.Seeding.TablesDone, l.Seeding.BytesDone)
+	streams := l.Rates != nil && (l.Rates.ChangesPerSecond > 0 || l.Rates.BytesPerSecond > 0)
+	builds := (l.Phase == api.Seeding || l.Seeding.Step != "") && l.Peer.Connected && len(l.Problems) == 0 // an index may take hours
+	if how != w.how || streams || builds {
+		w.how, w.moved = how, now
+	}
+	if now.Sub(w.moved) < w.patience {
+		return errGoOn
+	}
+	if len(l.Problems) > 0 {
+		p := l.Problems[0]
+		return &api.Error{Kind: string(problem.Transient), Code: p.Code, Subject: p.Subject, Text: fmt.Sprintf("link %s stands still: %s", l.Name, p.Title), Hint: p.Hint}
+	}
+	return problem.New(problem.Transient, "wait_stalled", "link %s is %s and has not come further for %s: it has applied %s of %s", l.Name, phrase(l.Phase), w.patience,
+		dash(l.Position.Applied), w.until).On(l.Name).WithHint("the link goes on; twinspan link show %s says what waits where", l.Name)
+}
+
+// waitFor looks at a link until over returns something else than errGoOn.
+func (a *app) waitFor(ctx context.Context, c *client.Client, first api.Link, over func(api.Link) error) (api.Link, error) {
 	show := a.shower()
 	l, away := first, time.Time{}
 	show(l)
 	tick := time.NewTicker(a.deps.Poll)
 	defer tick.Stop()
 	for {
-		if err := stopped(l, until); !errors.Is(err, errGoOn) {
+		if err := over(l); !errors.Is(err, errGoOn) {
 			return l, err
 		}
 		select {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/httpapi"
 	"github.com/twinspan/twinspan/internal/httpapi/agenttest"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/problem"
 )
 
 // output collects what a command prints and tells when a text was printed.
@@ -93,6 +96,14 @@ func view(phase api.Phase) api.Link {
 	return api.Link{Name: "sales", Phase: phase, Health: api.Healthy, Peer: api.LinkPeer{Name: "b", Connected: true}}
 }
 
+// inStep is a view of a link whose twin has all.
+func inStep() api.Link {
+	l := view(api.Replicating)
+	l.Position = api.Position{Written: "0/5", Applied: "0/5"}
+	l.Lag, l.Rates = api.Lag{Bytes: new(int64(0)), Seconds: new(0.0)}, &api.Rates{}
+	return l
+}
+
 func TestInterruptEndsTheWatchingNotTheLink(t *testing.T) {
 	dir := directory(t)
 	agent := &agenttest.Agent{Created: map[string][]api.Link{"sales": {view(api.Creating), view(api.Seeding)}}}
@@ -133,7 +144,7 @@ func TestWaitingOutlivesARestartOfTheAgent(t *testing.T) {
 	<-first.seen
 	stop()
 	<-errs.seen
-	running(t, dir, &agenttest.Agent{Views: map[string][]api.Link{"sales": {view(api.Replicating)}}})
+	running(t, dir, &agenttest.Agent{Views: map[string][]api.Link{"sales": {inStep()}}})
 	if code := <-ended; code != exitDone || out.String() != "link sales is replicating\n" {
 		t.Errorf("exit %d, %s%s", code, out.String(), errs)
 	}
@@ -194,10 +205,11 @@ func TestBlocksFitTheirTerminal(t *testing.T) {
 	l := view(api.Seeding)
 	l.Seeding = api.Progress{Step: "copying tables", TablesTotal: 10, TablesDone: 3, BytesTotal: 1 << 30, BytesDone: 1 << 28, BytesPerSecond: 1 << 26, EtaSeconds: 12}
 	l.Problems = []api.Problem{{Code: "wal_retained", Severity: api.Warns, Title: "much log is kept", Hint: "look"}}
-	got := strings.Join(watchBlock([]api.Link{l, view(api.Replicating)}, time.Date(2026, 1, 1, 12, 30, 0, 0, time.UTC)), "\n")
-	want := `NAME   DATABASE  ROLE  PEER  PHASE        HEALTH   LAG  BYTES  TX/S
-sales                  b     seeding 25%  healthy  -    -      0
-sales                  b     replicating  healthy  0 s  0 B    0
+	got := strings.Join(watchBlock([]api.Link{l, inStep(), view(api.Replicating)}, time.Date(2026, 1, 1, 12, 30, 0, 0, time.UTC)), "\n")
+	want := `NAME   DATABASE  ROLE  PEER  PHASE        HEALTH   LAG      BYTES    TX/S
+sales                  b     seeding 25%  healthy  -        -        -
+sales                  b     replicating  healthy  0 s      0 B      0
+sales                  b     replicating  healthy  unknown  unknown  unknown
 
 sales: seeding, copying tables
   [##########..............................]  25%
@@ -213,5 +225,60 @@ sales: seeding, copying tables
 func TestPercentIsNeverMoreThanAllOfIt(t *testing.T) {
 	if got := fmt.Sprint(percent(api.Progress{BytesTotal: 10, BytesDone: 12}), percent(api.Progress{BytesDone: 3})); got != "100 0" {
 		t.Error(got)
+	}
+}
+
+// TestWaitingForWhatWasWritten: a command that lets a link go on ends when what had been
+// written at its start is applied, not when the phase says that all is well.
+func TestWaitingForWhatWasWritten(t *testing.T) {
+	at := func(phase api.Phase, written, applied string) api.Link {
+		l := view(phase)
+		l.Position = api.Position{Written: written, Applied: applied}
+		return l
+	}
+	blocked := at(api.CatchingUp, "0/90", "0/20")
+	blocked.Problems = []api.Problem{{Code: "lock_held", Title: "a session is in the way", Hint: "end it"}}
+	broken := at(api.Broken, "0/90", "0/20")
+	broken.Problems = []api.Problem{{Code: "row_missing", Severity: api.Blocks, Title: "a row is missing"}}
+	streaming := at(api.CatchingUp, "0/90", "0/20")
+	streaming.Rates = &api.Rates{BytesPerSecond: 1}
+	building := view(api.Seeding)
+	building.Seeding.Step = "building indexes"
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		views []api.Link // one each minute
+		code  string     // "" for done, "on" for waiting still
+	}{
+		"it has all":                 {[]api.Link{at(api.Replicating, "0/50", "0/50")}, ""},
+		"not what was written first": {[]api.Link{at(api.Replicating, "0/50", "0/20"), at(api.Replicating, "0/60", "0/4F")}, "on"},
+		"what was written first":     {[]api.Link{at(api.Replicating, "0/50", "0/20"), at(api.Replicating, "0/90", "0/50")}, ""},
+		"it is catching up":          {[]api.Link{at(api.CatchingUp, "0/50", "0/20"), at(api.CatchingUp, "0/90", "0/60")}, "on"},
+		"nobody knows the end":       {[]api.Link{at(api.Replicating, "", "0/20"), at(api.Replicating, "", "0/20")}, "on"},
+		"nobody ever does":           {[]api.Link{at(api.Replicating, "", "0/20"), at(api.Replicating, "", "0/20"), at(api.Replicating, "", "0/20")}, "wait_stalled"},
+		"it stands still":            {[]api.Link{at(api.CatchingUp, "0/50", "0/20"), at(api.CatchingUp, "0/60", "0/20"), at(api.CatchingUp, "0/70", "0/20")}, "wait_stalled"},
+		"it comes on":                {[]api.Link{at(api.CatchingUp, "0/50", "0/20"), at(api.CatchingUp, "0/60", "0/20"), at(api.CatchingUp, "0/70", "0/21")}, "on"},
+		"one large transaction":      {[]api.Link{streaming, streaming, streaming, streaming}, "on"},
+		"one large index":            {[]api.Link{building, building, building, building}, "on"},
+		"it is held up":              {[]api.Link{blocked, blocked, blocked}, "lock_held"},
+		"it breaks":                  {[]api.Link{at(api.CatchingUp, "0/50", "0/20"), broken}, "row_missing"},
+	} {
+		w := applied{patience: 2 * time.Minute, say: func(lsn.LSN) {}}
+		var err error
+		for i, l := range c.views {
+			if err = w.look(l, start.Add(time.Duration(i)*time.Minute)); !errors.Is(err, errGoOn) {
+				break
+			}
+		}
+		code := problem.CodeOf(err)
+		var sent *api.Error
+		switch {
+		case errors.Is(err, errGoOn):
+			code = "on"
+		case errors.As(err, &sent):
+			code = sent.Code
+		}
+		if code != c.code {
+			t.Errorf("%s: %q, %v", name, code, err)
+		}
 	}
 }

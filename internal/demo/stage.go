@@ -88,7 +88,7 @@ func (s *stage) seeding(l api.Link, rate float64) {
 }
 
 func (s *stage) live(l api.Link, rate float64, errors int64) {
-	lag := fmt.Sprintf("%s, %s", terminal.Duration(l.Lag.Seconds), terminal.Size(l.Lag.Bytes))
+	lag := fmt.Sprintf("%s, %s", terminal.Known(l.Lag.Seconds, terminal.Duration), terminal.Known(l.Lag.Bytes, terminal.Size))
 	load := terminal.Rate(rate) + " transactions/s"
 	if errors > 0 {
 		load += ", " + terminal.Plural(int(errors), "failure")
@@ -97,8 +97,9 @@ func (s *stage) live(l api.Link, rate float64, errors int64) {
 	if l.Role == api.Primary { // as b shows it
 		primary, secondary = secondary, primary
 	}
-	applied := fmt.Sprintf("%s transactions/s, %s changes/s, %s/s", terminal.Rate(l.Rates.TransactionsPerSecond),
-		terminal.Rate(l.Rates.ChangesPerSecond), terminal.Size(int64(l.Rates.BytesPerSecond)))
+	applied := terminal.Known(l.Rates, func(r api.Rates) string {
+		return fmt.Sprintf("%s transactions/s, %s changes/s, %s/s", terminal.Rate(r.TransactionsPerSecond), terminal.Rate(r.ChangesPerSecond), terminal.Size(int64(r.BytesPerSecond)))
+	})
 	block := []string{
 		"",
 		fmt.Sprintf("  %s on %s  --  %s  --  %s on %s      %s", database, primary, l.Phase, database, secondary, l.Health),

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -17,10 +18,10 @@ func phases() []api.Phase {
 		api.Suspended, api.FailingOver, api.Fenced, api.Broken}
 }
 
-// metric is one number of a link.
+// metric is one number of a link, and whether it is known: what is not has no series.
 type metric struct {
 	desc  *prometheus.Desc
-	value func(api.Link) float64
+	value func(api.Link) (v float64, known bool)
 }
 
 // linkCollector reads the links when it is asked, so that nothing has to keep
@@ -40,16 +41,17 @@ func newLinkCollector(agent Agent) *linkCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("twinspan_"+name, help, labels, nil)
 	}
-	number := func(name, help string, value func(api.Link) float64) metric {
+	number := func(name, help string, value func(api.Link) (float64, bool)) metric {
 		return metric{desc("link_"+name, help, link...), value}
 	}
+	rate := func(what, help string, value func(api.Rates) float64) metric {
+		return number("applied_"+what+"_per_second", help, func(l api.Link) (float64, bool) { return of(l.Rates, value) })
+	}
 	share := func(part, help string, value func(api.TimeShares) float64) metric {
-		return number("time_"+part+"_ratio", "Part of the secondary's time in the last seconds spent "+help+".", func(l api.Link) float64 {
-			if l.Time == nil {
-				return 0
-			}
-			return value(*l.Time)
-		})
+		return number("time_"+part+"_ratio", "Part of the secondary's time in the last seconds spent "+help+".", func(l api.Link) (float64, bool) { return of(l.Time, value) })
+	}
+	seeding := func(what, help string, value func(api.Progress) int64) metric {
+		return number("seeding_"+what, help, func(l api.Link) (float64, bool) { return float64(value(l.Seeding)), l.Seeding != api.Progress{} })
 	}
 	return &linkCollector{
 		agent:     agent,
@@ -59,21 +61,30 @@ func newLinkCollector(agent Agent) *linkCollector {
 		problems:  desc("link_problems", "Problems that the link has now.", append(link, "severity")...),
 		connected: desc("link_peer_connected", "1 while the two agents reach each other.", append(link, "peer")...),
 		numbers: []metric{
-			number("epoch", "Grows with every change of roles.", func(l api.Link) float64 { return float64(l.Epoch) }),
-			number("lag_bytes", "Log of the primary that is not applied on the secondary.", func(l api.Link) float64 { return float64(l.Lag.Bytes) }),
-			number("lag_seconds", "Age of the oldest transaction that is not applied on the secondary.", func(l api.Link) float64 { return l.Lag.Seconds }),
-			number("applied_transactions_per_second", "Source transactions applied.", func(l api.Link) float64 { return l.Rates.TransactionsPerSecond }),
-			number("applied_changes_per_second", "Row changes applied.", func(l api.Link) float64 { return l.Rates.ChangesPerSecond }),
-			number("applied_bytes_per_second", "Change data applied.", func(l api.Link) float64 { return l.Rates.BytesPerSecond }),
+			number("epoch", "Grows with every change of roles.", func(l api.Link) (float64, bool) { return float64(l.Epoch), true }),
+			number("lag_bytes", "Log of the primary that is not known to be applied on the secondary.", func(l api.Link) (float64, bool) {
+				return of(l.Lag.Bytes, func(n int64) float64 { return float64(n) })
+			}),
+			number("lag_seconds", "How old the oldest transaction that is not applied on the secondary is at most.", func(l api.Link) (float64, bool) {
+				return of(l.Lag.Seconds, func(s float64) float64 { return s })
+			}),
+			number("peer_heard_timestamp_seconds", "When the other side last said how it stands.", func(l api.Link) (float64, bool) {
+				return of(l.Peer.HeardAt, func(at time.Time) float64 { return float64(at.UnixMilli()) / 1000 })
+			}),
+			rate("transactions", "Source transactions applied.", func(r api.Rates) float64 { return r.TransactionsPerSecond }),
+			rate("changes", "Row changes applied.", func(r api.Rates) float64 { return r.ChangesPerSecond }),
+			rate("bytes", "Change data applied.", func(r api.Rates) float64 { return r.BytesPerSecond }),
 			share("source", "waiting for the primary: for somebody to write, or for its server to decode", func(s api.TimeShares) float64 { return s.Source }),
 			share("network", "waiting for what the primary's agent could not send faster", func(s api.TimeShares) float64 { return s.Network }),
 			share("applying", "applying changes", func(s api.TimeShares) float64 { return s.Applying }),
 			share("committing", "waiting for the secondary's server to commit", func(s api.TimeShares) float64 { return s.Committing }),
-			number("spilled_bytes", "Disk that large transactions take on the secondary's side until they have committed and are applied.", func(l api.Link) float64 { return float64(l.SpilledBytes) }),
-			number("seeding_size_bytes", "Size of the tables to copy.", func(l api.Link) float64 { return float64(l.Seeding.BytesTotal) }),
-			number("seeding_done_bytes", "Part of the tables that is copied.", func(l api.Link) float64 { return float64(l.Seeding.BytesDone) }),
-			number("seeding_tables", "Tables to copy.", func(l api.Link) float64 { return float64(l.Seeding.TablesTotal) }),
-			number("seeding_done_tables", "Tables copied whole.", func(l api.Link) float64 { return float64(l.Seeding.TablesDone) }),
+			number("spilled_bytes", "Disk that large transactions take on the secondary's side until they have committed and are applied.", func(l api.Link) (float64, bool) {
+				return float64(l.SpilledBytes), l.Rates != nil // which come with it
+			}),
+			seeding("size_bytes", "Size of the tables to copy.", func(p api.Progress) int64 { return p.BytesTotal }),
+			seeding("done_bytes", "Part of the tables that is copied.", func(p api.Progress) int64 { return p.BytesDone }),
+			seeding("tables", "Tables to copy.", func(p api.Progress) int64 { return p.TablesTotal }),
+			seeding("done_tables", "Tables copied whole.", func(p api.Progress) int64 { return p.TablesDone }),
 		},
 	}
 }
@@ -125,9 +136,19 @@ func (c *linkCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge(c.connected, number(l.Peer.Connected), name, role, l.Peer.Name)
 		for _, m := range c.numbers {
-			gauge(m.desc, m.value(l), name, role)
+			if v, known := m.value(l); known {
+				gauge(m.desc, v, name, role)
+			}
 		}
 	}
+}
+
+// of is a number of something that may be missing.
+func of[T any](v *T, number func(T) float64) (float64, bool) {
+	if v == nil {
+		return 0, false
+	}
+	return number(*v), true
 }
 
 func number(b bool) float64 {

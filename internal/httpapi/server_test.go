@@ -108,7 +108,7 @@ func sample() *agenttest.Agent {
 	link := api.Link{Name: "sales", ID: "6f0c", Database: "sales", Role: api.Primary, Phase: api.Replicating, Health: api.Healthy,
 		Epoch: 1, Mode: api.Async, Peer: api.LinkPeer{Name: "b", Role: api.Secondary, Connected: true, Database: "sales"},
 		Position:     api.Position{Written: "0/5", Sent: "0/4", Received: "0/3", Applied: "0/2", Confirmed: "0/1"},
-		Lag:          api.Lag{Bytes: 3, Seconds: 0.25},
+		Lag:          api.Lag{Bytes: new(int64(3)), Seconds: new(0.25)},
 		Problems:     []api.Problem{{Code: "wal_guard", Severity: api.Warns, Title: "much log is kept"}},
 		LastFailover: &api.Failover{Type: "planned", At: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), HoldSeconds: 0.412}}
 	return &agenttest.Agent{
@@ -163,7 +163,7 @@ func useEverything(t *testing.T, c *client.Client) {
 	databases, err := c.Databases(ctx)
 	check("databases", len(databases) == 1 && databases[0].Links[0].Name == "sales", err)
 	links, err := c.Links(ctx)
-	check("links", len(links) == 1 && links[0].Lag.Seconds == 0.25, err)
+	check("links", len(links) == 1 && *links[0].Lag.Seconds == 0.25, err)
 	link, err := c.Link(ctx, "sales")
 	check("link", link.Position.Applied == "0/2" && link.LastFailover.HoldSeconds == 0.412 && link.Notices != nil, err)
 	created, err := c.CreateLink(ctx, api.CreateLink{Name: "new", Database: "d", Peer: "b", Accept: []string{"x"}})

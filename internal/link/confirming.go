@@ -21,6 +21,9 @@ const (
 	// idleConfirm is how often a position without transactions is confirmed: the log
 	// of other databases, which this one holds back.
 	idleConfirm = 2 * time.Second
+	// steadyAfter is how long a stream must last that has nothing to apply for what
+	// interrupted the one before to be over.
+	steadyAfter = 3 * time.Second
 )
 
 // promptly says whether commits on the primary wait for what is confirmed here.
@@ -35,6 +38,7 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, ap
 	own := &control{dsn: l.dsn, name: l.Name(), purpose: "confirm"}
 	defer own.close()
 	c := &confirmer{link: l, stream: s, in: in}
+	began := time.Now()
 	for {
 		committed := in.commits
 		prompt := l.promptly()
@@ -54,6 +58,9 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, ap
 		status := applier.Status()
 		if err := c.confirm(ctx, through, own, status, prompt); err != nil {
 			return err
+		}
+		if status.Transactions > 0 || time.Since(began) > steadyAfter {
+			l.setTrouble(nil) // what interrupted the stream before does not any more
 		}
 		if err := l.judge(ctx, status); err != nil {
 			return err

@@ -102,14 +102,16 @@ func (l *Link) loss(ctx context.Context, mine catalog.Link) api.Loss {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	report, answer := l.live.report, l.live.answer
-	written := max(answer.Written, report.Received)
-	loss := api.Loss{Written: written.String(), Applied: report.Applied.String(), Bytes: report.Applied.Behind(written), Seconds: report.Lag}
-	loss.PrimarySeen = err == nil && other.State.Writable() && !mine.Diverged
-	if !l.live.heard.IsZero() {
-		at := l.live.heard.UTC()
-		loss.HeardAt = &at
-		loss.Seconds = max(loss.Seconds, time.Since(at).Seconds())
+	loss := api.Loss{Applied: positionText(report.Applied), PrimarySeen: err == nil && other.State.Writable() && !mine.Diverged}
+	if l.live.heard.IsZero() {
+		return loss
 	}
+	written := max(answer.Written, report.Received)
+	at, bytes, seconds := l.live.heard.UTC(), report.Applied.Behind(written), time.Since(l.live.heard).Seconds()
+	if report.Lag != nil {
+		seconds = max(seconds, *report.Lag)
+	}
+	loss.Written, loss.HeardAt, loss.Bytes, loss.Seconds = positionText(written), &at, &bytes, &seconds
 	return loss
 }
 
@@ -117,7 +119,7 @@ func describeLoss(loss api.Loss) string {
 	if loss.HeardAt == nil {
 		return "nothing was heard of the primary since the agent was started, so it is not known how much"
 	}
-	return fmt.Sprintf("up to %s of log as last heard of, %.0f seconds ago, and what was written since", size(loss.Bytes), time.Since(*loss.HeardAt).Seconds())
+	return fmt.Sprintf("up to %s of log as last heard of, %.0f seconds ago, and what was written since", size(*loss.Bytes), time.Since(*loss.HeardAt).Seconds())
 }
 
 // forceNow does it.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/lag"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -89,7 +90,9 @@ type live struct {
 	stale    bool      // the other side may have another epoch
 	met      time.Time // when the other side last said how it stands
 	heard    time.Time
-	textOnly bool // a value refused to cross in binary form
+	own      measure   // of a primary's server
+	track    lag.Track // a secondary's, of what the primary has written
+	textOnly bool      // a value refused to cross in binary form
 	// wholeUntil is until when transactions come at their commit, for there was no room for
 	// those that are not finished.
 	wholeUntil time.Time
@@ -216,6 +219,7 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 		loops.Go(func() { l.rolesLoop(ctx) })
 	} else {
 		loops.Go(func() { l.guard(ctx) })
+		loops.Go(func() { l.measureLoop(ctx) })
 	}
 	pause := firstPause
 	for ctx.Err() == nil {

@@ -229,7 +229,11 @@ func (l *Link) awaitNear(ctx context.Context) error {
 	for {
 		l.mu.Lock()
 		a := l.secondary.applier
-		near := a != nil && l.lagLocked(a.Status()) <= inStep
+		near := false
+		if a != nil {
+			age, known := l.behindLocked(a.Status())
+			near = known && age <= inStep
+		}
 		l.mu.Unlock()
 		if near {
 			return nil

@@ -115,6 +115,9 @@ func (l *Link) serve(ctx context.Context) error {
 	p.mu.Lock()
 	p.serving = ctx
 	p.mu.Unlock()
+	// Whatever kept it from serving is over. What goes wrong with a request is told to
+	// the secondary, which has it as its own trouble for as long as it lasts.
+	l.setTrouble(nil)
 	<-ctx.Done()
 	p.mu.Lock()
 	p.serving = nil
@@ -181,14 +184,12 @@ func (l *Link) HandleReport(ctx context.Context, report Report) (Answer, error) 
 	r := l.snapshot()
 	answer := Answer{Phase: r.Phase, Epoch: r.Epoch, Suspended: r.Suspended, Change: r.Change, Deleting: r.Deleting, Sent: l.sent(), Problems: l.ownProblems(),
 		Settings: settings(r), Sync: l.syncView(), Handing: l.handing()}
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		err := conn.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text, clock_timestamp()`).Scan(&answer.Written, &answer.Now)
-		return pg.Classify(err, "read the end of the log")
-	})
-	l.mu.Lock()
-	l.live.answer = answer
-	l.mu.Unlock()
-	return answer, err
+	m, err := l.measure(ctx)
+	if err != nil {
+		return Answer{}, err
+	}
+	answer.Written, answer.Now = m.written, m.now
+	return answer, nil
 }
 
 // mirror follows the secondary's phase, which leads.

@@ -87,8 +87,8 @@ type Report struct {
 	Received  lsn.LSN         `json:"received"`
 	Applied   lsn.LSN         `json:"applied"`
 	Durable   lsn.LSN         `json:"durable"`
-	Lag       float64         `json:"lagSeconds"`
-	Rates     api.Rates       `json:"rates"`
+	Lag       *float64        `json:"lagSeconds,omitempty"` // nil: it is not known
+	Rates     *api.Rates      `json:"rates,omitempty"`      // nil: nothing streams
 	Time      *api.TimeShares `json:"time,omitempty"`
 	Spilled   int64           `json:"spilled,omitempty"` // bytes of streamed transactions on disk
 	Problems  []api.Problem   `json:"problems"`

@@ -36,8 +36,10 @@ const (
 	freshInterval = 100 * time.Millisecond
 	// inStep is the lag up to which a link counts as replicating; fallenBehind the
 	// one from which it no longer does. Between them it keeps its name.
-	inStep       = 5 * time.Second
-	fallenBehind = time.Minute
+	inStep = 5 * time.Second
+	// positionPatience is how long a report waits for the position of a side that rests.
+	positionPatience = 2 * time.Second
+	fallenBehind     = time.Minute
 )
 
 // reportLoop tells the primary how this side stands, and learns how it does.
@@ -76,6 +78,16 @@ func (l *Link) report(ctx context.Context) error {
 	if r.Deleting {
 		return nil
 	}
+	l.mu.Lock()
+	rests := l.secondary.applier == nil && r.Seeded && r.StartLSN != 0
+	l.mu.Unlock()
+	if rests {
+		// Nothing else tells how far it has come: the agent may have been started since. What
+		// is to be reported does not wait for a server that does not answer.
+		asking, done := context.WithTimeout(ctx, positionPatience)
+		_, _ = l.position(asking)
+		done()
+	}
 	report := l.stand()
 	var answer Answer
 	if err := l.place.Peers.Call(ctx, r.Peer, MethodReport, report, &answer); err != nil {
@@ -86,7 +98,7 @@ func (l *Link) report(ctx context.Context) error {
 	}
 	l.setPeerTrouble(nil)
 	l.mu.Lock()
-	l.live.answer, l.live.heard = answer, time.Now()
+	l.heardLocked(answer)
 	l.mu.Unlock()
 	if err := l.adopt(ctx, answer.Suspended, answer.Change); err != nil {
 		return err
@@ -116,33 +128,27 @@ func (l *Link) stand() Report {
 		status := s.applier.Status()
 		report.Applied = max(report.Applied, status.Applied)
 		report.Received = max(lsn.LSN(s.receiver.received.Load()), report.Applied)
-		report.Rates = s.rates.per(time.Now(), status.Transactions, status.Changes, int64(s.receiver.bytes.Load()))
+		rates := s.rates.per(time.Now(), status.Transactions, status.Changes, int64(s.receiver.bytes.Load()))
+		report.Rates = &rates
 		spent := s.time.per(time.Now(), status.Waiting, status.Committing)
 		report.Time = timeShares(spent[0], spent[1], l.live.answer.Handing)
-		report.Lag = l.lagLocked(status).Seconds()
 		report.Spilled = s.receiver.spilled.Load()
+		report.Lag = l.lagSecondsLocked(status)
+	} else {
+		report.Lag = l.lagSecondsLocked(apply.Status{})
 	}
 	l.live.report = report
 	return report
 }
 
-// lagLocked is the age of what is not applied, by the clock of the primary's
-// server as far as its answers tell it.
-func (l *Link) lagLocked(status apply.Status) time.Duration {
-	s := &l.secondary
-	commit, reached := lsn.LSN(s.receiver.commit.Load()), lsn.LSN(s.receiver.reached.Load())
-	switch written := l.live.answer.Written; {
-	case status.Applied >= lsn.LSN(s.receiver.received.Load()) && reached > 0:
-		return 0
-	case status.Applied >= commit && reached >= max(commit, written) && written > 0:
-		// What else has come are positions, as other databases write on and on.
-		return 0
+// lagSecondsLocked is the lag as a report has it.
+func (l *Link) lagSecondsLocked(status apply.Status) *float64 {
+	age, known := l.behindLocked(status)
+	if !known || !l.record.Seeded {
+		return nil
 	}
-	if status.LastCommit.IsZero() || l.live.answer.Now.IsZero() {
-		return fallenBehind // nothing is known yet
-	}
-	now := l.live.answer.Now.Add(time.Since(l.live.heard))
-	return max(0, now.Sub(status.LastCommit))
+	seconds := age.Seconds()
+	return &seconds
 }
 
 // position is what the secondary's server durably holds of the primary's log. The
@@ -329,16 +335,18 @@ func (l *Link) pump(ctx context.Context, s *peer.Stream, in *receiver, applier *
 
 var errDone = problem.New(problem.Cancelled, "stream_done", "the position was reached")
 
-// judge turns lag into the phase that operators see.
+// judge turns lag into the phase that operators see. What is not known changes none.
 func (l *Link) judge(ctx context.Context, status apply.Status) error {
 	l.mu.Lock()
-	lag := l.lagLocked(status)
+	age, known := l.behindLocked(status)
 	phase := role.Phase(l.record.Phase)
 	l.mu.Unlock()
 	switch {
-	case phase == role.CatchingUp && lag <= inStep:
+	case !known:
+		return nil
+	case phase == role.CatchingUp && age <= inStep:
 		return l.happen(ctx, role.CaughtUp, nil)
-	case phase == role.Replicating && lag > fallenBehind && !l.live.answer.Now.IsZero():
+	case phase == role.Replicating && age > fallenBehind:
 		return l.happen(ctx, role.FellBehind, nil)
 	}
 	return nil

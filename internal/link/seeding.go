@@ -179,6 +179,12 @@ func (l *Link) step(text string) {
 
 func (l *Link) progress(p seed.Progress) {
 	l.mu.Lock()
+	before := l.live.seeding
+	l.mu.Unlock()
+	if before.BytesTotal > 0 && p.BytesDone > before.BytesDone {
+		l.setTrouble(nil) // what interrupted the copy before does not any more
+	}
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := &l.live.seeding
 	*s = api.Progress{Step: s.Step, TablesTotal: int64(p.TablesTotal), TablesDone: int64(p.TablesDone), BytesTotal: p.BytesTotal, BytesDone: p.BytesDone,

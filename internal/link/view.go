@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 )
@@ -23,6 +24,7 @@ func (l *Link) view() api.Link {
 	}
 	status, _ := l.place.Peers.Status(l.snapshot().Peer)
 	connected := status.Connected
+	sent := l.sent()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, report, answer := l.record, l.live.report, l.live.answer
@@ -31,30 +33,50 @@ func (l *Link) view() api.Link {
 		Suspended: r.Suspended,
 		Peer:      api.LinkPeer{Name: r.Peer, Role: api.Role(otherRole(r)), Connected: connected, Database: r.PeerDatabase},
 		Seeding:   report.Seeding,
-		Rates:     report.Rates,
-		Time:      report.Time, SpilledBytes: report.Spilled,
 		Problems:  l.ownProblemsLocked(),
 		Notices:   []api.Notice{},
 		CreatedAt: r.CreatedAt,
 
-		Sync: l.syncViewLocked(), LargeObjects: l.largeObjectsLocked(), SchemaChanges: report.SchemaChanges, OnConflict: r.OnConflict, OnIsolation: r.OnIsolation, MaxRate: r.MaxRate,
-	}
-	written := max(answer.Written, answer.Sent, report.Received)
-	sent := max(answer.Sent, report.Received)
-	v.Position = api.Position{
-		Written: written.String(), Sent: sent.String(), Received: report.Received.String(),
-		Applied: report.Applied.String(), Confirmed: report.Durable.String(),
+		Sync: l.syncViewLocked(), SchemaChanges: report.SchemaChanges, OnConflict: r.OnConflict, OnIsolation: r.OnIsolation, MaxRate: r.MaxRate,
 	}
 	fresh := time.Since(l.live.heard) < heardFor
-	if r.Seeded && report.Applied > 0 {
-		v.Lag = api.Lag{Bytes: report.Applied.Behind(written), Seconds: report.Lag}
-		if !fresh {
-			// Nobody has heard of the primary: what it wrote since is not known, but it
-			// has been this long.
-			v.Lag.Seconds = max(v.Lag.Seconds, time.Since(l.live.heard).Seconds())
-			if l.live.heard.IsZero() {
-				v.Lag.Seconds = 0
+	if !l.live.heard.IsZero() {
+		at := l.live.heard.UTC()
+		v.Peer.HeardAt = &at
+	}
+	// What is the secondary's to say: its own agent always knows, the other as long as it
+	// hears it.
+	if fresh || role.Role(r.Role) == role.Secondary {
+		v.Rates, v.Time, v.SpilledBytes, v.LargeObjects = report.Rates, report.Time, report.Spilled, l.largeObjectsLocked()
+		v.Position.Received, v.Position.Applied, v.Position.Confirmed = positionText(report.Received), positionText(report.Applied), positionText(report.Durable)
+	} else {
+		v.Seeding.BytesPerSecond, v.Seeding.EtaSeconds = 0, 0
+	}
+	var written, applied lsn.LSN
+	if role.Role(r.Role) == role.Secondary {
+		applied = report.Applied
+		if fresh {
+			written = max(answer.Written, answer.Sent, report.Received)
+			v.Position.Sent = positionText(max(answer.Sent, report.Received))
+		}
+	} else {
+		v.Position.Sent = positionText(sent)
+		if own := l.live.own; time.Since(own.at) < heardFor {
+			written, applied = max(own.written, sent, report.Received), own.confirmed
+			if !fresh {
+				v.Position.Confirmed = positionText(own.confirmed)
 			}
+		}
+		if fresh {
+			applied = report.Applied
+		}
+	}
+	v.Position.Written = positionText(written)
+	if r.Seeded && applied > 0 && written > 0 {
+		bytes := applied.Behind(written)
+		v.Lag.Bytes = &bytes
+		if fresh {
+			v.Lag.Seconds = report.Lag
 		}
 	}
 	if f := r.LastFailover; f != nil {
@@ -82,16 +104,34 @@ func (l *Link) view() api.Link {
 	return v
 }
 
+// positionText is how a position is shown, and nothing where it is not known.
+func positionText(position lsn.LSN) string {
+	if position == 0 {
+		return ""
+	}
+	return position.String()
+}
+
+const (
+	// healthyWithin is how far a twin may be behind that is called healthy: somewhat more
+	// than what a loaded one always is.
+	healthyWithin = 2 * inStep
+	// healthyBytes is the same in bytes of log.
+	healthyBytes = 256 << 20
+)
+
 func health(v api.Link) api.Health {
 	switch {
 	case v.Phase == api.Broken || v.Phase == api.Fenced:
 		return api.Unhealthy
-	case v.Phase == api.Replicating && len(v.Problems) == 0:
-		return api.Healthy
-	case v.Phase == api.Replicating || v.Suspended:
+	case v.Suspended || len(v.Problems) > 0:
 		return api.Degraded
-	case len(v.Problems) > 0:
-		return api.Degraded
+	case v.Phase == api.Replicating || v.Phase == api.CatchingUp:
+		// Nobody can say of a twin that it protects the data when it is not known how far
+		// it is behind, or it is far.
+		if v.Lag.Bytes == nil || v.Lag.Seconds == nil || *v.Lag.Bytes > healthyBytes || *v.Lag.Seconds > healthyWithin.Seconds() {
+			return api.Degraded
+		}
 	}
 	return api.Healthy
 }

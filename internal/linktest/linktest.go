@@ -370,6 +370,9 @@ func (p *Pair) WaitApplied(t testing.TB, name, database string) {
 		if l.Phase != api.Replicating && l.Phase != api.CatchingUp {
 			return fmt.Errorf("phase %s", l.Phase)
 		}
+		if l.Position.Applied == "" {
+			return fmt.Errorf("it is not known what is applied; problems %+v", l.Problems)
+		}
 		if got := pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT $1::pg_lsn <= $2::pg_lsn`, end, l.Position.Applied)[0][0]; got != "true" && got != "t" {
 			return fmt.Errorf("applied %s of %s; problems %+v", l.Position.Applied, end, l.Problems)
 		}

@@ -153,5 +153,6 @@ func agentEntries() []Entry {
 		{"token_role", Blocks, "That is no role of a token", "", "A token is a reader's or an operator's."},
 		{"token_unknown", Blocks, "The token is not known", "It was revoked, or never made.", "`twinspan api token create` makes one."},
 		{"token_unlisted", Blocks, "There is no such token", "", "`twinspan api token list` shows them."},
+		{"wait_stalled", Warns, "A link that a command waits for comes no further", "The command has ended; the link goes on.", "`twinspan link show NAME` says what waits where."},
 	}
 }

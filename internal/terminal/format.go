@@ -79,6 +79,15 @@ func Rate(perSecond float64) string {
 	}
 }
 
+// Known prints a value by a function of how such values are printed, and unknown where it
+// is missing.
+func Known[T any](v *T, print func(T) string) string {
+	if v == nil {
+		return "unknown"
+	}
+	return print(*v)
+}
+
 // Plural prints a number with its noun, which takes an s.
 func Plural(n int, noun string) string {
 	if n == 1 {
