@@ -36,7 +36,6 @@ type Change struct {
 
 	// Since format 2 of the signal; nil where the primary does not say.
 	Superuser *bool `json:"superuser"` // Role is a superuser of the primary
-	Bounds    []Raw `json:"bounds"`    // of the partitions that it makes, in the order of SQL, as the catalogs print them
 }
 
 // Parse reads the payload of a signal of kind "ddl".

@@ -32,7 +32,7 @@ type Rights struct {
 // function that belongs to the change's role and is SECURITY DEFINER: within one the
 // server lets nobody take another role (guc.c and miscinit.c,
 // InLocalUserIdChange), so no code of the users', which a change may call, has more
-// rights than that role. docs/design/0020-replay-with-rights.md has the reasons.
+// rights than that role. docs/design/0022-replay-with-rights.md has the reasons.
 type Script struct {
 	Statements []string
 	Main       int // index of the change itself; the others prepare and clean up
