@@ -339,3 +339,41 @@ func TestTrustEndsAtOnce(t *testing.T) {
 		t.Errorf("%+v, %v", l.Problems, err)
 	}
 }
+
+// What somebody made in the schema twinspan, where a role of that name makes its tables,
+// outlives the link: the removal stops, says what it found, and goes on once it is moved.
+func TestDeleteLeavesWhatItDidNotMake(t *testing.T) {
+	p := linktest.New(t, linktest.Options{})
+	ctx := t.Context()
+	p.A.Server.CreateDatabase(t, "sales")
+	sales := p.A.Server.DSN("sales")
+	p.Create(t, "sales", "sales")
+	p.WaitPhase(t, "sales", api.Replicating)
+	pgtest.Exec(t, sales, `CREATE ROLE twinspan LOGIN SUPERUSER PASSWORD 'x'`, `SET SESSION AUTHORIZATION twinspan; SET search_path TO "$user", public;
+		SET twinspan.pass_gate = on; CREATE TABLE mine AS SELECT generate_series(1, 1000) AS i`)
+	if got := pgtest.Query(t, sales, `SELECT count(*) FROM twinspan.mine`)[0][0]; got != "1000" {
+		t.Fatalf("the table lies elsewhere: %s", got)
+	}
+	deleted := make(chan error, 1)
+	go func() {
+		_, err := p.A.Client.DeleteLink(ctx, "sales", false)
+		deleted <- err
+	}()
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l, err := p.A.Client.Link(ctx, "sales")
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(l.Problems, func(q api.Problem) bool { return q.Code == "schema_in_use" && strings.Contains(q.Title, "mine") }) {
+			return fmt.Errorf("problems %+v", l.Problems)
+		}
+		return nil
+	})
+	pgtest.Exec(t, sales, `ALTER TABLE twinspan.mine SET SCHEMA public`)
+	if err := <-deleted; err != nil {
+		t.Error(err)
+	}
+	if got := pgtest.Query(t, sales, `SELECT count(*), to_regnamespace('twinspan') IS NULL FROM public.mine`)[0]; got[0] != "1000" || got[1] != "t" && got[1] != "true" {
+		t.Errorf("left %v", got)
+	}
+}

@@ -41,7 +41,7 @@ func (a *app) initCommand() *cobra.Command {
 		Short:   "Make an agent in a directory",
 		Long:    initLong,
 		GroupID: "agent",
-		Example: `  twinspan init --dir /var/lib/twinspan --name a --postgres 'postgres://twinspan@db1/postgres' --endpoint db1.example.com:5022
+		Example: `  twinspan init --dir /var/lib/twinspan --name a --postgres 'postgres://link_agent@db1/postgres' --endpoint db1.example.com:5022
   twinspan init --dir ~/twin --name b --managed --port 5433`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {

@@ -223,6 +223,9 @@ func removeIfLast(ctx context.Context, tx pgx.Tx) error {
 	if !last {
 		return nil
 	}
+	if err := onlyOurs(ctx, tx); err != nil {
+		return err
+	}
 	return catalog.Remove(ctx, tx)
 }
 
