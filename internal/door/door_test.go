@@ -1,7 +1,6 @@
 package door
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -163,7 +162,7 @@ func TestLimitsHold(t *testing.T) {
 				most = 6
 			}
 			if n > most {
-				t.Fatal(fmt.Sprintf("step %d: %d of %s", step, n, host))
+				t.Fatalf("step %d: %d of %s", step, n, host)
 			}
 		}
 		if strangers > 8 || len(d.in) > 10 {
