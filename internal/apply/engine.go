@@ -78,9 +78,11 @@ type engine struct {
 	committed lsn.LSN // the origin's position
 	storedAt  time.Time
 
-	raw    []byte                 // the message being taken
-	held   held                   // rows of the open transaction whose table is not there yet
-	resent map[sqlname.Table]bool // tables whose rows are being sent anew
+	raw      []byte                 // the message being taken
+	held     held                   // rows of the open transaction whose table is not there yet
+	resent   map[sqlname.Table]bool // tables whose rows are being sent anew
+	reading  *reading               // a table whose rows are being said; nil usually
+	readings uint32
 
 	writeIdentity map[*relation]bool // during a replay
 	penalised     map[*relation]bool // not folded for now
@@ -254,6 +256,7 @@ func (e *engine) commit(ctx context.Context, m pgoutput.Commit) error {
 	}
 	e.open = false
 	clear(e.resent)
+	e.reading = nil
 	e.a.status.received.Store(max(e.a.status.received.Load(), uint64(m.End)))
 	if e.tx.skip {
 		return nil

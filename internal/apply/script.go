@@ -186,12 +186,7 @@ func (e *engine) resendSignal(ctx context.Context, kind string, payload []byte) 
 		delete(e.resent, name)
 		return nil
 	}
-	if err := e.drain(ctx); err != nil {
-		return err
-	}
-	// TRUNCATE, which is quicker, is not for tables that foreign keys refer to.
-	err := e.script(ctx, &Script{Statements: []string{"DELETE FROM ONLY " + name.SQL()}, Tag: tagResend, Subject: name.String()})
-	if err != nil {
+	if err := e.empty(ctx, name); err != nil {
 		return err
 	}
 	e.resent[name] = true

@@ -40,6 +40,8 @@ func (e *engine) signal(ctx context.Context, r *relation, c group.Change) error 
 		return e.truncateSignal(ctx, payload)
 	case "resend", "resent":
 		return e.resendSignal(ctx, kind, payload)
+	case "rows_begin", "rows", "rows_end":
+		return e.rowsSignal(ctx, kind, payload)
 	}
 	if e.a.OnSignal == nil {
 		return nil

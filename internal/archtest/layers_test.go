@@ -40,6 +40,7 @@ var places = map[string]place{
 	"internal/wire":      {layer: pure},
 	"internal/role":      {layer: pure},
 	"internal/ddl":       {layer: pure},
+	"internal/rowtext":   {layer: pure},
 	"internal/config":    {layer: pure},
 	"internal/telemetry": {layer: pure},
 	"internal/terminal":  {layer: pure},

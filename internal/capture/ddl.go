@@ -14,6 +14,9 @@ import (
 //go:embed ddl.sql
 var ddlSQL string
 
+//go:embed rows.sql
+var rowsSQL string
+
 //go:embed text.sql
 var textSQL string
 
@@ -33,7 +36,7 @@ var schemaTriggers = [...]struct{ name, event, function string }{
 
 // captureSchema makes what puts schema changes into the stream.
 func captureSchema(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, textSQL+ddlSQL); err != nil {
+	if _, err := conn.Exec(ctx, textSQL+rowsSQL+ddlSQL); err != nil {
 		return pg.Classify(err, "create the functions that capture schema changes")
 	}
 	for _, t := range schemaTriggers {
@@ -47,20 +50,20 @@ func captureSchema(ctx context.Context, conn *pgx.Conn) error {
 // releaseSchema takes away what captureSchema made besides event triggers.
 func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS `+strings.Join(slices.Concat(schemaFunctions[:], formerFunctions[:]), ", ")+
-		`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since, twinspan.note, twinspan.piece, twinspan.filled; DROP SEQUENCE IF EXISTS twinspan.place`)
+		`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since, twinspan.note, twinspan.piece, twinspan.filled, twinspan.twin_format; DROP SEQUENCE IF EXISTS twinspan.place`)
 	return pg.Classify(err, "drop the functions that capture schema changes")
 }
 
 // schemaFunctions are those that notes.sql, text.sql and ddl.sql make.
 var schemaFunctions = [...]string{
 	"twinspan.bare(text, boolean)", "twinspan.capture_ddl(text, text, json)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.detached(text, text, text)",
-	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.goes_on(text)", "twinspan.immutable(pg_node_tree)", "twinspan.made_since_copy(oid, oid)", "twinspan.mask(text, boolean)",
+	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.immutable(pg_node_tree)", "twinspan.made_since_copy(oid, oid)", "twinspan.mask(text, boolean)",
 	"twinspan.missing_values(oid[])", "twinspan.names_it(text, text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
 	"twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()", "twinspan.ordinary(text, boolean)", "twinspan.own(text, text, text)",
 	"twinspan.part(text, integer, integer)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",
 	"twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)", "twinspan.refuse_while_seeding(text, text, boolean)",
-	"twinspan.resend(oid, text)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[])", "twinspan.spend_note(text)",
-	"twinspan.statements(text, boolean, boolean)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)",
+	"twinspan.resend(oid, text)", "twinspan.run_own(text)", "twinspan.run_unseen(text)", "twinspan.send_rows(oid)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[])", "twinspan.spend_note(text)",
+	"twinspan.split(text, boolean, boolean)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)",
 }
 
 // formerFunctions are those of agents before format 2.

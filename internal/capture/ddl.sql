@@ -96,7 +96,7 @@ $$
                          JOIN pg_type t ON t.oid = f[1]::oid JOIN pg_proc p ON p.oid = t.typinput WHERE p.provolatile <> 'i')
 $$;
 
--- Sends every row of a table anew, for a twin that cannot compute them: between
+-- Sends every row of a table anew to twins whose agents are older than format 2: between
 -- the two signals an UPDATE carries a whole row, and means that this row is there.
 CREATE OR REPLACE FUNCTION twinspan.resend(t oid, tag text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET session_replication_role = replica AS
@@ -122,14 +122,12 @@ BEGIN
     END IF;
     PERFORM twinspan.say('resend', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname)));
     IF r.relreplident <> 'f' THEN
-        PERFORM twinspan.take_note('own');
-        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name);
+        PERFORM twinspan.run_own(format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name));
     END IF;
     EXECUTE format('UPDATE ONLY %s SET %s = %s', r.name, target, target);
     IF r.relreplident <> 'f' THEN
-        PERFORM twinspan.take_note('own');
-        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY %s', r.name,
-            CASE r.relreplident WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN 'USING INDEX ' || r.index ELSE 'DEFAULT' END);
+        PERFORM twinspan.run_own(format('ALTER TABLE %s REPLICA IDENTITY %s', r.name,
+            CASE r.relreplident WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN 'USING INDEX ' || r.index ELSE 'DEFAULT' END));
     END IF;
     PERFORM twinspan.say('resent', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname)));
 END
@@ -289,7 +287,11 @@ BEGIN
         extra := twinspan.missing_values(again) || twinspan.detached(command, mask, caller->>'search_path');
     END IF;
     PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra);
-    PERFORM twinspan.resend(t, tag) FROM unnest(again) t;
+    IF EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT EXISTS (SELECT FROM twinspan.twin_format f WHERE f.link = k.id AND f.format >= 2)) THEN
+        PERFORM twinspan.resend(t, tag) FROM unnest(again) t;
+    ELSE
+        PERFORM twinspan.send_rows(t) FROM unnest(again) t;
+    END IF;
 END
 $$;
 

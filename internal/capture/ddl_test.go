@@ -51,7 +51,7 @@ func TestStringsAreSplitIntoStatements(t *testing.T) {
 		{`SELECT 'never closed; SELECT 2`, true, []string{`SELECT 'never closed; SELECT 2`}},
 		{``, true, nil},
 	} {
-		rows := pgtest.Query(t, dsn, `SELECT twinspan.part($1, first, size) FROM twinspan.statements($1, $2) ORDER BY first`, c.text, c.conforming)
+		rows := pgtest.Query(t, dsn, `SELECT twinspan.part($1, first, size) FROM twinspan.split($1, $2) ORDER BY first`, c.text, c.conforming)
 		var got []string
 		for _, r := range rows {
 			got = append(got, strings.TrimSpace(r[0]))

@@ -165,7 +165,7 @@ func TestDropsOfEveryKind(t *testing.T) {
 	for _, c := range []struct{ made, drop, want string }{
 		{`CREATE TABLE "T x" (a int); CREATE VIEW vx AS SELECT * FROM "T x"`, `DROP TABLE "T x" CASCADE`, `DROP TABLE IF EXISTS public."T x" CASCADE`},
 		{`CREATE TABLE b1 (a serial); CREATE TABLE b2 (a int PRIMARY KEY)`, `DROP TABLE b1, b2`, `DROP TABLE IF EXISTS public.b1, public.b2`},
-		{`CREATE AGGREGATE ag (*) (sfunc = int8inc, stype = int8)`, `DROP AGGREGATE ag (*)`, `DROP ROUTINE IF EXISTS public.ag()`},
+		{`CREATE AGGREGATE ag (*) (sfunc = int8inc, stype = int8, initcond = '0')`, `DROP AGGREGATE ag (*)`, `DROP ROUTINE IF EXISTS public.ag()`},
 		{`CREATE TYPE ty AS (a int); CREATE CAST (ty AS text) WITH INOUT`, `DROP CAST (ty AS text)`, `DROP CAST IF EXISTS (public.ty AS pg_catalog.text)`},
 		{`CREATE FUNCTION f (a int, ty) RETURNS int LANGUAGE sql AS 'SELECT 1'`, `DROP FUNCTION f`, `DROP FUNCTION IF EXISTS public.f(integer,public.ty)`},
 		{`CREATE TABLE b3 (a int); CREATE RULE "r on" AS ON DELETE TO b3 DO NOTHING`, `DROP RULE "r on" ON b3`, `DROP RULE IF EXISTS "r on" on public.b3`},
@@ -203,5 +203,56 @@ func TestLastvalIsTheApplications(t *testing.T) {
 	var last int
 	if err := conn.QueryRow(testContext(t), `SELECT lastval()`).Scan(&last); err != nil || last != 1 {
 		t.Errorf("lastval() is %d, %v", last, err)
+	}
+}
+
+// Rows that are sent anew are read, with the rights of the table's owner, and nothing of the table
+// is changed by it: no trigger fires, no constraint is looked at.
+func TestRowsAreReadByTheirOwner(t *testing.T) {
+	dsn, s, next := listening(t)
+	conn := pgtest.Conn(t, dsn)
+	if err := s.NoteFormat(testContext(t), conn, capture.Format); err != nil {
+		t.Fatal(err)
+	}
+	const role = "owner_of_rows"
+	must(t, conn, `DROP ROLE IF EXISTS `+role+`; CREATE ROLE `+role+`; CREATE SCHEMA own AUTHORIZATION `+role)
+	t.Cleanup(func() { must(t, pgtest.Conn(t, dsn), `DROP OWNED BY `+role+`; DROP ROLE `+role) })
+	must(t, conn, `CREATE TABLE ran (who text); GRANT ALL ON ran TO PUBLIC`)
+	owner := pgtest.Conn(t, dsn)
+	each(t, owner, `SET ROLE `+role,
+		`CREATE FUNCTION own.trap(v anyelement) RETURNS anyelement IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN IF current_user <> '`+role+`' THEN RAISE EXCEPTION 'it runs as %', current_user; END IF; RETURN v; END $$`,
+		`CREATE FUNCTION own.fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ran VALUES ('a trigger'); RETURN NEW; END $$`,
+		`CREATE TABLE own.t (id int, v text, n numeric, g int GENERATED ALWAYS AS (id + 1) STORED)`,
+		`INSERT INTO own.t VALUES (-1, E'a"b\\c,(d)\n', NULL), (2, '', 1.50)`,
+		`ALTER TABLE own.t ADD CONSTRAINT pos CHECK (id > 0) NOT VALID`,
+		`CREATE INDEX ON own.t (id) WHERE own.trap(1) = 1`, `ALTER TABLE own.t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY`,
+		`CREATE TRIGGER fire BEFORE UPDATE ON own.t FOR EACH ROW EXECUTE PROCEDURE own.fire()`, `ALTER TABLE own.t ENABLE ALWAYS TRIGGER fire`)
+	next()
+	must(t, conn, `DELETE FROM ran`)
+	must(t, conn, `BEGIN; ALTER TABLE own.t ALTER n TYPE text; COMMENT ON TABLE own.t IS 'after'; COMMIT`)
+	list := next()
+	var kinds []string
+	var rows string
+	for _, x := range list {
+		kinds = append(kinds, x.kind)
+		if x.kind == "rows" {
+			rows += x.raw(t, "rows")
+		}
+	}
+	if got := strings.Join(kinds, " "); got != "ddl rows_begin rows rows_end ddl" {
+		t.Errorf("said %s", got)
+	}
+	if want := "(-1,\"a\"\"b\\\\c,(d)\n\",)(2,\"\",1.50)"; rows != want {
+		t.Errorf("the rows are %q, want %q", rows, want)
+	}
+	if columns := list[1].payload["columns"].([]any); len(columns) != 3 {
+		t.Errorf("columns %v", columns)
+	}
+	if fired := pgtest.Query(t, dsn, `SELECT who FROM ran`); len(fired) > 0 {
+		t.Errorf("it fired %v", fired)
+	}
+	left := pgtest.Query(t, dsn, `SELECT relforcerowsecurity, relreplident, (SELECT count(*) FROM pg_proc WHERE proname LIKE 'reader_%') FROM pg_class WHERE oid = 'own.t'::regclass`)[0]
+	if strings.Join(left, " ") != "t f 0" && strings.Join(left, " ") != "true f 0" {
+		t.Errorf("left behind: %v", left)
 	}
 }

@@ -38,6 +38,15 @@ CREATE TABLE IF NOT EXISTS twinspan.filled (
     PRIMARY KEY (object, number)
 );
 
+-- Which signals each twin's agent understands (capture.Format).
+CREATE TABLE IF NOT EXISTS twinspan.twin_format (
+    link   uuid PRIMARY KEY REFERENCES twinspan.link ON DELETE CASCADE,
+    format int NOT NULL
+);
+
+-- What these functions are: capture.Format.
+CREATE OR REPLACE FUNCTION twinspan.format() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2';
+
 CREATE OR REPLACE FUNCTION twinspan.take_note(kind text, object bigint DEFAULT 0, value bigint DEFAULT 0, number bigint DEFAULT 0) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
@@ -82,5 +91,17 @@ BEGIN
         EXIT WHEN FOUND;
     END LOOP;
     DELETE FROM twinspan.signal s WHERE s.id = said;
+END
+$$;
+
+-- Runs a command of Twinspan's own, which is no schema change to be carried. The note is
+-- gone with it, whether a trigger has read it or not.
+CREATE OR REPLACE FUNCTION twinspan.run_own(command text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    PERFORM twinspan.take_note('own');
+    EXECUTE command;
+    PERFORM twinspan.spend_note('own');
 END
 $$;

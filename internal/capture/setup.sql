@@ -23,12 +23,10 @@ BEGIN
         -- A row that is there already is of an identity that somebody has changed since.
         INSERT INTO twinspan.identity (oid, was, was_index) VALUES (t, r.now, r.index)
             ON CONFLICT (oid) DO UPDATE SET was = excluded.was, was_index = excluded.was_index;
-        PERFORM twinspan.take_note('own');
-        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name);
+        PERFORM twinspan.run_own(format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name));
     ELSIF r.now = 'f' AND r.was = 'd' AND r.has_key THEN
         DELETE FROM twinspan.identity WHERE oid = t;
-        PERFORM twinspan.take_note('own');
-        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', r.name);
+        PERFORM twinspan.run_own(format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', r.name));
     ELSIF r.now <> 'f' AND r.was IS NOT NULL THEN
         -- Somebody chose an identity of their own: it is theirs again.
         DELETE FROM twinspan.identity WHERE oid = t;
@@ -66,10 +64,8 @@ BEGIN
        AND n.nspname NOT IN ('twinspan', 'pg_catalog', 'information_schema')
        AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t AND g.tgname = 'twinspan_truncate');
     IF FOUND THEN
-        PERFORM twinspan.take_note('own');
-        EXECUTE format('CREATE TRIGGER twinspan_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.on_truncate()', name);
-        PERFORM twinspan.take_note('own');
-        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER twinspan_truncate', name);
+        PERFORM twinspan.run_own(format('CREATE TRIGGER twinspan_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.on_truncate()', name));
+        PERFORM twinspan.run_own(format('ALTER TABLE %s ENABLE ALWAYS TRIGGER twinspan_truncate', name));
     END IF;
 END
 $$;

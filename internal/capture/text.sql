@@ -69,7 +69,7 @@ $$;
 -- (rules) and in BEGIN ATOMIC bodies end no statement. With framed the string is followed by a
 -- quote and a line's end, or nothing, as on the stack, and one row more says where: first is that
 -- quote's place, unknown where there is none. Time grows with the string's length alone.
-CREATE OR REPLACE FUNCTION twinspan.statements(q text, conforming boolean, framed boolean DEFAULT false) RETURNS TABLE (first int, size int, mask text)
+CREATE OR REPLACE FUNCTION twinspan.split(q text, conforming boolean, framed boolean DEFAULT false) RETURNS TABLE (first int, size int, mask text)
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 DECLARE
@@ -224,7 +224,7 @@ $$;
 CREATE OR REPLACE FUNCTION twinspan.mask(q text, conforming boolean) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT coalesce((SELECT x.mask FROM twinspan.statements(q, conforming) x ORDER BY x.first LIMIT 1), '')
+    SELECT coalesce((SELECT x.mask FROM twinspan.split(q, conforming) x ORDER BY x.first LIMIT 1), '')
 $$;
 
 -- Part of a text, by its place in bytes.
@@ -295,7 +295,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM twinspan.piece c WHERE c.pid = pg_backend_pid() AND c.key = string) THEN
         DELETE FROM twinspan.piece c WHERE c.pid = pg_backend_pid() AND sign(c.key) = sign(string);
         INSERT INTO twinspan.piece SELECT pg_backend_pid(), string, row_number() OVER (ORDER BY s.first), s.first, s.size, regexp_replace(s.mask, '\d', '0', 'g')
-          FROM twinspan.statements(coalesce(q, current_query()), conforming) s;
+          FROM twinspan.split(coalesce(q, current_query()), conforming) s;
     END IF;
     FOR wrapped IN 0..CASE WHEN nested AND place > 0 THEN 1 ELSE 0 END LOOP
         FOR p IN SELECT c.number, c.first, c.size, c.mask FROM twinspan.piece c
@@ -338,7 +338,7 @@ BEGIN
         IF n > 0 AND strpos(substr(q, n + 1), E'"\n') = 0 AND q !~ '"$' THEN
             q := left(q, n - 1);
         ELSE
-            SELECT s.first - 1 INTO n FROM twinspan.statements(q, conforming, true) s WHERE s.size = 0;
+            SELECT s.first - 1 INTO n FROM twinspan.split(q, conforming, true) s WHERE s.size = 0;
             IF n IS NULL OR twinspan.part(q, n + 2, 20) !~ '^(\n(PL/|SQL (function|statement|expression) |extension script |COPY |while |processing |portal |unnamed portal).*)?$' THEN
                 RETURN NULL;
             END IF;
@@ -348,7 +348,7 @@ BEGIN
     END IF;
     FOR r IN SELECT DISTINCT twinspan.part(p.prosrc, x.first, x.size) AS text
                FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'sql'
-               CROSS JOIN LATERAL (SELECT s.*, row_number() OVER (ORDER BY s.first) AS number FROM twinspan.statements(p.prosrc, conforming) s) x
+               CROSS JOIN LATERAL (SELECT s.*, row_number() OVER (ORDER BY s.first) AS number FROM twinspan.split(p.prosrc, conforming) s) x
               WHERE left(stack, length(p.proname) + 14) = 'SQL function "' || p.proname
                 AND substr(stack, length(p.proname) + 15) ~ ('^" statement ' || x.number || '(\n|$)') AND twinspan.fits(x.mask, tag) LOOP
         IF found_text IS NOT NULL THEN

@@ -92,9 +92,10 @@ BEGIN
         EXECUTE format('CREATE TRIGGER twinspan_gate BEFORE INSERT OR UPDATE OR DELETE%s ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.gate()',
             CASE r.relkind WHEN 'f' THEN '' ELSE ' OR TRUNCATE' END, r.name);
     END IF;
-    IF to_regprocedure('twinspan.take_note(text,bigint,bigint,bigint)') IS NOT NULL THEN
-        PERFORM twinspan.take_note('own');
+    IF to_regprocedure('twinspan.run_own(text)') IS NOT NULL THEN
+        PERFORM twinspan.run_own(format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER twinspan_gate', r.name));
+    ELSE
+        EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER twinspan_gate', r.name);
     END IF;
-    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER twinspan_gate', r.name);
 END
 $$;

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 )
@@ -71,6 +72,9 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 	if request.Type == api.Forced {
 		return l.force(ctx, request)
 	}
+	if err := l.sameAgents(); err != nil {
+		return api.FailoverProgress{}, err
+	}
 	if role.Role(r.Role) == role.Primary {
 		var answer api.FailoverProgress
 		err := l.place.Peers.Call(ctx, r.Peer, MethodFailover, FailoverRequest{Reference{ID: r.ID, Epoch: r.Epoch}, request}, &answer)
@@ -100,6 +104,23 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 		return api.FailoverProgress{}, err
 	}
 	return view, nil
+}
+
+// sameAgents refuses a change of places while the peer's agent is older than this one: each
+// would have to read what only the other knows.
+func (l *Link) sameAgents() error {
+	l.mu.Lock()
+	format := l.live.answer.Format
+	if role.Role(l.record.Role) == role.Primary {
+		format = l.live.report.Format
+	}
+	heard, peer := l.live.heard, l.record.Peer
+	l.mu.Unlock()
+	if heard.IsZero() || format >= capture.Format {
+		return nil
+	}
+	return problem.New(problem.Conflict, "agent_older", "agent %s runs an older twinspan than this one", peer).On(peer).
+		WithHint("replace the program of agent %s as well, then try again; the link goes on meanwhile", peer)
 }
 
 func newFailover(name string, request api.FailoverRequest) *failover {

@@ -108,6 +108,9 @@ func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) 
 	if err := l.sameEpoch(request.Reference); err != nil {
 		return nil, err
 	}
+	if err := l.sameAgents(); err != nil {
+		return nil, err
+	}
 	list := []api.Problem{}
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var major int

@@ -87,6 +87,7 @@ type Report struct {
 	Received  lsn.LSN         `json:"received"`
 	Applied   lsn.LSN         `json:"applied"`
 	Durable   lsn.LSN         `json:"durable"`
+	Format    int             `json:"format,omitempty"`     // capture.Format of the secondary's agent
 	Lag       *float64        `json:"lagSeconds,omitempty"` // nil: it is not known
 	Rates     *api.Rates      `json:"rates,omitempty"`      // nil: nothing streams
 	Time      *api.TimeShares `json:"time,omitempty"`
@@ -113,7 +114,8 @@ type Answer struct {
 
 	Settings Settings      `json:"settings"`
 	Sync     *api.LinkSync `json:"sync,omitempty"`
-	Handing  float64       `json:"handing"` // part of the last seconds that the stream was held up in sending
+	Format   int           `json:"format,omitempty"` // capture.Format of the primary's agent
+	Handing  float64       `json:"handing"`          // part of the last seconds that the stream was held up in sending
 }
 
 // StreamRequest asks for changes from a position on.
@@ -126,6 +128,7 @@ type StreamRequest struct {
 	Streamed bool    `json:"streamed"` // large transactions may come before their commit
 	// Extensions are those that the secondary's server has.
 	Extensions []string `json:"extensions"`
+	Format     int      `json:"format,omitempty"` // of signals that the twin understands (capture.Format); agents of before say none
 }
 
 // StreamHeader is the answer's first frame.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/twinspan/twinspan/internal/apply"
+	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
@@ -118,6 +119,7 @@ func (l *Link) stand() Report {
 	defer l.mu.Unlock()
 	r := l.record
 	report := Report{
+		Format:    capture.Format,
 		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
 		Phase:     r.Phase, Seeded: r.Seeded, Diverged: r.Diverged, Suspended: r.Suspended, Change: r.Change,
 		Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
@@ -224,7 +226,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if err != nil {
 		return err
 	}
-	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Timeline: r.Timeline, Text: text, Compress: !l.peerIsLocal(), Streamed: streamed, Extensions: extensions}
+	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Timeline: r.Timeline, Text: text, Compress: !l.peerIsLocal(), Streamed: streamed, Extensions: extensions, Format: capture.Format}
 	s, err := l.place.Peers.Open(ctx, r.Peer, MethodStream, request)
 	if err != nil {
 		return err

@@ -51,6 +51,9 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 		if err := source.NoteExtensions(ctx, conn, request.Extensions); err != nil {
 			return err
 		}
+		if err := source.NoteFormat(ctx, conn, request.Format); err != nil {
+			return err
+		}
 		if err := source.PublishTables(ctx, conn); err != nil {
 			return err
 		}

@@ -208,7 +208,7 @@ func (r *reader) signal(ctx context.Context, t *table, c *pgoutput.Change) error
 	switch kind {
 	case "ddl":
 		return r.writer.note(ctx, Schema, nil, payload)
-	case "resend", "resent":
+	case "resend", "resent", "rows_begin":
 		var p struct{ Schema, Table []byte }
 		if err := json.Unmarshal([]byte(payload), &p); err != nil {
 			return corrupt("a signal that cannot be read: %v", err)
@@ -221,7 +221,7 @@ func (r *reader) signal(ctx context.Context, t *table, c *pgoutput.Change) error
 			delete(r.resent, known.full())
 			return nil
 		}
-		r.resent[known.full()] = true
+		r.resent[known.full()] = kind == "resend"
 		return r.writer.note(ctx, Rewrite, known, "")
 	case "truncate":
 		var p struct {

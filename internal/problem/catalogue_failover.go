@@ -10,6 +10,7 @@ func failoverEntries() []Entry {
 		{"epoch_old", Blocks, "The epoch is not beyond the own one", "The news is old and was left alone.", "Nothing."},
 		{"failover_cancelled", Informs, "The failover was given up", undone, ""},
 		{"failover_forced", Informs, "A forced failover took its place", "", ""},
+		{"agent_older", Blocks, "The peer's agent runs an older program", "The two sides change places only when both understand the same. The link goes on replicating.", "Replace the peer's program as well, then try again."},
 		{"failover_interrupted", Blocks, "The agent that drove the failover was interrupted", "It is decided or undone when that agent is back.", "`twinspan link show` says which."},
 		{"failover_late", Blocks, "The forced failover was not done in time", "Something on this server held it up, such as a lock or a running transaction.", "Try again."},
 		{"failover_not_waiting", Blocks, "No failover waits for others", "It has gone on, or is over.", "`twinspan link failover --status`"},
