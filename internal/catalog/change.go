@@ -35,9 +35,6 @@ CREATE TABLE IF NOT EXISTS twinspan.stopped_change (
     skip    boolean NOT NULL DEFAULT false
 )`
 
-// ReplayTables are the names of what replaySQL makes.
-var ReplayTables = []string{"twinspan.consent", "twinspan.stopped_change"}
-
 func ensureReplay(ctx context.Context, q Querier) error {
 	have, err := haveTable(ctx, q, "twinspan.stopped_change")
 	if err != nil || have {
