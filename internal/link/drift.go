@@ -35,7 +35,8 @@ type SchemaSign struct {
 // SchemaReadRequest asks for the schema, or its digest alone.
 type SchemaReadRequest struct {
 	Reference
-	Whole bool `json:"whole"`
+	Whole  bool `json:"whole"`
+	Format int  `json:"format"` // verify.Format of who asks
 }
 
 // SchemaRead answers it.
@@ -73,6 +74,24 @@ type schemaWatch struct {
 	stored catalog.Watch
 
 	changes api.SchemaChanges // as the primary told last; guarded by the link's mutex
+
+	reader *verify.Reader // guarded by the link's mutex
+
+	// What two schemas, known by their digests, differ in, as far as it counts; of the
+	// schema loop alone.
+	glanced   [2]verify.Digest
+	glancedAt time.Time
+	differ    []verify.SchemaDifference
+}
+
+// reader tells what differs in words alone.
+func (l *Link) reader() *verify.Reader {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.schema.reader == nil {
+		l.schema.reader = &verify.Reader{DSN: l.dsn, Link: l.record.Name}
+	}
+	return l.schema.reader
 }
 
 // schemaPace decides when schemas are compared.
@@ -205,7 +224,30 @@ func (l *Link) readSchema(ctx context.Context) (*verify.Schema, error) {
 		return nil, pg.Classify(err, "read the schema")
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	return verify.ReadSchema(ctx, tx)
+	schema, err := verify.ReadSchema(ctx, tx)
+	if err == nil {
+		l.noteUnknown(ctx, schema.Unknown)
+	}
+	return schema, err
+}
+
+// noteUnknown tells once of options that this release does not know, and which are
+// therefore not compared: a server's own, or those of a newer version.
+func (l *Link) noteUnknown(ctx context.Context, list []verify.Unknown) {
+	const code = "option_not_compared"
+	r := l.snapshot()
+	var notices []catalog.Notice
+	for _, u := range list {
+		subject := u.Name + " of " + u.Of
+		if !slices.ContainsFunc(r.Notices, func(n catalog.Notice) bool { return n.Code == code && n.Subject == subject }) {
+			l.log.Info("an option is not compared", "subject", subject)
+			notices = append(notices, catalog.Notice{At: time.Now().UTC(), Code: code, Subject: subject,
+				Text: "the option is not known to this release of twinspan, which does not compare it"})
+		}
+	}
+	if err := l.note(ctx, notices); err != nil {
+		l.log.Debug("notices not stored", "err", err)
+	}
 }
 
 // HandleSchemaSign answers the secondary.
@@ -216,6 +258,9 @@ func (l *Link) HandleSchemaSign(ctx context.Context, ref Reference, s *peer.Stre
 // HandleSchemaRead answers the secondary.
 func (l *Link) HandleSchemaRead(ctx context.Context, request SchemaReadRequest, s *peer.Stream) error {
 	return l.answer(ctx, request.Reference, s, func(ctx context.Context) (any, error) {
+		if err := verify.Comparable(verify.Format, request.Format); err != nil {
+			return nil, err
+		}
 		schema, err := l.readSchema(ctx)
 		if err != nil {
 			return nil, err
@@ -276,10 +321,12 @@ func (l *Link) lookExactly(ctx context.Context) (seen []verify.SchemaDifference,
 }
 
 // glance compares the schemas at two moments, the secondary's being the later one,
-// by their digests first.
+// by their digests first. What digests were found to differ in is remembered: servers that
+// print the same in other words have different ones as long as they live.
 func (l *Link) glance(ctx context.Context) ([]verify.SchemaDifference, error) {
 	r := l.snapshot()
-	request := SchemaReadRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}}
+	request := SchemaReadRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Format: verify.Format}
+	w := &l.schema
 	for {
 		theirs, err := ask[SchemaRead](ctx, l, MethodSchemaRead, request)
 		if err != nil {
@@ -289,11 +336,24 @@ func (l *Link) glance(ctx context.Context) ([]verify.SchemaDifference, error) {
 			return nil, err
 		}
 		ours, err := l.readSchema(ctx)
-		switch {
-		case err != nil || theirs.Digest.Equal(ours.Digest()):
+		if err != nil {
 			return nil, err
+		}
+		if err := verify.Comparable(theirs.Digest.Format, ours.Format); err != nil {
+			return nil, err
+		}
+		digests := [2]verify.Digest{theirs.Digest, ours.Digest()}
+		switch {
+		case digests[0].Equal(digests[1]):
+			return nil, nil
+		case digests == w.glanced && time.Since(w.glancedAt) < signBelieved:
+			return slices.Clone(w.differ), nil
 		case theirs.Schema != nil:
-			return verify.CompareSchemas(theirs.Schema, ours), nil
+			list, err := l.reader().Settle(ctx, verify.CompareSchemas(theirs.Schema, ours))
+			if err == nil {
+				w.glanced, w.glancedAt, w.differ = digests, time.Now(), slices.Clone(list)
+			}
+			return list, err
 		}
 		request.Whole = true
 	}
@@ -325,10 +385,10 @@ func (l *Link) exactDifferences(ctx context.Context) ([]verify.SchemaDifference,
 		return nil, 0, err
 	}
 	defer x.close(context.WithoutCancel(ctx))
-	c := verify.Comparison{NoRows: true, Schema: true, Workers: 1}
+	c := verify.Comparison{NoRows: true, Schema: true, Workers: 1, Reader: l.reader()}
 	found, err := c.Compare(ctx, x.primary, x.secondary)
 	if err != nil {
 		return nil, 0, err
 	}
-	return found.Schema, x.position, nil
+	return slices.Concat(found.Schema, found.Undecided), x.position, nil
 }

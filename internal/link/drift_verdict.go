@@ -24,6 +24,7 @@ type weight int
 const (
 	harmless weight = iota // versions of extensions: each server has its own
 	known                  // it was there after the copy, or is accepted
+	unclear                // words whose meaning nobody can compare; the order of columns
 	warned                 // event triggers, commands on which no event trigger sees
 	mends                  // an index, which the link builds
 	serious
@@ -37,6 +38,8 @@ func weigh(d verify.SchemaDifference, watch catalog.Watch) weight {
 		return known
 	case d.Kind == "extension" && d.State == verify.Differs:
 		return harmless
+	case d.Undecided, d.Kind == "column order" && d.State == verify.Differs:
+		return unclear
 	case d.Kind == "event trigger", d.Kind == "comment" && strings.HasPrefix(d.Name, "event trigger "):
 		return warned
 	case d.Kind == "index" && d.State == verify.Missing && d.Repair != "":
@@ -53,9 +56,22 @@ func driftOf(d verify.SchemaDifference) catalog.Drift {
 	return catalog.Drift{Kind: d.Kind, Name: d.Name, State: string(d.State), Primary: d.Primary, Secondary: d.Secondary}
 }
 
-// noteGlance notes that nothing differs that matters.
+// among says whether a drift is one of the differences.
+func among(list []verify.SchemaDifference, k catalog.Drift) bool {
+	return slices.ContainsFunc(list, func(d verify.SchemaDifference) bool { return driftOf(d).Same(k) })
+}
+
+// noteGlance notes that nothing differs that stops the link.
 func (l *Link) noteGlance(ctx context.Context, list []verify.SchemaDifference) error {
-	err := l.changeWatch(ctx, func(w *catalog.Watch) { w.Compared, w.Found = true, nil })
+	err := l.changeWatch(ctx, func(w *catalog.Watch) {
+		w.Compared, w.Found = true, nil
+		w.Known = slices.DeleteFunc(w.Known, func(k catalog.Drift) bool { return !k.Accepted && !among(list, k) })
+		for _, d := range list {
+			if weigh(d, *w) == unclear {
+				w.Known = append(w.Known, driftOf(d))
+			}
+		}
+	})
 	if err == nil {
 		l.warnOfDrift(slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return weigh(d, catalog.Watch{}) != warned }))
 	}
@@ -71,6 +87,8 @@ func (l *Link) noteDrift(ctx context.Context, list []verify.SchemaDifference, at
 			switch weigh(d, *w) {
 			case warned:
 				warnings = append(warnings, d)
+			case unclear:
+				first = append(first, d)
 			case mends:
 				indexes = append(indexes, d)
 			case serious:
@@ -82,9 +100,7 @@ func (l *Link) noteDrift(ctx context.Context, list []verify.SchemaDifference, at
 			}
 		}
 		// What does not differ any more is forgotten; so that it counts another time.
-		w.Known = slices.DeleteFunc(w.Known, func(k catalog.Drift) bool {
-			return !slices.ContainsFunc(list, func(d verify.SchemaDifference) bool { return driftOf(d).Same(k) })
-		})
+		w.Known = slices.DeleteFunc(w.Known, func(k catalog.Drift) bool { return !among(list, k) })
 		for _, d := range first {
 			w.Known = append(w.Known, driftOf(d))
 		}
@@ -136,8 +152,12 @@ func (l *Link) showKnown() {
 		l.setAside("schema_differs_since_copy", nil)
 		return
 	}
+	hint := "compare the two definitions; if they mean the same: "
+	if open[0].Kind == "column order" {
+		hint = "rows are right by the names of columns; what names none (INSERT without a list, SELECT *) means something else when the twin is the primary: copy the database anew before that, or leave it so: "
+	}
 	l.setAside("schema_differs_since_copy", problem.New(problem.Incompatible, "schema_differs_since_copy", "%s", sentence(open)).On(open[0].Name).
-		WithHint("compare the two definitions; if they mean the same: twinspan link set %s --accept schema_differs_since_copy", l.Name()))
+		WithHint("%stwinspan link set %s --accept schema_differs_since_copy", hint, l.Name()))
 }
 
 // buildIndexes makes the indexes that the primary has got in a way that is not to be

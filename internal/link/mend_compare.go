@@ -82,8 +82,17 @@ func (n *renewal) differences(ctx context.Context, there *verify.Database) ([]ve
 	if err != nil {
 		return nil, err
 	}
-	list := verify.CompareSchemas(there.Schema(), here)
-	return slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return d.Kind == "extension" && d.State == verify.Differs }), nil
+	if err := verify.Comparable(there.Format, here.Format); err != nil {
+		return nil, err
+	}
+	list, err := n.link.reader().Settle(ctx, verify.CompareSchemas(there.Schema(), here))
+	return slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return !counts(d) }), err
+}
+
+// counts says whether a difference is to be removed from a twin. What servers have of
+// extensions is their own; rows are found by the names of columns, whatever their order.
+func counts(d verify.SchemaDifference) bool {
+	return !d.Undecided && !(d.Kind == "extension" && d.State == verify.Differs) && !(d.Kind == "column order" && d.State == verify.Differs)
 }
 
 // reshape drops what the new primary does not have, or has otherwise, makes what is
@@ -199,7 +208,7 @@ func needsOf(r verify.Remedies) []string {
 // schema; of rows nobody knows before.
 func (l *Link) planComparison(ctx context.Context, conn *pgx.Conn, out *api.RejoinPlan) error {
 	r := l.snapshot()
-	read, err := ask[SchemaRead](ctx, l, MethodSchemaRead, SchemaReadRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Whole: true})
+	read, err := ask[SchemaRead](ctx, l, MethodSchemaRead, SchemaReadRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Whole: true, Format: verify.Format})
 	if err != nil {
 		return err
 	}
@@ -207,7 +216,14 @@ func (l *Link) planComparison(ctx context.Context, conn *pgx.Conn, out *api.Rejo
 	if err != nil {
 		return err
 	}
-	remedies := verify.RemediesFor(verify.CompareSchemas(read.Schema, here))
+	if err := verify.Comparable(read.Digest.Format, here.Format); err != nil {
+		return err
+	}
+	list, err := l.reader().Settle(ctx, verify.CompareSchemas(read.Schema, here))
+	if err != nil {
+		return err
+	}
+	remedies := verify.RemediesFor(slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return !counts(d) }))
 	out.Needs = needsOf(remedies)
 	for _, d := range remedies.Leave {
 		out.Stays = append(out.Stays, d.Kind+" "+d.Name)

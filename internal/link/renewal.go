@@ -148,7 +148,7 @@ func (n *renewal) run(ctx context.Context) error { return n.repair(ctx, true) }
 // repair does so for the rows alone, or the schema, too. Tables of which more differs
 // than one round repairs are compared again and again.
 func (n *renewal) repair(ctx context.Context, schema bool) error {
-	c := verify.Comparison{Schema: schema, Most: mostRepaired, Workers: verifyWorkers}
+	c := verify.Comparison{Schema: schema, Most: mostRepaired, Workers: verifyWorkers, Reader: n.link.reader()}
 	c.Progress = func(p verify.Progress) {
 		n.link.step(fmt.Sprintf("comparing with the primary, %d of %d tables", p.TablesDone, p.TablesTotal))
 	}

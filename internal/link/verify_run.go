@@ -56,7 +56,7 @@ func (v *verifier) run(ctx context.Context) error {
 }
 
 func (v *verifier) comparison(tables []string) verify.Comparison {
-	return verify.Comparison{Tables: tables, Schema: len(v.request.Tables) == 0, Values: v.request.Values, Most: v.request.Limit, Workers: v.request.Workers}
+	return verify.Comparison{Tables: tables, Schema: len(v.request.Tables) == 0, Values: v.request.Values, Most: v.request.Limit, Workers: v.request.Workers, Reader: v.link.reader()}
 }
 
 func (v *verifier) snapshotRequest() SnapshotRequest {

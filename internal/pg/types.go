@@ -15,26 +15,26 @@ type Rows interface {
 // server it comes from: those that carry OIDs of types (arrays and composites of
 // types made by users: array_send and record_send write them) or are OIDs of
 // objects (reg*), those that have no binary form, and what is built on such.
+//
+// What is built on what is one list, joined at each step: a database has two types for
+// each of its relations, and looking each up among all of them takes the square of that.
 const unportableSQL = `
-WITH RECURSIVE bad AS (
+WITH RECURSIVE built (base, oid) AS (
+    SELECT typbasetype, oid FROM pg_catalog.pg_type WHERE typtype = 'd'
+    UNION ALL
+    SELECT typelem, oid FROM pg_catalog.pg_type WHERE typcategory = 'A' AND typelem <> 0
+    UNION ALL
+    SELECT rngsubtype, rngtypid FROM pg_catalog.pg_range
+    UNION ALL
+    SELECT rngtypid, (to_jsonb(r)->>'rngmultitypid')::oid FROM pg_catalog.pg_range r WHERE to_jsonb(r)->>'rngmultitypid' IS NOT NULL
+), bad AS (
     SELECT t.oid FROM pg_catalog.pg_type t
      WHERE t.typsend = 0 OR t.typreceive = 0 OR t.typtype IN ('c', 'p')
         OR t.oid IN (24, 2202, 2203, 2204, 2205, 2206, 4096, 4089, 3734, 3769, 4191)
         OR t.typcategory = 'A' AND t.typelem >= 16384
         OR t.oid = ANY ($1)
     UNION
-    SELECT t.oid
-      FROM bad b
-      CROSS JOIN LATERAL (
-            SELECT d.oid FROM pg_catalog.pg_type d WHERE d.typtype = 'd' AND d.typbasetype = b.oid
-            UNION ALL
-            SELECT a.oid FROM pg_catalog.pg_type a WHERE a.typcategory = 'A' AND a.typelem = b.oid
-            UNION ALL
-            SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngsubtype = b.oid
-            UNION ALL
-            SELECT (to_jsonb(r)->>'rngmultitypid')::oid FROM pg_catalog.pg_range r
-             WHERE r.rngtypid = b.oid AND to_jsonb(r)->>'rngmultitypid' IS NOT NULL
-      ) t
+    SELECT t.oid FROM bad b JOIN built t ON t.base = b.oid
 )
 SELECT DISTINCT b.oid
   FROM bad b

@@ -22,6 +22,7 @@ type catalog struct {
 	reads      map[uint32][]uint32      // views that a view reads
 	roles      []string
 	extensions []Extension
+	children   map[uint32]*child // tables whose columns stand otherwise than pg_dump puts them, by oid
 	props      []Entry
 	propRoles  []string // that the properties name
 }
@@ -48,7 +49,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, snapshot string) (*catalog
 	}
 	c := &catalog{own: map[object]bool{}, marks: map[object]mark{}, populated: map[uint32]sqlname.Table{}, reads: map[uint32][]uint32{}}
 	for _, read := range []func(context.Context, *pgx.Conn) error{
-		c.readDatabase, c.readOwn, c.readMarks, c.readViews, c.readRoles, c.readExtensions, c.readProperties,
+		c.readDatabase, c.readOwn, c.readMarks, c.readViews, c.readChildren, c.readRoles, c.readExtensions, c.readProperties,
 	} {
 		if err := read(ctx, conn); err != nil {
 			return nil, pg.Classify(err, "read the catalogs")

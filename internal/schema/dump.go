@@ -209,6 +209,9 @@ func (c *catalog) entries(section Section, s script) []Entry {
 			dropped[e.id] = true
 			continue
 		}
+		if child := c.children[e.oid]; child != nil && e.kind == "TABLE" {
+			body = child.create(body)
+		}
 		entry := Entry{Section: section, ID: e.id, Needs: slices.Compact(slices.Sorted(slices.Values(e.needs))),
 			Kind: e.kind, Schema: e.space, Name: e.name, SQL: Text(withMethod(body, e.kind, before))}
 		if m, ok := c.marks[object{e.class, e.oid}]; ok {

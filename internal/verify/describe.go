@@ -19,21 +19,25 @@ var fingerprintSQL string
 const aclSQL = `coalesce(string_agg(DISTINCT (', ' || CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END || ' may ' || a.privilege_type ||
 	CASE WHEN a.is_grantable THEN ' and grant it' ELSE '' END) COLLATE "C", '') FILTER (WHERE a.privilege_type <> 'MAINTAIN'), '')`
 
-// fingerprint completes the query. The schema twinspan may be missing. What was
+// fingerprint completes the query for a server. The schema twinspan may be missing. What was
 // dropped while the query ran has no text: the functions that print definitions look
 // at the catalogs as they are now, whatever the snapshot.
-func fingerprint(identities bool) string {
-	was := "(SELECT NULL::oid AS oid, NULL::text AS was WHERE false) AS none"
+func fingerprint(version int, identities bool) string {
+	was, statistics := "(SELECT NULL::oid AS oid, NULL::text AS was WHERE false) AS none", "NULL::text"
 	if identities {
 		was = "twinspan.identity"
 	}
-	with := []string{"/*acl*/", aclSQL, "/*identity*/", was}
-	for _, of := range []pg.OptionsOf{pg.ColumnOptions, pg.RelationOptions} {
+	if version >= 140000 {
+		statistics = `'expressions ' || (SELECT string_agg(E'\x01r' || x || E'\x02', ', ' ORDER BY n) FROM unnest(pg_get_statisticsobjdef_expressions(s.oid)) WITH ORDINALITY AS x (x, n))`
+	}
+	with := []string{"/*acl*/", aclSQL, "/*identity*/", was, "/*statistics*/", statistics}
+	for _, of := range []pg.OptionsOf{pg.ColumnOptions, pg.RelationOptions, pg.IndexOptions, pg.OperatorOptions} {
 		with = append(with, "/*options of "+string(of)+"*/", "'{"+strings.Join(pg.KnownOptions(of), ",")+"}'::text[]")
 	}
 	inner := strings.NewReplacer(with...).Replace(fingerprintSQL)
 	return `SELECT kind, coalesce(name, ''), coalesce(detail, ''), printed, invalid, schema_name, table_name, coalesce(object, ''), coalesce(definition, ''), coalesce(index_definition, ''),
-		name IS NULL OR detail IS NULL FROM (` + inner + `) x (kind, name, detail, printed, invalid, schema_name, table_name, object, definition, index_definition)`
+		coalesce(owner, ''), coalesce(reread, ''), name IS NULL OR detail IS NULL
+		FROM (` + inner + `) x (kind, name, detail, printed, invalid, schema_name, table_name, object, definition, index_definition, owner, reread)`
 }
 
 // tablesSQL lists the tables, with why one's rows are not compared.
@@ -41,8 +45,9 @@ const tablesSQL = `
 SELECT c.oid, n.nspname, c.relname, c.relfilenode, pg_relation_size(c.oid) / current_setting('block_size')::int, pg_table_size(c.oid), c.reltuples::bigint,
        CASE WHEN c.relpersistence = 'u' THEN 'unlogged tables are not kept in step'
             WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') THEN 'it belongs to an extension'
-            ELSE '' END
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            ELSE '' END,
+       CASE WHEN o.rolsuper THEN '' ELSE o.rolname END, c.relrowsecurity AND c.relforcerowsecurity
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
  ORDER BY 2, 3`
 
@@ -71,12 +76,15 @@ type known struct {
 	oid, filenode uint32
 	blocks        int64
 	key           []keyColumn
+	owner         string // unless that is a superuser, who runs what he likes
+	forced        bool   // policies would hide rows from the owner
 }
 
 // Describe implements Side.
 func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
-	d := &Database{}
-	err := s.piece(ctx, false, func(conn *pgx.Conn) error {
+	d := &Database{Format: Format}
+	err := s.piece(ctx, nil, false, func(r *reader) error {
+		conn := r.conn
 		var identities bool
 		err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
 			to_regclass('twinspan.identity') IS NOT NULL, (SELECT count(*) FROM pg_largeobject_metadata)`).
@@ -89,7 +97,7 @@ func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
 				return err
 			}
 		}
-		if d.Entries, err = readEntries(ctx, conn, identities); err != nil {
+		if d.Entries, _, err = readEntries(ctx, conn, d.ServerVersion, identities); err != nil {
 			return err
 		}
 		tables, err := readTables(ctx, conn, d.ServerVersion)
@@ -107,22 +115,26 @@ func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
 
 // readEntries reads the objects of the schema. The query looks so expensive to the
 // server that it would compile it, which takes longer than all the rest.
-func readEntries(ctx context.Context, q querier, identities bool) ([]Entry, error) {
+func readEntries(ctx context.Context, q querier, version int, identities bool) (list []Entry, unknown []Unknown, err error) {
 	var off int
 	if err := q.QueryRow(ctx, `SELECT count(set_config(name, 'off', true)) FROM pg_settings WHERE name = 'jit'`).Scan(&off); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	rows, err := q.Query(ctx, fingerprint(identities))
+	rows, err := q.Query(ctx, fingerprint(version, identities))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var list []Entry
 	var e Entry
-	_, err = pgx.ForEachRow(rows, []any{&e.Kind, &e.Name, &e.Detail, &e.Printed, &e.Invalid, &e.Table.Schema, &e.Table.Name, &e.Object, &e.Definition, &e.Index, &e.Unsettled}, func() error {
-		list = append(list, e)
+	_, err = pgx.ForEachRow(rows, []any{&e.Kind, &e.Name, &e.Detail, &e.Printed, &e.Invalid, &e.Table.Schema, &e.Table.Name, &e.Object, &e.Definition, &e.Index,
+		&e.Owner, &e.Reread, &e.Unsettled}, func() error {
+		if e.Kind == "unknown option" {
+			unknown = append(unknown, Unknown{Name: e.Name, Of: e.Detail})
+		} else {
+			list = append(list, e)
+		}
 		return nil
 	})
-	return list, err
+	return list, unknown, err
 }
 
 // readTables reads the tables with their columns and keys.
@@ -138,7 +150,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*known, err
 	byOID := map[uint32]*known{}
 	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*known, error) {
 		t := &known{}
-		err := row.Scan(&t.oid, &t.Name.Schema, &t.Name.Name, &t.filenode, &t.blocks, &t.Bytes, &t.Rows, &t.Skip)
+		err := row.Scan(&t.oid, &t.Name.Schema, &t.Name.Name, &t.filenode, &t.blocks, &t.Bytes, &t.Rows, &t.Skip, &t.owner, &t.forced)
 		byOID[t.oid] = t
 		return t, err
 	})
@@ -218,7 +230,8 @@ func (s *Snapshot) know(ctx context.Context) error {
 	if have {
 		return nil
 	}
-	return s.piece(ctx, false, func(conn *pgx.Conn) error {
+	return s.piece(ctx, nil, false, func(r *reader) error {
+		conn := r.conn
 		var version int
 		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
 			return err

@@ -251,21 +251,21 @@ func written(columns []Column) []string {
 	return names
 }
 
-// copySQL reads whole rows.
-func (r *CopyRequest) copySQL(columns []keyColumn) string {
+// rowsSQL reads whole rows.
+func (r *CopyRequest) rowsSQL(columns []keyColumn) string {
 	names := written(r.Columns)
 	for i, n := range names {
 		names[i] = "t." + sqlname.Quote(n)
 	}
-	from := r.from()
-	if len(r.Keys) > 0 {
+	list, from := strings.Join(names, ", "), r.from()
+	switch {
+	case len(r.Keys) > 0:
 		item, condition := lookup(columns, r.Keys)
-		return fmt.Sprintf("COPY (SELECT %s FROM %s JOIN %s ON %s) TO STDOUT", strings.Join(names, ", "), from, item, condition)
+		return fmt.Sprintf("SELECT %s FROM %s JOIN %s ON %s", list, from, item, condition)
+	case r.All:
+		return fmt.Sprintf("SELECT %s FROM %s", list, from)
 	}
-	if r.All {
-		return fmt.Sprintf("COPY (SELECT %s FROM %s) TO STDOUT", strings.Join(names, ", "), from)
-	}
-	return fmt.Sprintf("COPY (SELECT %s FROM %s WHERE %s) TO STDOUT", strings.Join(names, ", "), from, at(r.Places))
+	return fmt.Sprintf("SELECT %s FROM %s WHERE %s", list, from, at(r.Places))
 }
 
 // at is the condition that a row lies at one of the places.

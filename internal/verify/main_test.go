@@ -47,7 +47,7 @@ func compare(t *testing.T, a, b string, c Comparison) *Findings {
 	if c.Most == 0 {
 		c.Most = 100
 	}
-	c.Schema = true
+	c.Schema, c.Reader = true, rereader(t, b)
 	f, err := c.Compare(t.Context(), snapshot(t, a), snapshot(t, b))
 	if err == nil {
 		err = c.Confirm(t.Context(), snapshot(t, a), snapshot(t, b), f)

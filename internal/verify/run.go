@@ -26,6 +26,8 @@ type Comparison struct {
 	Values  bool     // report values, not only which columns differ
 	Most    int      // rows reported of a table
 	Workers int      // tables compared at once; at least 1
+	// Reader tells which definitions differ in words alone; needed with Schema.
+	Reader *Reader
 	// Progress, when set, is called by one goroutine at a time.
 	Progress func(Progress)
 }
@@ -38,10 +40,12 @@ type Progress struct {
 
 // Findings is what a comparison found.
 type Findings struct {
-	Schema  []SchemaDifference
-	Tables  []TableFinding // those that differ, by name
-	Skipped []Skipped
-	Count   Count
+	Schema []SchemaDifference
+	// Undecided are definitions that are printed otherwise, and may mean the same.
+	Undecided []SchemaDifference
+	Tables    []TableFinding // those that differ, by name
+	Skipped   []Skipped
+	Count     Count
 }
 
 // Skipped is a table whose rows were not compared.
@@ -80,7 +84,9 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 		return nil, err
 	}
 	if c.Schema {
-		f.Schema = schemaDifferences(a.Schema(), b.Schema())
+		if err := c.schema(ctx, a, b, f); err != nil {
+			return nil, err
+		}
 	}
 	progress := Progress{TablesTotal: len(subjects)}
 	for _, s := range subjects {
@@ -92,8 +98,8 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 		finding, count, err := c.table(ctx, primary, secondary, subjects[i])
 		mu.Lock()
 		defer mu.Unlock()
-		if p := problem.As(err); p != nil && p.Code == "table_changed" {
-			f.Skipped = append(f.Skipped, Skipped{subjects[i].Table.String(), p.Text})
+		if why, out := leftOut(err); out {
+			f.Skipped = append(f.Skipped, Skipped{subjects[i].Table.String(), why})
 			err = nil
 		}
 		f.Count.add(count)
@@ -107,6 +113,39 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 	f.sort()
 	return f, err
 }
+
+// leftOut says whether an error means that one table cannot be read, and why.
+func leftOut(err error) (why string, out bool) {
+	switch p := problem.As(err); problem.CodeOf(err) {
+	case "table_changed", "owner_may_not_read", "row_security_hides_rows":
+		return p.Text, true
+	}
+	return "", false
+}
+
+// schema compares what the sides consist of.
+func (c *Comparison) schema(ctx context.Context, a, b *Database, f *Findings) error {
+	if err := Comparable(a.Format, b.Format); err != nil {
+		f.Skipped = append(f.Skipped, Skipped{SchemaOf, problem.As(err).Text})
+		return nil
+	}
+	list, err := c.Reader.Settle(ctx, schemaDifferences(a.Schema(), b.Schema()))
+	if err != nil {
+		return err
+	}
+	f.Schema, f.Undecided = nil, nil
+	for _, d := range list {
+		if d.Undecided {
+			f.Undecided = append(f.Undecided, d)
+		} else {
+			f.Schema = append(f.Schema, d)
+		}
+	}
+	return nil
+}
+
+// SchemaOf stands among what was skipped for the whole schema.
+const SchemaOf = "(schema)"
 
 func (c *Comparison) report(p Progress) {
 	if c.Progress != nil {
@@ -353,12 +392,16 @@ func (c *Comparison) list(ctx context.Context, primary, secondary Side, s Subjec
 // Confirm looks at a later position at everything that was found, and leaves in f
 // only what differs there too.
 func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Findings) error {
-	if len(f.Schema) > 0 {
+	if len(f.Schema)+len(f.Undecided) > 0 {
 		a, b, err := describe(ctx, primary, secondary)
 		if err != nil {
 			return err
 		}
-		f.Schema = bothSchemas(f.Schema, schemaDifferences(a.Schema(), b.Schema()))
+		first := slices.Concat(f.Schema, f.Undecided)
+		if err := c.schema(ctx, a, b, f); err != nil {
+			return err
+		}
+		f.Schema, f.Undecided = bothSchemas(first, f.Schema), bothSchemas(first, f.Undecided)
 	}
 	var mu sync.Mutex // guards f and tables
 	var tables []TableFinding
@@ -373,8 +416,8 @@ func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Fi
 		mu.Lock()
 		defer mu.Unlock()
 		f.Count.RowsFetched += count.RowsFetched
-		if p := problem.As(err); p != nil && p.Code == "table_changed" {
-			f.Skipped = append(f.Skipped, Skipped{first.Table.String(), p.Text})
+		if why, out := leftOut(err); out {
+			f.Skipped = append(f.Skipped, Skipped{first.Table.String(), why})
 			return nil
 		}
 		if err == nil && len(second.Rows) > 0 {

@@ -16,9 +16,15 @@ type SchemaDifference struct {
 	Primary   string // its definition there
 	Secondary string
 	Repair    string // the statement that builds it on the secondary; empty when there is none
-	// Worded says that servers of two versions print it, and that it differs in nothing
-	// but what each has printed from a parse tree: it may mean the same.
+	// Worded says that it differs in nothing but what each server has printed from a parse
+	// tree, and that the servers are of two versions or cannot tell whether it means the same.
 	Worded bool
+	// Undecided says that nobody can tell whether it means the same: it is no reason to stop.
+	Undecided bool
+
+	words  bool      // it differs in what was printed from a parse tree alone
+	marked [2]string // the details as they were read, the primary's first
+	here   Entry     // the secondary's
 
 	entry Entry // the primary's; of an object that it lacks the secondary's table and name
 }
@@ -67,18 +73,31 @@ func compareEntries(a, b *Entry, sameVersion bool) (d SchemaDifference, differs 
 	case b == nil:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Missing, Primary: a.Detail, entry: *a}
 	case a == nil:
-		return SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: unmarked.Replace(b.Detail), entry: Entry{Table: b.Table, Object: b.Object}}, true
+		return SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: unmarked(b.Detail), entry: Entry{Table: b.Table, Object: b.Object}}, true
 	case b.Invalid:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: invalid + b.Detail, entry: *a}
-	case (sameVersion || !a.Printed) && plain(a.Detail) != plain(b.Detail):
+	case a.Kind == columnOrder && !sameColumns(a.Detail, b.Detail): // said of the columns themselves
+		return d, false
+	case (sameVersion || !a.Printed) && a.Detail != b.Detail:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: b.Detail, entry: *a,
-			Worded: !sameVersion && frame(a.Detail) == frame(b.Detail)}
+			words: frame(a.Detail) == frame(b.Detail), marked: [2]string{a.Detail, b.Detail}, here: *b}
+		d.Worded = d.words && !sameVersion
 	default:
 		return d, false
 	}
-	d.Primary, d.Secondary = unmarked.Replace(d.Primary), unmarked.Replace(d.Secondary)
+	d.Primary, d.Secondary = unmarked(d.Primary), unmarked(d.Secondary)
 	d.Repair = strings.Join(d.statements(), "; ")
 	return d, true
+}
+
+// columnOrder is the kind of an entry that lists a table's columns.
+const columnOrder = "column order"
+
+func sameColumns(a, b string) bool {
+	x, y := strings.Split(a, ", "), strings.Split(b, ", ")
+	slices.Sort(x)
+	slices.Sort(y)
+	return slices.Equal(x, y)
 }
 
 // isTable says whether a kind has parts.

@@ -39,7 +39,7 @@ type Snapshot struct {
 
 	once  sync.Once
 	pace  pace
-	slots chan *pgx.Conn // nil stands for a session that is not open
+	slots chan *reader // nil stands for a session that is not open
 
 	mu      sync.Mutex // guards what follows
 	version int
@@ -49,7 +49,7 @@ type Snapshot struct {
 func (s *Snapshot) prepare() {
 	s.once.Do(func() {
 		s.pace.rate = s.Rate
-		s.slots = make(chan *pgx.Conn, max(1, s.Workers))
+		s.slots = make(chan *reader, max(1, s.Workers))
 		for range max(1, s.Workers) {
 			s.slots <- nil
 		}
@@ -60,8 +60,8 @@ func (s *Snapshot) prepare() {
 func (s *Snapshot) Close(ctx context.Context) {
 	s.prepare()
 	for range cap(s.slots) {
-		if conn := <-s.slots; conn != nil {
-			conn.Close(ctx)
+		if r := <-s.slots; r != nil {
+			r.conn.Close(ctx)
 		}
 	}
 }
@@ -82,46 +82,53 @@ func changed(name sqlname.Table) error {
 }
 
 // piece runs f in a transaction of its own at the snapshot, again while a lock is
-// in the way.
-func (s *Snapshot) piece(ctx context.Context, oldText bool, f func(conn *pgx.Conn) error) error {
+// in the way. t is the table that f reads, if it reads one.
+func (s *Snapshot) piece(ctx context.Context, t *known, oldText bool, f func(r *reader) error) error {
 	s.prepare()
-	var conn *pgx.Conn
+	var r *reader
 	select {
-	case conn = <-s.slots:
+	case r = <-s.slots:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { s.slots <- conn }()
+	defer func() { s.slots <- r }()
 	for end := time.Now().Add(lockPatience); ; {
-		if conn == nil || conn.IsClosed() {
-			opened, err := s.DSN.Connect(ctx, pg.Session{Name: s.Link + "/verify", Settings: map[string]string{
-				"lock_timeout": fmt.Sprint(s.LockTimeout.Milliseconds()), "max_parallel_workers_per_gather": "0",
-			}})
+		if r == nil || r.conn.IsClosed() {
+			opened, err := s.open(ctx)
 			if err != nil {
 				return err
 			}
-			conn = opened
+			r = opened
 		}
-		err := s.within(ctx, conn, oldText, f)
+		err := r.ready(ctx, t)
+		if err == nil {
+			err = s.within(ctx, r, oldText, f)
+		}
 		if problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
-func (s *Snapshot) within(ctx context.Context, conn *pgx.Conn, oldText bool, f func(conn *pgx.Conn) error) error {
-	begin := "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT " + sqlname.Literal(s.ID)
+// within runs f in a transaction, which is rolled back: what it writes are temporary
+// tables for its answers.
+func (s *Snapshot) within(ctx context.Context, r *reader, oldText bool, f func(r *reader) error) error {
+	mode := "READ ONLY"
+	if r.fenced {
+		mode = "READ WRITE"
+	}
+	begin := "BEGIN ISOLATION LEVEL REPEATABLE READ " + mode + "; SET TRANSACTION SNAPSHOT " + sqlname.Literal(s.ID)
 	if oldText {
 		begin += "; SET LOCAL extra_float_digits = 0"
 	}
-	_, err := conn.PgConn().Exec(ctx, begin).ReadAll()
+	_, err := r.conn.PgConn().Exec(ctx, begin).ReadAll()
 	if err == nil {
-		err = f(conn)
+		err = f(r)
 	} else if state := pg.SQLState(err); state == "22023" || state == "55000" || state == "42704" {
 		err = problem.New(problem.Transient, "snapshot_lost", "the snapshot of the verification is gone").WithHint("verify again")
 	}
-	if _, ended := conn.Exec(context.WithoutCancel(ctx), "ROLLBACK"); ended != nil {
-		conn.Close(context.WithoutCancel(ctx))
+	if _, ended := r.conn.Exec(context.WithoutCancel(ctx), "ROLLBACK"); ended != nil {
+		r.conn.Close(context.WithoutCancel(ctx))
 	}
 	return pg.Classify(err, "compare the databases")
 }
@@ -129,9 +136,9 @@ func (s *Snapshot) within(ctx context.Context, conn *pgx.Conn, oldText bool, f f
 // read runs f at the snapshot, and makes sure that what it read of a table was
 // of the snapshot's time: TRUNCATE and rewriting leave an old snapshot with an
 // empty table. The lock that f took keeps the file until the end.
-func (s *Snapshot) read(ctx context.Context, t *known, m Method, f func(conn *pgx.Conn) error) error {
-	return s.piece(ctx, m.OldText, func(conn *pgx.Conn) error {
-		if err := f(conn); err != nil {
+func (s *Snapshot) read(ctx context.Context, t *known, m Method, f func(r *reader) error) error {
+	return s.piece(ctx, t, m.OldText, func(r *reader) error {
+		if err := f(r); err != nil {
 			if state := pg.SQLState(err); state == "42P01" || state == "42703" || state == "3F000" {
 				return changed(t.Name)
 			}
@@ -141,7 +148,7 @@ func (s *Snapshot) read(ctx context.Context, t *known, m Method, f func(conn *pg
 			return nil
 		}
 		var same bool
-		err := conn.QueryRow(ctx, `SELECT coalesce(pg_relation_filenode($1::bigint::oid) = $2::bigint::oid, false)`, int64(t.oid), int64(t.filenode)).Scan(&same)
+		err := r.conn.QueryRow(ctx, `SELECT coalesce(pg_relation_filenode($1::bigint::oid) = $2::bigint::oid, false)`, int64(t.oid), int64(t.filenode)).Scan(&same)
 		if err == nil && !same {
 			err = changed(t.Name)
 		}
@@ -205,8 +212,8 @@ func (s *Snapshot) Digest(ctx context.Context, r DigestRequest) ([]Block, error)
 	sums := map[int64]Block{}
 	err = s.each(ctx, t, func(ctx context.Context, where string) error {
 		var found []Block
-		err := s.read(ctx, t, r.Method, func(conn *pgx.Conn) (err error) {
-			rows, err := conn.Query(ctx, r.digestSQL(where))
+		err := s.read(ctx, t, r.Method, func(session *reader) (err error) {
+			rows, err := session.query(ctx, t, answerBlocks, r.digestSQL(where))
 			if err != nil {
 				return err
 			}
@@ -264,8 +271,8 @@ func (s *Snapshot) List(ctx context.Context, r ListRequest) (List, error) {
 	var mu sync.Mutex
 	var list List
 	err = s.each(ctx, t, func(ctx context.Context, where string) error {
-		return s.read(ctx, t, r.Method, func(conn *pgx.Conn) error {
-			rows, err := conn.Query(ctx, r.listSQL(where))
+		return s.read(ctx, t, r.Method, func(session *reader) error {
+			rows, err := session.query(ctx, t, answerList, r.listSQL(where))
 			if err != nil {
 				return err
 			}
@@ -289,12 +296,12 @@ func (s *Snapshot) Values(ctx context.Context, r ValuesRequest) ([]Row, error) {
 		return nil, err
 	}
 	var list []Row
-	err = s.read(ctx, t, r.Method, func(conn *pgx.Conn) error {
+	err = s.read(ctx, t, r.Method, func(session *reader) error {
 		// A few rows are wanted of a table that may be large.
-		if _, err := conn.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+		if _, err := session.conn.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
 			return err
 		}
-		rows, err := conn.Query(ctx, r.valuesSQL(t.keyOf(r.Key)))
+		rows, err := session.query(ctx, t, answerRows, r.valuesSQL(t.keyOf(r.Key)))
 		if err != nil {
 			return err
 		}
@@ -310,12 +317,11 @@ func (s *Snapshot) Copy(ctx context.Context, r CopyRequest, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return s.read(ctx, t, Method{}, func(conn *pgx.Conn) error {
-		if _, err := conn.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+	return s.read(ctx, t, Method{}, func(session *reader) error {
+		if _, err := session.conn.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
 			return err
 		}
-		_, err := conn.PgConn().CopyTo(ctx, w, r.copySQL(t.keyOf(r.Key)))
-		return err
+		return session.copyTo(ctx, t, written(r.Columns), r.rowsSQL(t.keyOf(r.Key)), w)
 	})
 }
 

@@ -33,6 +33,7 @@ type Source interface {
 
 // Database is what a database consists of.
 type Database struct {
+	Format        int     `json:"format"`        // of the entries
 	ServerVersion int     `json:"serverVersion"` // as server_version_num
 	Encoding      string  `json:"encoding"`
 	Probe         string  `json:"probe"` // what the server's hash function gives; empty when it has none
@@ -46,7 +47,7 @@ type Entry struct {
 	Kind   string `json:"kind"`   // table, column, index, constraint, ...
 	Name   string `json:"name"`   // as a person reads it
 	Detail string `json:"detail"` // with what is printed from a parse tree between the characters 1 and 2
-	// Printed says that Detail is a text that versions print differently.
+	// Printed says that Detail depends on the server's version.
 	Printed bool `json:"printed,omitempty"`
 	// Invalid says that an index cannot be used, or that a constraint is one which a
 	// partition gets while it is being detached.
@@ -59,6 +60,10 @@ type Entry struct {
 	Object     string        `json:"object,omitempty"`
 	Definition string        `json:"definition,omitempty"`
 	Index      string        `json:"index,omitempty"` // definition of the index below a constraint
+	// Owner is the role with whose rights Detail is read again, and Reread what that takes
+	// beside Table: a rule's event, a domain's base type, the kind of a routine.
+	Owner  string `json:"owner,omitempty"`
+	Reread string `json:"reread,omitempty"`
 }
 
 // Table is a table whose rows are compared, or why they are not.
