@@ -120,7 +120,11 @@ func connectionValue(s string) (value, rest string) {
 // with the other settings when the session starts: timeouts that an administrator
 // set as defaults, and JIT, which costs more than all of a query on the catalogs.
 func settle(ctx context.Context, conn *pgconn.PgConn) error {
-	return conn.Exec(ctx, `SELECT pg_catalog.set_config(n, v, false)
-		FROM (VALUES ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('jit', 'off')) AS s (n, v)
-		WHERE pg_catalog.current_setting(n, true) <> v`).Close()
+	return conn.Exec(ctx, SettleSQL).Close()
 }
+
+// SettleSQL sets what every session of an agent sets once it is there: settings that not
+// all versions know cannot come with its start. RESET ALL takes them back.
+const SettleSQL = `SELECT pg_catalog.set_config(n, v, false)
+	FROM (VALUES ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('jit', 'off')) AS s (n, v)
+	WHERE pg_catalog.current_setting(n, true) OPERATOR(pg_catalog.<>) v`

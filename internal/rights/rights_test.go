@@ -85,8 +85,10 @@ func (w world) run(t *testing.T, r *rights.Runner, sql ...string) (int64, error)
 			return 0, err
 		}
 		rows = tag.RowsAffected()
-		if _, err := tx.Exec(ctx, rights.Leave); err != nil {
-			t.Fatal(err)
+		for _, s := range rights.Leave() {
+			if _, err := tx.Exec(ctx, s); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	if _, err := tx.Exec(ctx, rights.Check); err != nil {

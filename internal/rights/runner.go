@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
@@ -121,12 +122,13 @@ func (r *Runner) Call() string {
 // Run is Prove, Call and Leave for a given SQL, without parameters: statements to be run
 // one after the other, each by itself.
 func (r *Runner) Run(sql string) []string {
-	return []string{r.Prove(), "SELECT pg_temp." + sqlname.Quote(r.function) + "(" + sqlname.Literal(sql) + "::pg_catalog.text)", Leave}
+	call := "SELECT pg_temp." + sqlname.Quote(r.function) + "(" + sqlname.Literal(sql) + "::pg_catalog.text)"
+	return append([]string{r.Prove(), call}, Leave()...)
 }
 
-// Leave is the statement that follows a call at once: settings that code of a user left
-// are what the session began with.
-const Leave = "RESET ALL"
+// Leave is the statements that follow a call at once: settings that code of a user left
+// are what agents' sessions have.
+func Leave() []string { return []string{"RESET ALL", pg.SettleSQL} }
 
 // Check is one statement that fails where something could run code of a user when the
 // transaction commits: triggers that can be deferred and fire in a session in replica
