@@ -84,6 +84,7 @@ type engine struct {
 	reading  *reading               // a table whose rows are being said; nil usually
 	readings uint32
 
+	fences        fences
 	writeIdentity map[*relation]bool // during a replay
 	penalised     map[*relation]bool // not folded for now
 }
@@ -96,6 +97,8 @@ func newEngine(a *Applier, s *session, src Source) *engine {
 		reached: a.Start, committed: a.Start, storedAt: time.Now(), resent: map[sqlname.Table]bool{},
 	}
 	e.held.dir = a.SpoolDir
+	e.fences = newFences()
+	e.w.fences = &e.fences
 	a.status.applied.Store(uint64(a.Start))
 	a.status.received.Store(uint64(a.Start))
 	return e
@@ -501,6 +504,7 @@ func (e *engine) dispatch(ctx context.Context, b *batch) error {
 	b.savepoint = e.inTarget
 	e.enter(b)
 	e.writeAndClose(b)
+	e.checkFences()
 	e.s.sync()
 	b.exchange = x
 	e.inflight = b
@@ -560,7 +564,7 @@ func (e *engine) sendDue() *commit {
 // sendCommit commits with the origin's position, which so becomes part of the
 // commit record (src/backend/access/transam/xact.c, RecordTransactionCommit).
 func (e *engine) sendCommit(c *commit, op int) {
-	e.s.exec(fmt.Sprintf("SELECT pg_catalog.pg_replication_origin_xact_setup('%s', timestamptz '2000-01-01 00:00:00+00' + interval '1 microsecond' * %d)",
+	e.s.exec(fmt.Sprintf("SELECT pg_catalog.pg_replication_origin_xact_setup('%s', pg_catalog.timestamptz '2000-01-01 00:00:00+00' + pg_catalog.interval '1 microsecond' * %d)",
 		c.position, int64(c.time)), op, anyCount)
 	e.s.exec("COMMIT", op, committed)
 }

@@ -15,6 +15,7 @@ const (
 	opCommit  = -2 // the end of the target transaction before
 	opSet     = -3 // a statement for many changes
 	opClose   = -4 // the end of the exchange's own target transaction
+	opFence   = -5 // the look at what code of users left behind
 )
 
 // Counts that an expected reply may have, where it is not a number of rows.

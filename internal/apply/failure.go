@@ -41,6 +41,9 @@ func (e *engine) commitProblem(f *failure, c *commit) error {
 // changeProblem names the change of a batch that cannot be applied.
 func (e *engine) changeProblem(b *batch, f *failure) error {
 	if f.op < 0 {
+		if p := fenceProblem(f, e.someFenced(b), ""); p != nil {
+			return p
+		}
 		return serverProblem(f.err, "apply changes")
 	}
 	c := &b.plan.Changes()[f.op]
@@ -57,6 +60,9 @@ func (e *engine) changeProblem(b *batch, f *failure) error {
 	r := e.byTable[c.Table]
 	what := fmt.Sprintf("%s (%s)", shapeOf(r, c), at)
 	subject := r.subject(c)
+	if p := fenceProblem(f, r, what); p != nil {
+		return p
+	}
 	switch {
 	case f.err == nil && f.got == 0:
 		return problem.New(problem.Diverged, "row_missing", "%s finds no row on the secondary", what).On(subject).WithHint(divergedHint)
@@ -68,6 +74,16 @@ func (e *engine) changeProblem(b *batch, f *failure) error {
 	}
 	return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Diverged, "apply_failed", "%s", what).On(subject).
 		WithHint("remove the cause on the secondary, then resume the link")
+}
+
+// someFenced is a table of a batch at which code of users runs.
+func (e *engine) someFenced(b *batch) *relation {
+	for _, c := range b.plan.Changes() {
+		if r := e.byTable[c.Table]; c.Table != nil && r != nil && r.fence != nil {
+			return r
+		}
+	}
+	return nil
 }
 
 const divergedHint = "the secondary was written to by somebody else, or the copy is incomplete: make the row there as the primary's was before this change, then resume the link; or delete the link and create it again"

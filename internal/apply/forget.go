@@ -63,8 +63,7 @@ func (e *engine) forget(ctx context.Context, script *Script) error {
 // forgetAll makes every relation be looked up anew. renamed are schemas that have
 // another name now.
 func (e *engine) forgetAll(renamed map[string]string) {
-	e.s.generation++
-	e.s.statements = maxStatements + 1 // given up with the next exchange
+	e.s.giveUp()
 	clear(e.byTable)
 	clear(e.penalised)
 	e.lastRelation = nil

@@ -200,13 +200,15 @@ func (e *engine) writeTruncate(set *group.TruncateSet, op int) {
 	for i, t := range set.Tables {
 		tables[i] = e.byTable[t]
 	}
+	whole := len(set.With) == 0 && !set.Alone
 	if !set.Alone {
-		e.s.exec(truncateSQL(tables, set.Cascade, set.RestartIdentity), op, anyCount)
-		return
+		e.truncateWith(tables, truncateSQL(tables, set.With, set.Cascade, set.RestartIdentity && whole), op)
 	}
 	for _, r := range tables {
-		e.s.exec(r.emptySQL(), op, anyCount)
-		if set.RestartIdentity {
+		if set.Alone {
+			e.plain(r, r.emptySQL(), op)
+		}
+		if set.RestartIdentity && !whole {
 			e.s.exec(r.restartSQL(), op, anyCount)
 		}
 	}

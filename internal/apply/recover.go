@@ -7,6 +7,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/group"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 )
 
 const (
@@ -86,6 +87,9 @@ func (e *engine) recover(ctx context.Context, b *batch, f *failure) error {
 		if err := e.undo(ctx, b); err != nil {
 			return err
 		}
+		if rights.GaveUp(f.err) {
+			e.s.giveUp() // giving up statements is not undone
+		}
 		switch {
 		case passing(f):
 			if stopClearing == nil {
@@ -113,8 +117,14 @@ func (e *engine) recover(ctx context.Context, b *batch, f *failure) error {
 			e.blame(f)
 			e.a.status.fallbacks.Add(1)
 			e.a.Log.InfoContext(ctx, "group is replayed change by change", "code", f.state(), "rows", b.plan.Sealed())
-		case !e.mayWriteIdentity(b, f):
-			return e.changeProblem(b, f)
+		default:
+			may, err := e.mayTruncate(ctx, b, f)
+			if err != nil {
+				return err
+			}
+			if !may && !e.mayWriteIdentity(b, f) {
+				return e.changeProblem(b, f)
+			}
 		}
 		var err error
 		if f, err = e.again(ctx, b, each); err != nil {
@@ -129,6 +139,7 @@ func (e *engine) recover(ctx context.Context, b *batch, f *failure) error {
 
 // undo takes back what a failed batch did, and only that.
 func (e *engine) undo(ctx context.Context, b *batch) error {
+	e.fences.undone()
 	x := e.s.begin()
 	if b.savepoint {
 		e.s.exec("ROLLBACK TO SAVEPOINT piece", opControl, anyCount)
@@ -155,6 +166,7 @@ func (e *engine) again(ctx context.Context, b *batch, each bool) (*failure, erro
 	} else {
 		e.writePlan(b.plan)
 	}
+	e.checkFences()
 	e.s.sync()
 	return e.s.wait(ctx, x)
 }

@@ -41,6 +41,8 @@ type relation struct {
 	root     sqlname.Table // where generated identities are declared
 	always   []int         // columns GENERATED ALWAYS AS IDENTITY
 	textOnly []int         // columns whose binary form means nothing here
+	fence    *fence        // what its rows are written through, nil usually
+	forced   bool          // its owner is bound by its policies
 
 	skipBefore, repair lsn.LSN
 	orderedUntil       time.Time     // folding failed lately
@@ -141,6 +143,9 @@ func (e *engine) resolve(ctx context.Context, r *relation) error {
 		return nil
 	}
 	if err := r.match(t); err != nil {
+		return err
+	}
+	if err := e.protect(ctx, r, t.oid); err != nil {
 		return err
 	}
 	r.resolved = true

@@ -98,5 +98,9 @@ func (e *engine) empty(ctx context.Context, name sqlname.Table) error {
 	if err := e.drain(ctx); err != nil {
 		return err
 	}
-	return e.script(ctx, &Script{Statements: []string{"DELETE FROM ONLY " + name.SQL()}, Tag: tagResend, Subject: name.String()})
+	r, err := e.named(ctx, name)
+	if err != nil {
+		return err
+	}
+	return e.script(ctx, &Script{Statements: r.emptying(), Tag: tagResend, Subject: name.String()})
 }

@@ -97,9 +97,12 @@ func (e *engine) named(ctx context.Context, name sqlname.Table) (*relation, erro
 	if t == nil {
 		return nil, problem.New(problem.Diverged, "schema_differs", "table %s is missing on the secondary", name).On(name.String()).WithHint(schemaHint)
 	}
-	r := &relation{name: name, statements: map[string]*statement{}}
+	r := &relation{name: name, oid: t.oid, statements: map[string]*statement{}}
 	if t.kind == "r" {
 		r.only = "ONLY "
+	}
+	if err := e.protect(ctx, r, t.oid); err != nil {
+		return nil, err
 	}
 	e.byTable[&r.Table] = r
 	return r, nil

@@ -316,12 +316,13 @@ func (r *relation) copySQL(text bool) string {
 	return "COPY " + r.name.SQL() + " (" + r.names(r.written) + ") FROM STDIN (FORMAT " + format + ")"
 }
 
-// truncateSQL empties tables together.
-func truncateSQL(tables []*relation, cascade, restart bool) string {
+// truncateSQL empties tables together; with are further ones, quoted.
+func truncateSQL(tables []*relation, with []string, cascade, restart bool) string {
 	names := make([]string, len(tables))
 	for i, r := range tables {
 		names[i] = r.sql()
 	}
+	names = append(names, with...)
 	sql := "TRUNCATE " + strings.Join(names, ", ")
 	if restart {
 		sql += " RESTART IDENTITY"

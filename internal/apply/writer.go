@@ -30,6 +30,9 @@ type writer struct {
 	unchanged group.Columns
 	null      group.Columns
 
+	fences *fences
+	sql    []byte // of a statement for a fence
+
 	checked   bool // statements for one row are to fail unless they hit one
 	unchecked bool // one was sent that does not
 }
@@ -38,14 +41,14 @@ type writer struct {
 func (w *writer) insert(r *relation, row []byte, op int) {
 	w.old, w.new = w.old[:0], split(w.new, row)
 	st := r.statement(append(w.shape[:0], 'I'), r.insertStatement)
-	w.single(st, op, 1)
+	w.single(r, st, op, 1)
 }
 
 // delete deletes the row of the key that a tuple holds.
 func (w *writer) delete(r *relation, key []byte, op int, want int64) {
 	w.old, w.new = split(w.old, key), w.new[:0]
 	st := r.statement(append(w.shape[:0], 'D'), func() *statement { return r.deleteStatement(true) })
-	w.single(st, op, want)
+	w.single(r, st, op, want)
 }
 
 // update updates the row of the key, which the old tuple holds if there is one.
@@ -56,7 +59,7 @@ func (w *writer) update(r *relation, old, row []byte, op int, want int64, identi
 	shape := append(w.shape[:0], 'U', bit(keyInOld), bit(identity))
 	w.shape = appendColumns(shape, w.unchanged)
 	st := r.statement(w.shape, func() *statement { return r.updateStatement(w.unchanged, keyInOld, identity) })
-	w.single(st, op, want)
+	w.single(r, st, op, want)
 }
 
 // deleteOne deletes one row that is the old tuple.
@@ -65,7 +68,7 @@ func (w *writer) deleteOne(r *relation, old []byte, op int) {
 	w.null = nulls(w.null, w.old)
 	w.shape = appendColumns(append(w.shape[:0], 'd'), w.null)
 	st := r.statement(w.shape, func() *statement { return r.deleteOneStatement(w.null) })
-	w.single(st, op, 1)
+	w.single(r, st, op, 1)
 }
 
 // updateOne updates one row that is the old tuple.
@@ -76,17 +79,32 @@ func (w *writer) updateOne(r *relation, old, row []byte, op int, identity bool) 
 	shape := append(w.shape[:0], 'u', bit(identity), byte(len(w.unchanged)))
 	w.shape = appendColumns(appendColumns(shape, w.unchanged), w.null)
 	st := r.statement(w.shape, func() *statement { return r.updateOneStatement(w.unchanged, w.null, identity) })
-	w.single(st, op, 1)
+	w.single(r, st, op, 1)
 }
 
 // single sends a statement with parameters from the old and new columns.
-func (w *writer) single(st *statement, op int, want int64) {
+func (w *writer) single(r *relation, st *statement, op int, want int64) {
+	if r.fence != nil {
+		w.pick(st)
+		w.fencedSingle(r, st, op, want)
+		return
+	}
 	if w.checked {
 		st = w.check(st, want)
 	}
 	w.s.prepare(st, op)
+	size := w.pick(st)
+	if size < largeValue {
+		w.bind(st)
+	} else {
+		w.bindLarge(st, size)
+	}
+	w.s.execute(op, want)
+}
+
+// pick collects the columns that are a statement's parameters, and returns their size.
+func (w *writer) pick(st *statement) (size int) {
 	w.columns = w.columns[:0]
-	size := 0
 	for _, p := range st.params {
 		from := w.new
 		if p.old {
@@ -95,12 +113,7 @@ func (w *writer) single(st *statement, op int, want int64) {
 		w.columns = append(w.columns, from[p.column])
 		size += len(from[p.column].Value)
 	}
-	if size < largeValue {
-		w.bind(st)
-	} else {
-		w.bindLarge(st, size)
-	}
-	w.s.execute(op, want)
+	return size
 }
 
 // check returns the checked form of a statement, if it has one that means the same.
@@ -174,6 +187,10 @@ func (w *writer) set(r *relation, st *statement, rows []group.Row, text bool) {
 // counted is set for a statement with one more parameter, a number for each row, unless
 // counts is nil; want is how many rows it must report.
 func (w *writer) counted(r *relation, st *statement, rows []group.Row, counts []int, want int64, text bool) {
+	if r.fence != nil {
+		w.fencedSet(r, st, rows, counts, want)
+		return
+	}
 	s := w.s
 	s.prepare(st, opSet)
 	w.fillArrays(r, st, rows)
@@ -260,6 +277,10 @@ func appendElement(dst, column []byte) []byte {
 
 // copy sends rows as COPY data.
 func (w *writer) copy(r *relation, rows []group.Row, text bool) {
+	if r.fence != nil {
+		w.fencedInserts(r, rows)
+		return
+	}
 	s := w.s
 	st := r.statement(append(w.shape[:0], 'C', bit(text)), func() *statement { return &statement{sql: r.copySQL(text)} })
 	s.prepare(st, opSet)

@@ -87,6 +87,8 @@ type TruncateSet struct {
 	// Alone: no other table may be touched, for one of those that were emptied
 	// together is not to be.
 	Alone bool
+	// With are further tables to empty with them, as SQL names them.
+	With []string
 }
 
 // overhead is the memory that a change takes beside its tuples: its entry in the

@@ -262,8 +262,9 @@ func TestPreparedUnderOurName(t *testing.T) {
 	if _, err := w.conn.PgConn().Prepare(ctx, "ours", "SELECT 'ours'::pg_catalog.text", nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.run(t, rights.NewRunner(eve, nil), `DEALLOCATE ALL; PREPARE ours AS SELECT s.note('x')::text`); err != nil {
-		t.Fatal(err)
+	_, err := w.run(t, rights.NewRunner(eve, nil), `DEALLOCATE ALL; PREPARE ours AS SELECT s.note('x')::text`)
+	if p := rights.Problem(err, eve, "s.t"); problem.CodeOf(p) != "code_leaves_fence" {
+		t.Errorf("got %v", err)
 	}
 	if r := w.conn.PgConn().ExecPrepared(ctx, "ours", nil, nil, nil).Read(); state(r.Err) != "26000" {
 		t.Errorf("the statement ran: %v", r.Err)

@@ -64,7 +64,8 @@ func (r *Runner) Role() string { return r.role }
 // and statements that were prepared under the names of ours are gone.
 func bodyOf(settings []Setting) string {
 	var b strings.Builder
-	b.WriteString("#variable_conflict use_column\nDECLARE\n twinspan_rows pg_catalog.int8;\n twinspan_name pg_catalog.text;\nBEGIN\n")
+	b.WriteString("#variable_conflict use_column\nDECLARE\n twinspan_rows pg_catalog.int8;\n twinspan_name pg_catalog.text;\n twinspan_ours pg_catalog.text;\nBEGIN\n" +
+		" SELECT " + prepared + " INTO twinspan_ours;\n")
 	for _, s := range settings {
 		b.WriteString(" PERFORM pg_catalog.set_config(" + sqlname.Literal(s.Name) + ", " + sqlname.Literal(s.Value) + ", true);\n")
 	}
@@ -78,10 +79,17 @@ func bodyOf(settings []Setting) string {
  IF pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool THEN
   RAISE EXCEPTION USING ERRCODE = '` + stateLeft + `', MESSAGE = 'code of a user made the transaction read-only';
  END IF;
+ SELECT ` + prepared + ` INTO twinspan_name;
+ IF twinspan_name OPERATOR(pg_catalog.<>) twinspan_ours THEN
+  RAISE EXCEPTION USING ERRCODE = '` + stateLeft + `', MESSAGE = 'code of a user gave up prepared statements of the session';
+ END IF;
  RETURN twinspan_rows;
 END`)
 	return b.String()
 }
+
+// prepared is how many statements the session's own client has prepared.
+const prepared = `(SELECT pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.pg_prepared_statements AS twinspan_p WHERE NOT twinspan_p.from_sql)`
 
 // stateLeft is the SQLSTATE of code that left something behind which nothing can take away.
 const stateLeft = "TSF02"
@@ -150,7 +158,7 @@ func Problem(err error, role, subject string) *problem.Error {
 	case e.Code == "22P02" && strings.Contains(e.Message, `"twinspan: the fence was changed"`):
 		what = "changes the function that keeps it within its owner's rights"
 	case e.Code == stateLeft:
-		what = "makes the transaction read-only"
+		what = "makes the transaction read-only, or gives up statements that the session has prepared"
 	case e.Code == "22P02" && strings.Contains(e.Message, `"twinspan: a cursor was left"`):
 		what = "leaves a cursor that would be read when the transaction commits"
 	case e.Code == "22P02" && strings.Contains(e.Message, `"twinspan: a deferred trigger was left"`):
@@ -162,6 +170,10 @@ func Problem(err error, role, subject string) *problem.Error {
 	return problem.New(problem.Diverged, "code_leaves_fence", "a function that %s calls %s", subject, what).On(subject).
 		WithHint("it runs with the rights of role %s: look at the functions in the CHECKs, indexes and generated columns of %s, then resume the link", role, subject)
 }
+
+// GaveUp says whether an error means that statements which the session's client has
+// prepared may be gone; what is rolled back does not bring them back.
+func GaveUp(err *pgconn.PgError) bool { return err != nil && err.Code == stateLeft }
 
 // AppendLiteral appends an SQL string that is read alike whatever the session's settings
 // for strings are. It goes byte by byte, which is right in every encoding that a server
