@@ -87,6 +87,9 @@ func (l *Link) target(remote *remote, structure *schema.Target) *seed.Target {
 			if err := l.noteRoles(ctx, made); err != nil {
 				return err
 			}
+			if err := structure.SetSettings(ctx); err != nil {
+				return err
+			}
 			// Nobody but the agent writes into the copy, from the first row on.
 			if err := l.shutTables(ctx); err != nil {
 				return err

@@ -2,6 +2,7 @@ package rights
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -106,16 +107,22 @@ SELECT r.oid, pg_catalog.pg_get_userbyid(r.relowner), r.forced,
 // Of describes tables by their oids. A table that is gone is not in the answer.
 func Of(ctx context.Context, conn *pgx.Conn, tables []uint32) (map[uint32]Table, error) {
 	all := map[uint32]Table{}
-	if len(tables) == 0 {
-		return all, nil
+	for batch := range slices.Chunk(tables, 500) {
+		if err := describe(ctx, conn, batch, all); err != nil {
+			return nil, err
+		}
 	}
+	return all, nil
+}
+
+func describe(ctx context.Context, conn *pgx.Conn, tables []uint32, all map[uint32]Table) error {
 	list := make([]string, len(tables))
 	for i, t := range tables {
 		list[i] = strconv.FormatUint(uint64(t), 10)
 	}
 	rows, err := conn.Query(ctx, TableSQL, "{"+strings.Join(list, ",")+"}")
 	if err != nil {
-		return nil, pg.Classify(err, "look at what runs at tables")
+		return pg.Classify(err, "look at what runs at tables")
 	}
 	var oid uint32
 	var t Table
@@ -123,5 +130,5 @@ func Of(ctx context.Context, conn *pgx.Conn, tables []uint32) (map[uint32]Table,
 		all[oid] = t
 		return nil
 	})
-	return all, pg.Classify(err, "look at what runs at tables")
+	return pg.Classify(err, "look at what runs at tables")
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -48,6 +49,13 @@ func (t *Target) buildPostData(ctx context.Context, wanted func(*stored) bool) e
 		return err
 	}
 	order := stages(entries)
+	// Indexes and materialized views are built with their owner's rights, by the server
+	// (index.c, index_build; matview.c), and see what they see on the primary.
+	ordinary, err := rights.Ordinary(ctx, t.DSN, t.Name)
+	if err != nil {
+		return err
+	}
+	ordinary = rights.Without(ordinary, "standard_conforming_strings", "row_security") // of the entries' own text
 	byStage := map[stage][]task{}
 	done, total := 0, 0
 	forest, err := readForest(ctx, conn)
@@ -71,7 +79,7 @@ func (t *Target) buildPostData(ctx context.Context, wanted func(*stored) bool) e
 			})
 		}
 		report := func(n int) { t.progress(Progress{Step: s.String(), Done: done + n, Total: total}) }
-		if err := t.runStage(ctx, tasks, report); err != nil {
+		if err := t.runStage(ctx, tasks, ordinary, report); err != nil {
 			return err
 		}
 		done += len(tasks)
@@ -81,7 +89,7 @@ func (t *Target) buildPostData(ctx context.Context, wanted func(*stored) bool) e
 
 // runStage builds the tasks of one stage with as many sessions as are useful.
 // report is called with the number of those done, from one goroutine at a time.
-func (t *Target) runStage(ctx context.Context, tasks []task, report func(int)) error {
+func (t *Target) runStage(ctx context.Context, tasks []task, settings []rights.Setting, report func(int)) error {
 	if len(tasks) == 0 {
 		return nil
 	}
@@ -118,7 +126,7 @@ func (t *Target) runStage(ctx context.Context, tasks []task, report func(int)) e
 					break
 				}
 				if conn == nil {
-					c, err := t.connect(ctx)
+					c, err := t.connect(ctx, settings...)
 					if err != nil {
 						return err
 					}

@@ -129,6 +129,29 @@ type LeftProperty struct {
 	Reason string
 }
 
+// SetSettings gives the database those settings of the primary's that it takes, so that
+// code of users sees them from the first row on. SetProperties tells of the others.
+func (t *Target) SetSettings(ctx context.Context) error {
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	entries, err := t.load(ctx, conn, properties)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.done || !strings.HasPrefix(e.Name, "setting ") {
+			continue
+		}
+		if err := t.build(ctx, conn, []stored{e}); err != nil && (problem.Retry(err) || problem.KindOf(err) == problem.Cancelled) {
+			return err
+		}
+	}
+	return nil
+}
+
 // SetProperties gives the database the primary's properties. What the server
 // refuses, such as a setting that it does not know, is left out and told.
 func (t *Target) SetProperties(ctx context.Context) ([]LeftProperty, error) {

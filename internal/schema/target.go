@@ -12,6 +12,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -65,15 +66,24 @@ func (t *Target) progress(p Progress) {
 }
 
 // connect opens a session that builds. Text goes in UTF-8, except where the
-// database's encoding has no conversion to it.
-func (t *Target) connect(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := t.DSN.Connect(ctx, pg.Session{Name: t.Name + "/schema", Apply: true, Settings: map[string]string{
+// database's encoding has no conversion to it. more are settings of ordinary sessions in
+// the place of agents'.
+func (t *Target) connect(ctx context.Context, more ...rights.Setting) (*pgx.Conn, error) {
+	settings := map[string]string{
 		"check_function_bodies": "off",
 		"client_min_messages":   "error",
 		"synchronous_commit":    "off",
 		"lock_timeout":          lockWait,
 		"client_encoding":       "UTF8",
-	}})
+	}
+	for _, s := range more {
+		for name := range pg.DataSettings() {
+			if strings.EqualFold(name, s.Name) {
+				settings[name] = s.Value
+			}
+		}
+	}
+	conn, err := t.DSN.Connect(ctx, pg.Session{Name: t.Name + "/schema", Apply: true, Settings: settings})
 	if err != nil {
 		return nil, err
 	}

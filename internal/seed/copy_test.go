@@ -286,3 +286,40 @@ func TestExtensionsOwnTables(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// TestCodeRunsAsOwner copies tables at which code of users runs: with their owner's
+// rights, and seeing what an ordinary session of the database sees.
+func TestCodeRunsAsOwner(t *testing.T) {
+	w := sharedTwin(t,
+		`DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'owner_s') THEN CREATE ROLE owner_s LOGIN; END IF; END $$`,
+		`CREATE SCHEMA s AUTHORIZATION owner_s`,
+		`CREATE FUNCTION s.note() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+			IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AND current_setting('application_name') LIKE 'twinspan/%' THEN RAISE EXCEPTION 'code ran as %', current_user; END IF;
+			RETURN true; END $$`,
+		`CREATE FUNCTION s.plain(x int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM s.note(); RETURN x; END $$`,
+		`CREATE FUNCTION s.f(x int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN plain(x); END $$`,
+		`CREATE FUNCTION s.told(x timestamptz) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN x::text; END $$`,
+		`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = s, public', current_database()); EXECUTE format('ALTER DATABASE %I SET TimeZone = ''Asia/Tokyo''', current_database()); END $$`,
+		`SET search_path = s, public; SET TimeZone = 'Asia/Tokyo';
+		CREATE DOMAIN s.d AS int CHECK (s.f(value) > 0);
+		CREATE TABLE s.t (x s.d, drop_me int, id int PRIMARY KEY, v text, a int[], at timestamptz DEFAULT '2026-01-02 20:04:05+00', g text GENERATED ALWAYS AS (s.told(at)) STORED, CHECK (s.f(id) = id));
+		ALTER TABLE s.t DROP drop_me; INSERT INTO s.t SELECT g, g, E'it''s \\ \t '||g, ARRAY[g, NULL] FROM generate_series(1, 3000) g; INSERT INTO s.t VALUES (1, 5000);
+		CREATE UNIQUE INDEX ON s.t (s.f(id)) WHERE s.f(id) > 0;
+		ALTER TABLE s.t ENABLE ROW LEVEL SECURITY; ALTER TABLE s.t FORCE ROW LEVEL SECURITY; CREATE POLICY p ON s.t USING (false); ALTER TABLE s.t OWNER TO owner_s;
+		RESET search_path; RESET TimeZone`)
+	prepare := w.target.Prepare
+	w.target.Prepare = func(ctx context.Context, token string) error {
+		if err := prepare(ctx, token); err != nil {
+			return err
+		}
+		return w.schema.SetSettings(ctx)
+	}
+	w.copy()
+	if err := w.schema.BuildRest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Equal(t, w.from, w.to)
+	if got := pgtest.Query(t, w.to, `SELECT relforcerowsecurity::text FROM pg_class WHERE oid = 's.t'::regclass`)[0][0]; got != "true" {
+		t.Errorf("policies bind the owner: %s", got)
+	}
+}

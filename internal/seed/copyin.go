@@ -31,6 +31,7 @@ type copying struct {
 	conn     *pgx.Conn
 	sessions []session // of the primary; the last is the one to copy at
 	columns  map[sqlname.Table][]Column
+	fenced   *fenced
 	pace     *pace // of all workers; nil for no limit
 }
 
@@ -87,6 +88,9 @@ func (c *copying) exec(ctx context.Context, sql string) error {
 // append copies a chunk into a table that has no rows of an earlier session.
 func (c *copying) append(ctx context.Context, j job, r CopyRequest, moved *atomic.Int64) (int64, error) {
 	t := j.table
+	if owner, ok := c.fenced.owners[t.Name]; ok {
+		return c.appendFenced(ctx, t, owner, r, moved)
+	}
 	options := ""
 	if len(t.chunks) == 1 && t.Bytes >= freezeBytes && !t.Extended {
 		// FREEZE wants the table emptied by the same transaction.

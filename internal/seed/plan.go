@@ -9,6 +9,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -138,6 +139,14 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*planned, e
 	if err != nil {
 		return nil, err
 	}
+	oids := make([]uint32, len(list))
+	for i, t := range list {
+		oids[i] = t.OID
+	}
+	code, err := rights.Of(ctx, conn, oids)
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range list {
 		t.Columns = columns[t.Name]
 		// Ranges of ctid are scanned as ranges from 14 on (nodeTidrangescan.c).
@@ -146,6 +155,11 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*planned, e
 			for i := range id.Columns {
 				t.Key = append(t.Key, KeyColumn{Name: id.Columns[i], Equal: id.Equal[i].Operator, Cast: id.Equal[i].Cast})
 			}
+		}
+		if code[t.OID].Code {
+			// To plan any query on it runs code of users. COPY of all of it plans none, so
+			// it is copied as a whole, and again so when the snapshot is lost.
+			t.Ranges, t.Key = false, nil
 		}
 		if !utf8.ValidString(t.Name.Schema + t.Name.Name) {
 			return nil, problem.New(problem.Incompatible, "name_encoding", "a table's name is no valid UTF-8").On(fmt.Sprint(t.OID))

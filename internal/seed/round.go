@@ -16,6 +16,7 @@ type round struct {
 	target   *Target
 	sessions []session // the last is the one to copy at
 	columns  map[sqlname.Table][]Column
+	fenced   *fenced
 	meter    *meter
 	pace     *pace // nil for no limit
 
@@ -119,7 +120,7 @@ func (r *round) workWhile(ctx context.Context, wanted func() bool) (more bool, e
 		return false, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	c := &copying{target: r.target, conn: conn, sessions: r.sessions, columns: r.columns, pace: r.pace}
+	c := &copying{target: r.target, conn: conn, sessions: r.sessions, columns: r.columns, fenced: r.fenced, pace: r.pace}
 	for ctx.Err() == nil {
 		j, ok := r.next()
 		if !ok {

@@ -155,8 +155,12 @@ func (t *Target) copyAll(ctx context.Context, conn *pgx.Conn, s *state) ([]sqlna
 	if err != nil {
 		return nil, pg.Classify(err, "read the twin's columns")
 	}
+	fenced, err := t.readFenced(ctx, conn, list)
+	if err != nil {
+		return nil, err
+	}
 	run := &round{
-		target: t, sessions: s.sessions, columns: columns, jobs: list, changed: map[sqlname.Table]bool{},
+		target: t, sessions: s.sessions, columns: columns, fenced: fenced, jobs: list, changed: map[sqlname.Table]bool{},
 		meter: newMeter(s.tables, now, time.Now()), emptied: make(chan struct{}),
 	}
 	if t.MaxRate != nil {
