@@ -38,10 +38,10 @@ func needs(method string) (need, bool) {
 		link.MethodVerifyShow, link.MethodLost, link.MethodRejoinPlan,
 		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn:
 		return free, true
-	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodLargeObjects, link.MethodAccept:
+	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
 		return linked, true
 	case link.MethodInvert, link.MethodBegin, link.MethodTables, link.MethodSchema, link.MethodCopy, link.MethodSequences, link.MethodStream, link.MethodRenew,
-		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead,
+		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead, link.MethodRights,
 		link.MethodPlanObjects, link.MethodListObjects, link.MethodDescribeObjects, link.MethodCopyObjects, link.MethodLostPage:
 		return sending, true
 	case link.MethodCreate, link.MethodRepair:
