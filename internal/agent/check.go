@@ -19,7 +19,8 @@ func (a *Agent) assess(ctx context.Context, database, peerName, peerDatabase str
 	if _, major, err := instance.FindClient("pg_dump", 0); err == nil {
 		dump = major
 	}
-	report, err := assess.Primary{DSN: a.server.WithDatabase(database), DumpMajor: dump}.Look(ctx)
+	primary := assess.Primary{DSN: a.server.WithDatabase(database), DumpMajor: dump}
+	report, err := primary.Look(ctx)
 	if err != nil || peerName == "" {
 		return report, err
 	}
@@ -29,6 +30,11 @@ func (a *Agent) assess(ctx context.Context, database, peerName, peerDatabase str
 		return report, err
 	}
 	rate, err := link.Probe(ctx, a.endpoint, peerName)
+	if err != nil {
+		return report, err
+	}
+	rate, err = assess.Remeasure(rate, &report.Facts, func() (float64, error) { return link.Probe(ctx, a.endpoint, peerName) },
+		func() (float64, error) { return primary.LogRate(ctx) })
 	if err != nil {
 		return report, err
 	}

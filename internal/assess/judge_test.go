@@ -1,6 +1,7 @@
 package assess
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -52,7 +53,8 @@ func TestPath(t *testing.T) {
 	}{
 		"plain":          {Path{Peer: "b", Rate: 100 * mega}, quiet, nil},
 		"space unknown":  {Path{Peer: "b", Rate: 100 * mega}, Facts{LogRate: 50 * mega, FreeLog: Unknown, KeepLog: Unknown, Database: mega}, nil},
-		"slow":           {Path{Peer: "b", Rate: mega}, Facts{LogRate: 2 * mega, FreeLog: 1 << 50, KeepLog: Unknown, Database: mega}, []string{"warns network_slow"}},
+		"slow":           {Path{Peer: "b", Rate: mega}, Facts{LogRate: 2 * mega, LogSteady: 2 * mega, FreeLog: 1 << 50, KeepLog: Unknown, Database: mega}, []string{"warns network_slow"}},
+		"a busy moment":  {Path{Peer: "b", Rate: mega}, Facts{LogRate: 2 * mega, LogSteady: mega / 2, FreeLog: 1 << 50, KeepLog: Unknown, Database: mega}, nil},
 		"clock":          {Path{Peer: "b", Rate: 100 * mega, Clock: -3 * time.Second}, quiet, []string{"informs clock_differs"}},
 		"clock far":      {Path{Peer: "b", Rate: 100 * mega, Clock: time.Hour}, quiet, []string{"warns clock_differs"}},
 		"disk full":      {Path{Peer: "b", Rate: mega}, Facts{LogRate: mega, FreeLog: 50 * mega, KeepLog: Unknown, Database: 100 * mega}, []string{"blocks wal_disk_short"}},
@@ -92,5 +94,33 @@ func TestOlder(t *testing.T) {
 		if older(c.a, c.b) != c.want {
 			t.Errorf("%+v", c)
 		}
+	}
+}
+
+// TestSlowNetworksAreMeasuredAgain: one second of a busy machine is no evidence.
+func TestSlowNetworksAreMeasuredAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		rates, written []float64 // of one measurement after the other
+		average        bool
+		rate, steady   float64
+		measured       int
+	}{
+		"fast at once":           {[]float64{9}, []float64{5}, false, 9, 5, 1},
+		"fast the second time":   {[]float64{1, 9}, []float64{5, 5}, false, 9, 5, 2},
+		"the primary was busy":   {[]float64{3, 2}, []float64{5, 1}, false, 3, 1, 2},
+		"slow each time":         {[]float64{1, 3, 2, 1}, []float64{5, 9, 8, 7}, false, 3, 5, 4},
+		"slow for what is usual": {[]float64{1, 3, 2, 1}, []float64{5}, true, 3, 5, 4},
+	} {
+		facts := Facts{LogSteady: c.written[0], LogAverage: c.average}
+		networks, logs := 1, 1
+		rate, err := Remeasure(c.rates[0], &facts, func() (float64, error) { networks++; return c.rates[networks-1], nil },
+			func() (float64, error) { logs++; return c.written[logs-1], nil })
+		if err != nil || rate != c.rate || facts.LogSteady != c.steady || networks != c.measured {
+			t.Errorf("%s: %v of %v after %d measurements, %v", name, rate, facts.LogSteady, networks, err)
+		}
+	}
+	failed := errors.New("cut")
+	if _, err := Remeasure(1, &Facts{LogSteady: 2}, func() (float64, error) { return 0, failed }, nil); !errors.Is(err, failed) {
+		t.Errorf("%v", err)
 	}
 }

@@ -25,10 +25,14 @@ type Primary struct {
 
 // Facts are what is measured of the primary for the findings of the way between.
 type Facts struct {
-	LogRate  float64 `json:"logRate"`  // bytes of log per second
-	FreeLog  int64   `json:"freeLog"`  // bytes free for log, Unknown when the server is elsewhere
-	KeepLog  int64   `json:"keepLog"`  // bytes of log that slots may keep, Unknown for no limit
-	Database int64   `json:"database"` // bytes
+	LogRate float64 `json:"logRate"` // bytes of log per second
+	// LogSteady is the same as far as there is evidence that it goes on: the average since
+	// the statistics began where LogAverage says so, else the least of what was measured.
+	LogSteady  float64 `json:"logSteady"`
+	LogAverage bool    `json:"logAverage"`
+	FreeLog    int64   `json:"freeLog"`  // bytes free for log, Unknown when the server is elsewhere
+	KeepLog    int64   `json:"keepLog"`  // bytes of log that slots may keep, Unknown for no limit
+	Database   int64   `json:"database"` // bytes
 }
 
 // Report is what a look at the primary's side brings.
@@ -199,6 +203,7 @@ func (l *primaryLook) endSample(ctx context.Context) error {
 		return err
 	}
 	rate := float64(max(0, end-l.log)) / time.Since(l.since).Seconds()
+	l.report.Facts.LogSteady = rate
 	if l.report.Source.Major >= 14 {
 		// The average since the statistics began says more than a moment, unless
 		// they have just begun.
@@ -209,9 +214,32 @@ func (l *primaryLook) endSample(ctx context.Context) error {
 			return pg.Classify(err, "read the statistics of the log")
 		}
 		rate = max(rate, average)
+		if average > 0 {
+			l.report.Facts.LogSteady, l.report.Facts.LogAverage = average, true
+		}
 	}
 	l.report.Facts.LogRate = rate
 	return nil
+}
+
+// LogRate measures once more how much log the primary writes in a second.
+func (p Primary) LogRate(ctx context.Context) (float64, error) {
+	conn, err := p.DSN.Connect(ctx, pg.Session{Name: "check"})
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	l := &primaryLook{conn: conn, since: time.Now()}
+	if l.log, err = l.logEnd(ctx); err != nil {
+		return 0, err
+	}
+	select {
+	case <-ctx.Done():
+		return 0, problem.As(context.Cause(ctx))
+	case <-time.After(sampleLeast):
+	}
+	end, err := l.logEnd(ctx)
+	return float64(max(0, end-l.log)) / time.Since(l.since).Seconds(), err
 }
 
 // space tells what the log may grow to.
