@@ -1,0 +1,125 @@
+package test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/linktest"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// TestFiguresAreRightOrUnknown stages situations in which one side cannot know how the
+// other stands. What a side shows is what the servers themselves say, and what it cannot
+// know it does not show, and calls nothing healthy of which it does not know.
+func TestFiguresAreRightOrUnknown(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "sales")
+	a, b := p.A.Server.DSN("sales"), func() string { return p.B.Server.DSN("sales") }
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`)
+	p.Create(t, "sales", "sales")
+	p.WaitPhase(t, "sales", api.Replicating)
+
+	read := func(dsn, sql string) lsn.LSN {
+		t.Helper()
+		rows := pgtest.Query(t, dsn, sql)
+		if len(rows) == 0 {
+			t.Fatalf("nothing: %s", sql)
+		}
+		position, err := lsn.Parse(rows[0][0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return position
+	}
+	written := func() lsn.LSN { return read(a, `SELECT pg_current_wal_lsn()`) }
+	confirmed := func() lsn.LSN {
+		return read(a, `SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%'`)
+	}
+	applied := func() lsn.LSN {
+		return read(b(), `SELECT pg_replication_origin_progress(roname, true) FROM pg_replication_origin WHERE roname LIKE 'twinspan%'`)
+	}
+
+	// shows waits until a side shows what is expected; nil is nothing.
+	type figures struct {
+		written, applied, confirmed func() lsn.LSN
+		behind                      func() lsn.LSN // the lag is from here to what is written
+		seconds                     bool           // are known
+		heard                       bool
+	}
+	shows := func(stage string, side *linktest.Side, want figures) {
+		t.Helper()
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			l, err := side.Client.Link(t.Context(), "sales")
+			if err != nil {
+				return err
+			}
+			where := fmt.Sprintf("%s, %s: %+v, lag %v %v, %s, heard %v, problems %+v", stage, side.Name, l.Position, l.Lag.Bytes, l.Lag.Seconds, l.Health, l.Peer.HeardAt, l.Problems)
+			for _, f := range []struct {
+				name, got string
+				want      func() lsn.LSN
+			}{{"written", l.Position.Written, want.written}, {"applied", l.Position.Applied, want.applied}, {"confirmed", l.Position.Confirmed, want.confirmed}} {
+				expected := ""
+				if f.want != nil {
+					expected = f.want().String()
+				}
+				if f.got != expected {
+					return fmt.Errorf("%s is not %q; %s", f.name, expected, where)
+				}
+			}
+			if want.behind == nil != (l.Lag.Bytes == nil) || want.behind != nil && *l.Lag.Bytes != want.behind().Behind(want.written()) {
+				return fmt.Errorf("bytes; %s", where)
+			}
+			if want.seconds != (l.Lag.Seconds != nil) || want.heard != (l.Peer.HeardAt != nil) {
+				return fmt.Errorf("seconds or the time of the news; %s", where)
+			}
+			if l.Health == api.Healthy && l.Lag.Seconds == nil {
+				return fmt.Errorf("healthy, and it is not known how far behind; %s", where)
+			}
+			return nil
+		})
+	}
+	both := figures{written: written, applied: applied, confirmed: confirmed, behind: applied, seconds: true, heard: true}
+
+	shows("just created", p.A, both)
+	shows("just created", p.B, both)
+
+	if _, err := p.A.Client.Suspend(t.Context(), "sales"); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitPhase(t, "sales", api.Suspended)
+	pgtest.Exec(t, a, `INSERT INTO t SELECT generate_series(1, 1000)`)
+	shows("suspended", p.A, both)
+	shows("suspended", p.B, both)
+
+	p.B.Kill()
+	pgtest.Exec(t, a, `INSERT INTO t SELECT generate_series(1001, 2000)`)
+	shows("the twin's agent is away", p.A, figures{written: written, confirmed: confirmed, behind: confirmed, heard: true})
+
+	p.A.Stop()
+	p.A.Start()
+	shows("the primary's agent has heard nothing", p.A, figures{written: written, confirmed: confirmed, behind: confirmed})
+
+	p.A.Stop()
+	p.B.Start()
+	shows("the twin's agent has heard nothing", p.B, figures{applied: applied, confirmed: applied})
+
+	p.A.Start()
+	if _, err := p.B.Client.Resume(t.Context(), "sales"); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitEqual(t, "sales", "sales")
+	shows("resumed", p.A, both)
+	shows("resumed", p.B, both)
+
+	last := applied()
+	p.A.Server.Stop()
+	shows("the primary's server is gone", p.B, figures{applied: func() lsn.LSN { return last }, confirmed: func() lsn.LSN { return last }, heard: true})
+	p.A.Server.Restart()
+	pgtest.Exec(t, a, `INSERT INTO t VALUES (0)`)
+	p.WaitEqual(t, "sales", "sales")
+	shows("the primary's server is back", p.A, both)
+	shows("the primary's server is back", p.B, both)
+}
