@@ -410,6 +410,19 @@ func TestHealthReadinessAndMetrics(t *testing.T) {
 			t.Errorf("no %s", line)
 		}
 	}
+	// What is not known has no series, and nobody's alarm takes it for 0.
+	quiet := sample()
+	link := &quiet.Views["sales"][0]
+	link.Lag, link.Rates, link.Time, link.Peer.HeardAt = api.Lag{}, nil, nil, nil
+	_, _, text = raw(t, serve(t, quiet, false), "GET", "/metrics", "")
+	for _, series := range []string{"lag_", "applied_", "time_", "spilled_", "seeding_", "peer_heard"} {
+		if strings.Contains(text, "\ntwinspan_link_"+series) {
+			t.Errorf("a series twinspan_link_%s is there, and nothing is known", series)
+		}
+	}
+	if !strings.Contains(text, `twinspan_link_epoch{link="sales",role="primary"} 1`) {
+		t.Errorf("what is known is missing:\n%s", text)
+	}
 	away := sample()
 	away.Self.Postgres.Connected = false
 	s = serve(t, away, false)
