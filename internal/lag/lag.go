@@ -29,26 +29,34 @@ func (s Stood) has(written lsn.LSN) bool {
 	return s.Applied >= written || s.Applied >= s.Commit && s.Reached >= written
 }
 
-// most is how many words of the primary a Track keeps: with one a second, hours. A twin
-// that is behind by more needs no second more exactly.
+// most is how many words of the primary a Track keeps: with one a second, an hour of them.
+// Of more, fewer are kept, evenly.
 const most = 4096
 
 // Track relates positions of the primary's log to times. Its zero value knows nothing.
 type Track struct {
-	heard []Heard   // which the twin is not known to have, oldest first
-	had   time.Time // of the newest that it has
+	newest Heard
+	heard  []Heard       // which the twin is not known to have, oldest first
+	apart  time.Duration // how far apart those are, at least
+	had    time.Time     // of the newest that it has
 }
 
 // Hear takes what the primary said. A position that is none says nothing.
 func (t *Track) Hear(h Heard) {
-	if n := len(t.heard); h.Written == 0 || h.At.IsZero() || n > 0 && h.Written == t.heard[n-1].Written {
+	if h.Written == 0 || h.At.IsZero() || h.Written == t.newest.Written {
 		return // of the same position the first word tells most
 	}
-	if len(t.heard) == most {
+	t.newest = h
+	n := len(t.heard)
+	if n > 0 && h.At.Sub(t.heard[n-1].At) < t.apart {
+		return
+	}
+	if n == most {
 		for i := range most / 2 {
 			t.heard[i] = t.heard[2*i]
 		}
 		t.heard = t.heard[:most/2]
+		t.apart = t.heard[most/2-1].At.Sub(t.heard[0].At) / (most / 2)
 	}
 	t.heard = append(t.heard, h)
 }
@@ -61,8 +69,11 @@ func (t *Track) Behind(s Stood, now time.Time) (age time.Duration, known bool) {
 		t.had = t.heard[0].At
 		t.heard = t.heard[1:]
 	}
-	if len(t.heard) == 0 && !t.had.IsZero() && s.Applied >= s.Commit {
-		return 0, true
+	if t.newest.Written != 0 && s.has(t.newest.Written) {
+		t.heard, t.apart, t.had = nil, 0, t.newest.At
+		if s.Applied >= s.Commit {
+			return 0, true
+		}
 	}
 	since := t.had
 	if s.LastCommit.After(since) {

@@ -14,6 +14,7 @@ import (
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/role"
 )
 
@@ -44,6 +45,11 @@ func quietLink(r role.Role, phase role.Phase, connected bool) *Link {
 // a secondary; the race detector sees what they share.
 func TestReportAndJudge(t *testing.T) {
 	l := quietLink(role.Secondary, role.Replicating, true)
+	dsn, err := pg.ParseDSN("postgres://nobody@127.0.0.1:1/nothing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.control.dsn = dsn
 	l.secondary.receiver = &receiver{}
 	l.secondary.receiver.commit.Store(5)
 	over, end := context.WithCancel(t.Context())
