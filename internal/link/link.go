@@ -347,6 +347,9 @@ func (l *Link) perform(ctx context.Context, w role.Work, r catalog.Link) error {
 	case role.Mend:
 		return l.mend(ctx)
 	}
+	// Nothing is at work that could be interrupted. What ended it, as the other side rested
+	// first, is no trouble.
+	l.setTrouble(nil)
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
