@@ -123,7 +123,7 @@ type SetLink struct {
 	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, cancel (after 30s), or cancel=AFTER" example:"cancel=10s"`
 	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
 	MaxRate            *int64   `json:"maxRate,omitempty" minimum:"0" doc:"The most bytes of rows a second that the first copy moves; 0 is no limit"`
-	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of problems that are accepted: schema_drifted, schema_differs_since_copy; superuser_commands, at the secondary's agent alone"`
+	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of problems that are accepted: schema_drifted, schema_differs_since_copy, drop_objects; superuser_commands, at the secondary's agent alone"`
 	Withdraw           []string `json:"withdraw,omitempty" nullable:"false" doc:"Codes whose acceptance is taken back: superuser_commands"`
 }
 

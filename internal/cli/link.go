@@ -177,7 +177,9 @@ primary is a standby that was promoted without all that the twin has, or the twi
 server lost what it had confirmed. The primary makes a new slot; the twin is compared
 with the primary at that slot's position, rows that differ are copied, and the stream
 goes on from there. That reads every table on both sides once and copies what differs,
-not the database. What only the twin has is removed from it.
+not the database. What only the twin has is removed from it: rows at once; tables and
+other objects when that was agreed to, with link set NAME --accept drop_objects. Tables
+that the primary has got meanwhile are made and copied, changed ones copied anew.
 
 --skip-change leaves out, once, the schema change at which the link stands, where it
 cannot be made on the secondary at all. What then differs between the schemas is found

@@ -123,9 +123,18 @@ func (l *Link) accept(ctx context.Context, code string) error {
 	if code == superuserCommands {
 		return l.consent(ctx, true)
 	}
+	if code == acceptDrop {
+		if p := l.snapshot().Problem; p == nil || p.Code != "repair_drops_objects" {
+			return problem.New(problem.NotFound, "nothing_to_accept", "no repair of the link waits for something to be dropped").On(code)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.secondary.dropObjects = true
+		return nil
+	}
 	if code != "schema_drifted" && code != "schema_differs_since_copy" {
 		return problem.New(problem.Invalid, "accept_unknown", "%s is not a problem that a link can be told to accept", code).On(code).
-			WithHint("schema_drifted, schema_differs_since_copy or %s", superuserCommands)
+			WithHint("schema_drifted, schema_differs_since_copy, drop_objects or %s", superuserCommands)
 	}
 	accepted := 0
 	err := l.changeWatch(ctx, func(w *catalog.Watch) {

@@ -35,10 +35,6 @@ func (l *Link) compareAnew(ctx context.Context, conn *pgx.Conn, p lost.Parting, 
 
 // rejoin repairs the schema, the rows, and what of the schema needs the rows.
 func (n *renewal) rejoin(ctx context.Context, accepted []string) error {
-	dump, err := readAt[*schema.Dump](ctx, n.primary, VerifyRead{Dump: true})
-	if err != nil {
-		return err
-	}
 	there, err := n.primary.Describe(ctx)
 	if err != nil {
 		return err
@@ -48,19 +44,30 @@ func (n *renewal) rejoin(ctx context.Context, accepted []string) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	refused, err := n.reshape(ctx, conn, there, dump, accepted)
-	if err != nil {
-		return err
-	}
-	if err := n.repair(ctx, false); err != nil {
-		return err
-	}
-	n.link.step("building indexes and constraints")
-	more, err := n.link.structure().Fill(ctx, dump, schema.PostData)
-	if err != nil {
-		return err
-	}
 	list, err := n.differences(ctx, there)
+	if err != nil {
+		return err
+	}
+	var dump *schema.Dump // where something differs
+	var refused, more error
+	if len(list) > 0 {
+		if dump, err = readAt[*schema.Dump](ctx, n.primary, VerifyRead{Dump: true}); err != nil {
+			return err
+		}
+		if refused, err = n.reshape(ctx, conn, there, dump, accepted); err != nil {
+			return err
+		}
+	}
+	if err := n.repair(ctx); err != nil {
+		return err
+	}
+	if dump != nil {
+		n.link.step("building indexes and constraints")
+		if more, err = n.link.structure().Fill(ctx, dump, schema.PostData); err != nil {
+			return err
+		}
+	}
+	list, err = n.differences(ctx, there)
 	if err == nil && len(list) > 0 {
 		if err = verify.RepairSchema(ctx, conn, list); err == nil {
 			list, err = n.differences(ctx, there)
@@ -72,8 +79,11 @@ func (n *renewal) rejoin(ctx context.Context, accepted []string) error {
 	if why := errors.Join(refused, more); why != nil {
 		n.link.log.Warn("the schema could not be brought in line", "err", why)
 	}
-	return n.incomplete(&verify.Findings{Schema: list}).(*problem.Error).
-		WithHint("bring it in line on the new primary or here, or have the database copied anew: twinspan link rejoin %s --accept %s", n.link.Name(), acceptCopy)
+	p := n.incomplete(&verify.Findings{Schema: list}).(*problem.Error)
+	if n.left != nil { // no rejoin
+		return p
+	}
+	return p.WithHint("bring it in line on the new primary or here, or have the database copied anew: twinspan link rejoin %s --accept %s", n.link.Name(), acceptCopy)
 }
 
 // differences are those of the schema that count.
@@ -86,7 +96,7 @@ func (n *renewal) differences(ctx context.Context, there *verify.Database) ([]ve
 		return nil, err
 	}
 	list, err := n.link.reader().Settle(ctx, verify.CompareSchemas(there.Schema(), here))
-	return slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return !counts(d) }), err
+	return slices.DeleteFunc(list, func(d verify.SchemaDifference) bool { return !counts(d) || n.left != nil && n.left(d) }), err
 }
 
 // counts says whether a difference is to be removed from a twin. What servers have of
@@ -111,6 +121,7 @@ func (n *renewal) reshape(ctx context.Context, conn *pgx.Conn, there *verify.Dat
 		}
 		remedies := verify.RemediesFor(list)
 		if try == 0 {
+			n.dropped = remedies.Drop
 			if err := consent(n.link.Name(), needsOf(remedies), accepted); err != nil {
 				return nil, err
 			}

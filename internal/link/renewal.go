@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -134,21 +135,60 @@ func (l *Link) renewed(ctx context.Context, begun seed.Begun, also func(context.
 	})
 }
 
+// repairByHand is what is left where a repair cannot do it.
+const repairByHand = "bring it in line on the secondary by hand and try again, or delete the link and create it again"
+
 // renewal compares and repairs while nothing is applied.
 type renewal struct {
 	link    *Link
 	primary *remoteSide
 	rows    int
 	rounds  int
+	// left, when set, says which differences of schema are not the renewal's business.
+	left    func(verify.SchemaDifference) bool
+	dropped []verify.SchemaDifference // what the primary does not have
 }
 
-// run repairs until nothing differs.
-func (n *renewal) run(ctx context.Context) error { return n.repair(ctx, true) }
+// run brings schema and rows to what they are at the snapshot: tables that the primary
+// has got meanwhile are made and copied, those that it has otherwise are copied anew, and
+// what it has no more is dropped, for which somebody has to ask.
+func (n *renewal) run(ctx context.Context) error {
+	watch, err := n.link.schemaState(ctx)
+	if err != nil {
+		return err
+	}
+	n.link.mu.Lock()
+	drop := n.link.secondary.dropObjects
+	n.link.mu.Unlock()
+	// What is accepted stays; what only a person makes is for the comparison that follows.
+	n.left = func(d verify.SchemaDifference) bool {
+		return weigh(d, watch) == known || weigh(d, watch) == warned || weigh(d, watch) == unclear || d.Kind == "extension" || d.Kind == "default acl"
+	}
+	accepted := []string{acceptCompare, acceptTables}
+	if drop {
+		accepted = append(accepted, acceptDrop)
+	}
+	err = n.rejoin(ctx, accepted)
+	if problem.CodeOf(err) == "rejoin_not_accepted" {
+		names := make([]string, 0, len(n.dropped))
+		for _, d := range n.dropped {
+			names = append(names, d.Kind+" "+d.Name)
+		}
+		return problem.New(problem.Conflict, "repair_drops_objects", "the primary does not have any more what the twin has: %s", cutTo(strings.Join(names, ", "), mostWords)).On(n.dropped[0].Name).
+			WithHint("to have it dropped on the twin: twinspan link set %[1]s --accept %[2]s; then: twinspan link resume %[1]s --repair", n.link.Name(), acceptDrop)
+	}
+	if err == nil {
+		n.link.mu.Lock()
+		n.link.secondary.dropObjects = false
+		n.link.mu.Unlock()
+	}
+	return err
+}
 
-// repair does so for the rows alone, or the schema, too. Tables of which more differs
+// repair repairs rows until nothing differs. Tables of which more differs
 // than one round repairs are compared again and again.
-func (n *renewal) repair(ctx context.Context, schema bool) error {
-	c := verify.Comparison{Schema: schema, Most: mostRepaired, Workers: verifyWorkers, Reader: n.link.reader()}
+func (n *renewal) repair(ctx context.Context) error {
+	c := verify.Comparison{Most: mostRepaired, Workers: verifyWorkers}
 	c.Progress = func(p verify.Progress) {
 		n.link.step(fmt.Sprintf("comparing with the primary, %d of %d tables", p.TablesDone, p.TablesTotal))
 	}
@@ -158,16 +198,14 @@ func (n *renewal) repair(ctx context.Context, schema bool) error {
 		if err != nil || found.Equal() {
 			return err
 		}
-		if before != nil && len(found.Schema) >= len(before.Schema) && !progress(before, found) {
+		if before != nil && !progress(before, found) {
 			return n.incomplete(found)
 		}
 		before = found
 		n.rounds++
-		if c.Tables = nil; len(found.Schema) == 0 {
-			for _, t := range found.Tables {
-				c.Tables = append(c.Tables, t.Table.SQL())
-			}
-			c.Schema = false
+		c.Tables = nil
+		for _, t := range found.Tables {
+			c.Tables = append(c.Tables, t.Table.SQL())
 		}
 	}
 }
@@ -188,21 +226,19 @@ func (n *renewal) round(ctx context.Context, c *verify.Comparison) (*verify.Find
 		return nil, pg.Classify(err, "take the secondary's snapshot")
 	}
 	secondary := &verify.Snapshot{DSN: l.dsn, Link: l.Name(), ID: id, Workers: verifyWorkers, LockTimeout: twinLockTimeout}
-	closed := false
-	shut := func() {
-		if !closed {
-			closed = true
-			secondary.Close(context.WithoutCancel(ctx))
-			holder.Close(context.WithoutCancel(ctx))
-		}
-	}
-	defer shut()
+	defer secondary.Close(context.WithoutCancel(ctx))
 	found, err := c.Compare(ctx, n.primary, secondary)
 	if err != nil {
 		return nil, err
 	}
-	if len(found.Skipped) > 0 {
-		return nil, problem.New(problem.Transient, "table_changed", "a table could not be compared: %s", found.Skipped[0].Why).On(found.Skipped[0].Name)
+	for _, s := range found.Skipped {
+		switch {
+		case s.Never:
+		case s.Changed:
+			return nil, problem.New(problem.Transient, "table_changed", "a table could not be compared: %s", s.Why).On(s.Name)
+		default: // which waiting does not change
+			return nil, problem.New(problem.Diverged, "repair_incomplete", "a table could not be compared: %s", s.Why).On(s.Name).WithHint(repairByHand)
+		}
 	}
 	withoutLargeObjects(found)
 	if found.Equal() {
@@ -224,11 +260,6 @@ func (n *renewal) round(ctx context.Context, c *verify.Comparison) (*verify.Find
 		for _, t := range found.Tables {
 			n.rows += len(t.Rows)
 		}
-	}
-	shut() // building an index waits for older snapshots
-	if len(found.Schema) > 0 {
-		l.step("repairing indexes, constraints and sequences")
-		return found, verify.RepairSchema(ctx, conn, found.Schema)
 	}
 	return found, nil
 }
@@ -275,5 +306,5 @@ func (n *renewal) incomplete(f *verify.Findings) error {
 	case len(f.Tables) > 0:
 		p = p.On(f.Tables[0].Table.String())
 	}
-	return p.WithHint("bring it in line on the secondary by hand and try again, or delete the link and create it again")
+	return p.WithHint(repairByHand)
 }

@@ -23,11 +23,12 @@ import (
 
 // secondarySide is what a secondary has at work.
 type secondarySide struct {
-	applier  *apply.Applier
-	receiver *receiver
-	durable  lsn.LSN
-	rates    meter
-	time     shares // waiting, committing
+	dropObjects bool // somebody agreed to what the next repair drops
+	applier     *apply.Applier
+	receiver    *receiver
+	durable     lsn.LSN
+	rates       meter
+	time        shares // waiting, committing
 }
 
 const (

@@ -5,7 +5,7 @@ func linkEntries() []Entry {
 	const repair = "`twinspan link resume NAME --repair` compares the twin with the primary, copies what differs, and goes on."
 	return []Entry{
 		{"accept_here", Blocks, "That is for the secondary's operator", "It gives power over the secondary's instance.", "The same command at the secondary's agent."},
-		{"accept_unknown", Blocks, "This cannot be accepted", "A link can be told to let differences of schema be, nothing else.", "`link set NAME --accept schema_drifted` or `schema_differs_since_copy`."},
+		{"accept_unknown", Blocks, "This cannot be accepted", "A link can be told to let differences of schema be, or to drop on the twin what a repair names, nothing else.", "`link set NAME --accept schema_drifted`, `schema_differs_since_copy` or `drop_objects`."},
 		{"already_begun", Warns, "Another agent began a seeding", "Two agents worked on the same link for a moment.", again},
 		{"already_built", Warns, "Another session built a part", "Two agents worked on the same link for a moment.", again},
 		{"already_copied", Warns, "Another agent copied a part", "Two agents worked on the same link for a moment.", again},
@@ -31,6 +31,7 @@ func linkEntries() []Entry {
 		{"encoding_unusable", Blocks, "The stream's encoding cannot be used", "The secondary's database cannot take text in it.", "Create the twin with the primary's encoding or UTF8."},
 		{"epoch_differs", Blocks, "The two sides disagree about the epoch", "One of them has missed a change of roles and is refused until it has learned of it.", "See that the agents are connected."},
 		{"event_trigger_differs", Warns, "An event trigger is not the same on both sides", "No event trigger sees commands on event triggers, so they do not cross.", "Run the same command on the secondary."},
+		{"repair_drops_objects", Blocks, "The repair would drop something", "The primary does not have any more what the twin has, such as a table that was dropped while the link was broken.", "`link set NAME --accept drop_objects`, then `link resume NAME --repair`."},
 		{"option_not_compared", Informs, "An option is not compared", "Tables, columns or indexes have an option that this release does not know: the server's own (PostgreSQL 15.20 and 17.12 keep pg_attver in each column), or one of a newer version. It is left out when schemas are compared and copied.", ""},
 		{"index_built", Informs, "An index was built on the twin", "The primary had it and the twin had not: REINDEX of an index whose making had failed makes it valid without an event, or it was dropped on the twin.", ""},
 		{"identity_missing", Blocks, "A change does not say which row it is about", "The table lost its key or replica identity on the primary.", "`ALTER TABLE ... REPLICA IDENTITY FULL` on the primary, then make the link anew if it does not go on."},

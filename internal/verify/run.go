@@ -49,7 +49,11 @@ type Findings struct {
 }
 
 // Skipped is a table whose rows were not compared.
-type Skipped struct{ Name, Why string }
+type Skipped struct {
+	Name, Why string
+	Never     bool // whatever it holds: unlogged tables, those of extensions
+	Changed   bool // it was changed while it was read: another time it can be compared
+}
 
 // Count says what was looked at.
 type Count struct {
@@ -99,7 +103,7 @@ func (c *Comparison) Compare(ctx context.Context, primary, secondary Side) (*Fin
 		mu.Lock()
 		defer mu.Unlock()
 		if why, out := leftOut(err); out {
-			f.Skipped = append(f.Skipped, Skipped{subjects[i].Table.String(), why})
+			f.Skipped = append(f.Skipped, Skipped{Name: subjects[i].Table.String(), Why: why, Changed: problem.CodeOf(err) == "table_changed"})
 			err = nil
 		}
 		f.Count.add(count)
@@ -126,7 +130,7 @@ func leftOut(err error) (why string, out bool) {
 // schema compares what the sides consist of.
 func (c *Comparison) schema(ctx context.Context, a, b *Database, f *Findings) error {
 	if err := Comparable(a.Format, b.Format); err != nil {
-		f.Skipped = append(f.Skipped, Skipped{SchemaOf, problem.As(err).Text})
+		f.Skipped = append(f.Skipped, Skipped{Name: SchemaOf, Why: problem.As(err).Text})
 		return nil
 	}
 	list, err := c.Reader.Settle(ctx, schemaDifferences(a.Schema(), b.Schema()))
@@ -221,7 +225,7 @@ func (c *Comparison) plan(a, b *Database, f *Findings) ([]planned, error) {
 			why = "its columns differ"
 		}
 		if why != "" {
-			f.Skipped = append(f.Skipped, Skipped{t.Name.String(), why})
+			f.Skipped = append(f.Skipped, Skipped{Name: t.Name.String(), Why: why, Never: t.Skip != ""})
 			continue
 		}
 		list = append(list, planned{subject(t, method), t.Rows, t.Bytes})
@@ -417,7 +421,7 @@ func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Fi
 		defer mu.Unlock()
 		f.Count.RowsFetched += count.RowsFetched
 		if why, out := leftOut(err); out {
-			f.Skipped = append(f.Skipped, Skipped{first.Table.String(), why})
+			f.Skipped = append(f.Skipped, Skipped{Name: first.Table.String(), Why: why, Changed: problem.CodeOf(err) == "table_changed"})
 			return nil
 		}
 		if err == nil && len(second.Rows) > 0 {
