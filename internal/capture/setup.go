@@ -356,6 +356,9 @@ func (s *Source) restore(ctx context.Context, conn *pgx.Conn) error {
 	for _, f := range formers {
 		err := s.patiently(ctx, func() error {
 			_, err := conn.Exec(ctx, f.SQL()+`; DELETE FROM twinspan.identity WHERE oid = `+sqlname.Literal(f.Table.SQL())+`::regclass`)
+			if state := pg.SQLState(err); state == "42809" || state == "42704" {
+				return nil // it is a table no more, as one that a rule has made a view, or has that index no more
+			}
 			return unlessGone(err, "restore the replica identity of "+f.Table.String())
 		})
 		if err != nil {
