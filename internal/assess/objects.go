@@ -132,6 +132,18 @@ func (l *primaryLook) tables(ctx context.Context) error {
 		{"partitioned_by_hash_of_enum", problem.Blocks, hashedSQL(l.report.Source.Major),
 			"the table spreads rows over partitions by the hash of an enum, which differs from server to server: the same row belongs to different partitions",
 			"partition it by LIST of the enum, or by the hash of its text"},
+		{"type_without_input", problem.Blocks,
+			// pg_node_tree, pg_ndistinct, pg_dependencies, pg_mcv_list, pg_brin_*_summary, and what is made of them.
+			`WITH RECURSIVE made (base, oid) AS (
+				SELECT typbasetype, oid FROM pg_type WHERE typtype = 'd' UNION ALL SELECT typelem, oid FROM pg_type WHERE typcategory = 'A' AND typelem <> 0
+				UNION ALL SELECT a.atttypid, c.reltype FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped AND c.reltype <> 0
+			), bad AS (
+				SELECT oid FROM pg_type WHERE oid IN (194, 3361, 3402, 5017, 4600, 4601) UNION SELECT m.oid FROM bad b JOIN made m ON m.base = b.oid
+			) SELECT ` + table + `, string_agg(DISTINCT format_type(a.atttypid, NULL), ', '), string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum)
+			   FROM pg_attribute a JOIN bad ON bad.oid = a.atttypid JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND c.relpersistence = 'p' JOIN pg_namespace n ON n.oid = c.relnamespace
+			  WHERE ` + ownIn("pg_class", "c.oid") + ` AND a.attnum > 0 AND NOT a.attisdropped GROUP BY 1 ORDER BY 1`,
+			"its column {3} is of a type that no server reads ({2}): its rows cannot be copied",
+			"change the column: ALTER TABLE {1} ALTER {3} TYPE text; or drop the table"},
 		{"collation_nondeterministic", problem.Informs,
 			`SELECT DISTINCT format('%I.%I', n.nspname, l.collname), '', '' FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
 			   JOIN pg_collation l ON l.oid = a.attcollation JOIN pg_namespace n ON n.oid = l.collnamespace
