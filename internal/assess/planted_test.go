@@ -28,7 +28,7 @@ var planted = []struct{ sql, want string }{
 	{`CREATE TABLE full_already (a int); ALTER TABLE full_already REPLICA IDENTITY FULL`, ``},
 	{`CREATE UNLOGGED TABLE scratch (a int)`, `informs unlogged_table public.scratch`},
 	{`CREATE TYPE pair AS (a int, b text); CREATE TABLE as_text (a int PRIMARY KEY, p pair, r regclass)`, `informs types_as_text public.as_text`},
-	{`CREATE TABLE snap AS SELECT oid, relpartbound FROM pg_class`, `blocks type_without_input public.snap`},
+	{`CREATE TABLE snap (a oid PRIMARY KEY, bound pg_node_tree)`, `blocks type_without_input public.snap`},
 	{`SELECT lo_create(0), lo_create(0)`, `informs large_objects_in_passes pg_largeobject`},
 	{`CREATE TABLE watched (a int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 	  CREATE TRIGGER plain BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION f();
