@@ -103,7 +103,7 @@ func (a *app) linkSet() *cobra.Command {
 	flags.StringVar(&onConflict, "on-conflict", "", onConflictUsage)
 	flags.StringVar(&onIsolation, "on-isolation", "", onIsolationUsage)
 	flags.Var(&rate, "max-rate", maxRateUsage)
-	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be: schema_drifted, schema_differs_since_copy, superuser_commands; drop_objects lets a repair drop what it has named")
+	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be: schema_drifted, schema_differs_since_copy, superuser_commands, drop_objects")
 	flags.StringSliceVar(&withdraw, "withdraw", nil, "`codes` whose acceptance is taken back: superuser_commands")
 	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "accept", "withdraw")
 	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
