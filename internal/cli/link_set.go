@@ -52,7 +52,8 @@ loss of the twin, its agent or the network stops the writers too.
 tables together, before compression. "none" takes the limit away.
 
 --accept lets a difference be that stopped the link (schema_drifted; resume it then) or
-that it warns of (schema_differs_since_copy). Given at the secondary's agent, --accept
+that it warns of (schema_differs_since_copy), or let a repair drop what it has named
+(drop_objects). Given at the secondary's agent, --accept
 superuser_commands has schema changes of roles that are superusers on the primary and
 not on the secondary made with the agent's rights; --withdraw takes that back.`
 
@@ -103,7 +104,7 @@ func (a *app) linkSet() *cobra.Command {
 	flags.StringVar(&onConflict, "on-conflict", "", onConflictUsage)
 	flags.StringVar(&onIsolation, "on-isolation", "", onIsolationUsage)
 	flags.Var(&rate, "max-rate", maxRateUsage)
-	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be: schema_drifted, schema_differs_since_copy, superuser_commands, drop_objects")
+	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be, as told above")
 	flags.StringSliceVar(&withdraw, "withdraw", nil, "`codes` whose acceptance is taken back: superuser_commands")
 	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "accept", "withdraw")
 	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
