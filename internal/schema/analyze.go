@@ -33,6 +33,10 @@ func (t *Target) Analyze(ctx context.Context) error {
 	if err != nil {
 		return pg.Classify(err, "list tables")
 	}
+	ordinary, err := t.ordinary(ctx)
+	if err != nil {
+		return err
+	}
 	var (
 		mu   sync.Mutex // guards done
 		done int
@@ -52,7 +56,7 @@ func (t *Target) Analyze(ctx context.Context) error {
 	})
 	for range min(t.workers(), len(tables)) {
 		group.Go(func() error {
-			conn, err := t.connect(ctx)
+			conn, err := t.connect(ctx, ordinary...)
 			if err != nil {
 				return err
 			}

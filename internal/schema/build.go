@@ -38,6 +38,15 @@ func (t *Target) BuildRest(ctx context.Context) error {
 	return t.buildPostData(ctx, func(*stored) bool { return true })
 }
 
+// ordinary are the settings for whatever runs code of users: indexes, materialized views
+// and statistics are made with their owner's rights, by the server (index.c, index_build;
+// matview.c; analyze.c), and see what they see on the primary. What the entries' own text
+// goes by is not among them.
+func (t *Target) ordinary(ctx context.Context) ([]rights.Setting, error) {
+	list, err := rights.Ordinary(ctx, t.DSN, t.Name)
+	return rights.Without(list, "standard_conforming_strings", "row_security"), err
+}
+
 func (t *Target) buildPostData(ctx context.Context, wanted func(*stored) bool) error {
 	conn, err := t.connect(ctx)
 	if err != nil {
@@ -49,13 +58,10 @@ func (t *Target) buildPostData(ctx context.Context, wanted func(*stored) bool) e
 		return err
 	}
 	order := stages(entries)
-	// Indexes and materialized views are built with their owner's rights, by the server
-	// (index.c, index_build; matview.c), and see what they see on the primary.
-	ordinary, err := rights.Ordinary(ctx, t.DSN, t.Name)
+	ordinary, err := t.ordinary(ctx)
 	if err != nil {
 		return err
 	}
-	ordinary = rights.Without(ordinary, "standard_conforming_strings", "row_security") // of the entries' own text
 	byStage := map[stage][]task{}
 	done, total := 0, 0
 	forest, err := readForest(ctx, conn)

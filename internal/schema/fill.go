@@ -8,6 +8,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 )
 
 // there are the SQLSTATEs of statements that make what is there: duplicate_table,
@@ -21,7 +22,13 @@ var there = [...]string{"42P07", "42710", "42723", "42P06", "42701", "42P16", "4
 // cannot be made is passed over; the first such failure is returned as refused, for
 // whoever compares the schemas afterwards and finds something missing.
 func (t *Target) Fill(ctx context.Context, dump *Dump, section Section) (refused, err error) {
-	conn, err := t.connect(ctx)
+	var ordinary []rights.Setting
+	if section == PostData {
+		if ordinary, err = t.ordinary(ctx); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := t.connect(ctx, ordinary...)
 	if err != nil {
 		return nil, err
 	}

@@ -318,6 +318,9 @@ func TestCodeRunsAsOwner(t *testing.T) {
 	if err := w.schema.BuildRest(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.schema.Analyze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	pgtest.Equal(t, w.from, w.to)
 	if got := pgtest.Query(t, w.to, `SELECT relforcerowsecurity::text FROM pg_class WHERE oid = 's.t'::regclass`)[0][0]; got != "true" {
 		t.Errorf("policies bind the owner: %s", got)
