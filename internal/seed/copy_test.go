@@ -299,10 +299,13 @@ func TestCodeRunsAsOwner(t *testing.T) {
 		`CREATE FUNCTION s.plain(x int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM s.note(); RETURN x; END $$`,
 		`CREATE FUNCTION s.f(x int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN plain(x); END $$`,
 		`CREATE FUNCTION s.told(x timestamptz) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN x::text; END $$`,
+		`CREATE TABLE s.small (id int PRIMARY KEY, name text); INSERT INTO s.small SELECT g, 'class' || g FROM generate_series(0, 9) g; GRANT SELECT ON s.small TO owner_s`,
+		`CREATE FUNCTION s.class(x int) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN (SELECT name FROM small WHERE id = x % 10); END $$`,
 		`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = s, public', current_database()); EXECUTE format('ALTER DATABASE %I SET TimeZone = ''Asia/Tokyo''', current_database()); END $$`,
 		`SET search_path = s, public; SET TimeZone = 'Asia/Tokyo';
 		CREATE DOMAIN s.d AS int CHECK (s.f(value) > 0);
-		CREATE TABLE s.t (x s.d, drop_me int, id int PRIMARY KEY, v text, a int[], at timestamptz DEFAULT '2026-01-02 20:04:05+00', g text GENERATED ALWAYS AS (s.told(at)) STORED, CHECK (s.f(id) = id));
+		CREATE TABLE s.t (x s.d, drop_me int, id int PRIMARY KEY, v text, a int[], at timestamptz DEFAULT '2026-01-02 20:04:05+00', g text GENERATED ALWAYS AS (s.told(at)) STORED,
+			c text GENERATED ALWAYS AS (s.class(id)) STORED, CHECK (s.f(id) = id));
 		ALTER TABLE s.t DROP drop_me; INSERT INTO s.t SELECT g, g, E'it''s \\ \t '||g, ARRAY[g, NULL] FROM generate_series(1, 3000) g; INSERT INTO s.t VALUES (1, 5000);
 		CREATE UNIQUE INDEX ON s.t (s.f(id)) WHERE s.f(id) > 0;
 		ALTER TABLE s.t ENABLE ROW LEVEL SECURITY; ALTER TABLE s.t FORCE ROW LEVEL SECURITY; CREATE POLICY p ON s.t USING (false); ALTER TABLE s.t OWNER TO owner_s;

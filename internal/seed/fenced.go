@@ -2,6 +2,7 @@ package seed
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -58,6 +59,14 @@ func (t *Target) readFenced(ctx context.Context, conn *pgx.Conn, list []job) (*f
 		f.settings, err = rights.Ordinary(ctx, t.DSN, t.Name)
 	}
 	return f, err
+}
+
+// jobs are those of tables at which code of users runs, or of all others.
+func (f *fenced) jobs(list []job, code bool) []job {
+	return slices.DeleteFunc(slices.Clone(list), func(j job) bool {
+		_, is := f.owners[j.table.Name]
+		return is != code
+	})
 }
 
 // appendFenced copies a table over a temporary one, whose columns are strings as the rows

@@ -159,14 +159,25 @@ func (t *Target) copyAll(ctx context.Context, conn *pgx.Conn, s *state) ([]sqlna
 	if err != nil {
 		return nil, err
 	}
-	run := &round{
-		target: t, sessions: s.sessions, columns: columns, fenced: fenced, jobs: list, changed: map[sqlname.Table]bool{},
-		meter: newMeter(s.tables, now, time.Now()), emptied: make(chan struct{}),
-	}
+	meter := newMeter(s.tables, now, time.Now())
+	var limit *pace
 	if t.MaxRate != nil {
-		run.pace = &pace{rate: t.MaxRate, at: time.Now()}
+		limit = &pace{rate: t.MaxRate, at: time.Now()}
 	}
-	return run.all(ctx)
+	var changed []sqlname.Table
+	// Code of users may look into other tables: those that have none come first.
+	for _, part := range [2][]job{fenced.jobs(list, false), fenced.jobs(list, true)} {
+		run := &round{
+			target: t, sessions: s.sessions, columns: columns, fenced: fenced, jobs: part, changed: map[sqlname.Table]bool{},
+			meter: meter, pace: limit, emptied: make(chan struct{}),
+		}
+		more, err := run.all(ctx)
+		if err != nil {
+			return nil, err
+		}
+		changed = append(changed, more...)
+	}
+	return changed, nil
 }
 
 // buildKeys builds the keys of the tables in which rows will be replaced.
