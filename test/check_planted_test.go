@@ -38,10 +38,10 @@ func faults(major int) []fault {
 		{database: `CREATE TYPE pair AS (a int, b text); CREATE TABLE as_text (a int PRIMARY KEY, p pair)`, found: `informs types_as_text public.as_text`},
 		{database: `SELECT lo_create(0)`, found: `informs large_objects_in_passes pg_largeobject`},
 		{database: `CREATE TABLE watched (a int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER always BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION f();
-			ALTER TABLE watched ENABLE ALWAYS TRIGGER always`, found: `warns trigger_fires_on_twin always on public.watched`},
-		{database: `CREATE RULE elsewhere AS ON INSERT TO watched DO ALSO NOTIFY x; ALTER TABLE watched ENABLE REPLICA RULE elsewhere`, found: `warns rule_fires_on_twin elsewhere on public.watched`},
+			ALTER TABLE watched ENABLE ALWAYS TRIGGER always`, found: `informs trigger_fires_on_twin always on public.watched`},
+		{database: `CREATE RULE elsewhere AS ON INSERT TO watched DO ALSO NOTIFY x; ALTER TABLE watched ENABLE REPLICA RULE elsewhere`, found: `informs rule_fires_on_twin elsewhere on public.watched`},
 		{database: `CREATE FUNCTION e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER guard ON sql_drop EXECUTE FUNCTION e(); ALTER EVENT TRIGGER guard ENABLE ALWAYS`,
-			found: `warns event_trigger_fires_on_twin guard`},
+			found: `informs event_trigger_fires_on_twin guard`},
 		{database: `CREATE TYPE mood AS ENUM ('a', 'b'); CREATE TABLE hashed (m mood) PARTITION BY HASH (m)`, found: `blocks partitioned_by_hash_of_enum public.hashed`},
 		{database: `CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE TABLE loosely (a text COLLATE loose PRIMARY KEY)`, found: `informs collation_nondeterministic public.loose`},
 		{database: `CREATE FUNCTION in_c() RETURNS trigger LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler'`, found: `warns function_in_c public.in_c()`},

@@ -74,10 +74,10 @@ func checkBothSides(t *testing.T, p *linktest.Pair) {
 	a := p.A.Server.DSN("sales")
 	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`, `SELECT lo_create(0)`, `CREATE ROLE keeper LOGIN`, `ALTER TABLE t OWNER TO keeper`,
 		`CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER always BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
-		ALTER TABLE t ENABLE ALWAYS TRIGGER always`)
+		ALTER TABLE t ENABLE ALWAYS TRIGGER always`, `CREATE FUNCTION in_c(int, int) RETURNS int LANGUAGE c STRICT AS '$libdir/autoinc', 'autoinc'`)
 	pgtest.Exec(t, p.B.Server.AppDSN("full"), `CREATE TABLE t ()`)
 	lines := check(t, p, api.CheckRequest{Database: "sales", Peer: "b"})
-	has(t, lines, "warns trigger_fires_on_twin always on public.t", "informs large_objects_in_passes pg_largeobject", "informs role_missing keeper")
+	has(t, lines, "informs trigger_fires_on_twin always on public.t", "warns function_in_c public.in_c(integer,integer)", "informs large_objects_in_passes pg_largeobject", "informs role_missing keeper")
 	has(t, check(t, p, api.CheckRequest{Database: "sales", Peer: "b", PeerDatabase: "full"}), "blocks target_not_empty full")
 
 	refused := func(in api.CreateLink, code string) {
@@ -89,14 +89,14 @@ func checkBothSides(t *testing.T, p *linktest.Pair) {
 		}
 	}
 	link := api.CreateLink{Name: "sales", Database: "sales", Peer: "b"}
-	refused(link, "trigger_fires_on_twin")
+	refused(link, "function_in_c")
 	blocked := link
-	blocked.PeerDatabase, blocked.Accept = "full", []string{"target_not_empty", "trigger_fires_on_twin"}
+	blocked.PeerDatabase, blocked.Accept = "full", []string{"target_not_empty", "function_in_c"}
 	refused(blocked, "target_not_empty")
 	alone := link
 	alone.WithPasswords = true
 	refused(alone, "roles_not_asked")
-	link.Accept = []string{"trigger_fires_on_twin"}
+	link.Accept = []string{"function_in_c"}
 	if _, err := p.A.Client.CreateLink(t.Context(), link); err != nil {
 		t.Fatal(err)
 	}

@@ -239,7 +239,7 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	running = second
-	awaited("nobody waits for the running transaction", `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND mode = 'ExclusiveLock'`)
+	awaited("nobody waits for the running transaction", `SELECT count(*) FROM pg_locks WHERE relation = 'twinspan.gate_pass'::regclass AND NOT granted AND mode = 'ExclusiveLock'`)
 	go func() {
 		_, err := pgtest.Try(ctx, stubborn(p.A, "bank")(), `INSERT INTO transfer VALUES ('late', 1, 2, 0)`)
 		waiting <- err
@@ -360,7 +360,7 @@ func TestOneOfTwoLinksChangesPlaces(t *testing.T) {
 	bank.waitTransfers(50)
 	// Both come as far as to wait for one who has passed the gate.
 	writer := pgtest.Conn(t, p.A.Server.DSN("bank"))
-	if _, err := writer.Exec(t.Context(), `BEGIN; SELECT pg_advisory_xact_lock_shared(x'7477696e67617465'::bigint)`); err != nil {
+	if _, err := writer.Exec(t.Context(), `CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.gate_pass (); BEGIN; LOCK TABLE twinspan.gate_pass IN ROW EXCLUSIVE MODE`); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan api.FailoverProgress, 2)

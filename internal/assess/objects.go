@@ -117,17 +117,17 @@ func (l *primaryLook) tables(ctx context.Context) error {
 			  WHERE ` + ownIn("pg_class", "c.oid") + ` AND c.relkind IN ('r', 'i', 'm') ORDER BY 1`,
 			"it lies in the tablespace {2}; on the twin it is made in the default one",
 			"on the twin, once the link replicates and is deleted or has changed places: ALTER {3} {1} SET TABLESPACE {2}"},
-		{"trigger_fires_on_twin", problem.Warns,
+		{"trigger_fires_on_twin", problem.Informs,
 			`SELECT format('%I on %I.%I', t.tgname, n.nspname, c.relname), format('%I.%I', n.nspname, c.relname), format('%I', t.tgname)
 			   FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 			  WHERE ` + ownIn("pg_class", "c.oid") + ` AND t.tgenabled IN ('A', 'R') AND NOT t.tgisinternal AND t.tgname NOT LIKE 'twinspan\_%' ORDER BY 1`,
-			"the trigger is enabled for replicas: it fires on the twin as well, and does again what its rows already hold",
+			"the trigger is enabled for replicas: on the twin it is put aside as long as that is a secondary, for its rows hold already what it did",
 			"ALTER TABLE {2} ENABLE TRIGGER {3}"},
-		{"rule_fires_on_twin", problem.Warns,
+		{"rule_fires_on_twin", problem.Informs,
 			`SELECT format('%I on %I.%I', r.rulename, n.nspname, c.relname), format('%I.%I', n.nspname, c.relname), format('%I', r.rulename)
 			   FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
 			  WHERE ` + ownIn("pg_class", "c.oid") + ` AND c.relkind IN ('r', 'p') AND r.ev_enabled IN ('A', 'R') AND r.ev_type <> '1' ORDER BY 1`,
-			"the rule is enabled for replicas: it rewrites what is applied to the twin",
+			"the rule is enabled for replicas: on the twin it is put aside as long as that is a secondary",
 			"ALTER TABLE {2} ENABLE RULE {3}"},
 		{"partitioned_by_hash_of_enum", problem.Blocks, hashedSQL(l.report.Source.Major),
 			"the table spreads rows over partitions by the hash of an enum, which differs from server to server: the same row belongs to different partitions",
@@ -220,10 +220,10 @@ func (l *primaryLook) columns(ctx context.Context) error {
 // programs judges what acts by itself.
 func (l *primaryLook) programs(ctx context.Context) error {
 	return l.apply(ctx, []rule{
-		{"event_trigger_fires_on_twin", problem.Warns,
+		{"event_trigger_fires_on_twin", problem.Informs,
 			`SELECT format('%I', evtname), '', '' FROM pg_event_trigger e WHERE evtenabled IN ('A', 'R') AND evtname NOT LIKE 'twinspan\_%' AND evtname NOT LIKE '!twinspan\_%'
 			   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e') ORDER BY 1`,
-			"the event trigger is enabled for replicas: it fires on the twin as well when a schema change is applied there", "ALTER EVENT TRIGGER {1} ENABLE"},
+			"the event trigger is enabled for replicas: on the twin it is put aside as long as that is a secondary", "ALTER EVENT TRIGGER {1} ENABLE"},
 		{"function_in_c", problem.Warns,
 			`SELECT p.oid::regprocedure::text, p.probin, '' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language a ON a.oid = p.prolang
 			  WHERE a.lanname = 'c' AND ` + ownIn("pg_proc", "p.oid") + ` ORDER BY 1`,

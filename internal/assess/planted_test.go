@@ -33,16 +33,16 @@ var planted = []struct{ sql, want string }{
 	{`CREATE TABLE watched (a int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 	  CREATE TRIGGER plain BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION f();
 	  CREATE TRIGGER always BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION f(); ALTER TABLE watched ENABLE ALWAYS TRIGGER always`,
-		`warns trigger_fires_on_twin always on public.watched`},
+		`informs trigger_fires_on_twin always on public.watched`},
 	{`CREATE TRIGGER replica AFTER UPDATE ON watched FOR EACH ROW EXECUTE FUNCTION f(); ALTER TABLE watched ENABLE REPLICA TRIGGER replica`,
-		`warns trigger_fires_on_twin replica on public.watched`},
+		`informs trigger_fires_on_twin replica on public.watched`},
 	{`CREATE TABLE ruled (a int PRIMARY KEY); CREATE RULE elsewhere AS ON INSERT TO ruled DO ALSO NOTIFY x; ALTER TABLE ruled ENABLE ALWAYS RULE elsewhere`,
-		`warns rule_fires_on_twin elsewhere on public.ruled`},
+		`informs rule_fires_on_twin elsewhere on public.ruled`},
 	{`CREATE TYPE mood AS ENUM ('a', 'b'); CREATE TABLE hashed (m mood) PARTITION BY HASH (m)`, `blocks partitioned_by_hash_of_enum public.hashed`},
 	{`CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE TABLE loosely (a text COLLATE loose PRIMARY KEY)`,
 		`informs collation_nondeterministic public.loose`},
 	{`CREATE FUNCTION e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER usual ON sql_drop EXECUTE FUNCTION e();
-	  CREATE EVENT TRIGGER "Always" ON sql_drop EXECUTE FUNCTION e(); ALTER EVENT TRIGGER "Always" ENABLE ALWAYS`, `warns event_trigger_fires_on_twin "Always"`},
+	  CREATE EVENT TRIGGER "Always" ON sql_drop EXECUTE FUNCTION e(); ALTER EVENT TRIGGER "Always" ENABLE ALWAYS`, `informs event_trigger_fires_on_twin "Always"`},
 	{`CREATE FUNCTION in_c(int, int) RETURNS int LANGUAGE c STRICT AS '$libdir/autoinc', 'autoinc'`, `warns function_in_c public.in_c(integer,integer)`},
 	{`CREATE SCHEMA cron; CREATE TABLE cron.job (id int PRIMARY KEY)`, `informs jobs_not_carried cron.job`},
 	{`CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw; CREATE FOREIGN TABLE distant (a int) SERVER far`, `informs foreign_server far`},

@@ -23,9 +23,6 @@ import (
 // the primary, and so the longest that it can make others wait behind it.
 const LockTimeout = time.Second
 
-// setupLock is the advisory lock of Prepare and Remove: "twinlink" in ASCII.
-const setupLock int64 = 0x7477696e6c696e6b
-
 // lockPatience is how long Prepare and Remove go on trying for a lock.
 const lockPatience = 2 * time.Minute
 
@@ -65,6 +62,11 @@ var eventTriggers = [...]struct{ name, event, function string }{
 // published before it has an identity refuses the application's UPDATEs. It can
 // be repeated. The schema twinspan must be there.
 func (s *Source) Prepare(ctx context.Context) error {
+	release, err := s.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	conn, err := s.open(ctx, "prepare")
 	if err != nil {
 		return err
@@ -96,7 +98,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 	return s.identify(ctx, conn)
 }
 
-// open begins a session that works alone on what the links of a database share.
+// open begins a session that works on what the links of a database share.
 func (s *Source) open(ctx context.Context, purpose string) (*pgx.Conn, error) {
 	session := s.session(purpose)
 	conn, err := s.DSN.Connect(ctx, session)
@@ -110,15 +112,13 @@ func (s *Source) open(ctx context.Context, purpose string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.patiently(ctx, func() error {
-		_, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, setupLock)
-		return pg.Classify(err, "wait for another link of the database")
-	})
-	if err != nil {
-		conn.Close(context.WithoutCancel(ctx))
-		return nil, err
-	}
 	return conn, nil
+}
+
+// alone keeps the other links of the database from working on what they share, until
+// release is called. Nobody but agents can have that lock.
+func (s *Source) alone(ctx context.Context) (release func(), err error) {
+	return s.DSN.LockFor(ctx, pg.Session{Name: s.Name + "/alone"}, "twinspan.version", "SHARE ROW EXCLUSIVE", lockPatience)
 }
 
 func makeEventTrigger(ctx context.Context, conn *pgx.Conn, name, event, function string) error {
@@ -292,6 +292,11 @@ func (s *Source) Identities(ctx context.Context, q catalog.Querier) ([]Former, e
 // another link has come that captures. Nothing of it needs the link's record; it can
 // be repeated.
 func (s *Source) Remove(ctx context.Context, last bool) error {
+	release, err := s.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	conn, err := s.open(ctx, "remove")
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ const patience = 2 * time.Minute
 const (
 	letThrough = 1
 	refuse     = 2
+	await      = 9999
 )
 
 // Shut makes the database refuse writes and schema changes, from new sessions on
@@ -60,29 +61,23 @@ func Shut(ctx context.Context, conn *pgx.Conn) error {
 	if err := build(ctx, conn); err != nil {
 		return err
 	}
-	return Refuse(ctx, conn)
+	return RefuseNow(ctx, conn)
 }
 
 // build makes what the gate consists of, but for the triggers of tables.
 func build(ctx context.Context, conn *pgx.Conn) error {
-	if err := holdClaim(ctx, conn); err != nil {
-		return err
-	}
-	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
-		// One after the other: PostgreSQL lets nobody replace a function that somebody
-		// else is replacing.
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, building); err != nil {
-			return pg.Classify(err, "create the gate")
-		}
-		if _, err := tx.Exec(ctx, gateSQL); err != nil {
+	return whileBuilding(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, gateSQL+asideSQL); err != nil {
 			return pg.Classify(err, "create the gate")
 		}
 		var have bool
 		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'twinspan_gate')`).Scan(&have)
-		if err != nil || have {
-			return pg.Classify(err, "look for the gate")
+		if err == nil && !have {
+			_, err = tx.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl()`)
 		}
-		_, err = tx.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl(); ALTER EVENT TRIGGER twinspan_gate ENABLE ALWAYS`)
+		if err == nil {
+			_, err = tx.Exec(ctx, `ALTER EVENT TRIGGER twinspan_gate ENABLE ALWAYS`)
+		}
 		return pg.Classify(err, "create the gate's event trigger")
 	})
 }
@@ -97,30 +92,64 @@ type Querier interface {
 // transaction that it is run in. That new sessions are read-only by default is part
 // of that transaction.
 func Refuse(ctx context.Context, q Querier) error {
-	return set(ctx, q, refuse, `SET default_transaction_read_only = on`)
+	if err := Bar(ctx, q); err != nil {
+		return err
+	}
+	return ReadOnly(ctx, q)
+}
+
+// RefuseNow is Refuse, and ends whoever keeps the database's settings from being changed.
+func RefuseNow(ctx context.Context, conn *pgx.Conn) error {
+	return pg.Insist(ctx, conn, time.Second, func() error { return Refuse(ctx, conn) })
+}
+
+// ReadOnlyNow is ReadOnly, and ends whoever keeps the database's settings from being
+// changed.
+func ReadOnlyNow(ctx context.Context, conn *pgx.Conn) error {
+	return pg.Insist(ctx, conn, time.Second, func() error { return ReadOnly(ctx, conn) })
+}
+
+// Bar is the part of Refuse that waits for nobody.
+func Bar(ctx context.Context, q Querier) error { return set(ctx, q, refuse) }
+
+// ReadOnly makes new sessions read-only by default. It waits for whoever is changing
+// the database's settings.
+func ReadOnly(ctx context.Context, q Querier) error {
+	return byDefault(ctx, q, `SET default_transaction_read_only = on`)
+}
+
+// ReadWrite makes new sessions read/write by default. It waits as ReadOnly does.
+func ReadWrite(ctx context.Context, q Querier) error {
+	return byDefault(ctx, q, `RESET default_transaction_read_only`)
 }
 
 // LetThrough makes a gate that is there let writers pass, at once: run it only when
 // what allows that is committed.
 func LetThrough(ctx context.Context, q Querier) error {
-	return set(ctx, q, letThrough, `RESET default_transaction_read_only`)
+	if err := set(ctx, q, letThrough); err != nil {
+		return err
+	}
+	return ReadWrite(ctx, q)
 }
 
 // Brake makes writing transactions on a staged primary begin later by so much, a
 // second at most, so that the twin can catch up. LetThrough and Refuse end it.
 func Brake(ctx context.Context, q Querier, delay time.Duration) error {
-	_, err := q.Exec(ctx, `SELECT setval('twinspan.gate_state', $1::bigint)`, refuse+min(max(delay, time.Millisecond), time.Second).Milliseconds())
-	return pg.Classify(err, "slow writers down")
+	return set(ctx, q, refuse+int(min(max(delay, time.Millisecond), time.Second).Milliseconds()))
 }
 
-func set(ctx context.Context, q Querier, state int, setting string) error {
-	var database string
+func set(ctx context.Context, q Querier, state int) error {
 	var now *int64 // none where there is no gate
-	err := q.QueryRow(ctx, `SELECT current_database(), setval(to_regclass('twinspan.gate_state'), $1::bigint)`, state).Scan(&database, &now)
-	if err != nil {
-		return pg.Classify(err, "set the gate")
+	err := q.QueryRow(ctx, `SELECT setval(to_regclass('twinspan.gate_state'), $1::bigint)`, state).Scan(&now)
+	return pg.Classify(err, "set the gate")
+}
+
+func byDefault(ctx context.Context, q Querier, setting string) error {
+	var database string
+	err := q.QueryRow(ctx, `SELECT current_database()`).Scan(&database)
+	if err == nil {
+		_, err = q.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` `+setting)
 	}
-	_, err = q.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` `+setting)
 	return pg.Classify(err, "say to new sessions whether the database is read-only")
 }
 
@@ -156,10 +185,13 @@ func Stage(ctx context.Context, conn *pgx.Conn, drain time.Duration) (ended int,
 // needs the gate, or a cutover has left it, it stays as it is. The session must end
 // after it.
 func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, claim); err != nil {
-		return pg.Classify(err, "claim the gate")
+	if err := claimAlone(ctx, conn); err != nil {
+		return err
 	}
 	if needed, err := Needed(ctx, conn, besides); err != nil || needed {
+		return err
+	}
+	if err := PutBack(ctx, conn); err != nil {
 		return err
 	}
 	if err := LetThrough(ctx, conn); err != nil {
@@ -180,7 +212,8 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.shut_gate(oid); DROP SEQUENCE twinspan.gate_state`)
+	_, err = conn.Exec(ctx, `DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.shut_gate(oid);
+		DROP FUNCTION IF EXISTS twinspan.ticket(oid), twinspan.put_aside(), twinspan.put_back(), twinspan.modes(); DROP SEQUENCE twinspan.gate_state`)
 	return pg.Classify(err, "drop the gate's functions")
 }
 
@@ -213,8 +246,8 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 		case settled(err):
 			tables = tables[1:]
 			continue
-		case problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) && !m.end:
-			return ended, fmt.Errorf("gate of %d tables: %w", len(tables), err)
+		case problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) && !m.end || time.Now().After(end.Add(endPatience)):
+			return ended, inTheWay(ctx, conn, tables[0], err)
 		case time.Now().After(end):
 			more, err := endHolders(ctx, conn, tables[0])
 			if err != nil {
@@ -234,6 +267,18 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 
 // settled says that a table is gone, or has its trigger from another link meanwhile.
 func settled(err error) bool { return pg.SQLState(err) == "42P01" || pg.SQLState(err) == "42710" }
+
+// inTheWay says whose lock keeps a table's gate from being changed, if it is known.
+func inTheWay(ctx context.Context, conn *pgx.Conn, table string, err error) error {
+	if problem.CodeOf(err) == "lock_not_available" {
+		if list, looked := pg.Holders(ctx, conn, table); looked == nil {
+			if p := pg.Waited("the gate of "+table+" cannot be changed", list); p != nil {
+				return p
+			}
+		}
+	}
+	return fmt.Errorf("gate of %s: %w", table, err)
+}
 
 // endHolders ends the transactions that hold a lock on a table for writing.
 func endHolders(ctx context.Context, conn *pgx.Conn, table string) (ended int, err error) {
@@ -256,3 +301,5 @@ func apply(ctx context.Context, conn *pgx.Conn, m manner, tables []string, state
 		return pg.Classify(err, "change the gate's triggers")
 	})
 }
+
+func milliseconds(d time.Duration) string { return fmt.Sprintf("'%dms'", d.Milliseconds()) }

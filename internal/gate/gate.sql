@@ -5,14 +5,26 @@
 -- change places it passes, or waits.
 
 -- What the gate does: 1 lets through, 2 refuses, 2 + n makes a transaction wait n
--- milliseconds before its first write. A sequence, for what it holds is
--- seen by a transaction whose snapshot is older (manual, "Sequence Manipulation
+-- milliseconds before its first write, 9999 has writers wait for whoever holds the lock
+-- below, and refuses those that are still to be refused then. A sequence, for what it
+-- holds is seen by a transaction whose snapshot is older (manual, "Sequence Manipulation
 -- Functions": setval is not undone, and its row is visible to all).
 CREATE SEQUENCE IF NOT EXISTS twinspan.gate_state MAXVALUE 10000;
 
--- A writer holds the advisory lock shared until its transaction ends. An agent that
--- asks for it exclusively waits for those, and whoever begins to write later waits
--- behind the agent. The lock is "twingate" in ASCII.
+-- A writer has the lock of this table, in the mode of writers, until its transaction ends.
+-- An agent that asks for it exclusively waits for those, and whoever begins to write later
+-- waits behind the agent. Nobody else has rights here, so nobody else can lock it: what
+-- anybody could lock, anybody could keep an agent from.
+CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.gate_pass ();
+
+-- The limit of connections that the database had before nobody was let in, because the
+-- gate could not be shut.
+CREATE TABLE IF NOT EXISTS twinspan.gate_limit (id int PRIMARY KEY, was int NOT NULL);
+
+-- What agents are allowed to write in sessions that run the code of users, statement by
+-- statement: each takes one away.
+CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.gate_ticket (pid int NOT NULL, xid bigint NOT NULL, relation oid NOT NULL);
+
 CREATE OR REPLACE FUNCTION twinspan.refuse(what text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
@@ -21,11 +33,11 @@ DECLARE
     state bigint := (SELECT last_value FROM twinspan.gate_state);
 BEGIN
     IF state <> 2 THEN
-        IF state > 2 AND txid_current_if_assigned() IS NULL THEN
+        IF state BETWEEN 3 AND 1002 AND txid_current_if_assigned() IS NULL THEN
             PERFORM pg_sleep((state - 2) / 1000.0);
         END IF;
-        PERFORM pg_advisory_xact_lock_shared(8392292353529967717);
-        IF (SELECT last_value FROM twinspan.gate_state) <> 2 THEN
+        LOCK TABLE twinspan.gate_pass IN ROW EXCLUSIVE MODE;
+        IF (SELECT last_value FROM twinspan.gate_state) NOT IN (2, 9999) THEN
             RETURN;
         END IF;
     END IF;
@@ -47,6 +59,17 @@ BEGIN
 END
 $$;
 
+-- Takes a ticket of this transaction's away, and says whether there was one.
+CREATE OR REPLACE FUNCTION twinspan.ticket(what oid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    DELETE FROM twinspan.gate_ticket t WHERE t.ctid = (SELECT ctid FROM twinspan.gate_ticket
+        WHERE pid = pg_backend_pid() AND xid = txid_current_if_assigned() AND relation = what LIMIT 1);
+    RETURN FOUND;
+END
+$$;
+
 -- Both have every name qualified in place of a search_path of their own: setting one
 -- costs more than all the rest of a call, and this one is made for each statement that
 -- is applied.
@@ -54,9 +77,10 @@ CREATE OR REPLACE FUNCTION twinspan.gate() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER AS
 $$
 BEGIN
-    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica'
-       AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' THEN
-        RETURN NULL;
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' THEN
+        IF pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' OR twinspan.ticket(TG_RELID) THEN
+            RETURN NULL;
+        END IF;
     END IF;
     PERFORM twinspan.refuse(TG_OP);
     RETURN NULL;
@@ -67,9 +91,10 @@ CREATE OR REPLACE FUNCTION twinspan.gate_ddl() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER AS
 $$
 BEGIN
-    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica'
-       AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' THEN
-        RETURN;
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' THEN
+        IF pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' OR twinspan.ticket(0::pg_catalog.oid) THEN
+            RETURN;
+        END IF;
     END IF;
     PERFORM twinspan.refuse(TG_TAG);
 END

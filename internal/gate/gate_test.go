@@ -113,19 +113,26 @@ func fresh(t testing.TB, sql string) (dsn string, conn *pgx.Conn) {
 	server := pgtest.Shared(t)
 	dsn = server.DSN(server.Database(t))
 	pgtest.Exec(t, dsn, sql)
+	return dsn, freshIn(t, dsn)
+}
+
+// freshIn records the link in a database.
+func freshIn(t testing.TB, dsn string) (conn *pgx.Conn) {
+	t.Helper()
 	conn = agent(t, dsn)
 	ctx := testContext(t)
-	if err := catalog.Install(ctx, conn); err != nil {
+	err := pg.InTx(ctx, conn, func(tx pgx.Tx) error { return catalog.Install(ctx, tx) })
+	if err != nil {
 		t.Fatal(err)
 	}
-	err := catalog.Insert(ctx, conn, &catalog.Link{
+	err = catalog.Insert(ctx, conn, &catalog.Link{
 		ID: linkID, Agent: "11111111-1111-4111-8111-111111111111", PeerAgent: "22222222-2222-4222-8222-222222222222",
 		Name: `sales 100%`, Peer: "berlin", PeerDatabase: "Sales", Role: "secondary", Phase: "replicating", Epoch: 1, Mode: "async", PrimaryAddress: "db.example:6543",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dsn, conn
+	return conn
 }
 
 func shut(t testing.TB, conn *pgx.Conn) {
@@ -229,7 +236,7 @@ func TestReplicaRoleIsHeld(t *testing.T) {
 		for _, sql := range []string{`INSERT INTO public.t VALUES (80, 8)`, `TRUNCATE public.unlogged`, `CREATE TABLE public.made (id int)`} {
 			must(t, c.conn, `BEGIN; `+sql)
 			var locks int
-			err := c.conn.QueryRow(testContext(t), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = 8392292353529967717 AND pid = pg_backend_pid()`).Scan(&locks)
+			err := c.conn.QueryRow(testContext(t), `SELECT count(*) FROM pg_locks WHERE relation = 'twinspan.gate_pass'::regclass AND mode = 'RowExclusiveLock' AND pid = pg_backend_pid()`).Scan(&locks)
 			if err != nil || locks != c.want {
 				t.Errorf("%s: %d locks, want %d, %v", sql, locks, c.want, err)
 			}
@@ -276,7 +283,7 @@ func traces(t testing.TB, dsn string) [][]string {
 func TestOpenLeavesNoTrace(t *testing.T) {
 	dsn, conn := fresh(t, objects)
 	shut(t, conn)
-	if got := len(traces(t, dsn)); got != 9+1+4+1 {
+	if got := len(traces(t, dsn)); got != 9+1+8+1 {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 	for range 2 {
@@ -468,7 +475,7 @@ func TestStagedAtOnce(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(traces(t, dsn)); got != 9+1+4 {
+	if got := len(traces(t, dsn)); got != 9+1+8 {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 }

@@ -23,9 +23,13 @@ BEGIN
         EXECUTE format('DROP TRIGGER twinspan_gate ON %s', t);
     END LOOP;
     DROP EVENT TRIGGER IF EXISTS twinspan_gate;
+    IF to_regprocedure('twinspan.put_back()') IS NOT NULL THEN
+        PERFORM twinspan.put_back();
+    END IF;
     EXECUTE format('ALTER DATABASE %I RESET default_transaction_read_only', current_database());
     IF EXISTS (SELECT FROM twinspan.link) THEN
         DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.shut_gate(oid), twinspan.release();
+        DROP FUNCTION IF EXISTS twinspan.ticket(oid), twinspan.put_aside(), twinspan.put_back(), twinspan.modes();
         DROP SEQUENCE twinspan.gate_state;
     ELSE
         DROP SCHEMA twinspan CASCADE;

@@ -210,18 +210,50 @@ func (l *Link) yield(ctx context.Context, mine catalog.Link, other Standing) err
 	})
 }
 
-// shutAtOnce shuts the gate of a database that is written to, table by table, and
-// stores why before anybody could open it.
+// shutPatience is how long whoever fences a side goes on shutting its gate; then the
+// side's work or its watch does.
+const shutPatience = 20 * time.Second
+
+// shutAtOnce fences a database that is written to: store stores that it is, before
+// anything is waited for, and a gate that is there refuses already. Then the gate is
+// built, everybody's session is ended, and the gate shut table by table.
 func (l *Link) shutAtOnce(ctx context.Context, store func(context.Context) error) error {
-	return l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := gate.Shut(ctx, conn); err != nil {
+	// What store stores may end ctx.
+	return l.withGateSession(context.WithoutCancel(ctx), func(shutting context.Context, conn *pgx.Conn) error {
+		if err := gate.Bar(ctx, conn); err != nil {
 			return err
 		}
-		if err := gate.Slam(ctx, conn); err != nil {
+		if err := store(ctx); err != nil {
+			if undone := l.control.do(shutting, l.agree); undone != nil {
+				l.log.Warn("the gate may refuse writers for now", "err", undone)
+			}
 			return err
 		}
-		return store(ctx)
+		shutting, stop := context.WithTimeout(shutting, shutPatience)
+		defer stop()
+		err := l.slam(shutting, conn)
+		if shutting.Err() != nil {
+			l.log.Warn("the gate is not shut yet, it is tried again", "err", err)
+			return nil
+		}
+		return err
 	})
+}
+
+// slam sees that nobody writes to this side any more, and shows what is in the way.
+func (l *Link) slam(ctx context.Context, conn *pgx.Conn) error {
+	if err := gate.Shut(ctx, conn); err != nil {
+		return err
+	}
+	if err := l.quietSubscriptions(ctx, conn); err != nil {
+		return err
+	}
+	ended, err := gate.EndSessions(ctx, conn)
+	if err != nil {
+		return err
+	}
+	l.log.Info("writes are refused", "sessions_ended", ended)
+	return gate.Slam(ctx, conn, func(p *problem.Error) { l.setAside("gate", p) })
 }
 
 // follower goes on with a primary whose epoch has grown without a change of places.
@@ -250,11 +282,11 @@ func (l *Link) unfence(ctx context.Context, mine catalog.Link) error {
 // salvage, on a former primary that the other side has left behind, sees that nobody
 // writes any more, records what the other side does not have, and rests.
 func (l *Link) salvage(ctx context.Context) error {
-	if err := l.withGateSession(ctx, gate.Slam); err != nil {
-		return err
-	}
 	for {
-		err := l.collectLost(ctx, l.parting())
+		err := l.withGateSession(ctx, l.slam)
+		if err == nil {
+			err = l.collectLost(ctx, l.parting())
+		}
 		if err == nil {
 			break
 		}

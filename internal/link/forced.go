@@ -153,6 +153,9 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link, tou
 	if err != nil {
 		return err
 	}
+	if err := l.putBack(ctx); err != nil {
+		return err
+	}
 	start, system, err := l.endOfOwnLog(ctx)
 	if err != nil {
 		return err

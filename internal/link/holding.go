@@ -159,7 +159,9 @@ func (l *Link) HandleFailoverStage(ctx context.Context, request HoldRequest) (an
 			return answer, err
 		}
 	}
-	l.furniture.Lock()
+	if err := l.lockFurniture(ctx); err != nil {
+		return answer, err
+	}
 	defer l.furniture.Unlock()
 	err = l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		answer.Ended, err = gate.Stage(ctx, conn, request.drain())
@@ -214,6 +216,14 @@ func (l *Link) HandleFailoverHold(ctx context.Context, request HoldRequest, s *p
 		return err
 	}
 	defer hold.Release(context.WithoutCancel(ctx))
+	subscribed, err := gate.Subscribed(ctx, hold.Conn())
+	if err == nil && len(subscribed) > 0 {
+		err = problem.New(problem.Conflict, "subscription_enabled", "the subscription %s of the primary writes past the gate", subscribed[0]).On(subscribed[0]).
+			WithHint("disable it first: ALTER SUBSCRIPTION ... DISABLE")
+	}
+	if err != nil {
+		return err
+	}
 	l.log.Info("writers held", "drained", time.Since(hold.Since), "ended", hold.Ended)
 	if err := l.aloneChanging(ctx, hold.Conn()); err != nil {
 		return err
@@ -291,15 +301,23 @@ func (l *Link) fence(ctx context.Context, operation string, hold *gate.Hold) err
 	if mine.Operation != operation {
 		return errMovedOn
 	}
-	return l.write(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, role.Fence) },
+	err := l.write(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, role.Fence) },
 		func(ctx context.Context, _ *pgx.Conn, _, next *catalog.Link) error {
+			if err := gate.Bar(ctx, hold.Conn()); err != nil {
+				return err
+			}
 			return pg.InTx(ctx, hold.Conn(), func(tx pgx.Tx) error {
-				if err := gate.Refuse(ctx, tx); err != nil {
+				if err := hold.Holds(ctx, tx); err != nil {
 					return err
 				}
 				return catalog.Store(ctx, tx, next)
 			})
 		})
+	if err != nil {
+		return err
+	}
+	// New sessions are sent to the other side, which lets them in already.
+	return gate.ReadOnlyNow(ctx, hold.Conn())
 }
 
 // awaitOutcome keeps the writers waiting until it is known whether they may go on

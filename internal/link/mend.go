@@ -31,6 +31,9 @@ func (l *Link) parting() lost.Parting {
 // is known to be done from the commit on that did it, so it is simply begun again
 // after any interruption.
 func (l *Link) mend(ctx context.Context) error {
+	if err := l.refit(ctx); err != nil {
+		return err
+	}
 	p := l.parting()
 	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/rejoin", Apply: true, Settings: map[string]string{"lock_timeout": "10s"}})
 	if err != nil {

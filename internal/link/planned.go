@@ -11,11 +11,13 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/sequence"
 	"github.com/twinspan/twinspan/internal/sqlname"
 	"github.com/twinspan/twinspan/internal/wire"
 )
@@ -30,7 +32,7 @@ const (
 	firstBrake = 4 * time.Millisecond
 	brakeTime  = 2 * time.Second
 	// nearPatience is how long a failover waits for the twin to be so near.
-	nearPatience = 2 * time.Minute
+	nearPatience = 40 * time.Second
 	// othersPatience is how long a link waits for those that change places with it.
 	othersPatience = 30 * time.Second
 	// barrierPatience is how long writers wait for the twin to apply the rest.
@@ -72,7 +74,14 @@ func (l *Link) switchOver(ctx context.Context) error {
 		ctx, stop = context.WithCancelCause(ctx)
 		defer stop(nil)
 		defer context.AfterFunc(f.ctx, func() { stop(context.Cause(f.ctx)) })()
-		err = (&switcher{Link: l, f: f}).run(ctx)
+		s := &switcher{Link: l, f: f}
+		defer s.release(context.WithoutCancel(ctx))
+		ctx, late := context.WithTimeoutCause(ctx, f.patience(), failoverLate)
+		defer late()
+		err = s.run(ctx)
+		if errors.Is(context.Cause(ctx), failoverLate) && l.Role() == role.Secondary {
+			err = l.lateIn(f)
+		}
 	}
 	ending := context.WithoutCancel(ctx)
 	if ascertained := l.ascertain(ending); ascertained != nil {
@@ -86,11 +95,54 @@ func (l *Link) switchOver(ctx context.Context) error {
 	if undone != nil {
 		return undone
 	}
+	if err := l.withGateSession(ending, gate.RefuseNow); err != nil {
+		l.log.Warn("new sessions may be read/write by default", "err", err)
+	}
 	l.ReleaseSequences()
 	if f != nil {
 		l.endFailover(f, err)
 	}
 	return errChanged
+}
+
+// failoverPatience is how long a planned failover may take beside the time in which
+// writers may finish: what is not done then is undone.
+const failoverPatience = 50 * time.Second
+
+func (f *failover) patience() time.Duration {
+	return time.Duration(f.request.DrainSeconds*float64(time.Second)) + failoverPatience
+}
+
+var failoverLate = problem.New(problem.Transient, "failover_late", "the change of places was not done in time").WithHint("try again")
+
+// lateIn says in which step a failover was when its time was up.
+func (l *Link) lateIn(f *failover) error {
+	l.failovers.mu.Lock()
+	defer l.failovers.mu.Unlock()
+	step := "beginning"
+	if n := len(f.view.Steps); n > 0 {
+		step = f.view.Steps[n-1].Name
+	}
+	return problem.New(problem.Transient, "failover_late", "the change of places was not done within %s; it was %s", f.patience(), step).On(l.Name()).
+		WithHint("see what that step waits for on both sides: twinspan link show %s; then try again", l.Name())
+}
+
+// release lets those go on, or be refused, who came before it was decided.
+func (s *switcher) release(ctx context.Context) {
+	if s.early != nil {
+		s.early.Release(ctx)
+	}
+}
+
+// letIn lets new sessions connect to this side as to a primary, so that at no moment
+// both sides send away those that look for one; their writes wait until it is decided.
+// What they draw from sequences meanwhile is seen by comparing with what those were.
+func (s *switcher) letIn(ctx context.Context) (err error) {
+	if s.before, err = s.keepSequences(ctx); err != nil {
+		return err
+	}
+	s.early, err = gate.Await(ctx, s.dsn, s.Name())
+	return err
 }
 
 // switcher drives one failover.
@@ -100,6 +152,8 @@ type switcher struct {
 	applied chan error      // the end of the stream that is applied meanwhile
 	whole   context.Context // of all steps
 	hold    *peer.Stream
+	early   *gate.Hold // of writers that come to this side before it is primary
+	before  map[sqlname.Table]sequence.State
 	objects bool // the fenced primary has large objects
 }
 
@@ -130,16 +184,17 @@ func (s *switcher) run(ctx context.Context) error {
 		{"waiting for the other links", s.point(api.PointHold)},
 		{"waiting for running writers, holding new ones", s.holdWriters},
 		{"applying the rest", s.awaitBarrier},
-		{"waiting for the other links", s.point(api.PointDecision)},
 		{"ending the stream", func(ctx context.Context) error {
 			stop(errBarrier)
 			<-s.applied // however it ended: everything before the barrier is committed
 			ended = true
 			return context.Cause(ctx)
 		}},
+		{"letting connections in", s.letIn},
 		{"fencing the old primary", s.fence},
 		{"bringing the last large objects", s.changedObjects},
 		{"setting sequences", s.sequences},
+		{"waiting for the other links", s.point(api.PointDecision)},
 		{"deciding", s.decide},
 	} {
 		if step.do == nil {
@@ -230,13 +285,32 @@ func (s *switcher) stage(ctx context.Context) error {
 		s.ended(answer)
 		staged <- err
 	}()
-	err := s.furnish(ctx)
+	// The gate's functions may be those of an earlier version.
+	err := s.withGateSession(ctx, gate.Shut)
+	if err == nil {
+		err = s.furnish(ctx)
+	}
 	return errors.Join(err, <-staged)
+}
+
+// lockFurniture waits, no longer than ctx allows, for whoever makes or removes what only
+// one role needs.
+func (l *Link) lockFurniture(ctx context.Context) error {
+	for !l.furniture.TryLock() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // furnish makes what a primary needs.
 func (l *Link) furnish(ctx context.Context) error {
-	l.furniture.Lock()
+	if err := l.lockFurniture(ctx); err != nil {
+		return err
+	}
 	defer l.furniture.Unlock()
 	source := l.source()
 	if err := source.Prepare(ctx); err != nil {
@@ -375,7 +449,7 @@ func (s *switcher) changedObjects(ctx context.Context) error {
 }
 
 func (s *switcher) sequences(ctx context.Context) error {
-	missing, err := s.BringSequences(ctx)
+	missing, err := s.bringSequences(ctx, s.before)
 	if err == nil && len(missing) > 0 {
 		err = problem.New(problem.Diverged, "sequence_missing", "the twin lacks the sequence %s", missing[0]).On(missing[0].String()).
 			WithHint("twinspan link verify %s --repair", s.Name())
@@ -386,6 +460,10 @@ func (s *switcher) sequences(ctx context.Context) error {
 // decide makes this side the primary, in one commit.
 func (s *switcher) decide(ctx context.Context) error {
 	mine := s.snapshot()
+	// Before the position from which this side's log is followed: it is no change of schema.
+	if err := s.putBack(ctx); err != nil {
+		return err
+	}
 	start, system, err := s.endOfOwnLog(ctx)
 	if err != nil {
 		return err

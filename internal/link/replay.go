@@ -84,7 +84,7 @@ func (l *Link) replay(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 		return nil, nil
 	}
 	return &apply.Script{
-		Statements: append(script.Statements, gate.EnsureSQL), Main: script.Main, Tag: change.Tag, Subject: change.Subject(),
+		Statements: slices.Concat([]string{gate.BackSQL}, script.Statements, []string{gate.EnsureSQL, gate.AsideSQL}), Main: script.Main + 1, Tag: change.Tag, Subject: change.Subject(),
 		Renamed: change.RenamedSchemas(),
 		Lacking: func(ctx context.Context, cause error) (*apply.Script, *problem.Error, error) {
 			return l.lacking(ctx, change, at, place, cause)

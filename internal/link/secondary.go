@@ -182,6 +182,9 @@ func (l *Link) positionBy(ctx context.Context, c *control) (position lsn.LSN, st
 func (l *Link) follow(ctx context.Context) error {
 	// Tables that were copied later than others pass over, for a while, what their
 	// copy has already.
+	if err := l.refit(ctx); err != nil {
+		return err
+	}
 	r := l.snapshot()
 	if r.Renewing {
 		if err := l.renew(ctx); err != nil {

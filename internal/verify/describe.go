@@ -19,10 +19,22 @@ var fingerprintSQL string
 const aclSQL = `coalesce(string_agg(DISTINCT (', ' || CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END || ' may ' || a.privilege_type ||
 	CASE WHEN a.is_grantable THEN ' and grant it' ELSE '' END) COLLATE "C", '') FILTER (WHERE a.privilege_type <> 'MAINTAIN'), '')`
 
+// keptModes has the query say of the triggers, rules and event triggers of a twin how
+// they are enabled when they are not put aside (gate.PutAside).
+var keptModes = strings.NewReplacer(
+	"u.tgenabled = t.tgenabled", keptMode("pg_trigger", "u.oid", "u.tgenabled")+" = "+keptMode("pg_trigger", "t.oid", "t.tgenabled"),
+	"t.tgenabled::text", keptMode("pg_trigger", "t.oid", "t.tgenabled"),
+	"ev_class, ev_enabled, pg_get_ruledef", "ev_class, "+keptMode("pg_rewrite", "pg_rewrite.oid", "ev_enabled")+" AS ev_enabled, pg_get_ruledef",
+	"evtfoid::regproc::text, evtenabled", "evtfoid::regproc::text, "+keptMode("pg_event_trigger", "e.oid", "e.evtenabled"))
+
+func keptMode(class, oid, mode string) string {
+	return `coalesce((SELECT m.mode FROM twinspan.trigger_mode m WHERE m.class = '` + class + `'::regclass AND m.object = ` + oid + ` AND ` + mode + ` = 'O'), ` + mode + `)::text`
+}
+
 // fingerprint completes the query for a server. The schema twinspan may be missing. What was
 // dropped while the query ran has no text: the functions that print definitions look
 // at the catalogs as they are now, whatever the snapshot.
-func fingerprint(version int, identities bool) string {
+func fingerprint(version int, identities, kept bool) string {
 	was, statistics := "(SELECT NULL::oid AS oid, NULL::text AS was WHERE false) AS none", "NULL::text"
 	if identities {
 		was = "twinspan.identity"
@@ -35,6 +47,9 @@ func fingerprint(version int, identities bool) string {
 		with = append(with, "/*options of "+string(of)+"*/", "'{"+strings.Join(pg.KnownOptions(of), ",")+"}'::text[]")
 	}
 	inner := strings.NewReplacer(with...).Replace(fingerprintSQL)
+	if kept {
+		inner = keptModes.Replace(inner)
+	}
 	return `SELECT kind, coalesce(name, ''), coalesce(detail, ''), printed, invalid, schema_name, table_name, coalesce(object, ''), coalesce(definition, ''), coalesce(index_definition, ''),
 		coalesce(owner, ''), coalesce(reread, ''), name IS NULL OR detail IS NULL
 		FROM (` + inner + `) x (kind, name, detail, printed, invalid, schema_name, table_name, object, definition, index_definition, owner, reread)`
@@ -120,7 +135,11 @@ func readEntries(ctx context.Context, q querier, version int, identities bool) (
 	if err := q.QueryRow(ctx, `SELECT count(set_config(name, 'off', true)) FROM pg_settings WHERE name = 'jit'`).Scan(&off); err != nil {
 		return nil, nil, err
 	}
-	rows, err := q.Query(ctx, fingerprint(version, identities))
+	var kept bool
+	if err := q.QueryRow(ctx, `SELECT to_regclass('twinspan.trigger_mode') IS NOT NULL`).Scan(&kept); err != nil {
+		return nil, nil, err
+	}
+	rows, err := q.Query(ctx, fingerprint(version, identities, kept))
 	if err != nil {
 		return nil, nil, err
 	}

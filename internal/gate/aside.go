@@ -1,0 +1,48 @@
+package gate
+
+import (
+	"context"
+	_ "embed"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/pg"
+)
+
+//go:embed aside.sql
+var asideSQL string
+
+// AsideSQL and BackSQL are statements: the first puts aside what of the users' would fire
+// at what an agent applies to a secondary (triggers, rules and event triggers that are
+// enabled for replicas), the second takes that back. A schema change is made between
+// BackSQL and AsideSQL, in one transaction, so that it finds the modes that it changes.
+const (
+	AsideSQL = `SELECT twinspan.put_aside()`
+	BackSQL  = `SELECT twinspan.put_back()`
+)
+
+// PutAside puts aside what would fire on a secondary. The gate has to be there (Shut).
+func PutAside(ctx context.Context, conn *pgx.Conn) error {
+	return pg.Insist(ctx, conn, asidePatience, func() error {
+		_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; `+AsideSQL+`; SET lock_timeout = 0`)
+		return pg.Classify(err, "put aside what fires on a secondary")
+	})
+}
+
+// asidePatience is how long readers may keep a trigger or a rule from being changed.
+const asidePatience = 10 * time.Second
+
+// PutBack gives the users' triggers, rules and event triggers the modes back that they
+// had, before a side takes writes. It can be repeated, and does nothing without a gate.
+func PutBack(ctx context.Context, conn *pgx.Conn) error {
+	var have bool
+	err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regprocedure('twinspan.put_back()') IS NOT NULL`).Scan(&have)
+	if err == nil && have {
+		err = pg.Insist(ctx, conn, time.Second, func() error {
+			_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; `+BackSQL+`; SET lock_timeout = 0`)
+			return err
+		})
+	}
+	return pg.Classify(err, "enable triggers as they were")
+}

@@ -1,0 +1,63 @@
+-- On a secondary no trigger of the users fires, whatever its mode: its rows hold already
+-- what triggers did on the primary. Those that fire in replica role, too, as rules and
+-- event triggers can, get the ordinary mode, in which nothing of an agent fires them, and
+-- have the one that they had in this table until the side takes writes.
+CREATE TABLE IF NOT EXISTS twinspan.trigger_mode (
+    class  oid NOT NULL,
+    object oid NOT NULL,
+    mode   "char" NOT NULL,
+    PRIMARY KEY (class, object)
+);
+
+-- What there is to put aside, and to put back: with its mode, and a command to be completed
+-- with the words for a mode. What belongs to the link is told by its function.
+CREATE OR REPLACE FUNCTION twinspan.modes(OUT class oid, OUT object oid, OUT mode "char", OUT command text) RETURNS SETOF record
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+$$
+    SELECT 'pg_trigger'::regclass::oid, t.oid, t.tgenabled, format('ALTER TABLE ONLY %I.%I %%s TRIGGER %I', n.nspname, c.relname, t.tgname)
+      FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid
+     WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND p.pronamespace <> to_regnamespace('twinspan') AND n.nspname <> 'twinspan'
+    UNION ALL
+    SELECT 'pg_rewrite'::regclass, r.oid, r.ev_enabled, format('ALTER TABLE %I.%I %%s RULE %I', n.nspname, c.relname, r.rulename)
+      FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+    UNION ALL
+    SELECT 'pg_event_trigger'::regclass, e.oid, e.evtenabled, format('ALTER EVENT TRIGGER %I %%s', e.evtname)
+      FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
+     WHERE p.pronamespace <> to_regnamespace('twinspan')
+$$;
+
+-- Only where the database is a secondary.
+CREATE OR REPLACE FUNCTION twinspan.put_aside() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    r record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM twinspan.link l WHERE l.role = 'secondary') THEN
+        RETURN;
+    END IF;
+    DELETE FROM twinspan.trigger_mode k WHERE NOT EXISTS (SELECT FROM twinspan.modes() m WHERE m.class = k.class AND m.object = k.object AND m.mode = 'O');
+    FOR r IN SELECT m.class, m.object, m.mode, m.command FROM twinspan.modes() m WHERE m.mode IN ('A', 'R') LOOP
+        INSERT INTO twinspan.trigger_mode VALUES (r.class, r.object, r.mode);
+        EXECUTE replace(r.command, '%s', 'ENABLE');
+    END LOOP;
+END
+$$;
+
+-- A mode that somebody has given meanwhile stays.
+CREATE OR REPLACE FUNCTION twinspan.put_back() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    r record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM twinspan.trigger_mode) THEN
+        RETURN;
+    END IF;
+    FOR r IN SELECT m.command, k.mode FROM twinspan.modes() m JOIN twinspan.trigger_mode k ON k.class = m.class AND k.object = m.object WHERE m.mode = 'O' LOOP
+        EXECUTE replace(r.command, '%s', CASE r.mode WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END);
+    END LOOP;
+    DELETE FROM twinspan.trigger_mode;
+END
+$$;
