@@ -200,44 +200,59 @@ func placeOrigin(ctx context.Context, tx pgx.Tx, id string, position lsn.LSN) er
 // have parted waits for a rejoin.
 func (l *Link) yield(ctx context.Context, mine catalog.Link, other Standing) error {
 	l.log.Warn("the peer is primary with a higher epoch", "epoch", mine.Epoch, "peer_epoch", other.State.Epoch)
-	return l.shutAtOnce(ctx, func(ctx context.Context) error {
-		return l.turn(ctx, func(r *catalog.Link) error {
-			r.LastFailover, r.Suspended = other.Last, false
-			r.Problem = problem.New(problem.Diverged, "twin_diverged", "the other side was made primary by force; transactions that it does not have may lie here").
-				WithHint("twinspan link lost %[1]s shows them, twinspan link rejoin %[1]s makes this side its twin again", l.Name())
-			return learnFrom(r, mine, role.Superseded, other)
-		}, nil)
+	return l.shutAtOnce(ctx, func(r *catalog.Link) error {
+		r.LastFailover, r.Suspended = other.Last, false
+		r.Problem = problem.New(problem.Diverged, "twin_diverged", "the other side was made primary by force; transactions that it does not have may lie here").
+			WithHint("twinspan link lost %[1]s shows them, twinspan link rejoin %[1]s makes this side its twin again", l.Name())
+		return learnFrom(r, mine, role.Superseded, other)
 	})
 }
 
-// shutPatience is how long whoever fences a side goes on shutting its gate; then the
-// side's work or its watch does.
-const shutPatience = 20 * time.Second
+const (
+	// firstShut is how long a fence that is stored is not told of, so that whoever hears of
+	// it finds the gate shut, unless that takes longer.
+	firstShut = 5 * time.Second
+	// shutPatience is how long whoever fences a side goes on shutting its gate; then the
+	// side's work or its watch does.
+	shutPatience = 20 * time.Second
+)
 
-// shutAtOnce fences a database that is written to: store stores that it is, before
-// anything is waited for, and a gate that is there refuses already. Then the gate is
-// built, everybody's session is ended, and the gate shut table by table.
-func (l *Link) shutAtOnce(ctx context.Context, store func(context.Context) error) error {
-	// What store stores may end ctx.
-	return l.withGateSession(context.WithoutCancel(ctx), func(shutting context.Context, conn *pgx.Conn) error {
+// shutAtOnce fences a database that is written to. That it is fenced is stored, and a gate
+// that is there refuses, before anything is waited for; then the gate is built, everybody's
+// session is ended, and the gate shut table by table.
+func (l *Link) shutAtOnce(ctx context.Context, f func(r *catalog.Link) error) error {
+	shut := false
+	err := l.write(ctx, f, func(ctx context.Context, conn *pgx.Conn, before, next *catalog.Link) error {
 		if err := gate.Bar(ctx, conn); err != nil {
 			return err
 		}
-		if err := store(ctx); err != nil {
-			if undone := l.control.do(shutting, l.agree); undone != nil {
-				l.log.Warn("the gate may refuse writers for now", "err", undone)
-			}
+		if err := storeTurn(ctx, conn, before, next, nil); err != nil {
 			return err
 		}
-		shutting, stop := context.WithTimeout(shutting, shutPatience)
-		defer stop()
-		err := l.slam(shutting, conn)
-		if shutting.Err() != nil {
-			l.log.Warn("the gate is not shut yet, it is tried again", "err", err)
-			return nil
+		shut = l.shut(ctx, firstShut)
+		return nil
+	})
+	if err != nil {
+		if undone := l.control.do(context.WithoutCancel(ctx), l.agree); undone != nil {
+			l.log.Warn("the gate may refuse writers for now", "err", undone)
 		}
 		return err
-	})
+	}
+	if !shut && !l.snapshot().Diverged { // where it is the work of the phase to shut it
+		l.shut(context.WithoutCancel(ctx), shutPatience)
+	}
+	return nil
+}
+
+// shut shuts the gate of a side that is fenced, and says whether that was done in time.
+func (l *Link) shut(ctx context.Context, patience time.Duration) bool {
+	ctx, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	err := l.withGateSession(ctx, l.slam)
+	if err != nil {
+		l.log.Warn("the gate is not shut yet, it is tried again", "err", err)
+	}
+	return err == nil
 }
 
 // slam sees that nobody writes to this side any more, and shows what is in the way.

@@ -25,9 +25,12 @@ func (l *Link) quietSubscriptions(ctx context.Context, conn *pgx.Conn) error {
 		notices = append(notices, catalog.Notice{At: time.Now().UTC(), Code: "subscription_disabled", Subject: name,
 			Text: fmt.Sprintf("the subscription %s was disabled: it wrote to a database that accepts no writes; enable it again when this side is primary", name)})
 	}
-	if noted := l.note(ctx, notices); noted != nil {
-		l.log.Warn("cannot note what was disabled", "err", noted)
-	}
+	// Later, for the fence may be about to be stored in the session in which that is noted.
+	l.asides.Go(func() {
+		if err := l.note(l.life, notices); err != nil {
+			l.log.Warn("cannot note what was disabled", "err", err)
+		}
+	})
 	return err
 }
 

@@ -59,14 +59,12 @@ func (l *Link) isolate(ctx context.Context, began time.Time) error {
 		return nil
 	}
 	l.log.Warn("twin not heard of, writes are refused", "since", heard.UTC())
-	return l.shutAtOnce(ctx, func(ctx context.Context) error {
-		return l.update(ctx, func(now *catalog.Link) error {
-			if err := stepFrom(now, r, role.Isolated); err != nil {
-				return err
-			}
-			now.Problem = problem.New(problem.Transient, "primary_isolated", "the twin was not heard of for %s: writes are refused until it is, for it may have been made primary", patience).
-				WithHint("bring agent %[2]s or the network back; if the twin is gone for good: twinspan link failover %[1]s --type forced", r.Name, r.Peer)
-			return nil
-		})
+	return l.shutAtOnce(ctx, func(now *catalog.Link) error {
+		if err := stepFrom(now, r, role.Isolated); err != nil {
+			return err
+		}
+		now.Problem = problem.New(problem.Transient, "primary_isolated", "the twin was not heard of for %s: writes are refused until it is, for it may have been made primary", patience).
+			WithHint("bring agent %[2]s or the network back; if the twin is gone for good: twinspan link failover %[1]s --type forced", r.Name, r.Peer)
+		return nil
 	})
 }

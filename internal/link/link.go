@@ -211,6 +211,7 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 	loops.Go(func() { l.modeLoop(ctx) })
 	loops.Go(func() { l.contactLoop(ctx) })
 	loops.Go(func() { l.tidyLoop(ctx) })
+	loops.Go(func() { l.standLoop(ctx) })
 	if r == role.Secondary {
 		loops.Go(func() { l.reportLoop(ctx) })
 		loops.Go(func() { l.sequenceLoop(ctx) })

@@ -1,0 +1,229 @@
+package link
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
+)
+
+// standInterval is how often a side looks whether all is there that it stands on.
+const standInterval = 3 * time.Second
+
+// standLoop looks, on either side and in every phase, for what a superuser may have taken
+// away: the record, the gate, the event triggers, the publication, the database itself.
+// What can be made again is made again at once, and it is said that it was gone.
+func (l *Link) standLoop(ctx context.Context) {
+	tick := time.NewTicker(standInterval)
+	defer tick.Stop()
+	var w standing
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := w.look(ctx, l); err != nil && ctx.Err() == nil {
+			l.log.Debug("cannot look at what the link stands on", "err", err)
+		}
+	}
+}
+
+// standing is what the loop remembers.
+type standing struct {
+	database uint32 // its OID, 0 before it was read
+	breached time.Time
+	captures []string // what captured when it was last whole
+}
+
+// missing says what captured before and does not any more.
+func (w *standing) missing(there []string) (gone []string) {
+	for _, what := range w.captures {
+		if !slices.Contains(there, what) {
+			gone = append(gone, what)
+		}
+	}
+	if len(gone) == 0 {
+		w.captures = there
+	}
+	return gone
+}
+
+func (w *standing) look(ctx context.Context, l *Link) error {
+	r := l.snapshot()
+	if r.Deleting || r.Phase == string(role.Creating) {
+		return nil
+	}
+	var there bool
+	var gone []string
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		err = conn.QueryRow(ctx, `SELECT d.oid, pg_catalog.to_regclass('twinspan.link') IS NOT NULL FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()`).
+			Scan(&w.database, &there)
+		if err == nil && there {
+			err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM twinspan.link WHERE id = $1::text::uuid)`, r.ID).Scan(&there)
+		}
+		if err != nil || !there {
+			return pg.Classify(err, "look for the link's record")
+		}
+		if refuses(r) {
+			gone, err = gate.Missing(ctx, conn)
+		} else if role.Role(r.Role) == role.Primary && publishes(r) {
+			source := l.source()
+			var captures []string
+			captures, err = source.Standing(ctx, conn)
+			gone = w.missing(captures)
+		}
+		return err
+	})
+	l.setAside("database", w.lost(ctx, l, err))
+	switch {
+	case err != nil:
+		return err
+	case !there:
+		return l.restoreRecord(ctx, r)
+	case refuses(r):
+		return w.shutAgain(ctx, l, gone)
+	case len(gone) == 0:
+		l.setAside("capture", nil)
+		return nil
+	}
+	l.setAside("capture", problem.New(problem.Conflict, "capture_taken_away", "somebody has taken away what the link captures with: %s", strings.Join(gone, ", ")).On(gone[0]).
+		WithHint("it is made again by itself; see who drops or disables objects named twinspan_, and compare both sides: twinspan link verify %s", r.Name))
+	source := l.source()
+	return source.Prepare(ctx)
+}
+
+// refuses says whether a side's gate has to refuse writes to every table, and nobody is
+// about to change that.
+func refuses(r catalog.Link) bool {
+	switch role.Phase(r.Phase) {
+	case role.CatchingUp, role.Replicating, role.Suspended, role.Broken:
+		return role.Role(r.Role) == role.Secondary && r.Seeded && !r.Diverged
+	case role.Fenced:
+		return role.Role(r.Role) == role.Primary && r.Operation == "" // it is isolated
+	}
+	return false
+}
+
+func publishes(r catalog.Link) bool {
+	switch role.Phase(r.Phase) {
+	case role.Seeding, role.CatchingUp, role.Replicating:
+		return true
+	}
+	return false
+}
+
+// lost tells a database that was renamed or dropped from one that is out of reach.
+func (w *standing) lost(ctx context.Context, l *Link, err error) *problem.Error {
+	if !pg.IsUnknownDatabase(err) || w.database == 0 {
+		return nil
+	}
+	server, err := l.place.Server.Connect(ctx, pg.Session{Name: l.Name() + "/lost"})
+	if err != nil {
+		return nil
+	}
+	defer server.Close(context.WithoutCancel(ctx))
+	var name string
+	switch err := server.QueryRow(ctx, `SELECT datname FROM pg_catalog.pg_database WHERE oid = $1`, w.database).Scan(&name); err {
+	case nil:
+		return problem.New(problem.Conflict, "database_renamed", "database %q has been renamed to %q", l.database, name).On(name).
+			WithHint("rename it back, or restart the agent, which finds the link in it")
+	case pgx.ErrNoRows:
+		return problem.New(problem.NotFound, "database_dropped", "database %q has been dropped", l.database).On(l.database).
+			WithHint("remove the link: twinspan link delete %s --force, on both sides", l.Name())
+	}
+	return nil
+}
+
+// shutAgain shuts a gate that was taken away. That it was open stays a problem until a
+// verification has found both sides equal since.
+func (w *standing) shutAgain(ctx context.Context, l *Link, gone []string) error {
+	if len(gone) == 0 {
+		if !w.breached.IsZero() && l.verifiedSince(w.breached) {
+			w.breached = time.Time{}
+			l.setAside("breach", nil)
+		}
+		return nil
+	}
+	if l.Role() == role.Secondary { // of a primary that has been fenced it may not be shut yet
+		l.log.Warn("the gate was taken away, it is shut again", "gone", strings.Join(gone, ", "))
+		w.breached = time.Now()
+		l.setAside("breach", breach(gone, l.Name()))
+	}
+	return l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		ctx, stop := context.WithTimeout(ctx, shutPatience)
+		defer stop()
+		if err := gate.Shut(ctx, conn); err != nil {
+			return err
+		}
+		return gate.Slam(ctx, conn, func(p *problem.Error) { l.setAside("gate", p) })
+	})
+}
+
+func breach(gone []string, name string) *problem.Error {
+	return problem.New(problem.Conflict, "gate_taken_away", "somebody has taken away what keeps this side from being written to: %s; it is made again, but rows may have been written meanwhile", strings.Join(gone, ", ")).On(gone[0]).
+		WithHint("twinspan link verify %s says whether anything differs, --repair mends it", name)
+}
+
+// verifiedSince says whether a verification that was begun after t has found both sides
+// equal, or has made them so.
+func (l *Link) verifiedSince(t time.Time) bool {
+	v := &l.verifications
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.current != nil && v.current.view.StartedAt.After(t) && (v.current.view.State == api.Equal || v.current.view.State == api.Repaired)
+}
+
+// restoreRecord writes the record of a link again that was dropped with its schema. The
+// link stops, for nobody knows what else was done meanwhile; a gate that it calls for is
+// shut at once.
+func (l *Link) restoreRecord(ctx context.Context, r catalog.Link) error {
+	next := r
+	if stepped, err := role.Step(state(r), role.Failed); err == nil {
+		put(stepped, &next)
+	}
+	next.Problem = problem.New(problem.Conflict, "record_dropped", "the schema twinspan was dropped, with the link's record in it, which the agent has written again").On("twinspan").
+		WithHint("see who did that; then compare both sides and go on: twinspan link resume %s --repair", r.Name)
+	l.log.Error("the link's record is gone, it is written again", "phase", next.Phase)
+	err := l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+			if err := catalog.Install(ctx, tx); err != nil {
+				return err
+			}
+			if err := catalog.Insert(ctx, tx, &r); err != nil {
+				return err
+			}
+			if err := catalog.SetSettings(ctx, tx, &next); err != nil {
+				return err
+			}
+			return catalog.Turn(ctx, tx, &r, &next)
+		})
+		if err != nil || !refuses(r) {
+			return err
+		}
+		ctx, stop := context.WithTimeout(ctx, shutPatience)
+		defer stop()
+		if err := gate.Shut(ctx, conn); err != nil {
+			return err
+		}
+		return gate.Slam(ctx, conn, func(p *problem.Error) { l.setAside("gate", p) })
+	})
+	if err != nil {
+		return err
+	}
+	l.known(next)
+	if role.Role(r.Role) == role.Primary {
+		source := l.source()
+		return source.Prepare(ctx)
+	}
+	return nil
+}
