@@ -55,7 +55,11 @@ BEGIN
     IF NOT EXISTS (SELECT FROM twinspan.trigger_mode) THEN
         RETURN;
     END IF;
-    FOR r IN SELECT m.command, k.mode FROM twinspan.modes() m JOIN twinspan.trigger_mode k ON k.class = m.class AND k.object = m.object WHERE m.mode = 'O' LOOP
+    FOR r IN SELECT m.class, m.command, k.mode FROM twinspan.modes() m JOIN twinspan.trigger_mode k ON k.class = m.class AND k.object = m.object WHERE m.mode = 'O' LOOP
+        -- It is no change of schema that crosses.
+        IF r.class <> 'pg_event_trigger'::regclass AND to_regprocedure('twinspan.take_note(text,bigint,bigint,bigint)') IS NOT NULL THEN
+            PERFORM twinspan.take_note('own');
+        END IF;
         EXECUTE replace(r.command, '%s', CASE r.mode WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END);
     END LOOP;
     DELETE FROM twinspan.trigger_mode;

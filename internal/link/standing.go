@@ -205,6 +205,9 @@ func (l *Link) restoreRecord(ctx context.Context, r catalog.Link) error {
 			if err := catalog.SetSettings(ctx, tx, &next); err != nil {
 				return err
 			}
+			if err := catalog.Prove(ctx, tx, &next, l.place.Key); err != nil {
+				return err
+			}
 			return catalog.Turn(ctx, tx, &r, &next)
 		})
 		if err != nil || !refuses(r) {
