@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -191,7 +192,7 @@ func TestSlamKeepsEverybodyOutBesideAPreparedTransaction(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- gate.Slam(testContext(t), conn, func(p *problem.Error) { told <- p }) }()
 	limit := func() string {
-		return pgtest.Query(t, dsn, `SELECT datconnlimit FROM pg_database WHERE datname = current_database()`)[0][0]
+		return pgtest.Query(t, server.DSN("postgres"), `SELECT datconnlimit FROM pg_database WHERE quote_ident(datname) = '`+database+`'`)[0][0]
 	}
 	pgtest.Eventually(t, patience, func() error {
 		if l := limit(); l != "0" {
@@ -202,9 +203,12 @@ func TestSlamKeepsEverybodyOutBesideAPreparedTransaction(t *testing.T) {
 	if p := <-told; p == nil || p.Code != "transaction_prepared" || p.Subject != "mine" || !strings.Contains(p.Error(), `"mine"`) {
 		t.Errorf("told: %v", p)
 	}
-	if _, err := writer.Exec(testContext(t), `SELECT 1`); err == nil {
-		t.Error("a session goes on beside a gate that cannot be shut")
-	}
+	pgtest.Eventually(t, patience, func() error {
+		if _, err := writer.Exec(testContext(t), `SELECT 1`); err == nil {
+			return errors.New("a session goes on beside a gate that cannot be shut")
+		}
+		return nil
+	})
 	pgtest.Exec(t, dsn, `ROLLBACK PREPARED 'mine'`)
 	if err := <-done; err != nil {
 		t.Fatal(err)

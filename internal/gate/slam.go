@@ -52,16 +52,13 @@ func Slam(ctx context.Context, conn *pgx.Conn, note func(*problem.Error)) error 
 	}
 	began, told, restricted := time.Now(), time.Time{}, false
 	for {
-		late := time.Since(began) > slamPatience
-		if late && !restricted {
+		who := writing
+		if time.Since(began) > slamPatience && !restricted {
 			if err := restrict(ctx, conn); err != nil {
 				return err
 			}
-			restricted = true
-		}
-		who := writing
-		if restricted {
-			who = everybody
+			// Once: a superuser has to come in and finish what is in the way.
+			who, restricted = everybody, true
 		}
 		if _, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM (`+who+`) x`); err != nil {
 			return pg.Classify(err, "end transactions that write")
