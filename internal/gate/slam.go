@@ -63,8 +63,7 @@ func Slam(ctx context.Context, conn *pgx.Conn, note func(*problem.Error)) error 
 		if _, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM (`+who+`) x`); err != nil {
 			return pg.Classify(err, "end transactions that write")
 		}
-		_, err := conn.Exec(ctx, EnsureSQL)
-		err = pg.Classify(err, "shut the gate of every table")
+		err := shutEach(ctx, conn)
 		if code := problem.CodeOf(err); err != nil && code != "lock_not_available" && code != "serialization_failure" {
 			return err
 		}
@@ -89,6 +88,35 @@ func Slam(ctx context.Context, conn *pgx.Conn, note func(*problem.Error)) error 
 		case <-time.After(slamPause):
 		}
 	}
+}
+
+// shutEach shuts the gate of each table that lacks it, so that those that can be shut are,
+// whatever becomes of the others. It returns what the last of these failed with.
+func shutEach(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		LEFT JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname = 'twinspan_gate'
+		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+		AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY c.oid`)
+	if err != nil {
+		return pg.Classify(err, "list tables")
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	if err != nil {
+		return pg.Classify(err, "list tables")
+	}
+	for _, t := range tables {
+		_, failed := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM (`+writing+`) x`)
+		if failed == nil {
+			_, failed = conn.Exec(ctx, `SELECT twinspan.shut_gate($1)`, t)
+		}
+		if failed != nil && !settled(failed) {
+			err = pg.Classify(failed, "shut the gate of every table")
+			if problem.CodeOf(err) != "lock_not_available" {
+				return err
+			}
+		}
+	}
+	return err
 }
 
 // unshut says what keeps the gate from being shut.

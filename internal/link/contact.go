@@ -211,7 +211,7 @@ func (l *Link) yield(ctx context.Context, mine catalog.Link, other Standing) err
 const (
 	// firstShut is how long a fence that is stored is not told of, so that whoever hears of
 	// it finds the gate shut, unless that takes longer.
-	firstShut = 5 * time.Second
+	firstShut = 10 * time.Second
 	// shutPatience is how long whoever fences a side goes on shutting its gate; then the
 	// side's work or its watch does.
 	shutPatience = 20 * time.Second
