@@ -13,7 +13,10 @@ import (
 // A claim is a row that says that a session builds the gate, or takes it away. Several
 // may build; who takes away is alone. A claim ends with its session. The table's lock,
 // which nobody but agents can have, keeps claims apart for a moment.
-const claims = `twinspan.gate_claim`
+const (
+	claims     = `twinspan.gate_claim`
+	makeClaims = `CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.gate_claim (pid int NOT NULL, began timestamptz NOT NULL, takes boolean NOT NULL)`
+)
 
 const (
 	// claimWait is the longest that agents keep each other waiting for the lock of claims.
@@ -34,7 +37,7 @@ func inClaims(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error) erro
 		return pg.Classify(err, "look for claims of the gate")
 	}
 	if !have {
-		_, err := conn.Exec(ctx, `CREATE UNLOGGED TABLE IF NOT EXISTS `+claims+` (pid int NOT NULL, began timestamptz NOT NULL, takes boolean NOT NULL)`)
+		_, err := conn.Exec(ctx, makeClaims)
 		// Another link of the database may be making it.
 		if state := pg.SQLState(err); err != nil && state != "23505" && state != "42P07" {
 			return pg.Classify(err, "make the table of claims")

@@ -479,3 +479,23 @@ func TestStagedAtOnce(t *testing.T) {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 }
+
+// What the gate makes is known to whoever removes the schema.
+func TestTextNamesEveryRelation(t *testing.T) {
+	dsn, conn := fresh(t, objects)
+	before := pgtest.Query(t, dsn, `SELECT relname FROM pg_class WHERE relnamespace = 'twinspan'::regnamespace AND relkind IN ('r', 'S')`)
+	shut(t, conn)
+	made := pgtest.Query(t, dsn, `SELECT relname FROM pg_class WHERE relnamespace = 'twinspan'::regnamespace AND relkind IN ('r', 'S') ORDER BY 1`)
+	if len(made) != len(before)+6 {
+		t.Errorf("%v were made beside %v", made, before)
+	}
+	for _, m := range made {
+		old := false
+		for _, b := range before {
+			old = old || b[0] == m[0]
+		}
+		if !old && !strings.Contains(gate.Text(), "IF NOT EXISTS twinspan."+m[0]+" ") {
+			t.Errorf("the text does not make %s", m[0])
+		}
+	}
+}
