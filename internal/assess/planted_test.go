@@ -318,7 +318,7 @@ func TestRolesThatADatabaseNeeds(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	if want := []string{"App User", "above", "connecting", "owning", "postgres", "reading", "tuned"}; !slices.Equal(names, want) {
+	if want := []string{"App User", "above", "connecting", "owning", "reading", "shop", "tuned"}; !slices.Equal(names, want) {
 		t.Errorf("%v, want %v", names, want)
 	}
 }

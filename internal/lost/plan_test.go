@@ -134,7 +134,7 @@ func TestCommandsThatCannotBeUndone(t *testing.T) {
 	pgtest.Exec(t, f.dsn, `ALTER TABLE public.t ADD b int`, `CREATE OR REPLACE VIEW public.v AS SELECT 1 AS x`, `DROP FUNCTION public.f()`)
 	f.collect(t)
 	got := describe(f.plan(t))
-	want := []string{"whole DROP FUNCTION public.f()", "whole CREATE OR REPLACE VIEW public.v AS SELECT 1 AS x", "whole ALTER TABLE public.t ADD b int"}
+	want := []string{"whole DROP FUNCTION IF EXISTS public.f()", "whole CREATE OR REPLACE VIEW public.v AS SELECT 1 AS x", "whole ALTER TABLE public.t ADD b int"}
 	if !slices.Equal(got, want) {
 		t.Errorf("plan:\n%s", strings.Join(got, "\n"))
 	}
