@@ -55,7 +55,7 @@ func proofKey(dir config.Dir) (catalog.Key, error) {
 	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	if err != nil || len(key) != keySize {
 		return nil, problem.New(problem.Invalid, "proof_key_unreadable", "%s holds no key", path).
-			WithHint("bring it back from a backup of the directory; without one, remove it and run: twinspan init --adopt")
+			WithHint("bring it back from a backup of the directory; without one, remove it, and in each linked database run as a superuser: BEGIN READ WRITE; DELETE FROM twinspan.proof; COMMIT")
 	}
 	return key, nil
 }
@@ -114,7 +114,7 @@ func (t *troubles) hiding(link string) error {
 	t.mu.Unlock()
 	if doubted {
 		return problem.New(problem.Transient, "link_not_proved", "the record of the link on this side is not proved to be this agent's").On(link).
-			WithHint("where that agent's directory was lost or restored, run twinspan init --adopt there")
+			WithHint("where that agent's directory was restored without identity/proof.key, run as a superuser in the database there: BEGIN READ WRITE; DELETE FROM twinspan.proof; COMMIT")
 	}
 	for _, database := range t.databases() {
 		t.mu.Lock()
@@ -265,7 +265,7 @@ func (a *Agent) judge(ctx context.Context, seen []looked, known map[string]bool)
 
 func strange(database string, r *catalog.Link) error {
 	return problem.New(problem.Conflict, "link_not_proved", "the record of the link %q in it was not made by this agent for this database: it is a copy, or the agent's directory is not the one of then", r.Name).On(database).
-		WithHint("a copy needs nothing of the link: drop its schema twinspan; where the directory was lost or restored, run twinspan init --adopt")
+		WithHint("a copy needs nothing of the link: drop its schema twinspan; where the directory was restored without identity/proof.key, run there as a superuser: BEGIN READ WRITE; DELETE FROM twinspan.proof; COMMIT")
 }
 
 func (a *Agent) noteDatabase(database string, err error) {
