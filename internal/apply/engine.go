@@ -371,24 +371,6 @@ func (e *engine) check(ctx context.Context, r *relation, c *group.Change) error 
 	return nil
 }
 
-// unsettled tells of a row that repair may not be able to bring over.
-func (e *engine) unsettled(ctx context.Context, r *relation, c *group.Change) error {
-	if e.a.Unsettled == nil || c.Op != group.Update || c.OldKind != pgoutput.OldKey || c.New.Kinds&pgoutput.HasUnchanged == 0 ||
-		!group.KeyChanged(r.Key, c.Old, c.New) {
-		return nil
-	}
-	var columns []int16
-	var key []string
-	for _, k := range r.Key {
-		v := c.New.Column(k.Column)
-		if v.Kind != pgoutput.Text {
-			return corrupt("a key of table %s that is no text", r.name)
-		}
-		columns, key = append(columns, int16(r.columns[k.Column].number)), append(key, string(v.Value))
-	}
-	return e.a.Unsettled(ctx, r.oid, columns, key)
-}
-
 // add appends a change to the batch, and writes a piece when it becomes too large.
 func (e *engine) add(ctx context.Context, c group.Change) error {
 	b := e.current

@@ -287,7 +287,7 @@ func TestSavepointsAndPreparedTransactions(t *testing.T) {
 }
 
 func TestTriggersThatFireOnASecondarySeeEveryChange(t *testing.T) {
-	p := newPair(t, false, "CREATE TABLE t (id int PRIMARY KEY, v text)", "CREATE TABLE plain (id int PRIMARY KEY, v text)")
+	p := newPair(t, true, "CREATE TABLE t (id int PRIMARY KEY, v text)", "CREATE TABLE plain (id int PRIMARY KEY, v text)")
 	pgtest.Exec(t, p.target, "CREATE TABLE public.seen (n serial, op text, id int, v text)",
 		`CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen (op, id, v) VALUES (tg_op, coalesce(new.id, old.id), new.v); RETURN NULL; END $$`,
 		"CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION note()", "ALTER TABLE t ENABLE ALWAYS TRIGGER note",
