@@ -135,7 +135,7 @@ func TestNothingAgainstPgbench(t *testing.T) {
 	report := look(t, assess.Primary{DSN: parse(t, dsn), DumpMajor: newestDump})
 	expect(t, report.Findings, "informs table_without_key public.pgbench_history")
 	source := report.Source
-	if source.Database != parse(t, dsn).Database() || source.Owner != "postgres" || source.Major != s.Major || source.Encoding != "UTF8" || source.Collate == "" ||
+	if source.Database != parse(t, dsn).Database() || source.Owner != "shop" || source.Major != s.Major || source.Encoding != "UTF8" || source.Collate == "" ||
 		source.CType == "" || source.Provider != "c" || source.Bytes < 10<<20 || len(source.Extensions) != 0 ||
 		source.SystemID != pgtest.Query(t, dsn, `SELECT system_identifier FROM pg_control_system()`)[0][0] {
 		t.Errorf("%+v", source)

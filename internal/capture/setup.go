@@ -116,9 +116,14 @@ func (s *Source) open(ctx context.Context, purpose string) (*pgx.Conn, error) {
 }
 
 // alone keeps the other links of the database from working on what they share, until
-// release is called. Nobody but agents can have that lock.
+// release is called. Nobody but agents can have that lock. Without the schema there are
+// no other links.
 func (s *Source) alone(ctx context.Context) (release func(), err error) {
-	return s.DSN.LockFor(ctx, pg.Session{Name: s.Name + "/alone"}, "twinspan.version", "SHARE ROW EXCLUSIVE", lockPatience)
+	release, err = s.DSN.LockFor(ctx, pg.Session{Name: s.Name + "/alone"}, "twinspan.version", "SHARE ROW EXCLUSIVE", lockPatience)
+	if state := pg.SQLState(err); state == "3F000" || state == "42P01" {
+		return func() {}, nil
+	}
+	return release, err
 }
 
 func makeEventTrigger(ctx context.Context, conn *pgx.Conn, name, event, function string) error {
