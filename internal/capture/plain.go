@@ -45,7 +45,7 @@ func (s *Source) publish(ctx context.Context, conn *pgx.Conn) error {
 // and makes them updatable. It does nothing where there is nothing to add.
 func (s *Source) PublishTables(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+		WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND (n.nspname <> 'twinspan' OR c.relname = 'signal')
 		AND EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE p.pubname = $1 AND NOT p.puballtables
 			AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)) ORDER BY 1`, s.Object())
 	if err != nil {
