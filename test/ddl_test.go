@@ -19,6 +19,7 @@ import (
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/linktest"
 	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // own matches what a link puts into a database besides its schema, as pg_dump
@@ -275,5 +276,5 @@ var refusals = []struct {
 	{"ddl_extension_missing", []string{`DELETE FROM twinspan.twin_extension WHERE name = 'hstore'`, `CREATE EXTENSION hstore`}},
 	{"ddl_import_foreign_schema", []string{`CREATE EXTENSION postgres_fdw`, `CREATE SCHEMA imported`,
 		`DO $$ BEGIN EXECUTE format('CREATE SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host ''127.0.0.1'', port %L, dbname %L)', current_setting('port'), current_database()); END $$`,
-		`CREATE USER MAPPING FOR CURRENT_USER SERVER loop OPTIONS (user 'postgres')`, `IMPORT FOREIGN SCHEMA public LIMIT TO (t) FROM SERVER loop INTO imported`}},
+		`CREATE USER MAPPING FOR CURRENT_USER SERVER loop OPTIONS (user 'postgres', password ` + sqlname.Literal(pgtest.Password) + `)`, `IMPORT FOREIGN SCHEMA public LIMIT TO (t) FROM SERVER loop INTO imported`}},
 }
