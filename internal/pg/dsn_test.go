@@ -195,11 +195,11 @@ func TestErrorsHoldNoRowValues(t *testing.T) {
 // its standby alone.
 func TestSeveralHosts(t *testing.T) {
 	primary := pgtest.Start(t)
-	standby := startStandby(t, primary)
 	const plain = "of letters" // for strings that are put together here
-	pgtest.Exec(t, primary.DSN("postgres"), `ALTER ROLE postgres PASSWORD '`+plain+`'`)
+	pgtest.Exec(t, primary.DSN("postgres"), `CREATE ROLE several SUPERUSER LOGIN PASSWORD '`+plain+`'`)
+	standby := startStandby(t, primary) // has the role from the start
 	cluster := func(ports string) string {
-		return "host=127.0.0.1,127.0.0.1 port=" + ports + " user=postgres password='" + plain + "' dbname=postgres"
+		return "host=127.0.0.1,127.0.0.1 port=" + ports + " user=several password='" + plain + "' dbname=postgres"
 	}
 	for _, ports := range []string{
 		fmt.Sprintf("%d,%d", primary.Port, standby), fmt.Sprintf("%d,%d", standby, primary.Port),
@@ -221,7 +221,7 @@ func TestSeveralHosts(t *testing.T) {
 	}
 	// One host named alone is taken as it is, with and without fallbacks of TLS.
 	for _, mode := range []string{"disable", "prefer"} {
-		conn := connect(t, fmt.Sprintf("host=127.0.0.1 port=%d user=postgres password='%s' dbname=postgres sslmode=%s", standby, plain, mode), pg.Session{Name: "test"})
+		conn := connect(t, fmt.Sprintf("host=127.0.0.1 port=%d user=several password='%s' dbname=postgres sslmode=%s", standby, plain, mode), pg.Session{Name: "test"})
 		if value(t, conn, `SELECT pg_is_in_recovery()::text`) != "true" {
 			t.Error("not the standby")
 		}
