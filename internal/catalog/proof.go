@@ -49,7 +49,6 @@ func DiscoverSession() pg.Session {
 		"statement_timeout": fmt.Sprint(discoverStatement.Milliseconds()),
 		// Nothing of the tables' owner is evaluated while a query is planned.
 		"constraint_exclusion": "off",
-		"jit":                  "off",
 	}}
 }
 

@@ -135,7 +135,8 @@ SELECT 'function', p.name || '(' || p.identity || ')',
            'cost ' || p.procost, 'rows ' || p.prorows, array_to_string(p.proconfig, ', '), 'body ' || md5(p.prosrc), p.probin, 'transition ' || (SELECT aggtransfn::regproc::text || ' ' || aggfinalfn::regproc::text FROM pg_aggregate g WHERE g.aggfnoid = p.oid))
            || (SELECT /*acl*/ FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee <> p.proowner),
        false, false, '', '', '', '', '', pg_get_userbyid(p.proowner)::text, ''
-  FROM (SELECT p.*, quote_ident(n.nspname) || '.' || quote_ident(p.proname) AS name, regexp_replace(pg_get_function_identity_arguments(p.oid), '(^|, )IN ', E'\\1', 'g') AS identity FROM pg_proc p JOIN space n ON n.oid = p.pronamespace) p
+  FROM (SELECT p.oid, p.proowner, p.proname, p.prolang, p.proallargtypes, p.pronargs, p.pronargdefaults, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proleakproof, p.procost, p.prorows, p.proconfig, p.prosrc, p.probin, p.proacl,
+               quote_ident(n.nspname) || '.' || quote_ident(p.proname) AS name, regexp_replace(pg_get_function_identity_arguments(p.oid), '(^|, )IN ', E'\\1', 'g') AS identity FROM pg_proc p JOIN space n ON n.oid = p.pronamespace) p
  WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid)
    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i' AND d.refclassid = 'pg_type'::regclass)
 UNION ALL
