@@ -23,6 +23,7 @@ import (
 // String never shows the password.
 type DSN struct {
 	config *pgx.ConnConfig
+	params map[string]string // as libpq would have them, but for its environment
 }
 
 // ParseDSN reads a libpq connection string (URL or key=value). Several hosts
@@ -32,7 +33,8 @@ func ParseDSN(dsn string) (*DSN, error) {
 		return nil, problem.New(problem.Invalid, "dsn_invalid", "the connection string has an @, / or # that does not belong there").
 			WithHint("write such characters of a password as %%40, %%2F and %%23")
 	}
-	config, err := pgx.ParseConfig(dsn)
+	text, params := settled(dsn)
+	config, err := pgx.ParseConfig(text)
 	var file *fs.PathError
 	if errors.As(err, &file) {
 		return nil, problem.Wrap(file, problem.Invalid, "dsn_invalid", "the connection string names a file that cannot be read")
@@ -43,7 +45,10 @@ func ParseDSN(dsn string) (*DSN, error) {
 			WithHint("write it as postgres://user:password@host:5432/postgres or host=... port=... user=... dbname=...")
 	}
 	config.ConnectTimeout = 10 * time.Second
-	d := &DSN{config: config}
+	if err := ownParameters(config); err != nil {
+		return nil, err
+	}
+	d := &DSN{config: config, params: params}
 	// Fallbacks alone say nothing: one host has them too, with and without TLS.
 	if hosts, _ := d.members(); len(hosts) > 1 {
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
@@ -80,7 +85,7 @@ func (d *DSN) Address() string {
 func (d *DSN) WithDatabase(name string) *DSN {
 	c := d.config.Copy()
 	c.Database = name
-	return &DSN{config: c}
+	return &DSN{config: c, params: d.params}
 }
 
 // String says where it leads, without password. It is a method of the value too,

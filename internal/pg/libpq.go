@@ -28,17 +28,20 @@ var passedOn = []struct{ parameter, variable string }{
 // shown in pg_stat_activity behind "twinspan/"; options are settings as in
 // PGOPTIONS ("-c name=value"), behind those of the string.
 func (d *DSN) Environ(name, options string) []string {
-	given := connectionParameters(d.config.ConnString())
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "LC_") || strings.HasPrefix(kv, "LANG") ||
 			strings.HasPrefix(kv, "PGOPTIONS=") || strings.HasPrefix(kv, "PGSERVICE=") || strings.HasPrefix(kv, "PGHOSTADDR=")
 	})
 	for _, p := range passedOn {
-		if v, ok := given[p.parameter]; ok {
+		if v, ok := d.params[p.parameter]; ok {
 			env = append(env, p.variable+"="+v)
 		}
 	}
 	hosts, ports := d.members()
+	// Of the same number, for a host that is named twice is one here.
+	if a := d.params["hostaddr"]; a != "" && strings.Count(a, ",") == len(hosts)-1 {
+		env = append(env, "PGHOSTADDR="+a)
+	}
 	env = append(env, "LC_ALL=C", "PGHOST="+strings.Join(hosts, ","), "PGPORT="+strings.Join(ports, ","),
 		"PGUSER="+d.config.User, "PGDATABASE="+d.config.Database, "PGAPPNAME=twinspan/"+name,
 		"PGOPTIONS="+strings.TrimSpace(d.config.RuntimeParams["options"]+" "+options), "PGCONNECT_TIMEOUT=10")
@@ -74,7 +77,7 @@ func (d *DSN) members() (hosts, ports []string) {
 // either of its forms.
 func connectionParameters(s string) map[string]string {
 	params := map[string]string{}
-	if strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://") {
+	if isURL(s) {
 		if u, err := url.Parse(s); err == nil {
 			for k, v := range u.Query() {
 				params[k] = v[0]

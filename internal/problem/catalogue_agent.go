@@ -66,6 +66,7 @@ func serverEntries() []Entry {
 		{"data_version_mismatch", Blocks, "The data directory is of another version", "", "Use the programs that made it."},
 		{"disk_full", Warns, "The disk is full", "", "Free space on the server; the agent tries again by itself."},
 		{"dsn_invalid", Blocks, "The connection string cannot be read", "", "Write it as postgres://user:password@host:5432/postgres."},
+		{"dsn_unsupported", Blocks, "The connection string asks for what the agent cannot do", "", "Leave the parameter out of the connection string."},
 		{"initdb_failed", Blocks, "initdb failed", "", "Run it by hand to see more."},
 		{"listen_address_invalid", Blocks, "The server cannot listen there", "", "Name an address of this machine."},
 		{"login_refused", Blocks, "The server refuses the login", "", "Check user, password and pg_hba.conf."},
