@@ -271,6 +271,8 @@ func kindOf(e *pgconn.PgError) (problem.Kind, string) {
 	switch {
 	case e.Code == "28P01" || e.Code == "28000":
 		return problem.Unauthorised, "login_refused"
+	case poolerRefuses(e):
+		return problem.Invalid, "address_pooled"
 	case e.Code == "3D000":
 		return problem.NotFound, "database_missing"
 	case e.Code == "42501":
@@ -297,7 +299,16 @@ func kindOf(e *pgconn.PgError) (problem.Kind, string) {
 	return problem.Internal, "server_error"
 }
 
+// poolerRefuses says whether PgBouncer, or one of its kind, answers in the place of a server:
+// it knows only the settings that it can keep apart for its clients.
+func poolerRefuses(e *pgconn.PgError) bool {
+	return strings.HasPrefix(e.Message, "unsupported startup parameter")
+}
+
 func hintOf(e *pgconn.PgError) string {
+	if poolerRefuses(e) {
+		return "a connection pooler listens there; let the connection string lead to the server itself"
+	}
 	switch e.Code {
 	case "28P01", "28000":
 		return "check user, password and pg_hba.conf of the connection string given to init"

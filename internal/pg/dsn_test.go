@@ -133,6 +133,7 @@ func TestClassify(t *testing.T) {
 		{server("28P01", ""), problem.Unauthorised, "login_refused"},
 		{server("28000", ""), problem.Unauthorised, "login_refused"},
 		{server("3D000", ""), problem.NotFound, "database_missing"},
+		{server("08P01", "unsupported startup parameter: xmloption"), problem.Invalid, "address_pooled"},
 		{server("42501", ""), problem.Unauthorised, "privilege_missing"},
 		{server("53100", ""), problem.Transient, "disk_full"},
 		{server("53300", ""), problem.Transient, "connections_used_up"},
