@@ -116,12 +116,21 @@ func copyRows(ctx context.Context, tx pgx.Tx, t *TableFinding, from Rows, r Copy
 		writer.CloseWithError(err)
 		sent <- err
 	}()
-	_, err := tx.Conn().PgConn().CopyFrom(ctx, reader, fmt.Sprintf("COPY %s (%s) FROM STDIN", t.Table.SQL(), sqlname.Join(written(t.Columns))))
+	_, err := tx.Conn().PgConn().CopyFrom(ctx, reader, "COPY "+t.Table.SQL()+columnList(written(t.Columns))+" FROM STDIN")
 	reader.CloseWithError(context.Canceled) // so that the sender ends, too
 	if failed := <-sent; failed != nil && (err == nil || pg.SQLState(err) == "57014") {
 		return failed
 	}
 	return pg.Classify(err, "copy the primary's rows")
+}
+
+// columnList names the columns of a COPY. An empty list cannot be written; without one
+// COPY takes all columns that are not generated.
+func columnList(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + sqlname.Join(names) + ")"
 }
 
 // RepairSchema builds missing and invalid indexes, and constraints, and alters
