@@ -18,11 +18,15 @@ CREATE OR REPLACE FUNCTION twinspan.send_rows(t oid) RETURNS void
 $$
 DECLARE
     reader text := format('twinspan.reader_%s', pg_backend_pid());
-    rows text := format('twinspan rows of %s', t);
-    r record;
+    rows refcursor := format('twinspan rows of %s', t);
+    read text := format('SELECT %s($1, $2)', reader);
+    block bigint := 0;
+    body text;
     part text;
+    r record;
 BEGIN
     SELECT n.nspname, c.relname, c.relforcerowsecurity, format('%I.%I', n.nspname, c.relname) AS name, pg_get_userbyid(c.relowner) AS owner,
+           c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0 AS long, pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
            coalesce(string_agg(format('x.%I', a.attname), ', ' ORDER BY a.attnum), '') AS list,
            coalesce(jsonb_agg(jsonb_build_object('name', twinspan.raw(a.attname), 'type', a.atttypid::bigint) ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL), '[]') AS columns
       INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -35,10 +39,9 @@ BEGIN
     IF r.relforcerowsecurity THEN
         PERFORM twinspan.run_unseen(format('ALTER TABLE ONLY %s NO FORCE ROW LEVEL SECURITY', r.name));
     END IF;
-    PERFORM twinspan.run_unseen(format($make$CREATE FUNCTION %s(rows refcursor) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
-        SET search_path = pg_catalog, pg_temp SET row_security = on SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' SET extra_float_digits = 3
-        SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmlbinary = 'base64' SET enable_indexscan = off SET enable_bitmapscan = off AS %L$make$, reader,
-        format($body$DECLARE
+    -- Where a value can be long, one row is read after the other. Elsewhere all rows of a block make a portion, and are
+    -- found by their places: a tenth of the work.
+    body := CASE WHEN r.long THEN format($body$DECLARE
     line text;
     part text := '';
 BEGIN
@@ -51,16 +54,32 @@ BEGIN
         part := part OPERATOR(pg_catalog.||) line;
     END LOOP;
     RETURN part;
-END$body$, r.list, r.name)));
-    PERFORM twinspan.run_unseen(format('ALTER FUNCTION %s(refcursor) OWNER TO %I', reader, r.owner));
+END$body$, r.list, r.name) ELSE format($body$DECLARE
+    part text;
+BEGIN
+    SELECT pg_catalog.string_agg(CAST(pg_catalog.record_out(ROW(%s)) AS pg_catalog.text), '') INTO part FROM ONLY %s AS x
+     WHERE x.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.format('(%%s,%%s)', $2, o)::pg_catalog.tid FROM pg_catalog.generate_series(1, %s) o));
+    RETURN coalesce(part, '');
+END$body$, r.list, r.name, current_setting('block_size')::int / 28) END;
+    PERFORM twinspan.run_unseen(format($make$CREATE FUNCTION %s(rows refcursor, block bigint) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp SET row_security = on SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' SET extra_float_digits = 3
+        SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmlbinary = 'base64' SET enable_indexscan = off SET enable_bitmapscan = off SET enable_tidscan = on AS %L$make$,
+        reader, body));
+    PERFORM twinspan.run_unseen(format('ALTER FUNCTION %s(refcursor, bigint) OWNER TO %I', reader, r.owner));
     PERFORM twinspan.say('rows_begin', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname), 'columns', r.columns));
     LOOP
-        EXECUTE format('SELECT %s(%L)', reader, rows) INTO part;
-        EXIT WHEN part = '';
-        PERFORM twinspan.say('rows', jsonb_build_object('rows', twinspan.raw(part)));
+        EXIT WHEN NOT r.long AND block >= r.blocks;
+        EXECUTE read INTO part USING rows, block;
+        EXIT WHEN r.long AND part = '';
+        IF part <> '' THEN
+            PERFORM twinspan.say('rows', jsonb_build_object('rows', twinspan.raw(part)));
+        END IF;
+        block := block + 1;
     END LOOP;
-    EXECUTE format('CLOSE %I', rows);
-    PERFORM twinspan.run_unseen(format('DROP FUNCTION %s(refcursor)', reader));
+    IF r.long THEN
+        EXECUTE format('CLOSE %I', rows::text);
+    END IF;
+    PERFORM twinspan.run_unseen(format('DROP FUNCTION %s(refcursor, bigint)', reader));
     IF r.relforcerowsecurity THEN
         PERFORM twinspan.run_unseen(format('ALTER TABLE ONLY %s FORCE ROW LEVEL SECURITY', r.name));
     END IF;
