@@ -68,10 +68,14 @@ gobench: ## Run the Go benchmarks of the hot paths
 	@scripts/ensure-postgres
 	@go test -run '^$$' -bench . -benchmem -p 1 -timeout 60m ./...
 
+.PHONY: deb
+deb: ## Build a Debian package in dist/ and look into it (VERSION=0.1.0)
+	@scripts/deb $(VERSION)
+
 .PHONY: generated
 generated: ## Write generated files anew
 	@go generate ./...
 
 .PHONY: clean
 clean: ## Remove what was built
-	@rm -rf bin coverage.out
+	@rm -rf bin dist coverage.out
