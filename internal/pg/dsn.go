@@ -291,6 +291,10 @@ func kindOf(e *pgconn.PgError) (problem.Kind, string) {
 		return problem.Transient, "statement_cancelled"
 	case e.Code == "40001" || e.Code == "40P01":
 		return problem.Transient, "serialization_failure"
+	case e.Code == "XX000" && (strings.Contains(e.Message, "cache lookup failed for") || strings.Contains(e.Message, "tuple concurrently ")):
+		// Somebody changed or dropped what the statement had just found in the catalogs, as
+		// a publication of a table; such errors have no code of their own.
+		return problem.Transient, "serialization_failure"
 	case strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53"):
 		return problem.Transient, "server_unavailable"
 	case strings.HasPrefix(e.Code, "58"):
