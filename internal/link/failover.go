@@ -72,10 +72,10 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 	if request.Type == api.Forced {
 		return l.force(ctx, request)
 	}
-	if err := l.sameAgents(); err != nil {
-		return api.FailoverProgress{}, err
-	}
 	if role.Role(r.Role) == role.Primary {
+		if err := l.sameAgents(ctx); err != nil {
+			return api.FailoverProgress{}, noPlanned(err, r.Name)
+		}
 		var answer api.FailoverProgress
 		err := l.place.Peers.Call(ctx, r.Peer, MethodFailover, FailoverRequest{Reference{ID: r.ID, Epoch: r.Epoch}, request}, &answer)
 		return answer, noPlanned(err, r.Name)
@@ -83,8 +83,8 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 	if phase := role.Phase(r.Phase); phase != role.Replicating {
 		return api.FailoverProgress{}, notInStep(r.Name, phase)
 	}
-	if status, _ := l.place.Peers.Status(r.Peer); !status.Connected {
-		return api.FailoverProgress{}, noPlanned(problem.New(problem.Transient, "peer_unreachable", "agent %s is not connected", r.Peer).On(r.Peer), r.Name)
+	if err := l.sameAgents(ctx); err != nil {
+		return api.FailoverProgress{}, noPlanned(err, r.Name)
 	}
 	if request.DrainSeconds == 0 {
 		request.DrainSeconds = defaultDrain.Seconds()
@@ -106,21 +106,42 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 	return view, nil
 }
 
-// sameAgents refuses a change of places while the peer's agent is older than this one: each
-// would have to read what only the other knows.
-func (l *Link) sameAgents() error {
-	l.mu.Lock()
-	format := l.live.answer.Format
-	if role.Role(l.record.Role) == role.Primary {
-		format = l.live.report.Format
+// hearPatience is how long a change of places waits for a first word of the peer's agent.
+const hearPatience = 10 * time.Second
+
+// sameAgents refuses a change of places while the peer is away, or its agent older than this one: each
+// would have to read what only the other knows. Of which age it is comes with its first
+// report or answer.
+func (l *Link) sameAgents(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, hearPatience)
+	defer stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l.mu.Lock()
+		format := l.live.answer.Format
+		if role.Role(l.record.Role) == role.Primary {
+			format = l.live.report.Format
+		}
+		heard, peer := l.live.heard, l.record.Peer
+		l.mu.Unlock()
+		status, _ := l.place.Peers.Status(peer)
+		switch {
+		case !status.Connected:
+			return problem.New(problem.Transient, "peer_unreachable", "agent %s is not connected", peer).On(peer)
+		case heard.IsZero():
+		case format >= capture.Format:
+			return nil
+		default:
+			return problem.New(problem.Conflict, "agent_older", "agent %s runs an older twinspan than this one", peer).On(peer).
+				WithHint("replace the program of agent %s as well, then try again; the link goes on meanwhile", peer)
+		}
+		select {
+		case <-ctx.Done():
+			return problem.New(problem.Transient, "peer_unreachable", "agent %s has not told how it stands since this agent was started", peer).On(peer)
+		case <-tick.C:
+		}
 	}
-	heard, peer := l.live.heard, l.record.Peer
-	l.mu.Unlock()
-	if heard.IsZero() || format >= capture.Format {
-		return nil
-	}
-	return problem.New(problem.Conflict, "agent_older", "agent %s runs an older twinspan than this one", peer).On(peer).
-		WithHint("replace the program of agent %s as well, then try again; the link goes on meanwhile", peer)
 }
 
 func newFailover(name string, request api.FailoverRequest) *failover {

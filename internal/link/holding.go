@@ -108,7 +108,7 @@ func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) 
 	if err := l.sameEpoch(request.Reference); err != nil {
 		return nil, err
 	}
-	if err := l.sameAgents(); err != nil {
+	if err := l.sameAgents(ctx); err != nil {
 		return nil, err
 	}
 	list := []api.Problem{}
