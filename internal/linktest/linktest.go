@@ -67,6 +67,8 @@ type Side struct {
 	Standby *pgtest.Server
 	Dir     config.Dir
 	Client  *client.Client
+	// Program is the twinspan that Start runs; empty for the one under test.
+	Program string
 
 	t       testing.TB
 	process *exec.Cmd
@@ -91,6 +93,8 @@ type Options struct {
 	Before func(name string, server *pgtest.Server)
 	// Advertise, when set, changes the address at which a side tells others to dial it.
 	Advertise func(name, listen string) string
+	// Program is what both sides' agents are at first: see Side.
+	Program string
 }
 
 // New starts two servers and two agents and pairs them: b dials a.
@@ -134,7 +138,7 @@ func (s *Side) pair(t testing.TB, other *Side) {
 func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Option) *Side {
 	t.Helper()
 	server = append([]pgtest.Option{pgtest.MayBeOdd()}, server...)
-	s := &Side{Name: name, Server: pgtest.Start(t, server...), t: t}
+	s := &Side{Name: name, Server: pgtest.Start(t, server...), Program: o.Program, t: t}
 	if o.Before != nil {
 		o.Before(name, s.Server)
 	}
@@ -201,8 +205,12 @@ func (s *Side) Launch() {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
-	s.process = exec.Command(os.Args[0])
-	s.process.Env = append(os.Environ(), agentVariable+"="+s.Dir.Path())
+	if s.Program == "" {
+		s.process = exec.Command(os.Args[0])
+		s.process.Env = append(os.Environ(), agentVariable+"="+s.Dir.Path())
+	} else {
+		s.process = exec.Command(s.Program, "serve", "--dir", s.Dir.Path(), "--log-level", "debug")
+	}
 	s.process.Stdout, s.process.Stderr = log, log
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	ended := make(chan struct{})
