@@ -14,6 +14,9 @@ import (
 //go:embed ddl.sql
 var ddlSQL string
 
+//go:embed objects.sql
+var objectsSQL string
+
 //go:embed rows.sql
 var rowsSQL string
 
@@ -31,12 +34,12 @@ var schemaTriggers = [...]struct{ name, event, function string }{
 	{"!twinspan_capture", "ddl_command_end", "twinspan.on_ddl_capture()"},
 	{"!twinspan_drop", "sql_drop", "twinspan.on_ddl_drop()"},
 	{"!twinspan_rewrite", "table_rewrite", "twinspan.on_ddl_rewrite()"},
-	{"!twinspan_start", "ddl_command_start WHEN TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION')", "twinspan.on_ddl_start()"},
+	{"!twinspan_start", "ddl_command_start WHEN TAG IN ('ALTER EXTENSION', 'CREATE EXTENSION', 'GRANT', 'REVOKE')", "twinspan.on_ddl_start()"},
 }
 
 // captureSchema makes what puts schema changes into the stream.
 func captureSchema(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, textSQL+rowsSQL+ddlSQL); err != nil {
+	if _, err := conn.Exec(ctx, textSQL+objectsSQL+rowsSQL+ddlSQL); err != nil {
 		return pg.Classify(err, "create the functions that capture schema changes")
 	}
 	for _, t := range schemaTriggers {
@@ -56,20 +59,20 @@ func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 
 // schemaFunctions are those that notes.sql, text.sql and ddl.sql make.
 var schemaFunctions = [...]string{
-	"twinspan.bare(text, boolean)", "twinspan.capture_ddl(text, text, json)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.detached(text, text, text)",
-	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.immutable(pg_node_tree)", "twinspan.made_since_copy(oid, oid)", "twinspan.mask(text, boolean)",
+	"twinspan.bare(text, boolean)", "twinspan.capture_command(text, boolean, boolean)", "twinspan.capture_ddl(text, text, json, text)", "twinspan.capture_drop(text)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.detached(text, text, text)",
+	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.granted()", "twinspan.immutable(pg_node_tree)", "twinspan.made_like(text, text, text)", "twinspan.made_since_copy(oid, oid)", "twinspan.mask(text, boolean)",
 	"twinspan.missing_values(oid[])", "twinspan.names_it(text, text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
 	"twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()", "twinspan.ordinary(text, boolean)", "twinspan.own(text, text, text)",
-	"twinspan.part(text, integer, integer)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",
-	"twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text, text, text)", "twinspan.refuse_while_seeding(text, text, boolean)",
-	"twinspan.resend(oid, text)", "twinspan.run_own(text)", "twinspan.run_unseen(text)", "twinspan.send_rows(oid)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[])", "twinspan.spend_note(text)",
-	"twinspan.split(text, boolean, boolean)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)",
+	"twinspan.part(text, integer, integer)", "twinspan.partition_bound(text, text, text, text)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",
+	"twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text)", "twinspan.refuse_temporary(text)", "twinspan.refuse_unwritable(text)", "twinspan.refuse_while_seeding(text, text, boolean)",
+	"twinspan.resend(oid, text)", "twinspan.run_own(text)", "twinspan.run_unseen(text)", "twinspan.send_rows(oid)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[], jsonb)", "twinspan.session_settings(text, text, text)", "twinspan.shared_library(text)", "twinspan.spend_note(text)",
+	"twinspan.split(text, boolean, boolean)", "twinspan.table_parts(oid)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)", "twinspan.temporary(oid, oid)", "twinspan.written(xid, cid, bigint)",
 }
 
-// formerFunctions are those of agents before format 2.
+// formerFunctions are those of earlier agents.
 var formerFunctions = [...]string{
 	"twinspan.capture_ddl(text, text, json, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)", "twinspan.immutable_text(text)",
-	"twinspan.missing_values(text, text, oid[])", "twinspan.pick(text, text, boolean, boolean)", "twinspan.refuse_while_seeding(text, text, json)", "twinspan.statements(text, boolean, text)",
+	"twinspan.capture_ddl(text, text, json)", "twinspan.missing_values(text, text, oid[])", "twinspan.pick(text, text, boolean, boolean)", "twinspan.refuse_late(text, text, text)", "twinspan.refuse_while_seeding(text, text, json)", "twinspan.say_ddl(text, text, boolean, json, text[], text[])", "twinspan.statements(text, boolean, text)",
 }
 
 // NoteExtensions records which extensions the twin's server has, so that others

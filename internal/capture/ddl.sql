@@ -26,14 +26,34 @@ CREATE TABLE IF NOT EXISTS twinspan.made_since (
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_caller() RETURNS event_trigger
     LANGUAGE plpgsql AS
 $$
+DECLARE
+    temporary pg_catalog.bool;
 BEGIN
+    -- What is about temporary objects alone is over here: there may be very many.
+    IF TG_EVENT OPERATOR(pg_catalog.=) 'sql_drop' THEN
+        SELECT pg_catalog.bool_and(x.is_temporary) INTO temporary FROM pg_catalog.pg_event_trigger_dropped_objects() x;
+    ELSE
+        SELECT pg_catalog.bool_and(x.schema_name IS NOT NULL AND x.schema_name OPERATOR(pg_catalog.=) 'pg_temp') INTO temporary FROM pg_catalog.pg_event_trigger_ddl_commands() x;
+    END IF;
+    IF temporary THEN
+        PERFORM pg_catalog.set_config('twinspan.caller', '', true);
+        RETURN;
+    END IF;
     PERFORM pg_catalog.set_config('twinspan.caller', pg_catalog.json_build_object(
         'role', current_user, 'session', session_user,
         'search_path', pg_catalog.current_setting('search_path'),
         'standard_conforming_strings', pg_catalog.current_setting('standard_conforming_strings'),
+        'lc_messages', pg_catalog.current_setting('lc_messages'),
+        'session_replication_role', pg_catalog.current_setting('session_replication_role'),
         'DateStyle', pg_catalog.current_setting('DateStyle'),
         'IntervalStyle', pg_catalog.current_setting('IntervalStyle'),
         'TimeZone', pg_catalog.current_setting('TimeZone'),
+        'extra_float_digits', pg_catalog.current_setting('extra_float_digits'),
+        'bytea_output', pg_catalog.current_setting('bytea_output'),
+        'xmlbinary', pg_catalog.current_setting('xmlbinary'),
+        'lc_monetary', pg_catalog.current_setting('lc_monetary'),
+        'lc_numeric', pg_catalog.current_setting('lc_numeric'),
+        'lc_time', pg_catalog.current_setting('lc_time'),
         'xmloption', pg_catalog.current_setting('xmloption'),
         'array_nulls', pg_catalog.current_setting('array_nulls'),
         'transform_null_equals', pg_catalog.current_setting('transform_null_equals'),
@@ -64,23 +84,6 @@ BEGIN
         DETAIL = format('Twinspan code: %s', code),
         HINT = remedy;
 END
-$$;
-
--- A table as CREATE TABLE AS made it: columns and options, nothing else can it have.
-CREATE OR REPLACE FUNCTION twinspan.table_text(t oid) RETURNS text
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
-$$
-    SELECT format('CREATE %sTABLE %I.%I (%s)%s%s', CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED ' ELSE '' END, n.nspname, c.relname,
-            coalesce((SELECT string_agg(format('%I %s%s', a.attname, format_type(a.atttypid, a.atttypmod),
-                    CASE WHEN a.attcollation <> y.typcollation THEN format(' COLLATE %I.%I', ln.nspname, l.collname) ELSE '' END), ', ' ORDER BY a.attnum)
-                FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
-                LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
-               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), ''),
-            CASE WHEN m.amname <> 'heap' THEN format(' USING %I', m.amname) ELSE '' END,
-            CASE WHEN c.reloptions IS NOT NULL THEN ' WITH (' || array_to_string(c.reloptions, ', ') || ')' ELSE '' END)
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid
-     WHERE c.oid = t
 $$;
 
 -- Whether an expression of the catalogs gives the same everywhere and always: it calls immutable
@@ -135,20 +138,17 @@ $$;
 
 -- What a command has dropped is known only while this trigger runs: DROP is written from it, object
 -- by object, whatever the client's text was. What else drops something has its text sent at its end.
-CREATE OR REPLACE FUNCTION twinspan.on_ddl_drop() RETURNS event_trigger
+CREATE OR REPLACE FUNCTION twinspan.capture_drop(tag text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 DECLARE
     d record;
     caller json;
 BEGIN
-    IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') THEN
-        RETURN;
-    END IF;
     SELECT array_agg(x.object_identity ORDER BY x.objid) FILTER (WHERE x.original) AS objects,
            bool_or(x.normal AND NOT x.original AND x.object_type NOT IN ('default value', 'toast table', 'index')
                AND NOT (x.object_type = 'rule' AND x.object_identity LIKE '"_RETURN" on %')) AS cascades,
-           string_agg(CASE TG_TAG
+           string_agg(CASE tag
                WHEN 'DROP USER MAPPING' THEN format('FOR %s SERVER %I', CASE x.address_names[1] WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(x.address_names[1]) END, x.address_args[1])
                WHEN 'DROP TRANSFORM' THEN format('FOR %s LANGUAGE %I', x.address_names[1], x.address_args[1])
                ELSE x.object_identity END, ', ' ORDER BY x.objid) FILTER (WHERE x.original) AS list,
@@ -157,7 +157,7 @@ BEGIN
            bool_and(twinspan.made_since_copy(x.classid, x.objid)) FILTER (WHERE x.normal AND NOT x.original
                AND NOT (x.object_type = 'rule' AND x.object_identity LIKE '"_RETURN" on %')) AS other_since
       INTO d FROM pg_event_trigger_dropped_objects() x
-     WHERE NOT x.is_temporary AND NOT (x.original AND twinspan.own(x.object_type, x.schema_name, x.object_identity));
+     WHERE NOT x.is_temporary AND NOT coalesce(cardinality(x.address_names) > 1 AND x.address_names[1] ~ '^pg_temp(_\d+)?$', false) AND NOT (x.original AND twinspan.own(x.object_type, x.schema_name, x.object_identity));
     IF EXISTS (SELECT FROM twinspan.made_since WHERE object <> 0) THEN
         DELETE FROM twinspan.made_since m USING pg_event_trigger_dropped_objects() x WHERE m.class = x.classid AND m.object = x.objid AND x.objsubid = 0;
     END IF;
@@ -165,18 +165,18 @@ BEGIN
      WHERE x.classid = 'pg_class'::regclass AND f.object = x.objid AND x.objsubid IN (0, f.number);
     IF twinspan.noted('extension') THEN
         RETURN;
-    ELSIF TG_TAG NOT LIKE 'DROP %' OR TG_TAG = 'DROP OWNED' THEN
-        IF NOT coalesce(d.other_since, true) OR TG_TAG = 'DROP OWNED' AND NOT coalesce(d.named_since, true) THEN
+    ELSIF tag NOT LIKE 'DROP %' OR tag = 'DROP OWNED' THEN
+        IF NOT coalesce(d.other_since, true) OR tag = 'DROP OWNED' AND NOT coalesce(d.named_since, true) THEN
             PERFORM twinspan.take_note('dropped');
         END IF;
         RETURN;
-    ELSIF d.list IS NULL OR TG_TAG IN ('DROP PUBLICATION', 'DROP SUBSCRIPTION') THEN
+    ELSIF d.list IS NULL OR tag IN ('DROP PUBLICATION', 'DROP SUBSCRIPTION') THEN
         RETURN;
     END IF;
     caller := current_setting('twinspan.caller', true)::json;
-    PERFORM twinspan.refuse_while_seeding(TG_TAG, '', NOT coalesce(d.named_since, true) OR NOT coalesce(d.other_since, true));
-    PERFORM twinspan.say_ddl(TG_TAG, format('%s IF EXISTS %s%s', CASE TG_TAG WHEN 'DROP AGGREGATE' THEN 'DROP ROUTINE' ELSE TG_TAG END, d.list,
-            CASE WHEN d.cascades AND TG_TAG <> 'DROP USER MAPPING' THEN ' CASCADE' ELSE '' END), true, caller, d.objects, '{}');
+    PERFORM twinspan.refuse_while_seeding(tag, '', NOT coalesce(d.named_since, true) OR NOT coalesce(d.other_since, true));
+    PERFORM twinspan.say_ddl(tag, format('%s IF EXISTS %s%s', CASE tag WHEN 'DROP AGGREGATE' THEN 'DROP ROUTINE' ELSE tag END, d.list,
+            CASE WHEN d.cascades AND tag <> 'DROP USER MAPPING' THEN ' CASCADE' ELSE '' END), true, caller, d.objects, '{}', '{}');
 END
 $$;
 
@@ -207,32 +207,53 @@ END
 $$;
 
 -- The commands of an extension's script are part of the command on the extension. A
--- script may itself hold commands on extensions.
+-- script may itself hold commands on extensions. On what a GRANT or REVOKE was is seen by where
+-- it began (twinspan.granted), for the sake of temporary objects.
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_start() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 BEGIN
-    PERFORM twinspan.take_note('extension');
+    IF TG_TAG LIKE '% EXTENSION' THEN
+        PERFORM twinspan.take_note('extension');
+    ELSIF pg_my_temp_schema() <> 0 THEN
+        PERFORM twinspan.take_note('grant');
+    END IF;
 END
 $$;
 
--- Puts the schema change that has just been made into the stream, or refuses it. A command that
--- changes nothing but temporary objects is over quickly, for there may be very many.
-CREATE OR REPLACE FUNCTION twinspan.on_ddl_capture() RETURNS event_trigger
+-- Puts the schema change that has just been made into the stream, or refuses it. temporary says that
+-- it is about temporary objects alone.
+CREATE OR REPLACE FUNCTION twinspan.capture_command(tag text, temporary boolean, conforming boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' SET standard_conforming_strings = on AS
 $$
 DECLARE
     stack text;
     caller json;
+    list text;
     c record;
 BEGIN
+    GET DIAGNOSTICS stack = PG_CONTEXT;
+    -- This function, the statement that calls it, and the trigger.
+    stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
+    stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
+    IF stack NOT LIKE 'PL/pgSQL function twinspan.on\_ddl\_capture() line %' THEN
+        RAISE EXCEPTION 'twinspan.capture_command is for its event trigger alone';
+    END IF;
+    stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
+    IF coalesce(temporary, false) THEN
+        -- Of a string of several commands this one is over now.
+        IF stack <> '' OR octet_length(current_query()) > 10000 OR strpos(rtrim(current_query(), E'; \t\r\n'), ';') > 0 THEN
+            PERFORM twinspan.ddl_text(stack, tag, conforming, false);
+        END IF;
+        RETURN;
+    END IF;
     -- DROP has been seen to. Nothing of the others crosses: they change no content, or belong to each server alone.
-    IF TG_TAG LIKE 'DROP %' AND TG_TAG <> 'DROP OWNED'
-        OR TG_TAG IN ('REINDEX', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION') THEN
+    IF tag LIKE 'DROP %' AND tag <> 'DROP OWNED'
+        OR tag IN ('REINDEX', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION') THEN
         RETURN;
     ELSIF twinspan.spend_note('own') THEN
         RETURN;
-    ELSIF TG_TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION') AND twinspan.spend_note('extension') AND NOT twinspan.noted('extension') THEN
+    ELSIF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') AND twinspan.spend_note('extension') AND NOT twinspan.noted('extension') THEN
         NULL;
     ELSIF twinspan.noted('extension') THEN
         RETURN;
@@ -240,24 +261,27 @@ BEGIN
     IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') THEN
         RETURN;
     END IF;
+    caller := current_setting('twinspan.caller', true)::json;
     SELECT count(*) AS total,
-           count(*) FILTER (WHERE x.schema_name ~ '^pg_temp(_|$)' OR x.object_identity ~ '(^| on )pg_temp(_\d+)?\.') AS temporary,
+           count(*) FILTER (WHERE x.schema_name ~ '^pg_temp(_\d+)?$' OR x.classid IS NOT NULL AND twinspan.temporary(x.classid, x.objid)) AS temporary,
            count(*) FILTER (WHERE x.in_extension OR twinspan.own(x.object_type, x.schema_name, x.object_identity)) AS own
       INTO c FROM pg_event_trigger_ddl_commands() x;
-    GET DIAGNOSTICS stack = PG_CONTEXT;
-    stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
-    IF c.total = c.temporary + c.own AND TG_TAG NOT IN ('ALTER DEFAULT PRIVILEGES', 'DROP OWNED') THEN
+    IF tag IN ('GRANT', 'REVOKE') THEN
+        list := twinspan.granted();
+    END IF;
+    IF (c.total = c.temporary + c.own AND tag NOT IN ('ALTER DEFAULT PRIVILEGES', 'DROP OWNED')) OR list = '' THEN
         -- Nothing to carry; but of a string of several commands this one is over now.
         IF stack <> '' OR octet_length(current_query()) > 10000 OR strpos(rtrim(current_query(), E'; \t\r\n'), ';') > 0 THEN
-            PERFORM twinspan.ddl_text(stack, TG_TAG, current_setting('twinspan.caller', true)::json->>'standard_conforming_strings' = 'on', false);
+            PERFORM twinspan.ddl_text(stack, tag, conforming, false);
         END IF;
         RETURN;
     END IF;
-    PERFORM twinspan.capture_ddl(TG_TAG, stack, current_setting('twinspan.caller', true)::json);
+    PERFORM twinspan.capture_ddl(tag, stack, caller, list);
 END
 $$;
 
-CREATE OR REPLACE FUNCTION twinspan.capture_ddl(tag text, stack text, caller json) RETURNS void
+-- list is on what a GRANT or REVOKE was that was about temporary objects, too.
+CREATE OR REPLACE FUNCTION twinspan.capture_ddl(tag text, stack text, caller json, list text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 DECLARE
@@ -267,26 +291,38 @@ DECLARE
     objects text[] := (SELECT array_agg(DISTINCT x.object_identity) FROM pg_event_trigger_ddl_commands() x WHERE x.object_identity IS NOT NULL);
     extra text[] := '{}';
     again oid[] := '{}';
+    made oid;
 BEGIN
     PERFORM twinspan.refuse_early(tag);
     -- Asked for in any case: it moves the place in a string of several commands.
     command := twinspan.ddl_text(stack, tag, conforming, true);
     IF tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
-        SELECT twinspan.table_text(x.objid) INTO command FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass AND x.objsubid = 0;
-        conforming := true;
-    END IF;
-    IF command IS NULL OR NOT twinspan.names_it(tag, command) THEN
+        SELECT x.objid INTO made FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass AND x.objsubid = 0;
+    ELSIF command IS NULL OR NOT twinspan.names_it(tag, command) THEN
         PERFORM twinspan.refuse_ddl(tag, 'ddl_text_unknown', 'the text of the command cannot be told from what called it',
             'Send the command by itself, or run it with EXECUTE in a PL/pgSQL function or DO block.');
+    ELSE
+        mask := twinspan.mask(command, conforming);
+        made := twinspan.made_like(tag, command, mask);
+        extra := twinspan.table_parts(made);
     END IF;
-    mask := twinspan.mask(command, conforming);
+    IF made IS NOT NULL THEN
+        command := twinspan.table_text(made);
+        conforming := true;
+        caller := (caller::jsonb || '{"standard_conforming_strings": "on"}')::json;
+        mask := twinspan.mask(command, conforming);
+    END IF;
     PERFORM twinspan.refuse_while_seeding(tag, mask, twinspan.spend_note('dropped'));
-    PERFORM twinspan.refuse_late(tag, command, mask);
+    PERFORM twinspan.refuse_late(tag);
     IF tag IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE') THEN
         again := twinspan.differing_rows(mask);
         extra := twinspan.missing_values(again) || twinspan.detached(command, mask, caller->>'search_path');
     END IF;
-    PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra);
+    caller := (twinspan.session_settings(tag, command, mask) || caller::jsonb)::json;
+    PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra,
+        jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'bound', twinspan.raw(twinspan.partition_bound(command, tag, mask, caller->>'search_path')),
+            'extension', (SELECT twinspan.raw(e.extname) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1),
+            'version', (SELECT twinspan.raw(e.extversion) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1))));
     IF EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT EXISTS (SELECT FROM twinspan.twin_format f WHERE f.link = k.id AND f.format >= 2)) THEN
         PERFORM twinspan.resend(t, tag) FROM unnest(again) t;
     ELSE
@@ -295,11 +331,12 @@ BEGIN
 END
 $$;
 
--- Says a schema change: what to run, as whom, under which settings, and what to run behind it.
-CREATE OR REPLACE FUNCTION twinspan.say_ddl(tag text, command text, conforming boolean, caller json, objects text[], extra text[]) RETURNS void
+-- Says a schema change: what to run, as whom, under which settings, and what to run behind it;
+-- besides is what of the catalogs replaces a part of the text.
+CREATE OR REPLACE FUNCTION twinspan.say_ddl(tag text, command text, conforming boolean, caller json, objects text[], extra text[], besides jsonb) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT twinspan.say('ddl', jsonb_build_object('format', 2, 'tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
+    SELECT twinspan.say('ddl', besides || jsonb_build_object('format', 2, 'tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
             'role', twinspan.raw(caller->>'role'),
             'settings', (SELECT jsonb_object_agg(e.key, twinspan.raw(e.value)) FROM json_each_text(caller) e WHERE e.key NOT IN ('role', 'session') AND e.value IS NOT NULL),
             'objects', (SELECT coalesce(jsonb_agg(twinspan.raw(o)), '[]') FROM unnest(objects) o),
@@ -382,26 +419,20 @@ BEGIN
 END
 $$;
 
--- Refusals that look into the text.
-CREATE OR REPLACE FUNCTION twinspan.refuse_late(tag text, q text, mask text) RETURNS void
+-- Refusals by what the catalogs have now.
+CREATE OR REPLACE FUNCTION twinspan.refuse_late(tag text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-DECLARE
-    r record;
 BEGIN
     IF tag IN ('CREATE FUNCTION', 'CREATE PROCEDURE') AND EXISTS (
             SELECT FROM pg_event_trigger_ddl_commands() x JOIN pg_proc p ON x.classid = 'pg_proc'::regclass AND p.oid = x.objid
-              JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c') THEN
+              JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c'
+             WHERE NOT twinspan.shared_library(p.probin)) THEN
         PERFORM twinspan.refuse_ddl(tag, 'ddl_c_function', 'a function in C needs a library that the twin''s server may not have',
             'Pack it into an extension, install that on both servers, and use CREATE EXTENSION.');
-    ELSIF tag = 'CREATE TABLE' AND mask ~ '\mlike\M' THEN
-        FOR r IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = pg_my_temp_schema() AND c.relkind IN ('r', 'p', 'v', 'f')
-                    AND strpos(lower(q), lower(c.relname)) > 0
-                    AND EXISTS (SELECT FROM regexp_matches(lower(q), '\mlike\s+(?:pg_temp\s*\.\s*)?"?([^\s",)]+)', 'g') m WHERE m[1] = lower(c.relname)) LOOP
-            PERFORM twinspan.refuse_ddl(tag, 'ddl_temporary', format('it is made like the temporary table "%s", which the twin does not have', r.relname),
-                'Write the columns out, or use CREATE TABLE ... AS SELECT ... WITH NO DATA.');
-        END LOOP;
     END IF;
+    PERFORM twinspan.refuse_temporary(tag);
+    PERFORM twinspan.refuse_unwritable(tag);
 END
 $$;
 
@@ -492,5 +523,40 @@ BEGIN
         END IF;
     END LOOP;
     RETURN list;
+END
+$$;
+
+-- The triggers come last: where these functions are made anew, they fire for that, too.
+
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_drop() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER AS
+$$
+BEGIN
+    IF pg_catalog.current_setting('twinspan.caller', true) OPERATOR(pg_catalog.<>) '' AND EXISTS (SELECT FROM twinspan.link k WHERE k.role OPERATOR(pg_catalog.=) 'primary') THEN
+        PERFORM twinspan.capture_drop(TG_TAG);
+    END IF;
+END
+$$;
+
+-- A command on nothing but temporary objects is over here, unless the place in a string of several has to be
+-- moved. Without settings of its own, which cost more than all else: so everything is named in full.
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_capture() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER AS
+$$
+DECLARE
+    stack pg_catalog.text;
+    temporary constant pg_catalog.bool := pg_catalog.current_setting('twinspan.caller', true) OPERATOR(pg_catalog.=) '';
+BEGIN
+    IF temporary THEN
+        GET DIAGNOSTICS stack = PG_CONTEXT;
+        stack := pg_catalog.substr(stack, pg_catalog.strpos(pg_catalog.concat(stack, E'\n'), E'\n') OPERATOR(pg_catalog.+) 1);
+        IF stack OPERATOR(pg_catalog.=) '' THEN
+            stack := CASE WHEN pg_catalog.octet_length(pg_catalog.current_query()) OPERATOR(pg_catalog.>) 10000 THEN ';' ELSE pg_catalog.current_query() END;
+        END IF;
+        IF pg_catalog.strpos(stack, ';') OPERATOR(pg_catalog.=) 0 THEN
+            RETURN;
+        END IF;
+    END IF;
+    PERFORM twinspan.capture_command(TG_TAG, temporary, pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.=) 'on');
 END
 $$;

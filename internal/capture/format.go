@@ -18,7 +18,7 @@ const Format = 2
 // they are left as they are.
 func (s *Source) NoteFormat(ctx context.Context, conn *pgx.Conn, format int) error {
 	var captures, current bool
-	err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regclass('twinspan.made_since') IS NOT NULL, pg_catalog.to_regprocedure('twinspan.format()') IS NOT NULL`).Scan(&captures, &current)
+	err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regclass('twinspan.made_since') IS NOT NULL, pg_catalog.to_regprocedure('twinspan.capture_command(text, boolean, boolean)') IS NOT NULL`).Scan(&captures, &current)
 	if err != nil || !captures || !current && format < Format {
 		return pg.Classify(err, "note what the twin understands")
 	}

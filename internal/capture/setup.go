@@ -127,15 +127,21 @@ func (s *Source) alone(ctx context.Context) (release func(), err error) {
 }
 
 func makeEventTrigger(ctx context.Context, conn *pgx.Conn, name, event, function string) error {
-	var have bool
-	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)`, name).Scan(&have); err != nil {
+	// An earlier agent made it for other tags.
+	var there, same bool
+	if err := conn.QueryRow(ctx, `SELECT count(*) > 0, coalesce(bool_and($2 = evtevent || CASE WHEN evttags IS NULL THEN ''
+		ELSE ' WHEN TAG IN (' || (SELECT string_agg(quote_literal(g), ', ' ORDER BY g) FROM unnest(evttags) g) || ')' END), false) FROM pg_event_trigger WHERE evtname = $1`, name, event).Scan(&there, &same); err != nil {
 		return pg.Classify(err, "look for the event trigger "+name)
 	}
-	if have {
+	if same {
 		return nil
 	}
+	before := ""
+	if there {
+		before = "DROP EVENT TRIGGER " + sqlname.Quote(name) + "; "
+	}
 	// ALWAYS: a session in replica role makes tables too.
-	_, err := conn.Exec(ctx, fmt.Sprintf(`CREATE EVENT TRIGGER %[1]s ON %[2]s EXECUTE PROCEDURE %[3]s; ALTER EVENT TRIGGER %[1]s ENABLE ALWAYS`,
+	_, err := conn.Exec(ctx, before+fmt.Sprintf(`CREATE EVENT TRIGGER %[1]s ON %[2]s EXECUTE PROCEDURE %[3]s; ALTER EVENT TRIGGER %[1]s ENABLE ALWAYS`,
 		sqlname.Quote(name), event, function))
 	return pg.Classify(err, "create the event trigger "+name)
 }

@@ -76,7 +76,7 @@ $$
 BEGIN
     PERFORM twinspan.keep_identity(c.objid), twinspan.watch_truncate(c.objid)
        FROM pg_event_trigger_ddl_commands() c
-      WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'table';
+      WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'table' AND c.schema_name IS DISTINCT FROM 'pg_temp';
 END
 $$;
 
@@ -95,9 +95,11 @@ BEGIN
                              AND l.mode IN ('AccessExclusiveLock', 'ShareUpdateExclusiveLock')
                              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()));
     END IF;
-    DELETE FROM twinspan.identity i
-     USING pg_event_trigger_dropped_objects() d
-     WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = i.oid;
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) THEN
+        DELETE FROM twinspan.identity i
+         USING pg_event_trigger_dropped_objects() d
+         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = i.oid;
+    END IF;
 END
 $$;
 

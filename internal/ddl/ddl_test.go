@@ -35,7 +35,7 @@ func TestRewrite(t *testing.T) {
 		{"CREATE TABLE", `CREATE TABLE t (a text DEFAULT session_user CHECK (a IS DISTINCT FROM session_user))`, `CREATE TABLE t (a text DEFAULT session_user CHECK (a IS DISTINCT FROM session_user))`},
 	} {
 		change := Change{Tag: c.tag, SQL: Raw(c.sql), Conforming: true, Role: "r", Session: "logged in", Tablespaces: []Raw{"fast"}}
-		if got := change.rewrite(); got != c.want {
+		if got := change.rewrite(false); got != c.want {
 			t.Errorf("%s\nbecomes %q\nwant    %q", c.sql, got, c.want)
 		}
 	}
@@ -173,4 +173,29 @@ func FuzzScan(f *testing.F) {
 			at = token.end
 		}
 	})
+}
+
+func TestWhatTheCatalogsSay(t *testing.T) {
+	for _, c := range []struct {
+		change Change
+		want   string
+	}{
+		{Change{Tag: "GRANT", SQL: `GRANT SELECT (a, "on"), UPDATE ON TABLE x, "to" TO "on", PUBLIC WITH GRANT OPTION`, On: "TABLE public.x"},
+			`GRANT SELECT (a, "on"), UPDATE ON TABLE public.x TO "on", PUBLIC WITH GRANT OPTION`},
+		{Change{Tag: "REVOKE", SQL: `revoke grant option for execute on function f(int, text) from r cascade`, On: "FUNCTION public.g()"},
+			`revoke grant option for execute on FUNCTION public.g() from r cascade`},
+		{Change{Tag: "CREATE TABLE", SQL: `CREATE TABLE a PARTITION OF p (k DEFAULT (1)) FOR VALUES FROM (now(), ')') TO (MAXVALUE, f(1)) WITH (fillfactor = 70)`, Bound: "FOR VALUES FROM (1) TO (2)"},
+			`CREATE TABLE a PARTITION OF p (k DEFAULT (1)) FOR VALUES FROM (1) TO (2) WITH (fillfactor = 70)`},
+		{Change{Tag: "ALTER TABLE", SQL: `ALTER TABLE p ATTACH PARTITION a FOR VALUES IN (now())`, Bound: "FOR VALUES IN ('x')"}, `ALTER TABLE p ATTACH PARTITION a FOR VALUES IN ('x')`},
+		{Change{Tag: "CREATE EXTENSION", SQL: `CREATE EXTENSION IF NOT EXISTS x SCHEMA version;`, Version: "1.2"}, `CREATE EXTENSION IF NOT EXISTS x SCHEMA version VERSION '1.2';`},
+		{Change{Tag: "CREATE EXTENSION", SQL: `CREATE EXTENSION x VERSION "1" CASCADE`, Version: "1.2"}, `CREATE EXTENSION x VERSION '1.2' CASCADE`},
+		{Change{Tag: "ALTER EXTENSION", SQL: `ALTER EXTENSION x UPDATE`, Version: "1.2"}, `ALTER EXTENSION x UPDATE TO '1.2'`},
+		{Change{Tag: "ALTER EXTENSION", SQL: `ALTER EXTENSION x UPDATE TO '1.1'`, Version: "1.2"}, `ALTER EXTENSION x UPDATE TO '1.2'`},
+		{Change{Tag: "ALTER EXTENSION", SQL: `ALTER EXTENSION x SET SCHEMA s`, Version: "1.2"}, `ALTER EXTENSION x SET SCHEMA s`},
+	} {
+		c.change.Conforming = true
+		if got := c.change.rewrite(true); got != c.want {
+			t.Errorf("%s\nbecomes %q\nwant    %q", c.change.SQL, got, c.want)
+		}
+	}
 }

@@ -25,6 +25,9 @@ type Rights struct {
 	// Filled, with Lent, is the materialized view that the change fills, quoted: its
 	// query runs as its owner, so the agent's role is that meanwhile.
 	Filled string
+	// Versioned says that this server has the version of the extension that the change
+	// makes or updates.
+	Versioned bool
 }
 
 // Script is what makes a change on the twin: statements for one session that may do
@@ -41,7 +44,7 @@ type Script struct {
 // Script returns the statements. None means that nothing of the change has a
 // meaning on the twin.
 func (c *Change) Script(r Rights) Script {
-	sql := c.rewrite()
+	sql := c.rewrite(r.Versioned)
 	if sql == "" {
 		return Script{}
 	}
@@ -56,6 +59,9 @@ func (c *Change) Script(r Rights) Script {
 	name := "pg_temp.twinspan_change_" + r.Name
 	const parameters = "(needed pg_catalog.text[], asked pg_catalog.text[], commands pg_catalog.text[])"
 	var s Script
+	for _, table := range c.becomeViews() {
+		s.add("DO " + sqlname.Literal(strings.Replace(ungate, "$table", sqlname.Literal(table), 1)))
+	}
 	if r.Lent {
 		s.add("CREATE FUNCTION " + name + parameters + " RETURNS pg_catalog.void LANGUAGE plpgsql AS " + sqlname.Literal(lent(string(c.Role), r.Filled)))
 	} else {
@@ -68,6 +74,30 @@ func (c *Change) Script(r Rights) Script {
 	s.add("DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text[], pg_catalog.text[], pg_catalog.text[])")
 	return s
 }
+
+// becomeViews lists the tables that a change makes views: before version 16 a rule can.
+func (c *Change) becomeViews() (names []string) {
+	for _, o := range c.Objects {
+		if name, is := strings.CutPrefix(string(o), `"_RETURN" on `); is && c.Tag == "CREATE RULE" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// ungate takes the gate from a table, for one with triggers becomes no view
+// (rewriteDefine.c, DefineQueryRewrite); and that there have been some, which else only
+// VACUUM would notice (trigger.c, RemoveTriggerById).
+const ungate = `DECLARE
+	t pg_catalog.regclass := pg_catalog.to_regclass($table);
+	name pg_catalog.name;
+BEGIN
+	FOR name IN SELECT g.tgname FROM pg_catalog.pg_trigger g WHERE g.tgrelid OPERATOR(pg_catalog.=) t AND g.tgname OPERATOR(pg_catalog.~) '^twinspan_(gate|truncate)' LOOP
+		EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', name, t);
+	END LOOP;
+	UPDATE pg_catalog.pg_class SET relhastriggers = false WHERE oid OPERATOR(pg_catalog.=) t
+		AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid OPERATOR(pg_catalog.=) t);
+END`
 
 func (s *Script) add(sql string) { s.Statements = append(s.Statements, sql) }
 
@@ -180,7 +210,7 @@ const ownedSQL = `SELECT pg_catalog.concat('ALTER ', CASE i.type WHEN 'composite
 // it acts, what it logs. Those of transactions cannot change within one.
 var agents = []string{
 	"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout", "deadlock_timeout",
-	"client_encoding", "application_name", "client_min_messages", "synchronous_commit", "event_triggers", "jit", "session_replication_role", "role", "session_authorization",
+	"client_encoding", "application_name", "client_min_messages", "lc_messages", "synchronous_commit", "event_triggers", "jit", "session_replication_role", "role", "session_authorization",
 	"transaction_isolation", "transaction_read_only", "transaction_deferrable", "default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable",
 	"tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout", "client_connection_check_interval",
 	"local_preload_libraries", "session_preload_libraries", "is_superuser", "temp_tablespaces", "default_tablespace",
@@ -240,7 +270,7 @@ func (c *Change) settings(ordinary []Setting) (needed, asked []Setting) {
 }
 
 // carried are settings that give a command's text its meaning. Everybody may set them.
-var carried = []string{"search_path", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone", "xmloption", "array_nulls", "transform_null_equals",
+var carried = []string{"search_path", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits", "bytea_output", "xmlbinary", "xmloption", "array_nulls", "transform_null_equals",
 	"default_text_search_config", "default_table_access_method", "default_toast_compression"}
 
 // fromCurrent lists the settings whose value the change stores: SET name FROM CURRENT.

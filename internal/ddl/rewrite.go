@@ -8,8 +8,9 @@ import (
 )
 
 // rewrite returns the text to run on the twin: the client's, with what has another
-// meaning there taken out. "" means that nothing is left to do.
-func (c *Change) rewrite() string {
+// meaning there taken out. "" means that nothing is left to do. versioned says that this
+// server has the version of the extension that the change is about.
+func (c *Change) rewrite(versioned bool) string {
 	e := editor{text: string(c.SQL), tokens: scan(string(c.SQL), c.Conforming)}
 	switch c.Tag {
 	case "CREATE INDEX", "DROP INDEX":
@@ -19,6 +20,15 @@ func (c *Change) rewrite() string {
 	}
 	if strings.HasPrefix(c.Tag, "DROP ") {
 		e.ifExists(c.Tag)
+	}
+	if c.On != "" {
+		e.granted(string(c.On))
+	}
+	if c.Bound != "" {
+		e.bound(string(c.Bound))
+	}
+	if versioned && (c.Tag == "CREATE EXTENSION" || c.Updates()) {
+		e.version(string(c.Version))
 	}
 	if e.allInTablespace() {
 		return ""
@@ -57,6 +67,65 @@ func (e *editor) result() string {
 	}
 	out.WriteString(e.text[at:])
 	return strings.TrimSpace(out.String())
+}
+
+// granted replaces on what a GRANT or REVOKE is.
+func (e *editor) granted(on string) {
+	first := slices.IndexFunc(e.tokens, func(t token) bool { return t.depth == 0 && t.is("on") })
+	if first < 0 {
+		return
+	}
+	last := first + slices.IndexFunc(e.tokens[first:], func(t token) bool { return t.depth == 0 && t.is("to", "from") })
+	if last > first {
+		e.cuts = append(e.cuts, cut{e.tokens[first].end, e.tokens[last].start, " " + on + " "})
+	}
+}
+
+// bound replaces the bound of a partition: FOR VALUES and one or two lists in
+// parentheses.
+func (e *editor) bound(bound string) {
+	for i := 0; i+2 < len(e.tokens); i++ {
+		t := e.tokens[i]
+		if t.depth > 0 || !t.is("for") || !e.tokens[i+1].is("values") {
+			continue
+		}
+		lists := 1
+		if e.tokens[i+2].is("from") {
+			lists = 2
+		}
+		for _, close := range e.tokens[i:] {
+			if close.depth == 0 && close.kind == other && close.word == ")" {
+				if lists--; lists == 0 {
+					e.cuts = append(e.cuts, cut{t.start, close.end, bound})
+					return
+				}
+			}
+		}
+		return
+	}
+}
+
+// version makes an extension in the version that the primary has, or brings it there,
+// whatever is the default of this server.
+func (e *editor) version(version string) {
+	word := "VERSION"
+	for i, t := range e.tokens {
+		if i < 3 {
+			continue
+		}
+		if t.is("update") {
+			word = "TO"
+		}
+		if t.is("version", "to") && !e.tokens[i-1].is("schema") && i+1 < len(e.tokens) {
+			e.cuts = append(e.cuts, cut{t.start, e.tokens[i+1].end, word + " " + sqlname.Literal(version)})
+			return
+		}
+	}
+	end := e.tokens[len(e.tokens)-1].end
+	if e.tokens[len(e.tokens)-1].word == ";" {
+		end = e.tokens[len(e.tokens)-1].start
+	}
+	e.cuts = append(e.cuts, cut{end, end, " " + word + " " + sqlname.Literal(version)})
 }
 
 // concurrently makes an index, or drops one, within the transaction: it is not the
@@ -176,6 +245,12 @@ func (e *editor) tablespaces(tag string, names []Raw) bool {
 		i++
 	}
 	return true
+}
+
+// Updates says whether an extension gets another version.
+func (c *Change) Updates() bool {
+	t := scan(string(c.SQL), c.Conforming)
+	return c.Tag == "ALTER EXTENSION" && c.Version != "" && len(t) > 3 && t[3].is("update")
 }
 
 // RenamedSchemas says which schemas get another name.

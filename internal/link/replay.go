@@ -76,9 +76,13 @@ func (l *Link) replay(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 	if err != nil {
 		return nil, err
 	}
+	versioned, err := l.hasVersion(ctx, change, at, place)
+	if err != nil {
+		return nil, err
+	}
 	var random [8]byte
 	rand.Read(random[:]) // never fails (crypto/rand)
-	script := change.Script(ddl.Rights{Name: hex.EncodeToString(random[:]), Ordinary: ordinary, Lent: lent || filled != "", Filled: filled})
+	script := change.Script(ddl.Rights{Name: hex.EncodeToString(random[:]), Ordinary: ordinary, Lent: lent || filled != "", Filled: filled, Versioned: versioned})
 	if len(script.Statements) == 0 {
 		l.log.Info("schema change passed over", "tag", change.Tag, "subject", change.Subject())
 		return nil, nil
@@ -116,6 +120,29 @@ func (l *Link) lacking(ctx context.Context, change *ddl.Change, at lsn.LSN, plac
 	}
 	script, err := l.replay(ctx, change, at, place, filled)
 	return script, waits, err
+}
+
+// hasVersion says whether this server has the version of the extension that a change makes
+// or updates. Without it nothing is updated: the stream waits until the package is there.
+func (l *Link) hasVersion(ctx context.Context, change *ddl.Change, at lsn.LSN, place int) (has bool, err error) {
+	name, version := string(change.Extension), string(change.Version)
+	if name == "" || version == "" {
+		return false, nil
+	}
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v WHERE v.name = $1 AND v.version = $2)
+			AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.pg_extension_update_paths(e.extname) p
+				WHERE e.extname = $1 AND p.source = e.extversion AND p.target = $2 AND p.path IS NULL)`, name, version).Scan(&has)
+		return pg.Classify(err, "look for the version of an extension")
+	})
+	if err != nil || has || !change.Updates() {
+		return has, err
+	}
+	if _, err := l.stopsAt(ctx, at, place, change.Tag, change.Subject()); err != nil {
+		return false, err
+	}
+	return false, problem.New(problem.Transient, "extension_version_missing", "extension %s was updated to version %s on the primary, which this server cannot do", name, version).On(name).
+		WithHint("install the package with that version on the secondary's server: the link goes on by itself; or leave the change out: twinspan link resume %s --skip-change", l.Name())
 }
 
 // lends says whether a change is made with the agent's rights: its role is a superuser

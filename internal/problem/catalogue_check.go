@@ -100,8 +100,9 @@ func ddlEntries() []Entry {
 		{"ddl_extension_missing", Blocks, "The twin's server lacks the extension", "CREATE EXTENSION could not be repeated there.", "Install the extension's package on the twin's server."},
 		{"ddl_import_foreign_schema", Blocks, "IMPORT FOREIGN SCHEMA", "What it creates is decided by a server that the twin may not reach.", "Create the foreign tables one by one."},
 		{"ddl_rows_unsent", Blocks, "New values cannot be sent", "The command gives rows values that differ from server to server, and the table has no column by which they could be sent.", "Give the table a primary key first, or do it in two steps."},
-		{"ddl_temporary", Blocks, "Made like a temporary table", "The twin does not have it.", "Name the columns."},
+		{"ddl_temporary", Blocks, "A part of it is temporary", "A column, default or constraint depends on a temporary object and would be dropped with the session; or a partitioned table, or one with a parent or a serial column, is made like a temporary one.", "Let it depend on what is not temporary; name the columns."},
 		{"ddl_text_unknown", Blocks, "The command's text is not known", "It cannot be told from what called it.", "Send the command by itself."},
+		{"ddl_type_unwritable", Blocks, "A column of a type without input", "No server reads values of pg_node_tree and types like it, so the twin could not take the rows.", "Leave the column out, or make it text."},
 		{"ddl_while_seeding", Blocks, "The first copy is being made", "The command changes what the copy holds. What was created since the copy began may be altered and dropped.", "Wait until the link replicates."},
 	}
 }

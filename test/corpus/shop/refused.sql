@@ -1,10 +1,10 @@
 -- What the primary of a link refuses, and the code that it names.
 
 -- @ddl_c_function
-CREATE FUNCTION catalog.check_key() RETURNS trigger LANGUAGE c AS '$libdir/refint', 'check_primary_key';
+CREATE FUNCTION catalog.snowball(internal) RETURNS internal LANGUAGE c STRICT AS '$libdir/dict_snowball', 'dsnowball_init';
 
 -- @ddl_temporary
 BEGIN;
 CREATE TEMP TABLE upload (line int, sku text);
-CREATE TABLE warehouse.goods_upload (LIKE upload);
+CREATE TABLE warehouse.goods_upload (id int, line upload);
 COMMIT;

@@ -1,7 +1,7 @@
 -- What the primary of a link refuses, and the code that it names.
 
 -- @ddl_c_function
-CREATE OR REPLACE PROCEDURE platform.in_c() LANGUAGE c AS '$libdir/refint', 'check_primary_key';
+CREATE OR REPLACE PROCEDURE platform.in_c(internal) LANGUAGE c AS '$libdir/dict_snowball', 'dsnowball_init';
 
 -- @ddl_temporary
 CREATE TEMP TABLE "Upload" (line text);

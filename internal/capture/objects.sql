@@ -1,0 +1,272 @@
+-- What a command was about, as the catalogs have it: its text can be resolved by the session
+-- alone that gave it, where a temporary object goes before others of the same name.
+
+-- Whether an object is gone when the session is: it is temporary, or hangs on something that is.
+CREATE OR REPLACE FUNCTION twinspan.temporary(class oid, object oid) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+$$
+    WITH RECURSIVE d (class, object) AS (
+        SELECT $1, $2
+        UNION
+        SELECT x.class, x.object FROM d CROSS JOIN LATERAL (
+            SELECT p.refclassid AS class, p.refobjid AS object FROM pg_depend p
+             WHERE p.classid = d.class AND p.objid = d.object AND p.objsubid = 0 AND p.refobjid >= 16384
+            -- A view is dropped with its rule.
+            UNION ALL SELECT 'pg_rewrite'::regclass, r.oid FROM pg_rewrite r WHERE d.class = 'pg_class'::regclass AND r.ev_class = d.object AND r.rulename = '_RETURN') x)
+    SELECT pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM d WHERE d.class = 'pg_namespace'::regclass AND d.object = pg_my_temp_schema())
+$$;
+
+-- Whether the running command wrote a row of a catalog that is to be seen: after since, a place
+-- within the transaction, and by one of its own ids. These and those of others that were begun
+-- later are not below that of the transaction.
+CREATE OR REPLACE FUNCTION twinspan.written(writer xid, place cid, since bigint) RETURNS boolean
+    LANGUAGE sql STABLE AS
+$$
+    SELECT place::text::bigint > since AND (writer::text::bigint - (txid_current() & 4294967295) + 4294967296) % 4294967296 < 2147483648
+       AND txid_status(txid_current() + (writer::text::bigint - (txid_current() & 4294967295) + 4294967296) % 4294967296) = 'in progress'
+$$;
+
+-- On what a GRANT or REVOKE was, where some of it is temporary: what is not, as the command
+-- names it, or nothing. NULL where nothing is temporary. The server tells no event trigger which objects
+-- such a command was about, but it has written the row of each.
+CREATE OR REPLACE FUNCTION twinspan.granted() RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    since bigint;
+    kind text;
+    any_temporary boolean;
+    list text;
+BEGIN
+    SELECT n.cmin::text::bigint INTO since FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'grant'
+     ORDER BY n.cmin::text::bigint DESC LIMIT 1;
+    IF since IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM twinspan.spend_note('grant');
+    SELECT upper(x.object_type) INTO kind FROM pg_event_trigger_ddl_commands() x WHERE x.classid IS NULL LIMIT 1;
+    IF kind IN ('TABLE', 'SEQUENCE') THEN
+        SELECT bool_or(x.temporary), string_agg(i.identity, ', ' ORDER BY x.oid) FILTER (WHERE NOT x.temporary) INTO any_temporary, list
+          FROM (SELECT y.oid, twinspan.temporary('pg_class'::regclass, y.oid) AS temporary FROM (
+                SELECT c.oid FROM pg_class c WHERE twinspan.written(c.xmin, c.cmin, since)
+                UNION SELECT c.oid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attacl IS NOT NULL AND twinspan.written(a.xmin, a.cmin, since)
+                -- The last right of a column that is taken away leaves nothing.
+                UNION SELECT c.oid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = pg_my_temp_schema() AND twinspan.written(a.xmin, a.cmin, since)) y) x
+         CROSS JOIN LATERAL pg_identify_object('pg_class'::regclass, x.oid, 0) i;
+    ELSIF kind IN ('FUNCTION', 'PROCEDURE', 'ROUTINE') THEN
+        SELECT bool_or(x.temporary), string_agg(i.identity, ', ' ORDER BY x.oid) FILTER (WHERE NOT x.temporary) INTO any_temporary, list
+          FROM (SELECT p.oid, twinspan.temporary('pg_proc'::regclass, p.oid) AS temporary FROM pg_proc p WHERE twinspan.written(p.xmin, p.cmin, since)) x
+         CROSS JOIN LATERAL pg_identify_object('pg_proc'::regclass, x.oid, 0) i;
+    ELSIF kind IN ('TYPE', 'DOMAIN') THEN
+        SELECT bool_or(x.temporary), string_agg(i.identity, ', ' ORDER BY x.oid) FILTER (WHERE NOT x.temporary) INTO any_temporary, list
+          FROM (SELECT t.oid, twinspan.temporary('pg_type'::regclass, t.oid) AS temporary FROM pg_type t WHERE twinspan.written(t.xmin, t.cmin, since)) x
+         CROSS JOIN LATERAL pg_identify_object('pg_type'::regclass, x.oid, 0) i;
+    END IF;
+    RETURN CASE WHEN any_temporary THEN coalesce(kind || ' ' || list, '') END;
+END
+$$;
+
+-- Refuses what stays when the session ends, but not as it is: a column, default, constraint
+-- or another part of it hangs on something temporary.
+CREATE OR REPLACE FUNCTION twinspan.refuse_temporary(tag text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    r record;
+BEGIN
+    IF pg_my_temp_schema() = 0 THEN
+        RETURN;
+    END IF;
+    FOR r IN WITH t AS (
+                SELECT DISTINCT c.oid, x.object_identity AS name FROM pg_event_trigger_ddl_commands() x
+                  JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid OR x.classid = 'pg_type'::regclass AND c.oid = (SELECT y.typrelid FROM pg_type y WHERE y.oid = x.objid)
+                 WHERE c.relpersistence <> 't')
+             SELECT t.name FROM t JOIN pg_depend p ON p.classid = 'pg_class'::regclass AND p.objid = t.oid AND p.objsubid > 0 AND p.refobjid >= 16384
+              WHERE twinspan.temporary(p.refclassid, p.refobjid)
+             UNION ALL
+             SELECT t.name FROM t JOIN pg_depend p ON p.refclassid = 'pg_class'::regclass AND p.refobjid = t.oid AND p.classid IN ('pg_attrdef'::regclass, 'pg_constraint'::regclass)
+              WHERE twinspan.temporary(p.classid, p.objid) LIMIT 1 LOOP
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_temporary', format('a part of "%s" depends on a temporary object, with which it would be dropped when the session ends', r.name),
+            'Let it depend on what is not temporary.');
+    END LOOP;
+END
+$$;
+
+-- A table with all that CREATE TABLE can give it, but for what belongs to others: parents,
+-- a type, partitions, sequences of its own.
+CREATE OR REPLACE FUNCTION twinspan.table_text(t oid) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT format('CREATE %sTABLE %I.%I (%s)%s%s', CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED ' ELSE '' END, n.nspname, c.relname,
+            (SELECT coalesce(string_agg(p.part, ', ' ORDER BY p.kind, p.number), '') FROM (
+                SELECT 1 AS kind, a.attnum::bigint AS number, concat(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)),
+                    CASE WHEN a.attcollation <> y.typcollation THEN format(' COLLATE %I.%I', ln.nspname, l.collname) END,
+                    CASE WHEN to_jsonb(a)->>'attgenerated' <> '' THEN format(' GENERATED ALWAYS AS (%s) %s', pg_get_expr(d.adbin, d.adrelid), CASE to_jsonb(a)->>'attgenerated' WHEN 'v' THEN 'VIRTUAL' ELSE 'STORED' END)
+                         ELSE ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) END,
+                    CASE a.attidentity WHEN '' THEN '' ELSE format(' GENERATED %s AS IDENTITY (START %s INCREMENT %s MINVALUE %s MAXVALUE %s CACHE %s%s)', CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END,
+                         s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, CASE WHEN s.seqcycle THEN ' CYCLE' ELSE '' END) END,
+                    CASE WHEN a.attnotnull AND current_setting('server_version_num')::int < 180000 THEN ' NOT NULL' END) AS part
+                  FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+                  LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
+                  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+                  LEFT JOIN pg_sequence s ON a.attidentity <> '' AND s.seqrelid = (SELECT p.objid FROM pg_depend p
+                       WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum AND p.deptype = 'i' LIMIT 1)
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                UNION ALL
+                SELECT 2, k.oid::bigint, format('CONSTRAINT %I %s', k.conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('c', 'f', 'n', 'p', 'u', 'x')) p),
+            CASE WHEN m.amname <> 'heap' THEN format(' USING %I', m.amname) ELSE '' END,
+            CASE WHEN c.reloptions IS NOT NULL THEN ' WITH (' || array_to_string(c.reloptions, ', ') || ')' ELSE '' END)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid
+     WHERE c.oid = t
+$$;
+
+-- What CREATE TABLE (LIKE ... INCLUDING ALL) makes besides the table: storage, indexes,
+-- statistics, comments.
+CREATE OR REPLACE FUNCTION twinspan.table_parts(t oid) RETURNS text[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT coalesce(array_agg(x.part ORDER BY x.kind, x.number), '{}') FROM (
+        SELECT 1 AS kind, a.attnum::bigint AS number, format('ALTER TABLE ONLY %s ALTER COLUMN %I SET STORAGE %s', i.identity, a.attname, CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END) AS part
+          FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid AND y.typstorage <> a.attstorage CROSS JOIN pg_identify_object('pg_class'::regclass, t, 0) i
+         WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT 2, a.attnum::bigint, format('ALTER TABLE ONLY %s ALTER COLUMN %I SET COMPRESSION %s', i.identity, a.attname, CASE to_jsonb(a)->>'attcompression' WHEN 'l' THEN 'lz4' ELSE 'pglz' END)
+          FROM pg_attribute a CROSS JOIN pg_identify_object('pg_class'::regclass, t, 0) i
+         WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped AND to_jsonb(a)->>'attcompression' <> ''
+        UNION ALL
+        -- The sequence of an identity that LIKE copied need not be of the column's type.
+        SELECT 2, s.seqrelid::bigint, format('ALTER SEQUENCE %s AS %s MINVALUE %s MAXVALUE %s', i.identity, format_type(s.seqtypid, NULL), s.seqmin, s.seqmax)
+          FROM pg_depend p JOIN pg_sequence s ON s.seqrelid = p.objid JOIN pg_attribute a ON a.attrelid = p.refobjid AND a.attnum = p.refobjsubid AND a.atttypid <> s.seqtypid
+          CROSS JOIN LATERAL pg_identify_object('pg_class'::regclass, s.seqrelid, 0) i
+         WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass AND p.refobjid = t AND p.deptype = 'i'
+        UNION ALL
+        SELECT 3, x.indexrelid::bigint, pg_get_indexdef(x.indexrelid) FROM pg_index x WHERE x.indrelid = t AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = x.indexrelid AND k.conrelid = t AND k.contype IN ('p', 'u', 'x'))
+        UNION ALL
+        SELECT 4, s.oid::bigint, pg_get_statisticsobjdef(s.oid) FROM pg_statistic_ext s WHERE s.stxrelid = t
+        UNION ALL
+        SELECT 5, d.objsubid::bigint, format('COMMENT ON %s %s IS %L', CASE WHEN d.objsubid = 0 THEN 'TABLE' ELSE 'COLUMN' END, i.identity, d.description)
+          FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i WHERE d.classoid = 'pg_class'::regclass AND d.objoid = t
+        UNION ALL
+        SELECT 6, d.objoid::bigint, format('COMMENT ON %s %s IS %L', CASE d.classoid WHEN 'pg_constraint'::regclass THEN 'CONSTRAINT' WHEN 'pg_class'::regclass THEN 'INDEX' ELSE 'STATISTICS' END, i.identity, d.description)
+          FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, 0) i
+         WHERE d.objsubid = 0 AND (d.classoid = 'pg_constraint'::regclass AND d.objoid IN (SELECT k.oid FROM pg_constraint k WHERE k.conrelid = t)
+            OR d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = t)
+            OR d.classoid = 'pg_statistic_ext'::regclass AND d.objoid IN (SELECT s.oid FROM pg_statistic_ext s WHERE s.stxrelid = t))) x
+$$;
+
+-- The bound that a partition has got: what stood for it was computed when the command ran.
+-- Written so that it is read in one way whatever the settings.
+CREATE OR REPLACE FUNCTION twinspan.partition_bound(q text, tag text, mask text, path text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+    SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'iso_8601' SET TimeZone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' AS
+$$
+DECLARE
+    name text;
+    part oid;
+BEGIN
+    IF mask !~ '\mfor\s+values\M' THEN
+        RETURN NULL;
+    ELSIF tag IN ('CREATE TABLE', 'CREATE FOREIGN TABLE') THEN
+        SELECT x.objid INTO part FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relispartition LIMIT 1;
+    ELSIF tag = 'ALTER TABLE' AND mask ~ '\mattach\s+partition\M' THEN
+        name := substring(q from '(?i)\mpartition\s+((?:"(?:[^"]|"")*"|[^\s".;])+(?:\s*\.\s*(?:"(?:[^"]|"")*"|[^\s".;]+))?)\s+for\M');
+        PERFORM set_config('search_path', path, true);
+        part := pg_catalog.to_regclass(name)::pg_catalog.oid;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    END IF;
+    RETURN (SELECT pg_get_expr(c.relpartbound, c.oid) FROM pg_class c WHERE c.oid = part AND c.relispartition);
+END
+$$;
+
+-- Refuses columns whose values nobody can write: their types have no input.
+CREATE OR REPLACE FUNCTION twinspan.refuse_unwritable(tag text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    r record;
+BEGIN
+    FOR r IN SELECT x.object_identity AS name, a.attname, format_type(a.atttypid, a.atttypmod) AS type FROM pg_event_trigger_ddl_commands() x
+               JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+               JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+               JOIN pg_type y ON y.oid = a.atttypid AND y.typnamespace = 'pg_catalog'::regnamespace
+                AND y.typname IN ('pg_node_tree', 'pg_ndistinct', 'pg_dependencies', 'pg_mcv_list', 'pg_brin_bloom_summary', 'pg_brin_minmax_multi_summary') LIMIT 1 LOOP
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_type_unwritable', format('column "%s" of %s has the type %s, of which the server reads no values', r.attname, r.name, r.type),
+            format('Leave the column out, or store it as text: %I::text.', r.attname));
+    END LOOP;
+END
+$$;
+
+-- The settings by which the session differs, in addition to those that the caller's trigger tells: whatever of
+-- them may mean something to the command. Those with a name of their own (my.setting) are in no list:
+-- they are looked for by the names that the command, its view, or the database's and roles' settings have.
+CREATE OR REPLACE FUNCTION twinspan.session_settings(tag text, command text, mask text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    texts text := command;
+BEGIN
+    IF tag LIKE '% MATERIALIZED VIEW' THEN
+        SELECT concat(texts, string_agg(pg_get_viewdef(x.objid), ' ')) INTO texts FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relkind = 'm';
+        SELECT concat(texts, string_agg(m[1], ' ')) INTO texts FROM pg_proc p CROSS JOIN LATERAL regexp_matches(p.prosrc, '(\mcurrent_setting\s*\(\s*''[^'']+'')', 'gi') m WHERE p.oid >= 16384;
+    END IF;
+    RETURN (SELECT coalesce(jsonb_object_agg(v.name, v.value), '{}') FROM (
+        SELECT s.name, current_setting(s.name, true) AS value FROM pg_settings s
+         WHERE s.source IN ('client', 'database', 'user', 'database user', 'session') AND s.context IN ('user', 'superuser')
+        UNION
+        SELECT n.name, current_setting(n.name, true) FROM (
+            SELECT lower(m[1]) AS name FROM regexp_matches(texts, '([[:alpha:]_][[:alnum:]_$]*\.[[:alpha:]_][[:alnum:]_$.]*)', 'g') m
+            UNION SELECT lower(replace(m[1], '"', '')) FROM regexp_matches(command, '\mset\s+("?[[:alpha:]_][[:alnum:]_$]*"?(?:\s*\.\s*"?[[:alpha:]_][[:alnum:]_$]*"?)*)\s+from\s+current\M', 'gi') m WHERE mask ~ '\mfrom\s+current\M'
+            UNION SELECT split_part(c, '=', 1) FROM pg_db_role_setting r CROSS JOIN LATERAL unnest(r.setconfig) c WHERE strpos(split_part(c, '=', 1), '.') > 0) n
+         WHERE n.name !~ '^(twinspan|pg_catalog|pg_temp)\.') v
+     WHERE v.value IS NOT NULL);
+END
+$$;
+
+-- Whether a library is one of an extension that the servers of all twins have: an extension of this
+-- database uses it, or one has its name.
+CREATE OR REPLACE FUNCTION twinspan.shared_library(file text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+BEGIN
+    RETURN (SELECT EXISTS (
+        SELECT FROM (
+            SELECT e.extname AS name FROM pg_proc p
+              JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
+              JOIN pg_extension e ON e.oid = d.refobjid
+             WHERE regexp_replace(p.probin, '^.*/|\.(so|dylib|dll|sl)$', '', 'g') = l.name
+            UNION ALL
+            SELECT a.name FROM pg_available_extensions a WHERE a.name = l.name AND l.plain) x
+         WHERE EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') AND NOT EXISTS (
+            SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT EXISTS (SELECT FROM twinspan.twin_extension t WHERE t.link = k.id AND t.name = x.name)))
+      FROM (SELECT regexp_replace(file, '^.*/|\.(so|dylib|dll|sl)$', '', 'g') AS name, file ~ '^(\$libdir/)?[^/$]+$' AS plain) l);
+END
+$$;
+
+-- The table that CREATE TABLE has made like a temporary one, which the twin does not have: it is
+-- written from the catalogs. NULL where there is no such.
+CREATE OR REPLACE FUNCTION twinspan.made_like(tag text, q text, mask text) RETURNS oid
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    r record;
+BEGIN
+    IF tag <> 'CREATE TABLE' OR pg_my_temp_schema() = 0 OR mask !~ '\mlike\M' THEN
+        RETURN NULL;
+    END IF;
+    FOR r IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = pg_my_temp_schema() AND c.relkind IN ('r', 'p', 'v', 'f', 'c') AND strpos(lower(replace(q, '""', '"')), lower(c.relname)) > 0 LOOP
+        FOR r IN SELECT c.oid, c.relkind = 'r' AND c.reloftype = 0 AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+                        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
+                            AND d.deptype = 'a' AND EXISTS (SELECT FROM pg_sequence s WHERE s.seqrelid = d.objid)) AS plain
+                   FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relkind IN ('r', 'p') AND x.command_tag = 'CREATE TABLE' LOOP
+            IF r.plain THEN
+                RETURN r.oid;
+            END IF;
+            PERFORM twinspan.refuse_ddl(tag, 'ddl_temporary', 'it is made like a temporary table, which the twin does not have, and has partitions, parents or a sequence of its own',
+                'Write the columns out.');
+        END LOOP;
+        RETURN NULL;
+    END LOOP;
+    RETURN NULL;
+END
+$$;

@@ -1,0 +1,37 @@
+package test
+
+import "testing"
+
+// What the text of a command does not tell comes from the primary's catalogs, or does not come.
+func TestCatalogsTellWhatTextsDoNot(t *testing.T) {
+	t.Parallel()
+	crossingOf(t, 0, nil, kinds)
+}
+
+// kinds are run in order, in one database.
+var kinds = []form{
+	{"rights on temporary objects", []string{`CREATE TABLE gs (i int PRIMARY KEY, a int); CREATE TABLE gu (i int PRIMARY KEY, a int)`,
+		`CREATE TEMP TABLE gs (a int); GRANT INSERT ON gs TO public; GRANT SELECT ON gs, gu TO public; GRANT UPDATE (a) ON gs TO public; CREATE TEMP SEQUENCE gq; GRANT USAGE ON SEQUENCE gq TO public`,
+		`CREATE TEMP TABLE gt (a int); GRANT SELECT ON gt TO public; REVOKE SELECT ON gt FROM public`}},
+	{"what hangs on temporary objects", []string{`CREATE TEMP TABLE users (i int); CREATE FUNCTION first_user() RETURNS users LANGUAGE sql AS 'SELECT * FROM users LIMIT 1'; ALTER FUNCTION first_user() STABLE;
+		GRANT EXECUTE ON FUNCTION first_user() TO public; CREATE DOMAIN many AS users[]; CREATE VIEW firsts AS SELECT first_user(); CREATE TABLE kept (i int PRIMARY KEY)`,
+		`DROP FUNCTION first_user() CASCADE`, `DROP TABLE users CASCADE`}},
+	{"like a temporary table", []string{`CREATE TEMP TABLE model (i int PRIMARY KEY, b text COLLATE "C" DEFAULT 'it''s \' CHECK (b <> ''), g int GENERATED ALWAYS AS IDENTITY (START 5), h int GENERATED ALWAYS AS (2 * i) STORED);
+		COMMENT ON COLUMN model.b IS 'c'; CREATE INDEX ON model (lower(b)); CREATE STATISTICS st ON i, b FROM model; ALTER TABLE model ALTER b SET STORAGE EXTERNAL;
+		CREATE TABLE alike (LIKE model INCLUDING ALL, o int REFERENCES gs) WITH (fillfactor = 70); INSERT INTO alike (i) VALUES (1), (2); SET standard_conforming_strings = off; CREATE TABLE alike2 (LIKE model INCLUDING DEFAULTS); INSERT INTO alike2 VALUES (7, DEFAULT, 1, 2)`}},
+	{"bounds of the clock", []string{`CREATE TABLE pb (k timestamp) PARTITION BY RANGE (k); CREATE TABLE pb1 PARTITION OF pb FOR VALUES FROM (MINVALUE) TO (current_timestamp) PARTITION BY LIST (k)`,
+		`CREATE TABLE pb0 (k timestamp); ALTER TABLE pb1 ATTACH PARTITION pb0 FOR VALUES IN (localtimestamp - interval '1 day', NULL)`, `CREATE TABLE pbd PARTITION OF pb DEFAULT`, `INSERT INTO pb VALUES (current_timestamp)`}},
+	{"settings stored and used", []string{`SET work_mem = '17MB'; SET my.setting = 'x'; SET statement_timeout = '77s'; CREATE FUNCTION sfc() RETURNS int LANGUAGE sql SET work_mem FROM CURRENT SET my.setting FROM CURRENT SET statement_timeout FROM CURRENT SET maintenance_work_mem FROM CURRENT AS 'SELECT 1'`,
+		`SET work_mem = '18MB'; ALTER FUNCTION sfc() SET work_mem FROM CURRENT`,
+		`CREATE FUNCTION tenant() RETURNS text LANGUAGE sql AS $$ SELECT current_setting('app.tenant') $$`, `SET app.tenant = 't 1'; CREATE MATERIALIZED VIEW of_tenant AS SELECT tenant(), 0.1::float8 + 0.2 AS f`, `CREATE TABLE seen_of_tenant AS SELECT * FROM of_tenant`,
+		`SET app.tenant = 't 2'; SET extra_float_digits = -5; SET DateStyle = 'German'; REFRESH MATERIALIZED VIEW of_tenant; CREATE TABLE seen_again AS SELECT *, now()::date::text FROM of_tenant`,
+		`CREATE TABLE ut (i int PRIMARY KEY); INSERT INTO ut VALUES (1); SET my.setting = 'zz'; ALTER TABLE ut ADD z text DEFAULT current_setting('my.setting'); ALTER TABLE ut ALTER i TYPE text USING i || current_setting('my.setting')`}},
+	{"texts by settings", []string{`CREATE TABLE tf (i int PRIMARY KEY, f float8, b bytea, c text); INSERT INTO tf VALUES (1, 0.1::float8 + 0.2, '\x00ff41', 'now')`,
+		`SET extra_float_digits = 0; ALTER TABLE tf ALTER f TYPE text; SET bytea_output = 'escape'; ALTER TABLE tf ALTER b TYPE text; ALTER TABLE tf ALTER c TYPE timestamptz USING c::timestamptz`}},
+	{"functions of an extension's library", []string{`CREATE EXTENSION unaccent; CREATE FUNCTION iu(regdictionary, text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS '$libdir/unaccent', 'unaccent_dict'; CREATE TABLE ua (t text PRIMARY KEY); CREATE INDEX ON ua (iu('unaccent', t)); INSERT INTO ua VALUES ('é')`}},
+	{"extensions of a version", []string{`CREATE EXTENSION pg_trgm VERSION '1.3'`, `ALTER EXTENSION pg_trgm UPDATE TO '1.5'`, `ALTER EXTENSION pg_trgm UPDATE`}},
+	{"a table that becomes a view", []string{`CREATE TABLE tv (x int); CREATE RULE "_RETURN" AS ON SELECT TO tv DO INSTEAD SELECT 1 AS x`}},
+	{"truncated with partitions", []string{`CREATE TABLE tp (a int PRIMARY KEY); CREATE TABLE tc (a int REFERENCES tp) PARTITION BY RANGE (a); CREATE TABLE tc1 PARTITION OF tc FOR VALUES FROM (0) TO (100)`, `INSERT INTO tp VALUES (1); INSERT INTO tc VALUES (1)`, `TRUNCATE tp, tc`, `INSERT INTO tp VALUES (2)`}},
+	{"types without a binary form", []string{`CREATE TABLE acl AS SELECT relname, relacl FROM pg_class WHERE relname = 'pg_class'`, `UPDATE acl SET relname = 'x'`}},
+	{"passed on and revoked", []string{`CREATE ROLE kinds_1; CREATE ROLE kinds_2; CREATE ROLE kinds_3; GRANT SELECT ON gs TO kinds_1 WITH GRANT OPTION; SET ROLE kinds_1; GRANT SELECT ON gs TO kinds_2 WITH GRANT OPTION; SET ROLE kinds_2; GRANT SELECT ON gs TO kinds_3; RESET ROLE; REVOKE SELECT ON gs FROM kinds_1 CASCADE`}},
+}
