@@ -21,6 +21,49 @@ type FailoverRequest struct {
 	Insist         bool         `json:"insist,omitempty" doc:"Forced: go on although the primary is there and a planned failover is possible"`
 }
 
+// FailoverPlanRequest says of which failover the plan is.
+type FailoverPlanRequest struct {
+	Type         FailoverType `json:"type,omitempty" enum:"planned,forced" doc:"planned by default"`
+	Cutover      bool         `json:"cutover,omitempty" doc:"Planned: the link is removed afterwards"`
+	DrainSeconds float64      `json:"drainSeconds,omitempty" minimum:"0" maximum:"86400" doc:"Planned: how long writing transactions may go on before they are ended; 10 by default"`
+}
+
+// FailoverPlan is what a change of places would meet if it began now. Nothing is changed
+// by asking.
+type FailoverPlan struct {
+	Link         string           `json:"link" doc:"Name of the link"`
+	Type         FailoverType     `json:"type" enum:"planned,forced" doc:"Planned or forced"`
+	Primary      string           `json:"primary" doc:"The agent beside the side that would become primary"`
+	Blocked      bool             `json:"blocked" doc:"Whether something stands against it"`
+	Problems     []Problem        `json:"problems" nullable:"false" doc:"What stands against it (blocks) or is to be expected of it (warns, informs), on both sides"`
+	Waits        []FailoverWaiter `json:"waits" nullable:"false" doc:"Transactions that are open now and would be waited for or ended, the oldest first"`
+	DrainSeconds float64          `json:"drainSeconds" doc:"Planned: how long writing transactions may go on before they are ended"`
+	HoldSeconds  *float64         `json:"holdSeconds" doc:"Planned: about how long writers would wait, when those that write now finish at once; null when that is not known"`
+	MostSeconds  *float64         `json:"mostSeconds" doc:"Planned: the same when they go on until they are ended; null when that is not known"`
+	Loss         *Loss            `json:"loss" doc:"Forced: what would be left behind as far as known; null otherwise"`
+}
+
+// WaiterFate says what becomes of a transaction that is in the way.
+type WaiterFate string
+
+// The fates.
+const (
+	FateEnded  WaiterFate = "ended"  // it may finish until the drain timeout, then it is ended
+	FateWaited WaiterFate = "waited" // it is waited for, and the failover is undone when it takes too long
+	FateBlocks WaiterFate = "blocks" // nothing but a person ends it
+)
+
+// FailoverWaiter is a transaction that a change of places would wait for.
+type FailoverWaiter struct {
+	Agent    string     `json:"agent" doc:"The agent beside the server it is on"`
+	PID      int        `json:"pid,omitempty" doc:"Server process; missing for a prepared transaction"`
+	GID      string     `json:"gid,omitempty" doc:"Identifier of a prepared transaction"`
+	Role     string     `json:"role" doc:"Whose it is; empty where the server does not say"`
+	Database string     `json:"database" doc:"The database that it is in"`
+	Since    *time.Time `json:"since" doc:"When it began, or was prepared; null where the server does not say"`
+	Fate     WaiterFate `json:"fate" enum:"ended,waited,blocks" doc:"What becomes of it"`
+}
+
 // FailoverPoint is where links that change places together wait for each other.
 type FailoverPoint string
 

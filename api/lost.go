@@ -108,7 +108,7 @@ type RejoinPlan struct {
 	Stays        []string      `json:"stays" nullable:"false" doc:"What a comparison could not bring in line, so that the whole database is copied anew"`
 	Keep         []string      `json:"keep" nullable:"false" doc:"Lost commands whose effect stays: grants and comments"`
 	Irreversible []string      `json:"irreversible" nullable:"false" doc:"Lost commands that cannot be undone: the whole database is compared with the new primary's"`
-	Unreadable   string        `json:"unreadable" doc:"The code of why nobody knows what was lost, so that the whole database is compared with the new primary's; empty otherwise"`
+	Unreadable   string        `json:"unreadable" doc:"The code of why what was lost is not known, or cannot be mended by itself, so that the whole database is compared with the new primary's; empty otherwise"`
 }
 
 // RejoinTable is a table of which rows are overwritten.

@@ -164,6 +164,12 @@ func (c *Client) Failover(ctx context.Context, name string, in api.FailoverReque
 	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/failover", in, &out)
 }
 
+// FailoverPlan says what a change of places of a link would meet, and changes nothing.
+func (c *Client) FailoverPlan(ctx context.Context, name string, in api.FailoverPlanRequest) (out api.FailoverPlan, err error) {
+	path := fmt.Sprintf("%s/failover/plan?type=%s&cutover=%t&drainSeconds=%g", linkPath(name), in.Type, in.Cutover, in.DrainSeconds)
+	return out, c.call(ctx, http.MethodGet, path, nil, &out)
+}
+
 // FailoverProgress returns the failover of a link that is under way, or the last.
 func (c *Client) FailoverProgress(ctx context.Context, name string) (out api.FailoverProgress, err error) {
 	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/failover", nil, &out)

@@ -25,6 +25,9 @@ func (a *Agent) handleFailover() {
 	onLink(a, link.MethodFailoverGo, func(ctx context.Context, l *link.Link, r link.FailoverGoRequest) (any, error) {
 		return l.HandleFailoverGo(r.FailoverProceed)
 	}, func(r link.FailoverGoRequest) string { return r.ID })
+	onLink(a, link.MethodFailoverPlan, func(ctx context.Context, l *link.Link, r link.PlanRequest) (any, error) {
+		return l.HandleFailoverPlan(ctx, r)
+	}, func(r link.PlanRequest) string { return r.ID })
 	onLink(a, link.MethodFailoverAssess, func(ctx context.Context, l *link.Link, r link.AssessRequest) (any, error) {
 		return l.HandleFailoverAssess(ctx, r)
 	}, func(r link.AssessRequest) string { return r.ID })
@@ -50,6 +53,15 @@ func (a *Agent) Failover(ctx context.Context, name string, in api.FailoverReques
 		return api.FailoverProgress{}, err
 	}
 	return l.Failover(ctx, in)
+}
+
+// FailoverPlan implements httpapi.Agent.
+func (a *Agent) FailoverPlan(ctx context.Context, name string, in api.FailoverPlanRequest) (api.FailoverPlan, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.FailoverPlan{}, err
+	}
+	return l.FailoverPlan(ctx, in)
 }
 
 // FailoverProgress implements httpapi.Agent. It still describes the cutover that

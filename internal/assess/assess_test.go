@@ -246,3 +246,46 @@ func TestVerdict(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestTakeover looks at servers that could not be primary after a change of places: that
+// is no reason against a twin, but has to be accepted.
+func TestTakeover(t *testing.T) {
+	s := pgtest.Start(t, pgtest.WithSetting("wal_level", "replica"), pgtest.WithSetting("max_wal_senders", "0"), pgtest.WithSetting("max_replication_slots", "1"),
+		pgtest.WithSetting("max_connections", "20"))
+	ctx := testContext(t)
+	conn := connect(t, s.DSN("postgres"))
+	all := []string{"blocks senders_used_up", "blocks wal_level_too_low"}
+	list, err := assess.Takeover(ctx, conn, "")
+	if got := codes(list); err != nil || !slices.Equal(sorted(got), all) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := conn.Exec(ctx, `SELECT pg_create_physical_replication_slot('mine')`); err != nil {
+		t.Fatal(err)
+	}
+	if list, err = assess.Takeover(ctx, conn, "mine"); err != nil || !slices.Equal(sorted(codes(list)), all) {
+		t.Errorf("its own slot is in the way: %v, %v", codes(list), err)
+	}
+	for range 9 {
+		connect(t, s.DSN("postgres"))
+	}
+	all = []string{"blocks senders_used_up", "blocks slots_used_up", "blocks wal_level_too_low", "warns connections_short"}
+	if list, err = assess.Takeover(ctx, conn, "another"); err != nil || !slices.Equal(sorted(codes(list)), all) {
+		t.Errorf("%v, %v", codes(list), err)
+	}
+	for _, f := range list {
+		if f.Why == "" || !strings.Contains(f.Remedy, "on the secondary") || f.Object == "" {
+			t.Errorf("%+v", f)
+		}
+	}
+	found := secondary(t, s.DSN("postgres"), assess.Target{Database: "twin"})
+	for _, want := range []string{"warns senders_used_up", "warns wal_level_too_low", "warns slots_used_up", "warns connections_short"} {
+		if n := len(slices.DeleteFunc(codes(found), func(c string) bool { return c != want })); n != 1 {
+			t.Errorf("%d of %s in %v", n, want, codes(found))
+		}
+	}
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
+}

@@ -34,7 +34,7 @@ func Secondary(ctx context.Context, server *pg.DSN, t Target) ([]Finding, error)
 	defer conn.Close(context.WithoutCancel(ctx))
 	l := secondaryLook{Target: t, server: server, conn: conn, found: f}
 	for _, step := range []func(context.Context) error{
-		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeLabels, l.judgeRoles,
+		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeLabels, l.judgeRoles, l.judgeTakeover,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

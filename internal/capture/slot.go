@@ -2,16 +2,27 @@ package capture
 
 import (
 	"context"
+	"time"
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
+const (
+	// slotPatience is how long the making of a slot waits for the transactions of the
+	// instance.
+	slotPatience = 25 * time.Second
+	// lookPatience is how long it looks afterwards for who they are.
+	lookPatience = 5 * time.Second
+)
+
 // MakeSlot makes the link's slot where it is not there yet, on a side that is about
 // to become the primary. It waits until every transaction that is running on the
 // instance has ended (manual, "Logical Decoding", snapshot export), and holds the
-// log from then on.
+// log from then on. When they have not ended in time, the error names one of them.
 func (s *Source) MakeSlot(ctx context.Context) error {
+	ctx, stop := context.WithTimeoutCause(ctx, slotPatience, problem.New(problem.Transient, "timeout", "the replication slot %s was not made within %s", s.Object(), slotPatience))
+	defer stop()
 	conn, err := s.DSN.Connect(ctx, s.session("slot"))
 	if err != nil {
 		return err
@@ -24,20 +35,19 @@ func (s *Source) MakeSlot(ctx context.Context) error {
 	return pg.Classify(err, "create the replication slot "+s.Object())
 }
 
-// slotLate says which transaction the making of a slot has waited for.
+// slotLate says which transactions the making of a slot has waited for: those that
+// have a number in any database of the instance, prepared ones first.
 func slotLate(ctx context.Context, cause error, s *Source) error {
-	conn, err := s.DSN.Connect(context.WithoutCancel(ctx), s.session("slot"))
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), lookPatience)
+	defer stop()
+	conn, err := s.DSN.Connect(ctx, s.session("slot"))
 	if err != nil {
 		return cause
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	var pid int
-	var database string
-	err = conn.QueryRow(context.WithoutCancel(ctx), `SELECT pid, coalesce(datname, '') FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-		ORDER BY xact_start LIMIT 1`).Scan(&pid, &database)
-	if err != nil {
-		return cause
+	list, err := pg.Writing(ctx, conn)
+	if p := pg.Waited("the replication slot "+s.Object()+" cannot be made", list); err == nil && p != nil {
+		return p
 	}
-	return problem.Wrap(cause, problem.Transient, "transaction_open", "the making of a slot waits for the transaction of server process %d in database %q", pid, database).
-		WithHint("end it: SELECT pg_terminate_backend(%d)", pid)
+	return cause
 }

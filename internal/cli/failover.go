@@ -30,6 +30,11 @@ ended. --cutover removes the link afterwards: the new primary is independent, th
 one stays read-only until a superuser there runs
 BEGIN READ WRITE; SELECT twinspan.release(); COMMIT.
 
+--plan changes nothing and says what the failover would meet now: what stands against
+it on both sides, which transactions would be waited for or ended, about how long writers
+would wait, and with --type forced what would be left behind. The exit status is 1 when
+something stands against it.
+
 Several links, or --all of the agent, change places as one: all are prepared before the
 first one's writers are held, and everything of all is applied before the first is
 decided. Until then whatever stops one undoes all. From then on each decides by itself:
@@ -47,12 +52,13 @@ func (a *app) linkFailover() *cobra.Command {
 	in := api.FailoverRequest{}
 	kind := ""
 	var drain time.Duration
-	var status, cancel, all bool
+	var status, cancel, all, plan bool
 	cmd := &cobra.Command{
 		Use:   "failover NAME... | --all",
 		Short: "Let the two sides change places",
 		Long:  linkFailoverLong,
 		Example: `  twinspan link failover sales
+  twinspan link failover sales --plan
   twinspan link failover sales --cutover
   twinspan link failover sales stock
   twinspan link failover sales --type forced --accept-data-loss`,
@@ -68,7 +74,9 @@ func (a *app) linkFailover() *cobra.Command {
 				return errors.New("--cutover and --drain-timeout are for a planned failover")
 			case in.Type == api.Planned && (in.AcceptDataLoss || in.Insist):
 				return errors.New("--accept-data-loss and --insist are for a forced failover: --type forced")
-			case (all || len(args) > 1) && (in.Type == api.Forced || status || cancel):
+			case plan && (in.AcceptDataLoss || in.Insist):
+				return errors.New("--plan changes nothing: --accept-data-loss and --insist are for the failover itself")
+			case (all || len(args) > 1) && (in.Type == api.Forced || status || cancel || plan):
 				return errors.New("several links change places together only as planned; each by itself otherwise")
 			case drain < 0:
 				return errors.New("--drain-timeout is not negative")
@@ -79,6 +87,9 @@ func (a *app) linkFailover() *cobra.Command {
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
 			if all || len(args) > 1 {
 				return a.failoverTogether(ctx, c, args, in)
+			}
+			if plan {
+				return a.failoverPlan(ctx, c, args[0], in)
 			}
 			p, err := a.failover(ctx, c, args[0], in, status, cancel)
 			if err != nil {
@@ -97,9 +108,11 @@ func (a *app) linkFailover() *cobra.Command {
 	flags.DurationVar(&drain, "drain-timeout", 0, "end writing transactions that run longer than this `duration` (default 10s)")
 	flags.BoolVar(&in.AcceptDataLoss, "accept-data-loss", false, "forced: do not ask")
 	flags.BoolVar(&in.Insist, "insist", false, "forced: although the primary is there and works")
+	flags.BoolVar(&plan, "plan", false, "change nothing: say what stands against it, who would be waited for, and for how long")
 	flags.BoolVar(&status, "status", false, "show the failover under way, or the last")
 	flags.BoolVar(&cancel, "cancel", false, "give up the failover under way, unless it is decided")
 	cmd.MarkFlagsMutuallyExclusive("status", "cancel", "cutover")
+	cmd.MarkFlagsMutuallyExclusive("status", "cancel", "plan")
 	a.completeFlag(cmd, "type", cobra.FixedCompletions([]string{"planned", "forced"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

@@ -188,6 +188,8 @@ func showRejoinPlan(w io.Writer, p api.RejoinPlan) {
 	switch {
 	case p.Cleared:
 		fmt.Fprintln(w, "  goes on where it was stopped")
+	case p.Unreadable == "log_not_held":
+		fmt.Fprintln(w, "  the new primary holds no log for it, for it had no replication slot")
 	case p.Unreadable != "":
 		fmt.Fprintf(w, "  what it has lost is not known (%s)\n", p.Unreadable)
 	}

@@ -77,6 +77,8 @@ type Agent interface {
 	// Failover begins a planned change of places and returns at once; a forced one is
 	// done when it returns.
 	Failover(ctx context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error)
+	// FailoverPlan says what a change of places would meet, and changes nothing.
+	FailoverPlan(ctx context.Context, name string, in api.FailoverPlanRequest) (api.FailoverPlan, error)
 	// FailoverProgress returns the one under way, or the last.
 	FailoverProgress(ctx context.Context, name string) (api.FailoverProgress, error)
 	// ProceedFailover lets one that waits for those of other links go on.

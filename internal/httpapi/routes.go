@@ -42,6 +42,12 @@ type (
 		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Epoch int64  `query:"epoch" minimum:"0" doc:"The failover's epoch; 0 for all of them"`
 	}
+	planned struct {
+		Name         string  `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
+		Type         string  `query:"type" enum:"planned,forced" default:"planned" doc:"Of which failover"`
+		Cutover      bool    `query:"cutover" doc:"Planned: the link is removed afterwards"`
+		DrainSeconds float64 `query:"drainSeconds" minimum:"0" maximum:"86400" doc:"Planned: how long writing transactions may go on before they are ended; 0 for the default"`
+	}
 	lostPage struct {
 		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Epoch int64  `path:"epoch" minimum:"1" doc:"The failover's epoch"`
@@ -199,6 +205,12 @@ func (r *routes) links() {
 	add(r, "links", http.MethodPost, "/v1/links/{name}/failover", "failOver", "Begin a change of places: planned, or, done when it answers, forced",
 		func(ctx context.Context, in *namedWith[api.FailoverRequest]) (api.FailoverProgress, error) {
 			return stepped(r.agent.Failover(ctx, in.Name, in.Body))
+		})
+	add(r, "links", http.MethodGet, "/v1/links/{name}/failover/plan", "planFailover", "Say what a change of places would meet now, and change nothing",
+		func(ctx context.Context, in *planned) (api.FailoverPlan, error) {
+			p, err := r.agent.FailoverPlan(ctx, in.Name, api.FailoverPlanRequest{Type: api.FailoverType(in.Type), Cutover: in.Cutover, DrainSeconds: in.DrainSeconds})
+			p.Problems, p.Waits = list(p.Problems), list(p.Waits)
+			return p, err
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/failover", "getFailover", "Describe the change of places under way, or the last", failover(r.agent.FailoverProgress))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/failover/proceed", "proceedFailover", "Let a change of places go on that waits for those of other links",

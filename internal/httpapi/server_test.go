@@ -122,6 +122,7 @@ func sample() *agenttest.Agent {
 			{Link: "sales", State: api.Different, Rows: 7, Differences: []api.Difference{{Kind: "row", Object: "public.t", State: "extra"}}}},
 		Failovers: []api.FailoverProgress{{Link: "sales", State: api.FailoverRunning},
 			{Link: "sales", State: api.FailoverDone, HoldSeconds: 0.5, Steps: []api.FailoverStep{{Name: "deciding"}}}},
+		Coming:  api.FailoverPlan{Link: "sales", Blocked: true, Waits: []api.FailoverWaiter{{GID: "p1", Fate: api.FateBlocks}}},
 		Plan:    api.RejoinPlan{Link: "sales", Needs: []string{"reseed_tables"}},
 		Behind:  api.Lost{Link: "sales", Partings: []api.Parting{{Epoch: 2, State: api.PartingRead, Transactions: 3}}},
 		Pages:   []api.LostPage{{Transactions: []api.LostTransaction{{Number: 1, Changes: []api.LostChange{{Kind: "delete", SQL: "DELETE"}}}}}},
@@ -188,6 +189,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("failover", failover.State == api.FailoverRunning && failover.Steps != nil, err)
 	failover, err = c.FailoverProgress(ctx, "sales")
 	check("failover progress", failover.HoldSeconds == 0.5 && failover.Steps[0].Name == "deciding", err)
+	coming, err := c.FailoverPlan(ctx, "sales", api.FailoverPlanRequest{Type: api.Planned, DrainSeconds: 2.5})
+	check("failover plan", coming.Blocked && coming.Waits[0].GID == "p1" && coming.Problems != nil, err)
 	_, err = c.ProceedFailover(ctx, "sales", api.FailoverProceed{To: api.PointHold})
 	check("proceed failover", true, err)
 	_, err = c.CancelFailover(ctx, "sales")
@@ -217,7 +220,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
-		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 Together:false AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "ProceedFailover[sales hold]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
+		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 Together:false AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "FailoverPlan[sales {Type:planned Cutover:false DrainSeconds:2.5}]", "ProceedFailover[sales hold]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -31,6 +31,9 @@ type Standing struct {
 	Address  string  `json:"address,omitempty"`
 	// Last is the last change of places that the side knows of.
 	Last *catalog.Failover `json:"last,omitempty"`
+	// NoSlot says of a primary that nothing holds its log for the other: the two have to
+	// be compared.
+	NoSlot bool `json:"noSlot,omitempty"`
 }
 
 const (
@@ -45,14 +48,20 @@ const (
 // HandleState answers the other side.
 func (l *Link) HandleState(ctx context.Context) (Standing, error) {
 	var stored *catalog.Link
+	var slot bool
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		stored, err = catalog.Get(ctx, conn, l.ID())
-		return err
+		if stored, err = catalog.Get(ctx, conn, l.ID()); err != nil {
+			return err
+		}
+		err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1)`, catalog.ObjectName(l.ID())).Scan(&slot)
+		return pg.Classify(err, "look for the replication slot")
 	})
 	if err != nil {
 		return Standing{}, err
 	}
-	return l.standing(*stored), nil
+	s := l.standing(*stored)
+	s.NoSlot = s.State.Role == role.Primary && s.State.Diverged && !slot
+	return s, nil
 }
 
 func (l *Link) standing(r catalog.Link) Standing {

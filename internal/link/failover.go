@@ -21,6 +21,7 @@ const (
 	MethodFailoverCancel = "failover.cancel" // give it up, unless it is decided
 	MethodFailoverGo     = "failover.go"     // the others are as far as you
 
+	MethodFailoverPlan   = "failover.plan"   // what would it meet on your side?
 	MethodFailoverAssess = "failover.assess" // what stands against it on your side?
 	MethodFailoverStage  = "failover.stage"  // build the gate
 	MethodFailoverHold   = "failover.hold"   // keep writers waiting while this stream lives

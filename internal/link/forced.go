@@ -41,11 +41,9 @@ func (l *Link) force(ctx context.Context, request api.FailoverRequest) (api.Fail
 	loss := l.loss(ctx, mine)
 	switch {
 	case touched && !request.Insist:
-		return api.FailoverProgress{}, problem.New(problem.Conflict, "rejoin_begun", "a rejoin of this side of link %s has begun: its database is neither what it was nor what the other side's is", mine.Name).On(mine.Name).
-			WithHint("when agent %[2]s is back: twinspan link rejoin %[1]s goes on; if it is lost for good: twinspan link failover %[1]s --type forced --insist", mine.Name, mine.Peer)
+		return api.FailoverProgress{}, rejoinBegun(mine)
 	case loss.PrimarySeen && !request.Insist:
-		return api.FailoverProgress{}, problem.New(problem.Conflict, "primary_healthy", "the primary of link %s is there and works: a planned failover loses nothing", mine.Name).On(mine.Name).
-			WithHint("twinspan link failover %[1]s; to force it all the same: twinspan link failover %[1]s --type forced --insist", mine.Name)
+		return api.FailoverProgress{}, primaryHealthy(mine.Name)
 	case !request.AcceptDataLoss:
 		return api.FailoverProgress{Link: mine.Name, Type: api.Forced, State: api.FailoverUndone, Steps: []api.FailoverStep{}, Loss: &loss}, problem.New(problem.Conflict, "data_loss_not_accepted",
 			"a forced failover of link %s leaves behind what the secondary does not have: %s", mine.Name, describeLoss(loss)).On(mine.Name).
@@ -63,6 +61,16 @@ func (l *Link) force(ctx context.Context, request api.FailoverRequest) (api.Fail
 	l.endFailover(f, err)
 	view, _ := l.ownFailover()
 	return view, err
+}
+
+func rejoinBegun(r catalog.Link) error {
+	return problem.New(problem.Conflict, "rejoin_begun", "a rejoin of this side of link %s has begun: its database is neither what it was nor what the other side's is", r.Name).On(r.Name).
+		WithHint("when agent %[2]s is back: twinspan link rejoin %[1]s goes on; if it is lost for good: twinspan link failover %[1]s --type forced --insist", r.Name, r.Peer)
+}
+
+func primaryHealthy(name string) error {
+	return problem.New(problem.Conflict, "primary_healthy", "the primary of link %s is there and works: a planned failover loses nothing", name).On(name).
+		WithHint("twinspan link failover %[1]s; to force it all the same: twinspan link failover %[1]s --type forced --insist", name)
 }
 
 // touched says whether a rejoin of this side has begun and not ended.
@@ -139,7 +147,8 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link, tou
 	}
 	defer release()
 	l.failoverStep(f, "preparing this side")
-	if err := l.furnish(ctx); err != nil {
+	unheld, err := l.furnishByForce(ctx)
+	if err != nil {
 		return err
 	}
 	l.failoverStep(f, "moving sequences ahead")
@@ -175,6 +184,10 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link, tou
 		r.LastFailover = &catalog.Failover{Type: forced, At: time.Now().UTC()}
 		r.Problem = problem.New(problem.Diverged, "twin_diverged", "this side was made primary by force; the former primary may hold transactions that it does not have").
 			WithHint("when agent %[2]s is back: twinspan link lost %[1]s, then twinspan link rejoin %[1]s", mine.Name, mine.Peer)
+		if unheld != nil {
+			r.Problem.Text += "; and nothing holds this side's log for it: " + unheld.Error()
+			r.Problem.Hint = fmt.Sprintf("%[3]s; then, when agent %[2]s is back: twinspan link lost %[1]s, and twinspan link rejoin %[1]s, which compares the two sides", mine.Name, mine.Peer, unheld.Hint)
+		}
 		return nil
 	}, func(ctx context.Context, tx pgx.Tx) error {
 		if err := l.writableByDefault(ctx, tx); err != nil || !mine.Diverged {
@@ -182,7 +195,11 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link, tou
 		}
 		return lost.TakeBack(ctx, tx, mine.ID)
 	})
-	return l.forcedEnd(ctx, f, err, fmt.Sprintf("agent %s is fenced when it hears of it; then twinspan link lost %s shows what was left behind", mine.Peer, mine.Name))
+	text := fmt.Sprintf("agent %s is fenced when it hears of it; then twinspan link lost %s shows what was left behind", mine.Peer, mine.Name)
+	if unheld != nil {
+		text += fmt.Sprintf("; the rejoin has to compare the two sides, for nothing holds this side's log: %s (%s)", unheld.Error(), unheld.Hint)
+	}
+	return l.forcedEnd(ctx, f, err, text)
 }
 
 // partedAt says where the histories part: from where on this side's log, which ends at

@@ -76,29 +76,6 @@ type TurnRequest struct {
 // does not learn what became of the failover. Then they are refused.
 const fencePatience = time.Minute
 
-// unfitPrimary lists what keeps this server from being a primary. The slot of that
-// name may be there already.
-func unfitPrimary(ctx context.Context, conn *pgx.Conn, slot string) ([]api.Problem, error) {
-	var level string
-	var slots, used, senders int
-	err := conn.QueryRow(ctx, `SELECT current_setting('wal_level'), current_setting('max_replication_slots')::int,
-		(SELECT count(*) FROM pg_replication_slots WHERE slot_name <> $1)::int, current_setting('max_wal_senders')::int`, slot).Scan(&level, &slots, &used, &senders)
-	if err != nil {
-		return nil, pg.Classify(err, "look at the server")
-	}
-	var list []api.Problem
-	if level != "logical" {
-		list = append(list, against("wal_level_too_low", "wal_level", "the secondary's server cannot be primary: wal_level is "+level, "set wal_level = logical and restart that server"))
-	}
-	if used >= slots {
-		list = append(list, against("slots_used_up", "max_replication_slots", "all replication slots of the secondary's server are in use", "raise max_replication_slots, or drop slots that nobody needs"))
-	}
-	if senders == 0 {
-		list = append(list, against("senders_used_up", "max_wal_senders", "the secondary's server sends no log: max_wal_senders is 0", "raise max_wal_senders"))
-	}
-	return list, nil
-}
-
 func against(code, subject, title, hint string) api.Problem {
 	return api.Problem{Code: code, Severity: api.Blocks, Subject: subject, Title: title, Hint: hint}
 }
@@ -111,6 +88,12 @@ func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) 
 	if err := l.sameAgents(ctx); err != nil {
 		return nil, err
 	}
+	return l.obstacles(ctx, request.Cutover)
+}
+
+// obstacles lists what stands against a planned failover on the primary; with a cutover
+// it need not become a secondary.
+func (l *Link) obstacles(ctx context.Context, cutover bool) ([]api.Problem, error) {
 	list := []api.Problem{}
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var major int
@@ -125,7 +108,7 @@ func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) 
 		if err != nil {
 			return pg.Classify(err, "look at the primary")
 		}
-		if major < oldestSecondary && !request.Cutover {
+		if major < oldestSecondary && !cutover {
 			list = append(list, against("secondary_too_old", "", "the primary's server is too old to become a secondary", "fail over with --cutover, which removes the link"))
 		}
 		if !super {

@@ -218,6 +218,7 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 		loops.Go(func() { l.objectsLoop(ctx) })
 		loops.Go(func() { l.schemaLoop(ctx) })
 		loops.Go(func() { l.rolesLoop(ctx) })
+		loops.Go(func() { l.fitnessLoop(ctx) })
 	} else {
 		loops.Go(func() { l.guard(ctx) })
 		loops.Go(func() { l.measureLoop(ctx) })

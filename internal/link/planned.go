@@ -255,17 +255,23 @@ func (s *switcher) reference() Reference {
 
 // assess looks on both sides for what stands against the failover.
 func (s *switcher) assess(ctx context.Context) error {
-	if v := &s.verifications; v.running() {
-		return problem.New(problem.Conflict, "verification_running", "a verification of the link is under way").On(s.Name()).
-			WithHint("wait for it, or end it: twinspan link verify %s --cancel", s.Name())
+	if s.verifications.running() {
+		return verificationRunning(s.Name())
 	}
-	var list []api.Problem
-	err := s.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		list, err = unfitPrimary(ctx, conn, catalog.ObjectName(s.ID()))
-		return err
-	})
+	list, err := s.unfit(ctx)
 	if err != nil {
 		return err
+	}
+	list = blocking(list)
+	waits, err := s.waiters(ctx, true)
+	if err != nil {
+		return err
+	}
+	for _, w := range waits {
+		if w.Fate == api.FateBlocks {
+			p := holdsUpSlot(w)
+			list = append(list, against(p.Code, p.Subject, p.Text, p.Hint))
+		}
 	}
 	var others []api.Problem
 	request := AssessRequest{Reference: s.reference(), Cutover: s.f.request.Cutover}
@@ -273,6 +279,11 @@ func (s *switcher) assess(ctx context.Context) error {
 		return err
 	}
 	return blockers(append(list, others...))
+}
+
+func verificationRunning(name string) error {
+	return problem.New(problem.Conflict, "verification_running", "a verification of the link is under way").On(name).
+		WithHint("wait for it, or end it: twinspan link verify %s --cancel", name)
 }
 
 // stage prepares both sides: the gate of the primary, which lets everybody through

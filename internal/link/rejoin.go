@@ -114,6 +114,9 @@ func (l *Link) HandleRejoinPlan(ctx context.Context, request RejoinRequest) (api
 	}
 	out.Unreadable, out.Cleared = m.Problem, m.Cleared
 	compare := slices.Contains(request.Accept, acceptCompare)
+	if !compare && m.Problem == "" && l.nothingHeld(ctx, r) {
+		compare, out.Unreadable = true, "log_not_held"
+	}
 	if m.Problem != "" || compare {
 		return out, l.planComparison(ctx, conn, &out)
 	}
@@ -141,6 +144,17 @@ func (l *Link) HandleRejoinPlan(ctx context.Context, request RejoinRequest) (api
 	}
 	out.Keep = plan.Keep
 	return out, nil
+}
+
+// nothingHeld says whether the new primary holds no log for this side: it was made
+// primary on a server that could not make a slot. While it is away that is not known,
+// and nothing can be begun.
+func (l *Link) nothingHeld(ctx context.Context, r catalog.Link) bool {
+	ctx, stop := context.WithTimeout(ctx, contactPatience)
+	defer stop()
+	var other Standing
+	err := l.place.Peers.Call(ctx, r.Peer, MethodState, Reference{ID: r.ID, Epoch: r.Epoch}, &other)
+	return err == nil && other.NoSlot
 }
 
 // notFenced says that this side is not one that could rejoin.

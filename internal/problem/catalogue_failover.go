@@ -17,6 +17,7 @@ func failoverEntries() []Entry {
 		{"failover_running", Blocks, "A failover is under way", "A link changes places once at a time.", "`twinspan link failover --status`, or `--cancel`."},
 		{"failover_unknown", Blocks, "The link has not changed places", "What is known of a failover is kept until the agents are started anew; `link show` has the last one's type and time.", "`twinspan link show`"},
 		{"isolation_policy_invalid", Blocks, "The policy is not understood", "A primary that has lost its twin serves on, or fences itself.", "`--on-isolation serve`, `fence`, or `fence=AFTER`."},
+		{"log_not_held", Blocks, "The new primary holds no log for the former one", "It was made primary by force on a server that could not make a replication slot, as with wal_level = replica. Rows that were lost cannot be settled by themselves: the rejoin compares the two databases.", "Let the new primary's server make slots (`wal_level = logical`, a free slot), then `twinspan link rejoin NAME --accept compare_database`."},
 		{"not_fenced", Blocks, "This side has nothing to rejoin", "Only a former primary that a forced failover left behind rejoins; it learns of that when the agents meet.", "Try again in a moment; `twinspan link show` on both sides."},
 		{"not_parted", Blocks, "There is nothing to rejoin", "The two sides have one history.", "`twinspan link show`"},
 		{"not_primary", Blocks, "This side is not the primary", "The two sides have changed places, and the other did not know yet.", "Nothing: it is told."},

@@ -133,7 +133,7 @@ func linkEntries() []Entry {
 		{"verification_lost", Warns, "The verification is gone", "The agent beside the secondary was started anew while it ran.", "Verify again."},
 		{"verification_running", Blocks, "A verification is under way", "A link is verified once at a time.", "Wait for it, or `twinspan link verify --cancel`."},
 		{"verification_unknown", Blocks, "The link was not verified yet", "The result is kept until the agent beside the secondary is started anew.", "`twinspan link verify`"},
-		{"wal_level_too_low", Blocks, "wal_level is too low", "The primary's log does not hold what a stream needs.", "`ALTER SYSTEM SET wal_level = 'logical'` and restart."},
+		{"wal_level_too_low", Blocks, "wal_level is too low", "The log of a primary, or of a twin that is to become one, does not hold what a stream needs. A check warns of it; a twin replicates all the same, but only a forced failover makes it primary, and then the rejoin has to compare the two databases.", "`ALTER SYSTEM SET wal_level = 'logical'` on the server and restart it."},
 		{"wal_retained", Warns, "The primary keeps much log", "The twin is out of reach, suspended or slow.", "Bring it back or resume the link; as a last resort `link delete --force` on the primary."},
 	}
 }

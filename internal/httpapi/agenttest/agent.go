@@ -33,6 +33,8 @@ type Agent struct {
 	Verifications []api.Verification `json:"verifications"`
 	// Failovers are the same for a failover of any link.
 	Failovers []api.FailoverProgress `json:"failovers"`
+	// Coming is the plan of every failover.
+	Coming api.FailoverPlan `json:"coming"`
 
 	// Behind is what any link has lost, and Pages the transactions of all partings.
 	Behind api.Lost       `json:"lost"`
@@ -226,6 +228,11 @@ func (a *Agent) verification(method string, args ...any) (api.Verification, erro
 // Failover answers the next of Failovers.
 func (a *Agent) Failover(_ context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error) {
 	return a.failover("Failover", name, in)
+}
+
+// FailoverPlan answers Coming.
+func (a *Agent) FailoverPlan(_ context.Context, name string, in api.FailoverPlanRequest) (api.FailoverPlan, error) {
+	return a.Coming, a.enter("FailoverPlan", name, in)
 }
 
 // FailoverProgress answers the next of Failovers.
