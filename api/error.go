@@ -13,3 +13,12 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string { return e.Text }
+
+// Explanation is what twinspan explain says of a code.
+type Explanation struct {
+	Code     string   `json:"code" doc:"Stable name"`
+	Severity Severity `json:"severity" enum:"blocks,warns,informs" doc:"The heaviest that it comes with"`
+	Title    string   `json:"title" doc:"What it is, in a few words"`
+	Meaning  string   `json:"meaning" doc:"What is so, and what follows from it; may be empty"`
+	Remedy   string   `json:"remedy" doc:"What to do; may be empty"`
+}

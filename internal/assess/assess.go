@@ -77,8 +77,19 @@ func shorten(list []Finding) []Finding {
 }
 
 // Verdict returns nil when nothing in the findings stops a link, given the codes
-// of warnings that its creator accepts, and else one problem that names what does.
+// of warnings that its creator accepts, and else one problem that names what does. A code
+// that does not exist is refused: somebody means another one.
 func Verdict(found []Finding, accepted []string) error {
+	for _, code := range accepted {
+		_, known := problem.Describe(code)
+		if !known && !slices.ContainsFunc(found, func(f Finding) bool { return f.Code == code }) { // a peer may be newer
+			p := problem.New(problem.Invalid, "accept_unknown", "no check finds anything that is called %q", code).On(code)
+			if like := problem.Like(code); len(like) > 0 {
+				return p.WithHint("there are: %s", strings.Join(like, ", "))
+			}
+			return p.WithHint("twinspan check names what it finds")
+		}
+	}
 	var stops []Finding
 	for _, severity := range []problem.Severity{problem.Blocks, problem.Warns} {
 		for _, f := range found {

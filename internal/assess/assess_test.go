@@ -232,6 +232,9 @@ func TestVerdict(t *testing.T) {
 		{[]assess.Finding{warns, informs}, []string{"c_informs"}, "b_warns"},
 		{[]assess.Finding{blocks}, []string{"a_blocks"}, "a_blocks"}, // cannot be accepted away
 		{[]assess.Finding{informs, blocks, warns}, nil, "a_blocks"},
+		{nil, []string{"trigger_fires_on_twin"}, ""}, // it exists, and was not found here
+		{nil, []string{"bogus"}, "accept_unknown"},
+		{[]assess.Finding{warns}, []string{"b_warns", "trigger_fires_on_twins"}, "accept_unknown"},
 	} {
 		err := assess.Verdict(c.found, c.accepted)
 		if problem.CodeOf(err) != c.want {
@@ -240,6 +243,9 @@ func TestVerdict(t *testing.T) {
 	}
 	p := problem.As(assess.Verdict([]assess.Finding{blocks, warns}, nil))
 	if p.Kind != problem.Incompatible || p.Subject != "x" || p.Hint != "do 100%" || !strings.HasPrefix(p.Text, "why 100%") || !strings.Contains(p.Text, "1 more: b_warns") {
+		t.Errorf("%+v", p)
+	}
+	if p := problem.As(assess.Verdict(nil, []string{"trigger_fires"})); !strings.Contains(p.Hint, "trigger_fires_on_twin") {
 		t.Errorf("%+v", p)
 	}
 	if p := problem.As(assess.Verdict([]assess.Finding{warns}, nil)); !strings.Contains(p.Hint, "--accept b_warns") {
@@ -288,4 +294,24 @@ func TestTakeover(t *testing.T) {
 func sorted(list []string) []string {
 	slices.Sort(list)
 	return list
+}
+
+// TestDatabasesOfTheInstance: the ones that the instance itself needs.
+func TestDatabasesOfTheInstance(t *testing.T) {
+	s := pgtest.Shared(t)
+	if f := one(t, primary(t, s.DSN("postgres"), newestDump), "maintenance_database"); f.Severity != problem.Warns || f.Object != "postgres" {
+		t.Errorf("%+v", f)
+	}
+	if f := one(t, primary(t, s.DSN("template1"), newestDump), "database_name_reserved"); f.Severity != problem.Blocks || f.Object != "template1" {
+		t.Errorf("%+v", f)
+	}
+	list := secondary(t, s.DSN("postgres"), assess.Target{Database: "postgres", Source: assess.Source{Database: "sales"}})
+	if f := one(t, list, "maintenance_database"); f.Severity != problem.Warns || !strings.Contains(f.Remedy, "--peer-database") {
+		t.Errorf("%+v", f)
+	}
+	for _, f := range primary(t, s.DSN(s.Database(t)), newestDump) {
+		if f.Code == "maintenance_database" || f.Code == "database_name_reserved" {
+			t.Errorf("%+v", f)
+		}
+	}
 }

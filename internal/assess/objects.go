@@ -54,6 +54,12 @@ func applyRule(ctx context.Context, conn *pgx.Conn, f *findings, r rule) error {
 }
 
 // database judges the database as a whole.
+// maintenance is the database that tools connect to for what concerns the whole instance.
+const maintenance = "postgres"
+
+// reserved says whether new databases are made from a database.
+func reserved(name string) bool { return name == "template0" || name == "template1" }
+
 func (l *primaryLook) database(ctx context.Context) error {
 	f := &l.found
 	name := l.report.Source.Database
@@ -69,6 +75,12 @@ func (l *primaryLook) database(ctx context.Context) error {
 		return err
 	}
 	l.linked = ours
+	if reserved(name) {
+		f.blocksIf(true, "database_name_reserved", name, "new databases are made from this one: what a link makes in it would be in all of them", "link another database")
+		template = false // which would not help
+	}
+	f.warnsIf(name == maintenance, "maintenance_database", name, "the database postgres is where instances are administered from: on the secondary CREATE DATABASE, CREATE ROLE and whatever else tools do in it would be refused",
+		"link the database that the application has")
 	f.blocksIf(template, "database_is_template", name, "a template database cannot be linked", "ALTER DATABASE "+sqlname.Quote(name)+" IS_TEMPLATE false")
 	f.blocksIf(secondary, "database_is_secondary", name, "the database is already the secondary of a link", "link its primary instead")
 	f.blocksIf(schema && !ours, "schema_taken", "twinspan", "the database has a schema twinspan that Twinspan did not make", "ALTER SCHEMA twinspan RENAME TO ...")

@@ -3,7 +3,6 @@ package assess
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -89,9 +88,10 @@ func (l *secondaryLook) judgeServer(ctx context.Context) error {
 // judgeDatabase looks at the database of that name, if there is one.
 func (l *secondaryLook) judgeDatabase(ctx context.Context) error {
 	f := &l.found
-	reserved := slices.Contains([]string{"template0", "template1"}, l.Database)
-	f.blocksIf(reserved, "database_name_reserved", l.Database, "new databases are made from this one", "choose another name with --peer-database")
-	if !l.exists || reserved || f.has("same_database") {
+	f.blocksIf(reserved(l.Database), "database_name_reserved", l.Database, "new databases are made from this one", "choose another name with --peer-database")
+	f.warnsIf(l.Database == maintenance && l.Source.Database != maintenance, "maintenance_database", l.Database,
+		"the database postgres of the secondary's instance would be read-only: CREATE DATABASE, CREATE ROLE and whatever else tools do in it would be refused", "choose another name with --peer-database")
+	if !l.exists || reserved(l.Database) || f.has("same_database") {
 		return nil
 	}
 	var allows bool

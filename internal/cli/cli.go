@@ -3,12 +3,13 @@
 // (making an agent, running one, the demonstration) is handed in by main.
 //
 // The contract: the answer goes to stdout, everything else to stderr; exit
-// status 0 is done, 1 failed with one "error:" line and one "hint:" line,
-// 2 a wrong command line.
+// status 0 is done, 1 failed with one "error:" line and one "hint:" line (with
+// -o json the error is an object on stdout too), 2 a wrong command line.
 package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -104,8 +105,26 @@ func Run(ctx context.Context, d Deps, args []string, in io.Reader, out, errs io.
 		return exitFailed
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n")
-	fmt.Fprintf(errs, "error: [usage] %s\nhint: %s --help\n", text, command.CommandPath())
+	if a.flags.output != "json" && wantsJSON(args) {
+		a.flags.output = "json" // a mistake before it kept it from being read
+	}
+	a.print(api.Error{Kind: string(problem.Invalid), Code: "usage", Text: text, Hint: command.CommandPath() + " --help"})
 	return exitUsage
+}
+
+// wantsJSON says whether a command line that could not be read asks for JSON.
+func wantsJSON(args []string) bool {
+	for i, arg := range args {
+		switch arg {
+		case "--":
+			return false
+		case "-ojson", "-o=json", "--output=json":
+			return true
+		case "-o", "--output":
+			return i+1 < len(args) && args[i+1] == "json"
+		}
+	}
+	return false
 }
 
 // app is one run of the command line: the streams, and the global flags.
@@ -121,6 +140,7 @@ type app struct {
 		output string
 		noWait bool
 	}
+	answered bool // something was printed where the answer is
 }
 
 // failedError marks what a command returned, apart from what parsing its command
@@ -146,7 +166,26 @@ func (a *app) report(err error) {
 	if hint == "" {
 		hint = remedy(kind)
 	}
-	fmt.Fprintf(a.errs, "error: [%s] %s\nhint: %s\n", code, text, hint)
+	e := api.Error{Kind: string(kind), Code: code, Text: text, Hint: hint}
+	var sent *api.Error
+	if errors.As(err, &sent) {
+		e.Subject = sent.Subject
+	} else {
+		e.Subject = problem.As(err).Subject
+	}
+	a.print(e)
+}
+
+// print writes an error: two lines for people and, with -o json, the object of the REST
+// interface where the answer would be, unless that was printed.
+func (a *app) print(e api.Error) {
+	fmt.Fprintf(a.errs, "error: [%s] %s\nhint: %s\n", e.Code, e.Text, e.Hint)
+	if a.flags.output != "json" || a.answered {
+		return
+	}
+	if text, err := json.MarshalIndent(e, "", "  "); err == nil {
+		fmt.Fprintf(a.out, "%s\n", text)
+	}
 }
 
 // remedy is the hint of an error that has none of its own.
@@ -211,14 +250,23 @@ func (a *app) dial() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(d.Path()); err == nil && !d.Initialised() {
-		return nil, problem.New(problem.NotFound, "not_initialised", "there is no agent in %s", d.Path()).
-			WithHint("create one with: twinspan init --dir DIR --name NAME --postgres DSN")
-	} else if err != nil {
-		return nil, problem.Wrap(err, problem.NotFound, "not_initialised", "the agent's directory").
-			WithHint("name the directory that was given to twinspan init")
+	if err := initialised(d); err != nil {
+		return nil, err
 	}
 	return client.New(client.Dial{Socket: d.Socket()})
+}
+
+// initialised refuses a directory in which there is no agent.
+func initialised(d config.Dir) error {
+	if _, err := os.Stat(d.Path()); err != nil {
+		return problem.Wrap(err, problem.NotFound, "not_initialised", "the agent's directory").
+			WithHint("name the directory that was given to twinspan init")
+	}
+	if !d.Initialised() {
+		return problem.New(problem.NotFound, "not_initialised", "there is no agent in %s", d.Path()).
+			WithHint("create one with: twinspan init --dir DIR --name NAME --postgres DSN")
+	}
+	return nil
 }
 
 // asks adapts the body of a command that needs the agent.

@@ -12,6 +12,7 @@ import (
 
 // answer prints the answer of a command: v as JSON, or what human prints.
 func (a *app) answer(v any, human func(w io.Writer)) error {
+	a.answered = true
 	if a.flags.output != "json" {
 		human(a.out)
 		return nil

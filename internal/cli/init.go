@@ -3,6 +3,10 @@ package cli
 import (
 	"fmt"
 	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -88,6 +92,24 @@ they were when the agent is started again.
 One agent runs in a directory at a time. It logs to standard error, one line for
 each event that matters.`
 
+// staysAtHangup keeps an agent running whose terminal or login session ends, and says what
+// a SIGHUP does elsewhere and not here, until the function that it returns is called.
+func staysAtHangup(log *slog.Logger) (stop func()) {
+	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hangups {
+			log.Info("SIGHUP: the agent goes on; its configuration is read when it starts")
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		<-done
+	}
+}
+
 func (a *app) serveCommand() *cobra.Command {
 	var format, level string
 	cmd := &cobra.Command{
@@ -100,6 +122,9 @@ func (a *app) serveCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			dir, err := a.dir()
+			if err == nil {
+				err = initialised(dir)
+			}
 			if err != nil {
 				return err
 			}
@@ -107,6 +132,7 @@ func (a *app) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer staysAtHangup(log)()
 			return a.deps.Serve(cmd.Context(), dir, log)
 		}),
 	}

@@ -96,7 +96,7 @@ func (a *app) linkSet() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.answer(l, func(w io.Writer) { fmt.Fprintf(w, "link %s is %s\n", l.Name, modeText(l)) })
+		return a.answer(l, func(w io.Writer) { showSet(w, in, l) })
 	})
 	flags := cmd.Flags()
 	flags.StringVar(&mode, "mode", "", "when a commit returns, the `mode`: async, at once; sync, when the twin has it")
@@ -113,6 +113,32 @@ func (a *app) linkSet() *cobra.Command {
 	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "sync-timeout", cobra.FixedCompletions([]string{"wait", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// showSet says what was set, and nothing else.
+func showSet(w io.Writer, in api.SetLink, l api.Link) {
+	if in.Mode != "" || in.SyncTimeoutSeconds != nil {
+		fmt.Fprintf(w, "link %s is %s\n", l.Name, modeText(l))
+	}
+	if in.OnConflict != "" {
+		fmt.Fprintf(w, "link %s: on-conflict is %s\n", l.Name, l.OnConflict)
+	}
+	if in.OnIsolation != "" {
+		fmt.Fprintf(w, "link %s: on-isolation is %s\n", l.Name, l.OnIsolation)
+	}
+	if in.MaxRate != nil {
+		rate := "none"
+		if l.MaxRate > 0 {
+			rate = terminal.Size(l.MaxRate) + " a second"
+		}
+		fmt.Fprintf(w, "link %s: max-rate is %s\n", l.Name, rate)
+	}
+	for _, code := range in.Accept {
+		fmt.Fprintf(w, "link %s: %s is accepted\n", l.Name, code)
+	}
+	for _, code := range in.Withdraw {
+		fmt.Fprintf(w, "link %s: %s is accepted no more\n", l.Name, code)
+	}
 }
 
 // waitSync waits until commits wait for the twin, or something is in the way.

@@ -125,6 +125,7 @@ func (a *app) lostJSON(ctx context.Context, c *client.Client, l api.Lost) error 
 	if err != nil {
 		return problem.Wrap(err, problem.Internal, "internal", "print the answer")
 	}
+	a.answered = true
 	fmt.Fprintf(a.out, "%s,\"transactions\":[", strings.TrimSuffix(string(head), "}"))
 	between := "\n"
 	for _, p := range l.Partings {

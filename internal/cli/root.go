@@ -33,7 +33,8 @@ then make the two agents peers and create the link, at the database's side:
     twinspan link create sales --database sales --peer b   (on a)
 
 The answer of a command goes to standard output, everything else to standard error.
-With -o json the answer is the object of the REST interface.
+With -o json the answer is the object of the REST interface, and where there is none the
+error is. "twinspan explain CODE" explains the code of an error.
 
 Exit status: 0 done; 1 failed, with an "error:" line that holds a stable code and a
 "hint:" line; 2 the command line is wrong.
@@ -74,7 +75,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.initCommand(), a.serveCommand(), a.apiCommand(),
 		a.peerCommand(), a.checkCommand(), a.linkCommand(), a.databaseCommand(),
-		a.demoCommand(), a.versionCommand(), manCommand(),
+		a.demoCommand(), a.explainCommand(), a.versionCommand(), manCommand(),
 	)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	return root

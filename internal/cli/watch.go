@@ -77,6 +77,7 @@ func look(ctx context.Context, c *client.Client, name string) ([]api.Link, error
 func (a *app) watcher() func([]api.Link) error {
 	if a.flags.output == "json" {
 		return func(links []api.Link) error {
+			a.answered = true
 			for _, l := range links {
 				text, err := json.Marshal(l)
 				if err != nil {

@@ -181,11 +181,17 @@ func (l *Link) Rejoin(ctx context.Context, in api.Rejoin) error {
 
 // HandleRejoin begins the rejoin of this side.
 func (l *Link) HandleRejoin(ctx context.Context, request RejoinRequest) error {
+	r := l.snapshot()
+	known := []string{acceptTables, acceptDrop, acceptKeep, acceptCompare, acceptCopy}
+	for _, code := range request.Accept {
+		if !slices.Contains(known, code) {
+			return problem.New(problem.Invalid, "accept_unknown", "%q is nothing that a rejoin does", code).On(code).WithHint("it can be told to: %s", strings.Join(known, ", "))
+		}
+	}
 	plan, err := l.HandleRejoinPlan(ctx, request)
 	if err != nil {
 		return err
 	}
-	r := l.snapshot()
 	if role.Phase(r.Phase) != role.Fenced {
 		return problem.New(problem.Conflict, "rejoin_running", "the rejoin of link %s is under way", r.Name).On(r.Name).
 			WithHint("twinspan link watch %s shows it", r.Name)

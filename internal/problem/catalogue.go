@@ -2,7 +2,10 @@
 
 package problem
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Entry explains a code: what somebody who met it wants to know. All codes that the
 // agents use are in the catalogue, from which docs/problems.md is written.
@@ -42,4 +45,26 @@ func Describe(code string) (Entry, bool) {
 		}
 	}
 	return Entry{}, false
+}
+
+// Like lists the codes that have a text in common with what somebody may have meant: those
+// that contain it, or share its first word.
+func Like(text string) []string {
+	var close, far []string
+	first, _, _ := strings.Cut(text, "_")
+	for _, area := range Catalogue() {
+		for _, e := range area.Entries {
+			switch {
+			case text != "" && strings.Contains(e.Code, text):
+				close = append(close, e.Code)
+			case len(first) > 2 && strings.HasPrefix(e.Code, first+"_"):
+				far = append(far, e.Code)
+			}
+		}
+	}
+	if len(close) == 0 {
+		close = far
+	}
+	slices.Sort(close)
+	return close
 }

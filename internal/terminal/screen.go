@@ -32,7 +32,8 @@ func (s *Screen) Draw(block []string) {
 	if s.lines > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", s.lines)
 	}
-	columns := s.width()
+	columns, rows := s.size()
+	block = Fit(block, rows-1)
 	for _, text := range block {
 		b.WriteString("\r\x1b[2K" + Cut(text, columns-1) + "\n")
 	}
@@ -44,11 +45,27 @@ func (s *Screen) Draw(block []string) {
 	io.WriteString(s.file, b.String())
 }
 
-func (s *Screen) width() int {
-	if columns, _, err := term.GetSize(int(s.file.Fd())); err == nil && columns > 20 {
-		return columns
+// size is the terminal's, in columns and rows.
+func (s *Screen) size() (columns, rows int) {
+	columns, rows, err := term.GetSize(int(s.file.Fd()))
+	if err != nil || columns <= 20 {
+		columns = 80
 	}
-	return 80
+	if err != nil || rows < 3 {
+		rows = 24
+	}
+	return columns, rows
+}
+
+// Fit shortens a block to a number of lines, and says how many are left out: lines that
+// have scrolled away cannot be gone back to. The last line stays.
+func Fit(block []string, lines int) []string {
+	if len(block) <= lines || lines < 2 {
+		return block
+	}
+	last := block[len(block)-1]
+	kept := append([]string{}, block[:lines-1]...)
+	return append(kept, fmt.Sprintf("… %d more lines; %s", len(block)-lines, strings.TrimSpace(last)))
 }
 
 // Cut shortens a line to a number of columns, and shows that it did.

@@ -60,3 +60,19 @@ func TestBlockIsRedrawnWhereItStood(t *testing.T) {
 		t.Error("a file is taken for a terminal")
 	}
 }
+
+func TestFit(t *testing.T) {
+	block := []string{"NAME", "a", "b", "c", "", "end"}
+	if got := strings.Join(Fit(block, 6), "|"); got != "NAME|a|b|c||end" {
+		t.Error(got)
+	}
+	if got := strings.Join(Fit(block, 4), "|"); got != "NAME|a|b|… 2 more lines; end" {
+		t.Error(got)
+	}
+	if got := Fit(block, 1); len(got) != 6 {
+		t.Error(got)
+	}
+	if strings.Join(block, "|") != "NAME|a|b|c||end" {
+		t.Error("the block was changed")
+	}
+}
