@@ -100,6 +100,34 @@ func TestKeysThatAreNone(t *testing.T) {
 	})
 }
 
+// A server of version 18 sends stored generated columns where a publication asks for them:
+// they are part of keys and of whole rows, and are never written.
+func TestGeneratedColumnsThatAreSent(t *testing.T) {
+	newer := pgtest.Start(t, pgtest.WithMajor(18))
+	both(t, func(t *testing.T, text bool) {
+		schema := []string{
+			"CREATE TABLE in_key (a int, b int, v text, g int GENERATED ALWAYS AS (b * 2) STORED, PRIMARY KEY (a, g))",
+			"CREATE TABLE whole_key (b int, v text, g bigint GENERATED ALWAYS AS (b * 3::bigint) STORED PRIMARY KEY)",
+			"CREATE TABLE keyless (b int, v text, g float GENERATED ALWAYS AS (b / 3.0) STORED); ALTER TABLE keyless REPLICA IDENTITY FULL",
+		}
+		p := newPair(t, text, schema...)
+		p.plain = newer.DSN(newer.Database(t))
+		p.source = p.plain + "&client_encoding=UTF8"
+		p.do(append(schema, "CREATE PUBLICATION p FOR ALL TABLES WITH (publish_generated_columns = stored)", "SELECT pg_create_logical_replication_slot('"+p.slot+"', 'pgoutput')")...)
+		p.do("BEGIN; INSERT INTO in_key (a, b, v) VALUES (1, 1, 'x'), (1, 2, 'y'); DELETE FROM in_key WHERE b = 1; COMMIT")
+		for _, table := range []string{"in_key (a, b, v) SELECT 7, i, 'x'", "whole_key (b, v) SELECT i, 'x'", "keyless (b, v) SELECT i / 2, 'x'"} {
+			p.do("INSERT INTO " + table + " FROM generate_series(10, 60) i")
+		}
+		p.apply()
+		for _, table := range []string{"in_key", "whole_key", "keyless"} {
+			p.do("UPDATE "+table+" SET v = 'one' WHERE b = 11", "UPDATE "+table+" SET v = 'many' WHERE b > 15", "UPDATE "+table+" SET b = b + 1000 WHERE b % 2 = 0", "DELETE FROM "+table+" WHERE b = 1016", "DELETE FROM "+table+" WHERE b % 3 = 0",
+				"BEGIN; UPDATE "+table+" SET b = -b; DELETE FROM "+table+" WHERE b < -1030; COMMIT")
+			p.apply()
+		}
+		p.same()
+	})
+}
+
 // A value is read by its type's input function, whatever casts there are, in every form
 // in which it is written.
 func TestCastsOfUsersReadNothing(t *testing.T) {

@@ -201,7 +201,7 @@ func (r *relation) match(t *target) error {
 
 // chooseKey decides by which columns rows are found, and how far their changes
 // may be rearranged. What is a key is for the secondary's catalogs to say: what the
-// stream calls one may be a part of it, for generated columns are not sent.
+// stream calls one may be a part of it: generated columns are not sent before version 18.
 func (r *relation) chooseKey(t *target) {
 	r.Key = nil
 	r.order = group.Fold
@@ -246,7 +246,7 @@ func (r *relation) chooseKey(t *target) {
 func (r *relation) fits(k targetKey, byNumber map[int]int, told int) bool {
 	for _, c := range k {
 		i, ok := byNumber[c.number]
-		if !ok || r.columns[i].generated || r.identity != pgoutput.IdentityFull && !r.columns[i].inKey {
+		if !ok || r.identity != pgoutput.IdentityFull && !r.columns[i].inKey {
 			return false
 		}
 	}

@@ -117,9 +117,20 @@ func (l *primaryLook) tables(ctx context.Context) error {
 		{"table_without_key", problem.Informs,
 			`SELECT ` + table + `, '', ''` + ordinary + ` AND c.relkind = 'r' AND c.relpersistence = 'p' AND (c.relreplident = 'n'
 				OR c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND x.indimmediate
-					AND CASE c.relreplident WHEN 'i' THEN x.indisreplident ELSE x.indisprimary END)) ORDER BY 1`,
-			"the table has no primary key: it gets REPLICA IDENTITY FULL while it is linked, which makes its UPDATE and DELETE write more log and take longer on the twin",
+					AND CASE c.relreplident WHEN 'i' THEN x.indisreplident ELSE x.indisprimary END
+					AND NOT EXISTS (SELECT FROM unnest(x.indkey::int2[]) WITH ORDINALITY AS k (attnum, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+						WHERE k.n <= coalesce((to_jsonb(x)->>'indnkeyatts')::int, x.indnatts) AND current_setting('server_version_num')::int < 180000 AND to_jsonb(a)->>'attgenerated' = 's'))) ORDER BY 1`,
+			"the table has no primary key that is sent: it gets REPLICA IDENTITY FULL while it is linked, which makes its UPDATE and DELETE write more log and take longer on the twin",
 			"ALTER TABLE {1} ADD PRIMARY KEY (...); or ALTER TABLE {1} REPLICA IDENTITY USING INDEX ..."},
+		{"table_not_updatable", problem.Warns,
+			// Columns that are computed when they are read can be in no identity (execReplication.c, CheckCmdReplicaIdentity).
+			`SELECT ` + table + `, '', ''` + ordinary + ` AND c.relkind = 'r' AND c.relpersistence = 'p'
+				AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND to_jsonb(a)->>'attgenerated' = 'v')
+				AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL AND x.indexprs IS NULL
+					AND NOT EXISTS (SELECT FROM unnest(x.indkey::int2[]) WITH ORDINALITY AS k (attnum, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+						WHERE k.n <= coalesce((to_jsonb(x)->>'indnkeyatts')::int, x.indnatts) AND NOT a.attnotnull)) ORDER BY 1`,
+			"the table has a virtual generated column and no key: while it is linked the server refuses its UPDATE and DELETE",
+			"ALTER TABLE {1} ADD PRIMARY KEY (...); or make the column STORED"},
 		{"unlogged_table", problem.Informs,
 			`SELECT ` + table + `, '', ''` + ordinary + ` AND c.relkind IN ('r', 'p') AND c.relpersistence = 'u' ORDER BY 1`,
 			"the table is unlogged: it is created on the twin and stays empty there", "ALTER TABLE {1} SET LOGGED"},

@@ -42,13 +42,19 @@ func (s *Source) upgrade(ctx context.Context) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	return s.patiently(ctx, func() error {
 		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, notesSQL+setupSQL); err != nil {
+			if _, err := tx.Exec(ctx, notesSQL+setupSQL+identitySQL); err != nil {
 				return pg.Classify(err, "replace the functions of the primary")
 			}
 			if err := captureSchema(ctx, tx.Conn()); err != nil {
 				return err
 			}
-			return s.noteFilled(ctx, tx.Conn())
+			if err := s.noteFilled(ctx, tx.Conn()); err != nil {
+				return err
+			}
+			if err := sendStored(ctx, tx); err != nil {
+				return err
+			}
+			return s.prove(ctx, tx)
 		})
 	})
 }

@@ -1,7 +1,7 @@
 -- What the functions here tell each other lies in tables where only the owner of schema
 -- twinspan can read and write, bound to the backend and its transaction: a rollback takes a
 -- note with it. Unlogged, for they mean nothing to anybody after the transaction.
--- Kinds: own (the next command is Twinspan's), extension (a script of one is running),
+-- Kinds: own (the next command is Twinspan's), keeping (a table is being given an identity), extension (a script of one is running),
 -- rewritten (object and why), dropped (what the running command took along was in the copy),
 -- nested (how far a string within a function has been executed).
 CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.note (

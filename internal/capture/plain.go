@@ -29,14 +29,33 @@ func (s *Source) trigger(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // publish makes the publication: of all tables where the role may publish those to
-// come as well, else of the tables that are there and not in it.
+// come as well, else of the tables that are there and not in it. Nobody sees it before every
+// table has been tried.
 func (s *Source) publish(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, `CREATE PUBLICATION `+s.Object()+` FOR ALL TABLES`)
-	if pg.SQLState(err) == insufficientPrivilege {
-		_, err = conn.Exec(ctx, `CREATE PUBLICATION `+s.Object())
-	}
-	if err != nil && pg.SQLState(err) != "42710" {
-		return pg.Classify(err, "create the publication")
+	err := s.patiently(ctx, func() error {
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+			var there bool
+			err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = $1)`, s.Object()).Scan(&there)
+			if err == nil && !there {
+				err = pgx.BeginFunc(ctx, tx, func(part pgx.Tx) error {
+					_, err := part.Exec(ctx, `CREATE PUBLICATION `+s.Object()+` FOR ALL TABLES`)
+					return err
+				})
+				if pg.SQLState(err) == insufficientPrivilege {
+					_, err = tx.Exec(ctx, `CREATE PUBLICATION `+s.Object())
+				}
+			}
+			if err != nil {
+				return pg.Classify(err, "create the publication")
+			}
+			if err := sendStored(ctx, tx); err != nil {
+				return err
+			}
+			return s.prove(ctx, tx)
+		})
+	})
+	if err != nil {
+		return err
 	}
 	return s.PublishTables(ctx, conn)
 }
@@ -59,7 +78,11 @@ func (s *Source) PublishTables(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	return s.patiently(ctx, func() error {
-		_, err := conn.Exec(ctx, `ALTER PUBLICATION `+s.Object()+` ADD TABLE `+strings.Join(tables, ", "))
-		return pg.Classify(err, "publish tables")
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `ALTER PUBLICATION `+s.Object()+` ADD TABLE `+strings.Join(tables, ", ")); err != nil {
+				return pg.Classify(err, "publish tables")
+			}
+			return s.prove(ctx, tx)
+		})
 	})
 }

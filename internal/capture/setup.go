@@ -29,6 +29,9 @@ const lockPatience = 2 * time.Minute
 //go:embed setup.sql
 var setupSQL string
 
+//go:embed identity.sql
+var identitySQL string
+
 // Source is one link's footing in the primary database.
 type Source struct {
 	DSN  *pg.DSN // of the linked database
@@ -72,7 +75,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, notesSQL+setupSQL); err != nil {
+	if _, err := conn.Exec(ctx, notesSQL+setupSQL+identitySQL); err != nil {
 		return pg.Classify(err, "create the functions of the primary")
 	}
 	if err := s.trigger(ctx, conn); err != nil {
@@ -178,32 +181,6 @@ func (s *Source) noteFilled(ctx context.Context, conn *pgx.Conn) error {
 	return pg.Classify(err, "note columns that are filled")
 }
 
-func (s *Source) identify(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `SELECT oid, name FROM twinspan.without_identity()`)
-	if err != nil {
-		return pg.Classify(err, "list tables without a replica identity")
-	}
-	type table struct {
-		OID  uint32
-		Name string
-	}
-	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[table])
-	if err != nil {
-		return pg.Classify(err, "list tables without a replica identity")
-	}
-	for _, t := range tables {
-		err := s.patiently(ctx, func() error {
-			_, err := conn.Exec(ctx, `SELECT twinspan.keep_identity($1)`, t.OID)
-			return unlessGone(err, "set REPLICA IDENTITY FULL on "+t.Name)
-		})
-		if err != nil {
-			return problem.As(err).On(t.Name)
-		}
-		s.Log.Info("replica identity set to full", "link", s.Name, "table", t.Name)
-	}
-	return nil
-}
-
 // unlessGone passes over that a table was dropped in the meantime.
 func unlessGone(err error, op string) error {
 	if pg.SQLState(err) == "42P01" {
@@ -262,7 +239,7 @@ func (s *Source) patiently(ctx context.Context, do func() error) error {
 // Former is a table's replica identity as it was before a link changed it.
 type Former struct {
 	Table sqlname.Table `json:"table"`
-	Was   string        `json:"was"` // d default, n nothing, i index
+	Was   string        `json:"was"` // d default, n nothing, i index, f full
 	Index string        `json:"index,omitempty"`
 }
 
@@ -271,6 +248,8 @@ type Former struct {
 func (f Former) SQL() string {
 	identity := "DEFAULT"
 	switch {
+	case f.Was == "f":
+		identity = "FULL"
 	case f.Was == "i" && f.Index != "":
 		identity = "USING INDEX " + sqlname.Quote(f.Index)
 	case f.Was != "d":
@@ -348,7 +327,8 @@ func (s *Source) Remove(ctx context.Context, last bool) error {
 		return err
 	}
 	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.on_ddl_end(), twinspan.on_drop(), twinspan.on_drop_index(), twinspan.on_truncate(),
-		twinspan.keep_identity(oid), twinspan.watch_truncate(oid), twinspan.without_identity()`)
+		twinspan.keep_identity(oid, boolean), twinspan.watch_truncate(oid), twinspan.without_identity(oid[]), twinspan.telling(oid), twinspan.refusal(oid),
+		twinspan.keep_identity(oid), twinspan.without_identity()`)
 	return pg.Classify(err, "drop the functions of the primary")
 }
 

@@ -134,12 +134,14 @@ CREATE TABLE twinspan.schema_watch (
     found    jsonb NOT NULL DEFAULT '[]'
 );
 
--- Tables of the primary whose replica identity a link changed to FULL, with what
--- it was, for the undoing.
+-- Tables of the primary whose replica identity a link changed, with what it was, for the
+-- undoing, and what was chosen: NULL is FULL, - nothing, for the server takes none.
 CREATE TABLE twinspan.identity (
-    oid        oid PRIMARY KEY,
-    was        "char" NOT NULL,
-    was_index  name
+    oid          oid PRIMARY KEY,
+    was          "char" NOT NULL,
+    was_index    name,
+    chosen       "char",
+    chosen_index name
 );
 
 -- What the primary tells the secondary at an exact place of the stream. Rows are

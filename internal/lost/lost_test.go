@@ -365,12 +365,16 @@ var losses = []string{
 // TestRedoEndsWhereTheFormerPrimaryWas runs the SQL of the report on a copy of the
 // database as it was at the parting.
 func TestRedoEndsWhereTheFormerPrimaryWas(t *testing.T) {
-	f := part(t, pgtest.Shared(t), shapes...)
-	pgtest.Exec(t, f.dsn, losses...)
-	f.collect(t)
-	pgtest.Exec(t, f.before, redo(t, f.all(t, lost.Limit{Changes: 7})))
-	pgtest.Equal(t, f.dsn, f.before)
-	f.slotStands(t)
+	for name, server := range map[string]*pgtest.Server{"": pgtest.Shared(t), "18, which sends generated columns": pgtest.Start(t, pgtest.WithMajor(18), pgtest.WithSetting("max_prepared_transactions", "5"))} {
+		t.Run(name, func(t *testing.T) {
+			f := part(t, server, shapes...)
+			pgtest.Exec(t, f.dsn, losses...)
+			f.collect(t)
+			pgtest.Exec(t, f.before, redo(t, f.all(t, lost.Limit{Changes: 7})))
+			pgtest.Equal(t, f.dsn, f.before)
+			f.slotStands(t)
+		})
+	}
 }
 
 // TestSchemaChangesAreToldAndRedone loses commands of several kinds with their rows.

@@ -34,7 +34,7 @@ type Change struct {
 	New    []Value       // the row after
 	Detail string        // of Truncate its options, of Schema its signal
 
-	asText, always map[string]bool
+	asText, always, generated map[string]bool
 }
 
 // State says what is known of a value.
@@ -82,6 +82,7 @@ func (l Limit) orDefault() Limit {
 const pageSQL = `
 SELECT x.number, x.xid, x.lsn::text, x.at, x.changes, c.number, c.kind, coalesce(t.schema_name, ''), coalesce(t.table_name, ''),
        coalesce(t.columns, '{}'), coalesce(t.key_columns, '{}'), coalesce(t.as_text, '{}'), coalesce(t.always, '{}'),
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.oid AND a.attnum > 0 AND coalesce(to_jsonb(a)->>'attgenerated', '') <> ''),
        c.old_marks, coalesce(c.old_row, '{}'), c.new_marks, coalesce(c.new_row, '{}'), c.detail
   FROM (SELECT * FROM twinspan.lost_change WHERE link = $1::text::uuid AND epoch = $2 AND number > $3 ORDER BY number LIMIT $4) c
   JOIN twinspan.lost_transaction x ON x.link = c.link AND x.epoch = c.epoch AND x.number = c.transaction
@@ -144,13 +145,13 @@ func Page(ctx context.Context, q catalog.Querier, link string, epoch, after int6
 }
 
 func scanChange(rows pgx.Rows, limit Limit) (t Transaction, c Change, size int, err error) {
-	var columns []string
+	var columns, generated []string
 	var key []int16
 	var asText, always []bool
 	var oldMarks, newMarks string
 	var oldRow, newRow []*string
 	err = rows.Scan(&t.Number, &t.XID, &t.LSN, &t.At, &t.Total, &c.Number, &c.Kind, &c.Table.Schema, &c.Table.Name,
-		&columns, &key, &asText, &always, &oldMarks, &oldRow, &newMarks, &newRow, &c.Detail)
+		&columns, &key, &asText, &always, &generated, &oldMarks, &oldRow, &newMarks, &newRow, &c.Detail)
 	if err != nil {
 		return t, c, 0, err
 	}
@@ -158,7 +159,10 @@ func scanChange(rows pgx.Rows, limit Limit) (t Transaction, c Change, size int, 
 	for _, k := range key {
 		c.Key = append(c.Key, columns[k])
 	}
-	c.asText, c.always = map[string]bool{}, map[string]bool{}
+	c.asText, c.always, c.generated = map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, name := range generated {
+		c.generated[name] = true
+	}
 	for i, name := range columns {
 		c.asText[name] = i < len(asText) && asText[i]
 		c.always[name] = i < len(always) && always[i]

@@ -52,6 +52,9 @@ func (c *Change) insert() (string, bool) {
 	missing := ""
 	for i := range c.New {
 		v := &c.New[i]
+		if c.generated[v.Column] {
+			continue
+		}
 		if !v.whole() {
 			missing += leftOut(v)
 			continue
@@ -80,7 +83,7 @@ func (c *Change) update() (string, bool) {
 	missing, complete := "", true
 	for i := range c.New {
 		v := &c.New[i]
-		if v.State == Unchanged {
+		if v.State == Unchanged || c.generated[v.Column] {
 			continue
 		}
 		if before := old[v.Column]; before != nil && before.whole() && v.whole() && before.State == v.State && before.Text == v.Text {

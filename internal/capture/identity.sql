@@ -1,0 +1,225 @@
+-- What keeps every table updatable while it is published: a replica identity that the server
+-- takes, and by which the twin finds the row.
+
+DO $columns$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'twinspan.identity'::pg_catalog.regclass AND attname = 'chosen') THEN
+        ALTER TABLE twinspan.identity ADD COLUMN chosen "char", ADD COLUMN chosen_index name;
+    END IF;
+END $columns$;
+
+-- Unique indexes that tell rows apart in the stream: valid, not deferrable, of columns that
+-- are never NULL and all sent. Generated columns are not, but for stored ones from version 18 on, where
+-- our publications ask for them. Without a search_path of its own it is part of the queries that use it.
+CREATE OR REPLACE FUNCTION twinspan.telling(t oid) RETURNS TABLE (index name, is_primary boolean, chosen boolean, owned boolean)
+    LANGUAGE sql STABLE AS
+$$
+    SELECT n.relname, x.indisprimary, x.indisreplident, EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u'))
+      FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class n ON n.oid = x.indexrelid
+     WHERE x.indrelid = t AND x.indisunique AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL AND x.indexprs IS NULL
+       AND NOT EXISTS (SELECT FROM pg_catalog.unnest(x.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k (attnum, n) JOIN pg_catalog.pg_attribute a ON a.attrelid = t AND a.attnum = k.attnum
+                        WHERE k.n <= coalesce((pg_catalog.to_jsonb(x)->>'indnkeyatts')::pg_catalog.int4, x.indnatts)
+                          AND (NOT a.attnotnull OR coalesce(pg_catalog.to_jsonb(a)->>'attgenerated', '')
+                               NOT IN ('', CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 180000 THEN 's' ELSE '' END)))
+$$;
+
+-- What the server says against UPDATE and DELETE of a table; NULL if nothing. It decides when
+-- a statement begins (execReplication.c, CheckCmdReplicaIdentity), and EXPLAIN begins one without firing a
+-- trigger. Where planning could run functions that the owner has put there, it is done with the owner's rights.
+-- What cannot be tried is not spoken against: a table with rules, where other tables would be locked, one that
+-- somebody has locked, and what the owner may not write himself. Everything is rolled back, locks included.
+CREATE OR REPLACE FUNCTION twinspan.refusal(t oid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET row_security = on SET lock_timeout = '100ms' AS
+$$
+DECLARE
+    trier text := format('twinspan.trier_%s', pg_backend_pid());
+    r record;
+    tries text[];
+    try text;
+    said text;
+    detail text;
+BEGIN
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_get_userbyid(c.relowner) AS owner,
+           EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = t) AS ruled,
+           NOT o.rolsuper AND (c.relispartition OR EXISTS (SELECT FROM pg_index x WHERE x.indrelid = t AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL))
+               OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = t AND k.contype IN ('c', 'x')) OR EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxrelid = t)
+               OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t AND coalesce(to_jsonb(a)->>'attgenerated', '') <> '')) AS code,
+           (SELECT format('%I', a.attname) FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped
+                AND coalesce(to_jsonb(a)->>'attgenerated', '') = '' AND a.attidentity <> 'a' ORDER BY a.attnum LIMIT 1) AS column
+      INTO r
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
+     WHERE c.oid = t AND c.relkind = 'r';
+    IF NOT FOUND OR r.ruled THEN
+        RETURN NULL;
+    END IF;
+    tries := ARRAY[format('EXPLAIN DELETE FROM ONLY %s WHERE false', r.name)];
+    IF r.column IS NOT NULL THEN
+        tries := tries || format('EXPLAIN UPDATE ONLY %s SET %s = %s WHERE false', r.name, r.column, r.column);
+    END IF;
+    BEGIN
+        IF r.code THEN
+            PERFORM twinspan.run_unseen(format('CREATE FUNCTION %s(try text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on AS %L',
+                trier, 'BEGIN EXECUTE try; END'));
+            PERFORM twinspan.run_unseen(format('ALTER FUNCTION %s(text) OWNER TO %I', trier, r.owner));
+        END IF;
+        FOREACH try IN ARRAY tries LOOP
+            IF r.code THEN
+                EXECUTE format('SELECT %s(%L)', trier, try);
+            ELSE
+                EXECUTE try;
+            END IF;
+        END LOOP;
+        RAISE EXCEPTION USING ERRCODE = 'TW000', MESSAGE = 'tried';
+    EXCEPTION
+        WHEN SQLSTATE 'TW000' THEN
+            RETURN NULL;
+        WHEN object_not_in_prerequisite_state OR invalid_column_reference THEN
+            GET STACKED DIAGNOSTICS said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            RETURN concat_ws(': ', said, nullif(detail, ''));
+        WHEN deadlock_detected OR serialization_failure THEN
+            RAISE;
+        WHEN OTHERS THEN
+            RETURN NULL;
+    END;
+END
+$$;
+
+-- Gives a table an identity with which the server takes UPDATE and DELETE, unless it has one:
+-- its key, FULL, another index that tells rows apart. The index comes last, for one that is an identity cannot be
+-- dropped concurrently, nor can its columns become nullable. What the table had is noted, and comes back when a
+-- key is there again. Where nothing does, as for a table without a key that has a virtual generated column, the table
+-- is left as it was, with a warning; a command that takes UPDATE and DELETE from a table that had them is refused.
+CREATE OR REPLACE FUNCTION twinspan.keep_identity(t oid, refuse boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    r record;
+    choice record;
+    was "char";
+    was_index name;
+    now "char";
+    now_index name;
+    said text;
+BEGIN
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relreplident AS now, i.oid IS NOT NULL AS noted, i.was, i.was_index,
+           coalesce(i.chosen, 'f') AS chosen, i.chosen_index,
+           (SELECT relname FROM pg_class x JOIN pg_index y ON y.indexrelid = x.oid WHERE y.indrelid = c.oid AND y.indisreplident) AS index
+      INTO r
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN twinspan.identity i ON i.oid = c.oid
+     WHERE c.oid = t AND c.relkind = 'r' AND c.relpersistence = 'p'
+       AND n.nspname NOT IN ('twinspan', 'pg_catalog', 'information_schema');
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    now := r.now;
+    now_index := r.index;
+    IF r.noted AND r.now = r.chosen AND (r.now <> 'i' OR r.index IS NULL OR r.index = r.chosen_index) THEN
+        was := r.was;
+        was_index := r.was_index;
+    ELSE
+        -- What may be noted is of an identity that somebody has changed since: this one is theirs.
+        was := now;
+        was_index := now_index;
+    END IF;
+    -- The event trigger that looks after identities passes these commands over.
+    PERFORM twinspan.take_note('keeping', t::bigint);
+    BEGIN
+        FOR choice IN
+            SELECT 'd'::"char" AS identity, NULL::name AS index, 1 AS rank FROM twinspan.telling(t) k WHERE k.is_primary AND (r.now = 'd' OR was = 'd')
+            UNION ALL SELECT 'i', k.index, 2 FROM twinspan.telling(t) k WHERE r.now = 'i' AND k.chosen
+            UNION ALL SELECT 'f', NULL, 3 WHERE r.now = 'f'
+            UNION ALL SELECT 'd', NULL, 4 FROM twinspan.telling(t) k WHERE k.is_primary AND NOT (r.now = 'd' OR was = 'd')
+            UNION ALL SELECT 'f', NULL, 5 WHERE r.now <> 'f'
+            UNION ALL SELECT 'i', k.index, CASE WHEN k.owned THEN 6 ELSE 7 END FROM twinspan.telling(t) k WHERE NOT k.is_primary AND NOT (r.now = 'i' AND k.chosen)
+            ORDER BY rank, index
+        LOOP
+            IF choice.identity <> now OR choice.identity = 'i' AND choice.index IS DISTINCT FROM now_index THEN
+                PERFORM twinspan.run_own(format('ALTER TABLE ONLY %s REPLICA IDENTITY %s', r.name,
+                    CASE choice.identity WHEN 'd' THEN 'DEFAULT' WHEN 'f' THEN 'FULL' ELSE format('USING INDEX %I', choice.index) END));
+                now := choice.identity;
+                now_index := choice.index;
+            END IF;
+            said := twinspan.refusal(t);
+            EXIT WHEN said IS NULL;
+        END LOOP;
+        IF said IS NOT NULL THEN
+            RAISE EXCEPTION USING ERRCODE = 'TW000', MESSAGE = 'none';
+        END IF;
+    EXCEPTION WHEN SQLSTATE 'TW000' THEN
+        now := '-';
+    END;
+    PERFORM twinspan.spend_note('keeping');
+    IF now = was AND (now <> 'i' OR now_index = was_index) THEN
+        DELETE FROM twinspan.identity WHERE oid = t;
+        RETURN;
+    END IF;
+    IF now = '-' AND NOT (r.noted AND r.chosen = '-') THEN
+        IF refuse THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'feature_not_supported',
+                MESSAGE = format('the server would refuse UPDATE and DELETE of the linked table %s, whatever its replica identity (%s)', r.name, said),
+                DETAIL = 'Twinspan code: ddl_not_updatable',
+                HINT = 'Give the table a primary key first; or make its generated columns STORED.';
+        END IF;
+        RAISE WARNING USING
+            MESSAGE = format('the server refuses UPDATE and DELETE of the linked table %s, whatever its replica identity (%s)', r.name, said),
+            DETAIL = 'Twinspan code: table_not_updatable',
+            HINT = 'Give the table a primary key; or make its generated columns STORED.';
+    END IF;
+    INSERT INTO twinspan.identity (oid, was, was_index, chosen, chosen_index) VALUES (t, was, was_index, now, now_index)
+        ON CONFLICT (oid) DO UPDATE SET was = excluded.was, was_index = excluded.was_index, chosen = excluded.chosen, chosen_index = excluded.chosen_index;
+END
+$$;
+
+-- Those of some tables, of all for NULL, whose identity does not do as far as the catalogs tell.
+CREATE OR REPLACE FUNCTION twinspan.without_identity(tables oid[]) RETURNS TABLE (oid oid, name text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+$$
+    SELECT c.oid, format('%I.%I', n.nspname, c.relname)
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE (tables IS NULL OR c.oid = ANY (tables)) AND c.relkind = 'r' AND c.relpersistence = 'p'
+       AND n.nspname NOT IN ('twinspan', 'pg_catalog', 'information_schema')
+       AND CASE c.relreplident WHEN 'n' THEN true
+                WHEN 'f' THEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND to_jsonb(a)->>'attgenerated' = 'v')
+                ELSE NOT EXISTS (SELECT FROM twinspan.telling(c.oid) k WHERE CASE c.relreplident WHEN 'd' THEN k.is_primary ELSE k.chosen END) END
+$$;
+
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_end() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    PERFORM twinspan.keep_identity(c.objid, c.command_tag NOT LIKE 'CREATE %'), twinspan.watch_truncate(c.objid)
+       FROM pg_event_trigger_ddl_commands() c
+      WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'table' AND c.schema_name IS DISTINCT FROM 'pg_temp'
+        AND NOT EXISTS (SELECT FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'keeping' AND n.object = c.objid::bigint);
+    -- Perhaps it is what a table lacked for which nothing did.
+    PERFORM twinspan.keep_identity(i.oid, false)
+       FROM pg_event_trigger_ddl_commands() c JOIN pg_index x ON x.indexrelid = c.objid AND x.indisunique JOIN twinspan.identity i ON i.oid = x.indrelid AND i.chosen = '-'
+      WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'index';
+END
+$$;
+
+-- An index or a column that is dropped can take a table's identity with it, and
+-- the command does not name the table. But it has locked it: only such tables
+-- are looked at, so that nobody's command waits for a table it has not to do with.
+CREATE OR REPLACE FUNCTION twinspan.on_drop() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
+                WHERE NOT d.is_temporary AND d.object_type IN ('index', 'table constraint', 'table column')) THEN
+        PERFORM twinspan.keep_identity(w.oid, true)
+           FROM twinspan.without_identity((SELECT array_agg(DISTINCT l.relation) FROM pg_locks l
+                 WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid() AND l.granted
+                   AND l.mode IN ('AccessExclusiveLock', 'ShareUpdateExclusiveLock')
+                   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))) w;
+    END IF;
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) THEN
+        DELETE FROM twinspan.identity i
+         USING pg_event_trigger_dropped_objects() d
+         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = i.oid;
+    END IF;
+END
+$$;
