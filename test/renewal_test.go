@@ -43,6 +43,9 @@ func TestRepairBringsTheSchema(t *testing.T) {
 	if _, err := p.A.Client.SetLink(t.Context(), "repaired", api.SetLink{Accept: []string{"drop_objects"}}); err != nil {
 		t.Fatal(err)
 	}
+	// It is stored.
+	p.B.Kill()
+	p.B.Start()
 	if _, err := p.A.Client.ResumeWithRepair(t.Context(), "repaired"); err != nil {
 		t.Fatal(err)
 	}
@@ -50,4 +53,7 @@ func TestRepairBringsTheSchema(t *testing.T) {
 	pgtest.Exec(t, a, `INSERT INTO o VALUES (3, 3)`, `INSERT INTO r VALUES (3)`)
 	p.WaitEqual(t, "repaired", "repaired")
 	sameStructure(t, p, "repaired", "repaired")
+	if rows := pgtest.Query(t, b, `SELECT count(*) FROM twinspan.consent`); rows[0][0] != "0" {
+		t.Error("what was agreed to holds for the next repair, too")
+	}
 }

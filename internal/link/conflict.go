@@ -88,15 +88,14 @@ func (l *Link) HandleAccept(ctx context.Context, request AcceptRequest) error {
 	return l.acceptThere(ctx, request.Codes)
 }
 
-// consent stores that what superusers of the primary did, who are none here, is done with
-// the agent's rights; or takes that back.
-func (l *Link) consent(ctx context.Context, given bool) error {
+// consent stores what was agreed to, or takes that back.
+func (l *Link) consent(ctx context.Context, code string, given bool) error {
 	r := l.snapshot()
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return catalog.SetConsent(ctx, conn, r.ID, superuserCommands, given)
+		return catalog.SetConsent(ctx, conn, r.ID, code, given)
 	})
 	if err == nil {
-		l.log.Info("agreement changed", "code", superuserCommands, "given", given)
+		l.log.Info("agreement changed", "code", code, "given", given)
 	}
 	return err
 }
@@ -111,7 +110,7 @@ func (l *Link) withdraw(ctx context.Context, codes []string) error {
 			return problem.New(problem.Unauthorised, "accept_here", "%s is for the secondary's operator to accept and to withdraw", superuserCommands).On(l.Name()).
 				WithHint("at the secondary's agent: twinspan link set %s --withdraw %s", l.Name(), superuserCommands)
 		}
-		if err := l.consent(ctx, false); err != nil {
+		if err := l.consent(ctx, superuserCommands, false); err != nil {
 			return err
 		}
 	}
@@ -121,16 +120,13 @@ func (l *Link) withdraw(ctx context.Context, codes []string) error {
 // accept lets the differences be that a problem is about.
 func (l *Link) accept(ctx context.Context, code string) error {
 	if code == superuserCommands {
-		return l.consent(ctx, true)
+		return l.consent(ctx, superuserCommands, true)
 	}
 	if code == acceptDrop {
 		if p := l.snapshot().Problem; p == nil || p.Code != "repair_drops_objects" {
 			return problem.New(problem.NotFound, "nothing_to_accept", "no repair of the link waits for something to be dropped").On(code)
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.secondary.dropObjects = true
-		return nil
+		return l.consent(ctx, acceptDrop, true)
 	}
 	if code != "schema_drifted" && code != "schema_differs_since_copy" {
 		return problem.New(problem.Invalid, "accept_unknown", "%s is not a problem that a link can be told to accept", code).On(code).

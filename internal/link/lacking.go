@@ -88,7 +88,7 @@ func rightsOf(kind, tag string) (rights []string, word, function string) {
 // it. filled is the materialized view that may be filled with the agent's rights, for
 // its owner may everything on the primary and the twin's operator agreed.
 func (l *Link) explainLack(ctx context.Context, change *ddl.Change, cause error) (waits *problem.Error, filled string, err error) {
-	agreed, err := l.agreed(ctx)
+	agreed, err := l.agreed(ctx, superuserCommands)
 	if err != nil {
 		return nil, "", err
 	}

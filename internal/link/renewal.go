@@ -157,9 +157,10 @@ func (n *renewal) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.link.mu.Lock()
-	drop := n.link.secondary.dropObjects
-	n.link.mu.Unlock()
+	drop, err := n.link.agreed(ctx, acceptDrop)
+	if err != nil {
+		return err
+	}
 	// What is accepted stays; what only a person makes is for the comparison that follows.
 	n.left = func(d verify.SchemaDifference) bool {
 		return weigh(d, watch) == known || weigh(d, watch) == warned || weigh(d, watch) == unclear || d.Kind == "extension" || d.Kind == "default acl"
@@ -177,10 +178,8 @@ func (n *renewal) run(ctx context.Context) error {
 		return problem.New(problem.Conflict, "repair_drops_objects", "the primary does not have any more what the twin has: %s", cutTo(strings.Join(names, ", "), mostWords)).On(n.dropped[0].Name).
 			WithHint("to have it dropped on the twin: twinspan link set %[1]s --accept %[2]s; then: twinspan link resume %[1]s --repair", n.link.Name(), acceptDrop)
 	}
-	if err == nil {
-		n.link.mu.Lock()
-		n.link.secondary.dropObjects = false
-		n.link.mu.Unlock()
+	if err == nil && drop { // it was for this repair
+		err = n.link.consent(ctx, acceptDrop, false)
 	}
 	return err
 }

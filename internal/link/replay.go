@@ -148,7 +148,7 @@ func (l *Link) hasVersion(ctx context.Context, change *ddl.Change, at lsn.LSN, p
 // lends says whether a change is made with the agent's rights: its role is a superuser
 // on the primary and none here, and the twin's operator agreed.
 func (l *Link) lends(ctx context.Context, change *ddl.Change) (bool, error) {
-	agreed, err := l.agreed(ctx)
+	agreed, err := l.agreed(ctx, superuserCommands)
 	if err != nil || !agreed {
 		return false, err
 	}
@@ -166,12 +166,12 @@ func (l *Link) lends(ctx context.Context, change *ddl.Change) (bool, error) {
 	return l.superuserThere(ctx, string(change.Role))
 }
 
-// agreed says whether this side's operator agreed to superuser_commands.
-func (l *Link) agreed(ctx context.Context) (agreed bool, err error) {
+// agreed says whether somebody agreed to what a code is about, on this side.
+func (l *Link) agreed(ctx context.Context, code string) (agreed bool, err error) {
 	r := l.snapshot()
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		list, err := catalog.Consents(ctx, conn, r.ID)
-		agreed = slices.Contains(list, superuserCommands)
+		agreed = slices.Contains(list, code)
 		return err
 	})
 	return agreed, err

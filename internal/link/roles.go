@@ -171,7 +171,7 @@ func (l *Link) compareRoles(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	agreed, err := l.agreed(ctx)
+	agreed, err := l.agreed(ctx, superuserCommands)
 	if err != nil {
 		return err
 	}

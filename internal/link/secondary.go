@@ -23,7 +23,6 @@ import (
 
 // secondarySide is what a secondary has at work.
 type secondarySide struct {
-	dropObjects bool // somebody agreed to what the next repair drops
 	applier     *apply.Applier
 	receiver    *receiver
 	durable     lsn.LSN
