@@ -1,6 +1,37 @@
 package test
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/linktest"
+	"github.com/twinspan/twinspan/internal/pgtest"
+)
+
+// What the link itself does to bring rows to the primary's values fires no trigger, neither
+// here nor there.
+func TestFillingFiresNoTrigger(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "filling")
+	a := p.A.Server.DSN("filling")
+	pgtest.Exec(t, a, `CREATE FUNCTION counts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO public.audit (which) VALUES (TG_TABLE_NAME); NEW.touched := NEW.touched + 1; RETURN NEW; END $$`, `CREATE TABLE audit (id bigserial PRIMARY KEY, which text)`)
+	for _, mode := range []string{"always", "replica"} {
+		pgtest.Exec(t, a, `CREATE TABLE on_`+mode+` (id int PRIMARY KEY, touched int DEFAULT 0)`, `INSERT INTO on_`+mode+` SELECT i FROM generate_series(1, 5) i`,
+			`CREATE TRIGGER counts BEFORE INSERT OR UPDATE ON on_`+mode+` FOR EACH ROW EXECUTE FUNCTION counts()`)
+	}
+	p.Create(t, "filling", "filling")
+	p.WaitPhase(t, "filling", api.Replicating)
+	for _, mode := range []string{"always", "replica"} {
+		pgtest.Exec(t, a, `ALTER TABLE on_`+mode+` ENABLE `+mode+` TRIGGER counts`, `ALTER TABLE on_`+mode+` ADD at timestamptz DEFAULT now()`,
+			`ALTER TABLE on_`+mode+` ADD u uuid DEFAULT gen_random_uuid()`, `INSERT INTO on_`+mode+` (id) VALUES (9)`, `UPDATE on_`+mode+` SET u = NULL WHERE id = 1`)
+	}
+	p.WaitEqual(t, "filling", "filling")
+	if rows := pgtest.Query(t, a, `SELECT (SELECT sum(touched) FROM on_always), (SELECT sum(touched) FROM on_replica), (SELECT count(*) FROM audit)`); rows[0][0] != "2" || rows[0][1] != "0" || rows[0][2] != "2" {
+		t.Errorf("touched and noted on the primary: %v", rows[0])
+	}
+}
 
 // What the text of a command does not tell comes from the primary's catalogs, or does not come.
 func TestCatalogsTellWhatTextsDoNot(t *testing.T) {

@@ -25,6 +25,9 @@ type Rights struct {
 	// Filled, with Lent, is the materialized view that the change fills, quoted: its
 	// query runs as its owner, so the agent's role is that meanwhile.
 	Filled string
+	// Aside, when set, is run between the change and what brings rows to the primary's
+	// values: it keeps triggers from firing for that.
+	Aside string
 	// Versioned says that this server has the version of the extension that the change
 	// makes or updates.
 	Versioned bool
@@ -52,9 +55,9 @@ func (c *Change) Script(r Rights) Script {
 		sql = c.dropOwned()
 	}
 	needed, asked := c.settings(r.Ordinary)
-	commands := []string{sql}
+	var after []string
 	for _, a := range c.After {
-		commands = append(commands, filling(string(a)))
+		after = append(after, filling(string(a)))
 	}
 	name := "pg_temp.twinspan_change_" + r.Name
 	const parameters = "(needed pg_catalog.text[], asked pg_catalog.text[], commands pg_catalog.text[])"
@@ -69,8 +72,16 @@ func (c *Change) Script(r Rights) Script {
 		s.add("ALTER FUNCTION " + name + " OWNER TO " + sqlname.Quote(string(c.Role)))
 	}
 	s.Main = len(s.Statements)
-	s.add("SELECT " + name + "(" + pairs(needed) + ", " + pairs(asked) + ", " + texts(commands) + ")")
+	call := "SELECT " + name + "(" + pairs(needed) + ", " + pairs(asked) + ", "
+	s.add(call + texts([]string{sql}) + ")")
 	s.Statements = append(s.Statements, Tidy...)
+	if len(after) > 0 {
+		if r.Aside != "" {
+			s.add(r.Aside)
+		}
+		s.add(call + texts(after) + ")")
+		s.Statements = append(s.Statements, Tidy...)
+	}
 	s.add("DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text[], pg_catalog.text[], pg_catalog.text[])")
 	return s
 }
