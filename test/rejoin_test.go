@@ -181,14 +181,16 @@ func TestRejoinOfEveryShape(t *testing.T) {
 	a, b := p.A.Server.DSN("shapes"), p.B.Server.DSN("shapes")
 	pgtest.Exec(t, a, everyType...)
 	pgtest.Exec(t, a, workload...)
-	pgtest.Exec(t, a, `CREATE TABLE untouched AS SELECT i AS id FROM generate_series(1, 1000) i`)
+	pgtest.Exec(t, a, `CREATE TABLE untouched AS SELECT i AS id FROM generate_series(1, 1000) i`,
+		`CREATE TABLE referred (id int PRIMARY KEY, v text)`, `INSERT INTO referred SELECT i, repeat('x', 200) FROM generate_series(1, 20000) i`, // large enough to be frozen when it is copied
+		`CREATE TABLE refers (id int PRIMARY KEY, r int REFERENCES referred)`, `INSERT INTO refers SELECT i, i FROM generate_series(1, 100) i`)
 	p.Create(t, "shapes", "shapes")
 	p.WaitPhase(t, "shapes", api.Replicating)
 	p.WaitEqual(t, "shapes", "shapes")
 
 	p.A.Kill()
 	pgtest.Exec(t, a, workload...)
-	pgtest.Exec(t, a, `TRUNCATE part_old`, `CREATE TABLE fresh (id int PRIMARY KEY)`, `INSERT INTO fresh VALUES (1)`)
+	pgtest.Exec(t, a, `TRUNCATE part_old`, `TRUNCATE referred CASCADE`, `CREATE TABLE fresh (id int PRIMARY KEY)`, `INSERT INTO fresh VALUES (1)`)
 	force(t, p.B, "shapes")
 	for range 2 {
 		pgtest.Exec(t, b, workload...)
@@ -206,7 +208,7 @@ func TestRejoinOfEveryShape(t *testing.T) {
 	for _, r := range plan.Reseed {
 		anew = append(anew, r.Table+" "+r.Why)
 	}
-	if want := []string{"public.keyless keyless", "public.part_old truncated"}; !slices.Equal(anew, want) {
+	if want := []string{"public.keyless keyless", "public.part_old truncated", "public.referred truncated", "public.refers truncated"}; !slices.Equal(anew, want) {
 		t.Errorf("copied anew are %v, want %v", anew, want)
 	}
 	if strings.Join(plan.Needs, ",") != "drop_objects,reseed_tables" {

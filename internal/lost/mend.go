@@ -137,7 +137,7 @@ func Clear(ctx context.Context, tx pgx.Tx, link string, epoch int64, p *Plan) er
 		}
 	}
 	for _, t := range p.Anew {
-		if err := empty(ctx, tx, t.OID, t.Name); err != nil {
+		if err := pg.Empty(ctx, tx, t.Name.SQL()); err != nil {
 			return err
 		}
 		if err := noteTable(ctx, tx, link, epoch, t.OID, true, nil); err != nil {
@@ -152,21 +152,6 @@ func noteTable(ctx context.Context, tx pgx.Tx, link string, epoch int64, oid uin
 		ARRAY(SELECT a.attnum FROM unnest($5::text[]) WITH ORDINALITY AS k (name, n) JOIN pg_catalog.pg_attribute a ON a.attrelid = $3::oid AND a.attname = k.name ORDER BY k.n)`,
 		link, epoch, oid, anew, notNull(key))
 	return pg.Classify(err, "note a table to mend")
-}
-
-// empty removes all rows of a table; TRUNCATE is not for those that others refer to.
-func empty(ctx context.Context, tx pgx.Tx, oid uint32, name sqlname.Table) error {
-	var referred bool
-	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = $1 AND conrelid <> confrelid)`, oid).Scan(&referred)
-	if err != nil {
-		return pg.Classify(err, "look for foreign keys")
-	}
-	how := "TRUNCATE ONLY "
-	if referred {
-		how = "DELETE FROM ONLY "
-	}
-	_, err = tx.Exec(ctx, how+name.SQL())
-	return pg.Classify(err, "empty "+name.String())
 }
 
 // noteKeys records every key that a lost change names, of the row before and the

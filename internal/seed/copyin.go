@@ -92,7 +92,15 @@ func (c *copying) append(ctx context.Context, j job, r CopyRequest, moved *atomi
 		return c.appendFenced(ctx, t, owner, r, moved)
 	}
 	options := ""
+	referred := false
 	if len(t.chunks) == 1 && t.Bytes >= freezeBytes && !t.Extended {
+		// Not at a first copy; but when tables are copied anew, their constraints are there.
+		var err error
+		if referred, err = pg.Referred(ctx, c.conn, t.Name.SQL()); err != nil {
+			return 0, err
+		}
+	}
+	if len(t.chunks) == 1 && t.Bytes >= freezeBytes && !t.Extended && !referred {
 		// FREEZE wants the table emptied by the same transaction.
 		if err := c.exec(ctx, "TRUNCATE ONLY "+t.Name.SQL()); err != nil {
 			return 0, pg.Classify(err, "empty "+t.Name.String())

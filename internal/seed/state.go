@@ -192,8 +192,8 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 			return schemaChanged(n.Name, "it was dropped, renamed or altered")
 		case restart:
 			t.Log.Info("table is copied again", "link", t.Name, "table", n.Name.String())
-			if _, err := tx.Exec(ctx, `TRUNCATE ONLY `+n.Name.SQL()); err != nil {
-				return pg.Classify(err, "empty "+n.Name.String())
+			if err := pg.Empty(ctx, tx, n.Name.SQL()); err != nil {
+				return err
 			}
 			again = append(again, t.divided(*current))
 		case plan:

@@ -1,0 +1,36 @@
+package pg
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Emptier is what Empty needs of a session or transaction.
+type Emptier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// Referred says whether other tables refer to a table, whose name is quoted: the server
+// truncates such only together with them (heap.c, heap_truncate_check_FKs).
+func Referred(ctx context.Context, q Emptier, table string) (referred bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = $1::text::pg_catalog.regclass AND conrelid <> confrelid)`, table).Scan(&referred)
+	return referred, Classify(err, "look for foreign keys to "+table)
+}
+
+// Empty removes all rows of a table alone, whose name is quoted, whatever refers to it.
+// The session must be one at which foreign keys do not act (replica role).
+func Empty(ctx context.Context, q Emptier, table string) error {
+	referred, err := Referred(ctx, q, table)
+	if err != nil {
+		return err
+	}
+	how := "TRUNCATE ONLY "
+	if referred {
+		how = "DELETE FROM ONLY "
+	}
+	_, err = q.Exec(ctx, how+table)
+	return Classify(err, "empty "+table)
+}
