@@ -22,8 +22,8 @@ import (
 // reader is a session that reads at the snapshot.
 type reader struct {
 	conn   *pgx.Conn
-	fenced bool // it can run queries with the rights of others
-	made   bool // what answers need is there
+	fenced bool            // it can run queries with the rights of others
+	made   map[string]bool // the owners who may write their answers
 }
 
 // open opens a session. Only a superuser can give a query the rights of another role;
@@ -34,7 +34,7 @@ func (s *Snapshot) open(ctx context.Context) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{conn: conn}
+	r := &reader{conn: conn, made: map[string]bool{}}
 	err = conn.QueryRow(ctx, `SELECT rolsuper AND current_setting('server_version_num')::int >= 110000 FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&r.fenced)
 	if err != nil || !r.fenced {
 		return r, pg.Classify(err, "open a session for reading")
@@ -45,38 +45,37 @@ func (s *Snapshot) open(ctx context.Context) (*reader, error) {
 	return r, err
 }
 
-// The temporary tables that answers are put into, by the shape of the query. They belong
-// to the agent, for it plans queries on them: the owner of a table hands its rows to a
-// function. (A right that is granted would be a schema change of the primary.)
+// The temporary tables that answers are put into, by the shape of the query.
 const (
 	answerBlocks = "twinspan_blocks"
 	answerList   = "twinspan_list"
 	answerRows   = "twinspan_rows"
 )
 
-// answersSQL makes the tables and their functions. In pg_temp nobody else's session
-// reaches them.
 const answersSQL = `
-CREATE TEMPORARY TABLE twinspan_blocks (a pg_catalog.int8, b pg_catalog.int8, c pg_catalog.text, d pg_catalog.text);
-CREATE TEMPORARY TABLE twinspan_list (a pg_catalog.text, b pg_catalog._text, c pg_catalog.int8, d pg_catalog.int8);
-CREATE TEMPORARY TABLE twinspan_rows (a pg_catalog._text, b pg_catalog._text);
-CREATE FUNCTION pg_temp.twinspan_blocks(pg_catalog.int8, pg_catalog.int8, pg_catalog.text, pg_catalog.text) RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER AS 'INSERT INTO pg_temp.twinspan_blocks VALUES ($1, $2, $3, $4)';
-CREATE FUNCTION pg_temp.twinspan_list(pg_catalog.text, pg_catalog._text, pg_catalog.int8, pg_catalog.int8) RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER AS 'INSERT INTO pg_temp.twinspan_list VALUES ($1, $2, $3, $4)';
-CREATE FUNCTION pg_temp.twinspan_rows(pg_catalog._text, pg_catalog._text) RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER AS 'INSERT INTO pg_temp.twinspan_rows VALUES ($1, $2)'`
+CREATE TEMPORARY TABLE IF NOT EXISTS twinspan_blocks (block pg_catalog.int8, count pg_catalog.int8, sum1 pg_catalog.text, sum2 pg_catalog.text);
+CREATE TEMPORARY TABLE IF NOT EXISTS twinspan_list (place pg_catalog.text, keys pg_catalog._text, h1 pg_catalog.int8, h2 pg_catalog.int8);
+CREATE TEMPORARY TABLE IF NOT EXISTS twinspan_rows (keys pg_catalog._text, vals pg_catalog._text)`
 
-// columnsOf names the columns of the answers.
-var columnsOf = map[string]string{answerBlocks: "a, b, c, d", answerList: "a, b, c, d", answerRows: "a, b"}
-
-// ready makes, outside of the transaction of the snapshot, what answers need.
+// ready makes, outside of the transaction of the snapshot, what reading with the rights
+// of the table's owner needs.
 func (r *reader) ready(ctx context.Context, t *known) error {
-	if !r.of(t) || r.made {
+	if !r.of(t) || r.made[t.owner] {
 		return nil
 	}
 	err := pg.InTx(ctx, r.conn, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, answersSQL)
-		return pg.Classify(err, "prepare to read with the rights of tables' owners")
+		statements := []string{answersSQL}
+		for _, table := range []string{answerBlocks, answerList, answerRows} {
+			statements = append(statements, "GRANT INSERT ON pg_temp."+table+" TO "+sqlname.Quote(t.owner))
+		}
+		for _, sql := range statements {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return pg.Classify(err, "prepare to read with the rights of role "+t.owner)
+			}
+		}
+		return nil
 	})
-	r.made = err == nil
+	r.made[t.owner] = err == nil
 	return err
 }
 
@@ -92,8 +91,7 @@ func (r *reader) query(ctx context.Context, t *known, answer, sql string) (pgx.R
 		}
 		return r.conn.Query(ctx, sql)
 	}
-	columns := columnsOf[answer]
-	if err := r.run(ctx, t, "SELECT pg_temp."+answer+"("+columns+") FROM ("+sql+") AS answer ("+columns+")"); err != nil {
+	if err := r.run(ctx, t, "INSERT INTO pg_temp."+answer+" "+sql); err != nil {
 		return nil, err
 	}
 	return r.conn.Query(ctx, "SELECT * FROM pg_temp."+answer)
@@ -108,9 +106,8 @@ func (r *reader) copyTo(ctx context.Context, t *known, columns []string, sql str
 		_, err := r.conn.PgConn().CopyTo(ctx, w, "COPY ("+sql+") TO STDOUT")
 		return err
 	}
-	// Without data the query is not planned (createas.c, ExecCreateTableAs), and neither
-	// is a COPY of a table: so this one may belong to the owner.
-	make := "CREATE TEMPORARY TABLE twinspan_copied AS SELECT " + sqlname.Join(columns) + " FROM ONLY " + t.Name.SQL() + " WITH NO DATA; ALTER TABLE pg_temp.twinspan_copied OWNER TO " + sqlname.Quote(t.owner)
+	// Without data the query is not planned (createas.c, ExecCreateTableAs).
+	make := "CREATE TEMPORARY TABLE twinspan_copied AS SELECT " + sqlname.Join(columns) + " FROM ONLY " + t.Name.SQL() + " WITH NO DATA; GRANT INSERT ON pg_temp.twinspan_copied TO " + sqlname.Quote(t.owner)
 	if _, err := r.conn.PgConn().Exec(ctx, make).ReadAll(); err != nil {
 		return err
 	}
