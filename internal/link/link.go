@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinspan/twinspan/api"
@@ -80,6 +81,7 @@ type Link struct {
 	meeting       chan struct{} // has an element while the sides are brought to one position
 	sync          synchrony
 	roles         roleBook
+	textual       atomic.Bool // values of a type without a binary form were met: they cross as text
 }
 
 // live is what is known now and stored nowhere.

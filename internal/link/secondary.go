@@ -23,11 +23,11 @@ import (
 
 // secondarySide is what a secondary has at work.
 type secondarySide struct {
-	applier     *apply.Applier
-	receiver    *receiver
-	durable     lsn.LSN
-	rates       meter
-	time        shares // waiting, committing
+	applier  *apply.Applier
+	receiver *receiver
+	durable  lsn.LSN
+	rates    meter
+	time     shares // waiting, committing
 }
 
 const (

@@ -63,7 +63,7 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 		}
 		err = conn.QueryRow(ctx, `SELECT pg_encoding_to_char(encoding), current_setting('server_version_num')::int / 10000
 			FROM pg_database WHERE datname = current_database()`).Scan(&header.Encoding, &header.Major)
-		stream.Binary = header.Major >= 14 && !request.Text && len(unportable) == 0
+		stream.Binary = header.Major >= 14 && !request.Text && len(unportable) == 0 && !l.textual.Load()
 		return pg.Classify(err, "describe the stream")
 	})
 	if err != nil {
@@ -90,6 +90,9 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 	go func() { stop(takeConfirmations(s, stream)) }()
 	l.log.Info("stream begins", "lsn", request.Position, "binary", stream.Binary, "compressed", request.Compress, "streamed", stream.Streamed)
 	err = stream.Run(ctx)
+	if problem.CodeOf(err) == "binary_unusable" {
+		l.textual.Store(true)
+	}
 	l.log.Info("stream ends", "lsn", stream.Sent(), "err", err)
 	return err
 }
