@@ -236,7 +236,8 @@ BEGIN
     -- This function, the statement that calls it, and the trigger.
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
-    IF stack NOT LIKE 'PL/pgSQL function twinspan.on\_ddl\_capture() line %' THEN
+    -- Quoted where a session quotes all identifiers, and never so when the name itself has dots or quotes.
+    IF stack NOT LIKE 'PL/pgSQL function twinspan.on\_ddl\_capture() line %' AND stack NOT LIKE 'PL/pgSQL function "twinspan"."on\_ddl\_capture"() line %' THEN
         RAISE EXCEPTION 'twinspan.capture_command is for its event trigger alone';
     END IF;
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);

@@ -167,3 +167,21 @@ func TestCapturingIsForItsTriggerAlone(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// How a session has names printed is nothing to the trigger: neither the text of a command nor where it is
+// called from depends on it.
+func TestNamesAreQuotedAsASessionLikes(t *testing.T) {
+	dsn := linked(t)
+	got := said(t, dsn, `SET quote_all_identifiers = on; CREATE TABLE all_quoted (id int); ALTER TABLE all_quoted ADD v text`)
+	for _, want := range []string{"CREATE TABLE all_quoted (id int)", "ALTER TABLE all_quoted ADD v text"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+	for _, name := range []string{`"twinspan.on_ddl_capture"`, `"""twinspan"".""on_ddl_capture"""`, `"twinspan"".""on_ddl_capture"`} {
+		_, err := pgtest.Try(context.Background(), dsn, `CREATE FUNCTION `+name+`() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM twinspan.capture_command('CREATE TABLE', false, true); END $$; SELECT `+name+`()`)
+		if err == nil || !strings.Contains(err.Error(), "for its event trigger alone") {
+			t.Errorf("called by %s: %v", name, err)
+		}
+	}
+}
