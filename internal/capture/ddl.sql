@@ -259,7 +259,7 @@ BEGIN
     ELSIF twinspan.noted('extension') THEN
         RETURN;
     END IF;
-    IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') THEN
+    IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') OR twinspan.copied() THEN
         RETURN;
     END IF;
     caller := current_setting('twinspan.caller', true)::json;
@@ -533,7 +533,7 @@ CREATE OR REPLACE FUNCTION twinspan.on_ddl_drop() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER AS
 $$
 BEGIN
-    IF pg_catalog.current_setting('twinspan.caller', true) OPERATOR(pg_catalog.<>) '' AND EXISTS (SELECT FROM twinspan.link k WHERE k.role OPERATOR(pg_catalog.=) 'primary') THEN
+    IF pg_catalog.current_setting('twinspan.caller', true) OPERATOR(pg_catalog.<>) '' AND EXISTS (SELECT FROM twinspan.link k WHERE k.role OPERATOR(pg_catalog.=) 'primary') AND NOT twinspan.copied() THEN
         PERFORM twinspan.capture_drop(TG_TAG);
     END IF;
 END

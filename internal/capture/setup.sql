@@ -31,7 +31,7 @@ $$
 DECLARE
     r record;
 BEGIN
-    IF current_query() !~* 'concurrently' THEN
+    IF current_query() !~* 'concurrently' OR twinspan.copied() THEN
         RETURN;
     END IF;
     FOR r IN SELECT x.relname, i.indrelid::regclass AS name FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid

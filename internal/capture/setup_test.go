@@ -107,7 +107,7 @@ func traces(t testing.TB, dsn string) [][]string {
 		UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE '%twinspan%'
 		UNION ALL SELECT 'publication ' || pubname FROM pg_publication
 		UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
-		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace IN (SELECT oid FROM pg_namespace WHERE nspname = 'twinspan')
+		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace IN (SELECT oid FROM pg_namespace WHERE nspname = 'twinspan') AND proname NOT IN ('copied', 'free')
 		UNION ALL SELECT 'changed ' || oid FROM twinspan.identity
 		ORDER BY 1`)
 }

@@ -43,7 +43,7 @@ BEGIN
     END IF;
     -- The row may be as an older snapshot shows it: then this was the primary.
     SELECT name, role, primary_address, peer, peer_database INTO l FROM twinspan.link ORDER BY role DESC LIMIT 1;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR twinspan.copied() THEN
         RETURN;
     END IF;
     IF l.role = 'primary' THEN
@@ -55,7 +55,7 @@ BEGIN
     RAISE EXCEPTION USING
         ERRCODE = 'read_only_sql_transaction',
         MESSAGE = format('cannot execute %s: database "%s" is the secondary of link "%s"', what, current_database(), l.name),
-        HINT = format('Write to the primary: database "%s" at %s (agent "%s").', l.peer_database, l.primary_address, l.peer);
+        HINT = format('Write to the primary: database "%s" at %s (agent "%s"). If this server is a copy of the secondary''s, a superuser makes an ordinary database of this one: BEGIN READ WRITE; SELECT twinspan.free(); COMMIT', l.peer_database, l.primary_address, l.peer);
 END
 $$;
 

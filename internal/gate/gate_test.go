@@ -276,7 +276,7 @@ func TestReadersAreLetThrough(t *testing.T) {
 func traces(t testing.TB, dsn string) [][]string {
 	return pgtest.Query(t, dsn, `SELECT 'trigger ' || tgrelid::regclass FROM pg_trigger WHERE tgname LIKE 'twinspan%'
 		UNION ALL SELECT 'event trigger ' || evtname FROM pg_event_trigger
-		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace IN (SELECT oid FROM pg_namespace WHERE nspname = 'twinspan')
+		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace IN (SELECT oid FROM pg_namespace WHERE nspname = 'twinspan') AND proname NOT IN ('copied', 'free')
 		UNION ALL SELECT 'setting ' || array_to_string(setconfig, ',') FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())`)
 }
 

@@ -4,6 +4,9 @@ CREATE OR REPLACE FUNCTION twinspan.refuse(what text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
 BEGIN
+    IF to_regprocedure('twinspan.copied()') IS NOT NULL AND twinspan.copied() THEN
+        RETURN;
+    END IF;
     RAISE EXCEPTION USING
         ERRCODE = 'read_only_sql_transaction',
         MESSAGE = format('cannot execute %s: database "%s" was left by a cutover of link "%s"', what, current_database(), $link$::text),
