@@ -181,6 +181,11 @@ func (s *Stream) classify(ctx context.Context, err error) error {
 		// has already been removed": CheckSlot tells which at the next attempt.
 		return problem.Wrap(err, problem.Transient, "slot_unusable", "read the replication slot").On(s.Object())
 	}
+	if s.Binary && pg.SQLState(err) == "42883" {
+		// "no binary output function available": of a column that came since the stream
+		// began, and whose table may be gone when it begins anew.
+		return problem.Wrap(err, problem.Transient, "binary_unusable", "a value has no binary form").On(s.Object()).WithHint("nothing is to be done: the stream begins anew with text")
+	}
 	if s.Streamed && strings.HasPrefix(pg.SQLState(err), "XX") {
 		// While a transaction runs, the catalogs do not always tell what they were: a
 		// change that was rolled back to a savepoint and made again is taken for one that
