@@ -277,3 +277,55 @@ type DeletedSide struct {
 	Text     string   `json:"text" doc:"The state in a sentence, with the position up to which a twin is whole"`
 	Left     []string `json:"left" nullable:"false" doc:"Objects of the link that could not be removed"`
 }
+
+// LinkRoles compares the roles that a link's database needs on its two instances.
+type LinkRoles struct {
+	Link  string     `json:"link" doc:"Name of the link"`
+	Agent string     `json:"agent" doc:"The agent beside the secondary, where the roles are compared"`
+	Roles []LinkRole `json:"roles" nullable:"false" doc:"The primary's roles that the database needs or that have used it, by name"`
+	Done  []RoleDone `json:"done" nullable:"false" doc:"What was brought, when that was asked for"`
+}
+
+// RoleState says how a role stands on the secondary.
+type RoleState string
+
+// The states of a role.
+const (
+	RoleSame    RoleState = "same"    // it has there what it has on the primary, or more
+	RoleDiffers RoleState = "differs" // it is there, with less
+	RoleMissing RoleState = "missing" // it is not there
+)
+
+// RolePassword says how a role's password on the secondary compares with the primary's.
+// A password that was set on each side by itself differs, also when it is the same word.
+type RolePassword string
+
+// How passwords compare.
+const (
+	PasswordNone    RolePassword = "none"    // it has none on the primary
+	PasswordSame    RolePassword = "same"    // as the primary's server keeps it
+	PasswordDiffers RolePassword = "differs" // it was set on each side by itself
+	PasswordMissing RolePassword = "missing" // it has none on the secondary
+	PasswordUnknown RolePassword = "unknown" // one of the two cannot be told
+)
+
+// LinkRole is one of these roles.
+type LinkRole struct {
+	Name     string       `json:"name" doc:"Name of the role"`
+	State    RoleState    `json:"state" enum:"same,differs,missing" doc:"How it stands on the secondary"`
+	Lacks    []string     `json:"lacks" nullable:"false" doc:"Attributes and memberships that it has on the primary and not on the secondary"`
+	Password RolePassword `json:"password" enum:"none,same,differs,missing,unknown" doc:"How its password compares"`
+	UsedAt   *time.Time   `json:"usedAt" doc:"When it was last seen to use the primary's database; null if not within a day, as far as the primary's agent has run"`
+	Refused  string       `json:"refused" doc:"Why it could not log in on the secondary; empty when nothing is known against it, or it does not log in on the primary"`
+}
+
+// RoleDone is what was done for a role on the secondary.
+type RoleDone struct {
+	Name string `json:"name" doc:"Name of the role"`
+	Text string `json:"text" doc:"What was done, and what was left to the instance's owner"`
+}
+
+// BringRoles asks for what roles lack on the secondary.
+type BringRoles struct {
+	WithPasswords bool `json:"withPasswords,omitempty" doc:"With the passwords, as the hashes that servers keep; at the primary's agent"`
+}

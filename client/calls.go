@@ -185,6 +185,16 @@ func (c *Client) CancelFailover(ctx context.Context, name string) (out api.Failo
 	return out, c.call(ctx, http.MethodDelete, linkPath(name)+"/failover", nil, &out)
 }
 
+// LinkRoles compares the roles of both instances that a link's database needs.
+func (c *Client) LinkRoles(ctx context.Context, name string) (out api.LinkRoles, err error) {
+	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/roles", nil, &out)
+}
+
+// BringRoles gives roles on the secondary what they have on the primary.
+func (c *Client) BringRoles(ctx context.Context, name string, in api.BringRoles) (out api.LinkRoles, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/roles", in, &out)
+}
+
 // RejoinPlan says what it takes to make a former primary a twin again.
 func (c *Client) RejoinPlan(ctx context.Context, name string) (out api.RejoinPlan, err error) {
 	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/rejoin", nil, &out)

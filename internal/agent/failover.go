@@ -94,3 +94,21 @@ func (a *Agent) CancelFailover(ctx context.Context, name string) (api.FailoverPr
 	}
 	return l.CancelFailover(ctx)
 }
+
+// LinkRoles implements httpapi.Agent.
+func (a *Agent) LinkRoles(ctx context.Context, name string) (api.LinkRoles, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.LinkRoles{}, err
+	}
+	return l.ShowRoles(ctx)
+}
+
+// BringRoles implements httpapi.Agent.
+func (a *Agent) BringRoles(ctx context.Context, name string, in api.BringRoles) (api.LinkRoles, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.LinkRoles{}, err
+	}
+	return l.BringRoles(ctx, in)
+}

@@ -35,7 +35,7 @@ var (
 func needs(method string) (need, bool) {
 	switch method {
 	case link.MethodProbe, link.MethodCheck, link.MethodReport, link.MethodState, link.MethodEnd,
-		link.MethodVerifyShow, link.MethodLost, link.MethodRejoinPlan,
+		link.MethodVerifyShow, link.MethodLost, link.MethodRejoinPlan, link.MethodRolesShow,
 		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverPlan, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn:
 		return free, true
 	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
@@ -46,7 +46,7 @@ func needs(method string) (need, bool) {
 		return sending, true
 	case link.MethodCreate, link.MethodRepair:
 		return taking, true
-	case link.MethodRoles:
+	case link.MethodRoles, link.MethodRolesBring:
 		return need{peer.OpRoles, peer.ToHere}, true
 	case link.MethodFailover, link.MethodFailoverStage, link.MethodFailoverHold, link.MethodCutover, link.MethodRejoin, link.MethodLostDiscard:
 		return changing, true

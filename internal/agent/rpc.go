@@ -57,6 +57,12 @@ func (a *Agent) handle() {
 	onLink(a, link.MethodRights, func(ctx context.Context, l *link.Link, r link.RightsRequest) (any, error) {
 		return l.HandleRights(ctx, r)
 	}, func(r link.RightsRequest) string { return r.ID })
+	onLink(a, link.MethodRolesShow, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleRolesShow(ctx, r)
+	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodRolesBring, func(ctx context.Context, l *link.Link, r link.BringRequest) (any, error) {
+		return l.HandleRolesBring(ctx, r)
+	}, func(r link.BringRequest) string { return r.ID })
 	onLinkStream(a, link.MethodRenew, (*link.Link).HandleRenew, func(r link.SnapshotRequest) string { return r.ID })
 	onLink(a, link.MethodDelete, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
 		return l.DeleteHere(ctx)

@@ -85,6 +85,10 @@ type Agent interface {
 	ProceedFailover(ctx context.Context, name string, in api.FailoverProceed) (api.FailoverProgress, error)
 	// CancelFailover gives up the one under way, unless it is decided.
 	CancelFailover(ctx context.Context, name string) (api.FailoverProgress, error)
+	// LinkRoles compares the roles of both instances that a link's database needs.
+	LinkRoles(ctx context.Context, name string) (api.LinkRoles, error)
+	// BringRoles gives the secondary's what they lack, and compares again.
+	BringRoles(ctx context.Context, name string, in api.BringRoles) (api.LinkRoles, error)
 	// DeleteLink returns when nothing of the link is left.
 	DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error)
 }

@@ -218,6 +218,14 @@ func (r *routes) links() {
 			return stepped(r.agent.ProceedFailover(ctx, in.Name, in.Body))
 		})
 	add(r, "links", http.MethodDelete, "/v1/links/{name}/failover", "cancelFailover", "Give up the change of places under way, unless it is decided", failover(r.agent.CancelFailover))
+	add(r, "links", http.MethodGet, "/v1/links/{name}/roles", "getLinkRoles", "Compare the roles of both instances that a link's database needs",
+		func(ctx context.Context, in *named) (api.LinkRoles, error) {
+			return compared(r.agent.LinkRoles(ctx, in.Name))
+		})
+	add(r, "links", http.MethodPost, "/v1/links/{name}/roles", "bringLinkRoles", "Give roles on the secondary what they have on the primary",
+		func(ctx context.Context, in *namedWith[api.BringRoles]) (api.LinkRoles, error) {
+			return compared(r.agent.BringRoles(ctx, in.Name, in.Body))
+		})
 	add(r, "links", http.MethodPost, "/v1/links/{name}/large-objects", "bringLargeObjects", "Bring the large objects of a link, or set how often that is done",
 		func(ctx context.Context, in *namedWith[api.LargeObjectsRequest]) (api.LargeObjectsResult, error) {
 			return r.agent.LargeObjects(ctx, in.Name, in.Body)
@@ -298,6 +306,15 @@ func trusted(p api.Peer, err error) (api.Peer, error) {
 func stepped(p api.FailoverProgress, err error) (api.FailoverProgress, error) {
 	p.Steps = list(p.Steps)
 	return p, err
+}
+
+// compared is complete for roles.
+func compared(l api.LinkRoles, err error) (api.LinkRoles, error) {
+	l.Roles, l.Done = list(l.Roles), list(l.Done)
+	for i := range l.Roles {
+		l.Roles[i].Lacks = list(l.Roles[i].Lacks)
+	}
+	return l, err
 }
 
 // verified is complete for a verification.

@@ -122,11 +122,12 @@ func sample() *agenttest.Agent {
 			{Link: "sales", State: api.Different, Rows: 7, Differences: []api.Difference{{Kind: "row", Object: "public.t", State: "extra"}}}},
 		Failovers: []api.FailoverProgress{{Link: "sales", State: api.FailoverRunning},
 			{Link: "sales", State: api.FailoverDone, HoldSeconds: 0.5, Steps: []api.FailoverStep{{Name: "deciding"}}}},
-		Coming:  api.FailoverPlan{Link: "sales", Blocked: true, Waits: []api.FailoverWaiter{{GID: "p1", Fate: api.FateBlocks}}},
-		Plan:    api.RejoinPlan{Link: "sales", Needs: []string{"reseed_tables"}},
-		Behind:  api.Lost{Link: "sales", Partings: []api.Parting{{Epoch: 2, State: api.PartingRead, Transactions: 3}}},
-		Pages:   []api.LostPage{{Transactions: []api.LostTransaction{{Number: 1, Changes: []api.LostChange{{Kind: "delete", SQL: "DELETE"}}}}}},
-		Created: map[string][]api.Link{"new": {{Name: "new", Phase: api.Creating, Role: api.Primary}}},
+		Compared: api.LinkRoles{Link: "sales", Agent: "b", Roles: []api.LinkRole{{Name: "app", State: api.RoleMissing}}, Done: []api.RoleDone{{Name: "app"}}},
+		Coming:   api.FailoverPlan{Link: "sales", Blocked: true, Waits: []api.FailoverWaiter{{GID: "p1", Fate: api.FateBlocks}}},
+		Plan:     api.RejoinPlan{Link: "sales", Needs: []string{"reseed_tables"}},
+		Behind:   api.Lost{Link: "sales", Partings: []api.Parting{{Epoch: 2, State: api.PartingRead, Transactions: 3}}},
+		Pages:    []api.LostPage{{Transactions: []api.LostTransaction{{Number: 1, Changes: []api.LostChange{{Kind: "delete", SQL: "DELETE"}}}}}},
+		Created:  map[string][]api.Link{"new": {{Name: "new", Phase: api.Creating, Role: api.Primary}}},
 	}
 }
 
@@ -205,6 +206,10 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("rejoin plan", len(plan.Needs) == 1 && plan.Drop != nil, err)
 	_, err = c.Rejoin(ctx, "sales", api.Rejoin{Accept: []string{"reseed_tables"}})
 	check("rejoin", true, err)
+	roles, err := c.LinkRoles(ctx, "sales")
+	check("roles", len(roles.Roles) == 1 && roles.Roles[0].Lacks != nil && roles.Done != nil && len(roles.Done) == 0, err)
+	roles, err = c.BringRoles(ctx, "sales", api.BringRoles{WithPasswords: true})
+	check("bring roles", len(roles.Done) == 1, err)
 	every := int64(60)
 	objects, err := c.LargeObjects(ctx, "sales", api.LargeObjectsRequest{Now: true, EverySeconds: &every})
 	check("large objects", objects.Copied == 2 && objects.EverySeconds == 60 && objects.AsOf != nil, err)
@@ -220,7 +225,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
-		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 Together:false AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "FailoverPlan[sales {Type:planned Cutover:false DrainSeconds:2.5}]", "ProceedFailover[sales hold]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
+		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 Together:false AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "FailoverPlan[sales {Type:planned Cutover:false DrainSeconds:2.5}]", "ProceedFailover[sales hold]", "CancelFailover[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LinkRoles[sales]", "BringRoles[sales {WithPasswords:true}]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -224,6 +224,7 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 	} else {
 		loops.Go(func() { l.guard(ctx) })
 		loops.Go(func() { l.measureLoop(ctx) })
+		loops.Go(func() { l.usersLoop(ctx) })
 	}
 	pause := firstPause
 	for ctx.Err() == nil {

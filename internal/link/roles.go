@@ -26,12 +26,19 @@ const MethodRights = "link.rights"
 type RightsRequest struct {
 	Reference
 	Names []string `json:"names,omitempty"`
+	// Nonce, when set, asks for digests of passwords by it, and for who has used the database.
+	Nonce []byte `json:"nonce,omitempty"`
 }
 
 // RightsResponse answers it.
 type RightsResponse struct {
 	Roles   []pg.Role `json:"roles"`
 	Creates []string  `json:"creates"` // those of all roles that may create schemas in the database
+	// Digests are of what the primary's server keeps of passwords, by role; of those of
+	// which a digest tells nothing.
+	Digests map[string]string `json:"digests,omitempty"`
+	// Used is when roles were last seen to use the database.
+	Used map[string]time.Time `json:"used,omitempty"`
 }
 
 // rolesInterval is how often a secondary compares the roles of both sides.
@@ -40,9 +47,10 @@ const rolesInterval = 15 * time.Second
 // roleBook is what a secondary knows of roles.
 type roleBook struct {
 	mu       sync.Mutex
-	there    map[string]pg.Role // on the primary, as last heard
-	creates  map[string]bool    // who could create schemas there when it was first looked, or since; nil before
-	ordinary []ddl.Setting      // of an ordinary session here; nil is to be read
+	there    map[string]pg.Role   // on the primary, as last heard
+	creates  map[string]bool      // who could create schemas there when it was first looked, or since; nil before
+	ordinary []ddl.Setting        // of an ordinary session here; nil is to be read
+	used     map[string]time.Time // a primary's: when roles were last seen to use the database
 }
 
 // HandleRights answers for the primary.
@@ -57,6 +65,9 @@ func (l *Link) HandleRights(ctx context.Context, request RightsRequest) (RightsR
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if len(request.Names) == 0 {
 			response.Roles, err = pg.NeededRoles(ctx, conn)
+			if err == nil && len(request.Nonce) > 0 {
+				err = l.tellUse(ctx, conn, request.Nonce, &response)
+			}
 		} else {
 			response.Roles, err = rolesAbove(ctx, conn, request.Names)
 		}
@@ -67,7 +78,7 @@ func (l *Link) HandleRights(ctx context.Context, request RightsRequest) (RightsR
 		return err
 	})
 	for i := range response.Roles { // of no use there
-		response.Roles[i].Settings, response.Roles[i].Comment = nil, ""
+		response.Roles[i].Settings, response.Roles[i].Comment, response.Roles[i].Verifier = nil, "", ""
 	}
 	return response, err
 }
@@ -119,7 +130,7 @@ func (l *Link) rolesLoop(ctx context.Context) {
 		l.roles.ordinary = nil
 		l.roles.mu.Unlock()
 		// A primary of an older release, or one that is away, does not answer.
-		if err := l.compareRoles(ctx, nil); err != nil && ctx.Err() == nil {
+		if err := firstOf(l.compareRoles(ctx, nil), l.noteLogins(ctx)); err != nil && ctx.Err() == nil {
 			l.log.Debug("roles cannot be compared", "err", err)
 		}
 	}
@@ -127,11 +138,16 @@ func (l *Link) rolesLoop(ctx context.Context) {
 
 // rightsThere asks the primary.
 func (l *Link) rightsThere(ctx context.Context, names []string) (RightsResponse, error) {
+	return l.askRights(ctx, RightsRequest{Names: names})
+}
+
+func (l *Link) askRights(ctx context.Context, request RightsRequest) (RightsResponse, error) {
 	ctx, stop := context.WithTimeout(ctx, controlTimeout)
 	defer stop()
 	r := l.snapshot()
 	var answer RightsResponse
-	if err := l.place.Peers.Call(ctx, r.Peer, MethodRights, RightsRequest{Reference{ID: r.ID, Epoch: r.Epoch}, names}, &answer); err != nil {
+	request.Reference = Reference{ID: r.ID, Epoch: r.Epoch}
+	if err := l.place.Peers.Call(ctx, r.Peer, MethodRights, request, &answer); err != nil {
 		return answer, err
 	}
 	l.roles.mu.Lock()

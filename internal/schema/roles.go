@@ -46,11 +46,8 @@ func CreateRoles(ctx context.Context, server *pg.DSN, name string, roles []pg.Ro
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	for setting, value := range silence {
-		// Settings that this version does not have are not missed.
-		if _, err := conn.Exec(ctx, `SELECT set_config($1, $2, false) WHERE strpos($1, '.') > 0 OR current_setting($1, true) IS NOT NULL`, setting, value); err != nil {
-			return nil, pg.Classify(err, "keep passwords out of the server's log")
-		}
+	if err := beSilent(ctx, conn); err != nil {
+		return nil, err
 	}
 	var made []CreatedRole
 	err = pg.InTx(ctx, conn, func(tx pgx.Tx) error {
@@ -61,6 +58,17 @@ func CreateRoles(ctx context.Context, server *pg.DSN, name string, roles []pg.Ro
 		return nil, pg.Classify(err, "create roles")
 	}
 	return made, nil
+}
+
+// beSilent keeps what a session does out of logs and statistics.
+func beSilent(ctx context.Context, conn *pgx.Conn) error {
+	for setting, value := range silence {
+		// Settings that this version does not have are not missed.
+		if _, err := conn.Exec(ctx, `SELECT set_config($1, $2, false) WHERE strpos($1, '.') > 0 OR current_setting($1, true) IS NOT NULL`, setting, value); err != nil {
+			return pg.Classify(err, "keep passwords out of the server's log")
+		}
+	}
+	return nil
 }
 
 func createAll(ctx context.Context, tx pgx.Tx, roles []pg.Role) ([]CreatedRole, error) {

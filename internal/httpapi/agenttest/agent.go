@@ -33,6 +33,8 @@ type Agent struct {
 	Verifications []api.Verification `json:"verifications"`
 	// Failovers are the same for a failover of any link.
 	Failovers []api.FailoverProgress `json:"failovers"`
+	// Compared is how the roles of every link stand.
+	Compared api.LinkRoles `json:"compared"`
 	// Coming is the plan of every failover.
 	Coming api.FailoverPlan `json:"coming"`
 
@@ -228,6 +230,18 @@ func (a *Agent) verification(method string, args ...any) (api.Verification, erro
 // Failover answers the next of Failovers.
 func (a *Agent) Failover(_ context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error) {
 	return a.failover("Failover", name, in)
+}
+
+// LinkRoles answers Compared, without what was brought.
+func (a *Agent) LinkRoles(_ context.Context, name string) (api.LinkRoles, error) {
+	all := a.Compared
+	all.Done = nil
+	return all, a.enter("LinkRoles", name)
+}
+
+// BringRoles answers Compared.
+func (a *Agent) BringRoles(_ context.Context, name string, in api.BringRoles) (api.LinkRoles, error) {
+	return a.Compared, a.enter("BringRoles", name, in)
 }
 
 // FailoverPlan answers Coming.
