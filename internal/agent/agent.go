@@ -138,6 +138,9 @@ func (a *Agent) open(ctx context.Context) error {
 			return err
 		}
 		a.managed = &instance.Server{Dir: a.Dir.Instance(), Port: port, Log: a.Log}
+		if listen := a.config.Postgres.Listen; listen != "" {
+			a.managed.Listen, a.managed.TLS, a.managed.HBA = listen, true, instance.HBAFor(a.config.Postgres.Allow)
+		}
 		// Before the connection string: it holds the password that this makes, where the
 		// server listens on TCP alone.
 		if err := a.managed.Init(ctx); err != nil {

@@ -41,10 +41,13 @@ type InitRequest struct {
 	Name     string
 	DSN      string // of an instance that someone else runs
 	Managed  bool
-	Port     int    // of a managed instance; 0 for any
-	Endpoint string // HOST:PORT; empty for the default
-	API      string // HOST:PORT; empty for none over TCP
-	Connect  bool   // see that the DSN connects
+	Port     int      // of a managed instance; 0 for any
+	Listen   string   // of a managed instance; empty for this machine alone
+	Allow    []string // of a managed instance: networks that its clients come from
+	Password string   // file that takes the superuser's password of a managed instance; empty to answer with it
+	Endpoint string   // HOST:PORT; empty for the default
+	API      string   // HOST:PORT; empty for none over TCP
+	Connect  bool     // see that the DSN connects
 }
 
 // DemoRequest is what demo was asked for.

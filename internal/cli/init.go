@@ -26,7 +26,10 @@ twinspan.toml, which only its owner can read; leave it out where a .pgpass file 
 peer authentication serves.
 
 With --managed the agent itself creates the server at its first start, supervises
-it and stops it. As root the server runs as the user postgres.
+it and stops it. As root the server runs as the user postgres. It is reached from this
+machine alone unless --listen names addresses: then it has TLS with a certificate of its
+own, clients come from the networks of --allow with TLS and a password, and the
+password of its superuser is shown this once, or written to --password-file.
 
 --endpoint is the address that peers are told, port 5022 of this machine by default.
 Of two peers only one needs to reach the other.
@@ -66,6 +69,9 @@ func (a *app) initCommand() *cobra.Command {
 				if made.Tokens != nil {
 					fmt.Fprintf(w, "api          https://%s\noperator     %s\nreader       %s\n", made.API, made.Tokens.Operator, made.Tokens.Reader)
 				}
+				if made.Password != "" {
+					fmt.Fprintf(w, "superuser    postgres\npassword     %s\n", made.Password)
+				}
 				a.say("Start it with: twinspan serve --dir %s", terminal.Quoted(made.Dir))
 			})
 		}),
@@ -75,13 +81,18 @@ func (a *app) initCommand() *cobra.Command {
 	flags.StringVar(&in.DSN, "postgres", "", "connection string (`dsn`) of the instance, a URL or key=value")
 	flags.BoolVar(&in.Managed, "managed", false, "the agent runs the server itself")
 	flags.IntVar(&in.Port, "port", 0, "`port` of the managed server; a free one is chosen without it")
+	flags.StringVar(&in.Listen, "listen", "", "`addresses` at which the managed server listens for other machines, with TLS; * for all")
+	flags.StringSliceVar(&in.Allow, "allow", nil, "with --listen, `networks` that clients come from, as 10.0.0.0/8 (default all)")
+	flags.StringVar(&in.Password, "password-file", "", "`file` that is made for the superuser's password, in place of showing it")
 	flags.StringVar(&in.Endpoint, "endpoint", "", "`host:port` at which peers reach the agent (default: port 5022 of this machine)")
 	flags.StringVar(&in.API, "api", "", "`host:port` at which the REST interface is served too, with TLS and tokens")
 	flags.BoolVar(&noConnect, "no-connect", false, "do not try the connection string")
 	cmd.MarkFlagRequired("name")
 	cmd.MarkFlagsMutuallyExclusive("postgres", "managed")
 	cmd.MarkFlagsOneRequired("postgres", "managed")
-	cmd.MarkFlagsMutuallyExclusive("postgres", "port")
+	for _, flag := range []string{"port", "listen", "allow", "password-file"} {
+		cmd.MarkFlagsMutuallyExclusive("postgres", flag)
+	}
 	return cmd
 }
 

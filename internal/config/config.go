@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,6 +38,11 @@ type Postgres struct {
 	DSN     string // may hold a password: never log it
 	Managed bool
 	Port    int // of a managed server; 0 lets the agent choose a free one at its first start
+	// Listen are the addresses at which a managed server listens, with TLS, as
+	// listen_addresses has them; "" is this machine's alone, without.
+	Listen string
+	// Allow are the networks from which a managed server that is made lets clients in.
+	Allow []string
 }
 
 // Endpoint is where peers reach the agent.
@@ -68,9 +75,11 @@ func DefaultEndpoint() string { return ":" + strconv.Itoa(DefaultEndpointPort) }
 type file struct {
 	Name     string `toml:"name"`
 	Postgres struct {
-		DSN     string `toml:"dsn"`
-		Managed bool   `toml:"managed"`
-		Port    *int   `toml:"port"`
+		DSN     string   `toml:"dsn"`
+		Managed bool     `toml:"managed"`
+		Port    *int     `toml:"port"`
+		Listen  string   `toml:"listen"`
+		Allow   []string `toml:"allow"`
 	} `toml:"postgres"`
 	Endpoint struct {
 		Listen    string `toml:"listen"`
@@ -135,7 +144,7 @@ func Parse(text []byte) (Config, error) {
 	}
 	c := Config{
 		Name:     f.Name,
-		Postgres: Postgres{DSN: f.Postgres.DSN, Managed: f.Postgres.Managed},
+		Postgres: Postgres{DSN: f.Postgres.DSN, Managed: f.Postgres.Managed, Listen: f.Postgres.Listen, Allow: f.Postgres.Allow},
 		Endpoint: Endpoint{Listen: f.Endpoint.Listen, Advertise: f.Endpoint.Advertise},
 		API:      API{Listen: f.API.Listen, Certificate: f.API.Certificate, Key: f.API.Key},
 		Limits:   Limits{SeedWorkers: f.Limits.SeedWorkers, SpillMB: f.Limits.SpillMB},
@@ -178,6 +187,28 @@ func decodeError(err error) error {
 	return &lineError{0, "not a TOML file"}
 }
 
+// listenable says whether a text can be listen_addresses.
+func listenable(list string) bool {
+	for _, one := range strings.Split(list, ",") {
+		one = strings.TrimSpace(one)
+		if one != "*" && net.ParseIP(one) == nil && !hostName.MatchString(one) {
+			return false
+		}
+	}
+	return true
+}
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+
+// network says whether a text names addresses as pg_hba.conf takes them.
+func network(n string) bool {
+	if n == "all" || n == "samenet" || n == "samehost" {
+		return true
+	}
+	_, _, err := net.ParseCIDR(n)
+	return err == nil
+}
+
 func (c *Config) validate(text []byte) error {
 	switch {
 	case c.Name == "":
@@ -190,6 +221,14 @@ func (c *Config) validate(text []byte) error {
 		return at(text, "postgres.managed", "postgres.dsn and postgres.managed = true exclude each other")
 	case c.Postgres.Port < 0 || c.Postgres.Port > 65535:
 		return at(text, "postgres.port", "postgres.port is not between 1 and 65535")
+	case c.Postgres.Listen != "" && !c.Postgres.Managed:
+		return at(text, "postgres.listen", "postgres.listen is for a managed server")
+	case c.Postgres.Listen != "" && !listenable(c.Postgres.Listen):
+		return at(text, "postgres.listen", "postgres.listen is a list of addresses or names of this machine, parted by commas, or *")
+	case len(c.Postgres.Allow) > 0 && c.Postgres.Listen == "":
+		return at(text, "postgres.allow", "postgres.allow does nothing without postgres.listen")
+	case slices.ContainsFunc(c.Postgres.Allow, func(n string) bool { return !network(n) }):
+		return at(text, "postgres.allow", "postgres.allow lists networks such as 10.0.0.0/8, or all, samenet, samehost")
 	case (c.API.Certificate == "") != (c.API.Key == ""):
 		return at(text, "api.certificate", "api.certificate and api.key are given together")
 	case c.API.Certificate != "" && c.API.Listen == "":

@@ -81,6 +81,8 @@ func TestWhatIsWrittenReadsBack(t *testing.T) {
 			Endpoint: Endpoint{Listen: "127.0.0.1:5022", Advertise: "db1:5022"}, Limits: Limits{SeedWorkers: 2}},
 		"managed": {Name: "b", Postgres: Postgres{Managed: true, Port: 5433}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
 			API: API{Listen: ":5023"}, Limits: Limits{SeedWorkers: 3, SpillMB: 512}},
+		"managed, for other machines": {Name: "b", Postgres: Postgres{Managed: true, Listen: "10.1.2.3, db1.example.com", Allow: []string{"10.0.0.0/8", "fd00::/8", "samenet"}},
+			Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"}, API: API{Listen: ":5023"}, Limits: Limits{SeedWorkers: 3}},
 		"managed, any port, own certificate": {Name: "b", Postgres: Postgres{Managed: true}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
 			API: API{Listen: ":5023", Certificate: `C:\a "b".crt`, Key: "k"}, Limits: Limits{SeedWorkers: 64}},
 	} {
@@ -147,4 +149,21 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("got %+v\nwant %+v", again, c)
 		}
 	})
+}
+
+func TestWhereAManagedServerListens(t *testing.T) {
+	managed := func(listen string, allow ...string) error {
+		_, err := Parse(Render(Config{Name: "a", Postgres: Postgres{Managed: true, Listen: listen, Allow: allow}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"}}))
+		return err
+	}
+	for _, good := range []error{managed("*", "all"), managed("127.0.0.1,::1"), managed("db1", "samehost", "0.0.0.0/0")} {
+		if good != nil {
+			t.Error(good)
+		}
+	}
+	for listen, allow := range map[string]string{"a b": "all", "x'; --": "all", "": "all", "*": "10.0.0.0", "0.0.0.0": "all trust", "::": "10.0.0.0/8\nhost all all all trust", "-": "all"} {
+		if managed(listen, allow) == nil {
+			t.Errorf("listen %q, allow %q", listen, allow)
+		}
+	}
 }

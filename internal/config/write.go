@@ -26,6 +26,22 @@ func Render(c Config) []byte {
 		} else {
 			b.WriteString("# Port of the server; without one, a free port is chosen at the first start.\n# port = 5432\n")
 		}
+		b.WriteString("# Where the server listens, with TLS; without, on this machine's loopback address alone.\n")
+		if c.Postgres.Listen != "" {
+			fmt.Fprintf(&b, "listen = %s\n", quote(c.Postgres.Listen))
+		} else {
+			b.WriteString("# listen = \"*\"\n")
+		}
+		b.WriteString("# Networks from which its clients come, with TLS and a password. They are written when the\n# server is made; later, edit instance/data/pg_hba.conf.\n")
+		if len(c.Postgres.Allow) > 0 {
+			names := make([]string, len(c.Postgres.Allow))
+			for i, n := range c.Postgres.Allow {
+				names[i] = quote(n)
+			}
+			fmt.Fprintf(&b, "allow = [%s]\n", strings.Join(names, ", "))
+		} else {
+			b.WriteString("# allow = [\"10.0.0.0/8\"]\n")
+		}
 	} else {
 		b.WriteString(`# How the agent reaches its server: a URL or key=value, as libpq takes it. Several
 # hosts are one HA cluster. The role must be a superuser. Leave the password out

@@ -29,6 +29,9 @@ func (s *Server) Init(ctx context.Context) error {
 		return err
 	}
 	if version, err := s.dataVersion(); err != nil || version != 0 {
+		if err == nil && s.TLS {
+			err = s.ensureCertificate(owner)
+		}
 		return err
 	}
 	if entries, err := os.ReadDir(s.DataDir()); err == nil && len(entries) > 0 {
@@ -82,15 +85,37 @@ func (s *Server) makeDir() error {
 	return nil
 }
 
-// fillData runs initdb and writes the configuration.
-func (s *Server) fillData(ctx context.Context, owner account, data string) error {
+// MakePassword chooses the superuser's password, unless that was done before: Init takes
+// the one that is there.
+func (s *Server) MakePassword() (string, error) {
+	if password, err := s.Password(); err == nil && password != "" {
+		return password, nil
+	}
+	if err := s.makeDir(); err != nil {
+		return "", err
+	}
 	secret := make([]byte, 24)
 	// Read never fails (crypto/rand).
 	_, _ = rand.Read(secret)
-	password := []byte(base64.RawURLEncoding.EncodeToString(secret) + "\n")
-	if err := writeFile(account{}, s.passwordFile(), password); err != nil {
+	password := base64.RawURLEncoding.EncodeToString(secret)
+	return password, writeFile(account{}, s.passwordFile(), []byte(password+"\n"))
+}
+
+// ensureCertificate makes a certificate for a server that was made without.
+func (s *Server) ensureCertificate(owner account) error {
+	if _, err := os.Stat(filepath.Join(s.DataDir(), "server.key")); err == nil || !os.IsNotExist(err) {
+		return diskProblem(err, s.DataDir())
+	}
+	return writeCertificate(owner, s.DataDir())
+}
+
+// fillData runs initdb and writes the configuration.
+func (s *Server) fillData(ctx context.Context, owner account, data string) error {
+	secret, err := s.MakePassword()
+	if err != nil {
 		return err
 	}
+	password := []byte(secret + "\n")
 	// A copy that the server's user may read, in a directory that only it may enter.
 	pwfile := filepath.Join(s.Dir, "run", "initdb-password")
 	if err := writeFile(owner, pwfile, password); err != nil {
@@ -98,7 +123,7 @@ func (s *Server) fillData(ctx context.Context, owner account, data string) error
 	}
 	defer os.Remove(pwfile)
 
-	err := s.initdb(ctx, owner, data, pwfile, "C.UTF-8")
+	err = s.initdb(ctx, owner, data, pwfile, "C.UTF-8")
 	if err != nil && strings.Contains(err.Error(), "locale") {
 		// macOS and older C libraries have no C.UTF-8.
 		err = s.initdb(ctx, owner, data, pwfile, "C")

@@ -493,3 +493,35 @@ func TestServerHasTheHomeOfItsUser(t *testing.T) {
 		t.Errorf("the server of %s has the home %s, not %s", said[0], said[1], want)
 	}
 }
+
+// TestServerForOtherMachines: one that was made for this machine alone gets TLS and
+// listens everywhere, with the password that was chosen before it was made.
+func TestServerForOtherMachines(t *testing.T) {
+	s := &instance.Server{Dir: filepath.Join(pgtest.Dir(t), "server"), Port: pgtest.FreePort(), Settings: quick(), InitdbArgs: []string{"--no-sync"}, HBA: instance.HBAFor([]string{"127.0.0.0/8"})}
+	password, err := s.MakePassword()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.MakePassword(); err != nil || again != password {
+		t.Fatalf("chosen anew: %v", err)
+	}
+	if err := s.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { endLeftover(s) })
+	open := again(s)
+	open.Listen, open.TLS, open.HBA = "*", true, s.HBA
+	if err := open.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, open)
+	defer stop()
+	tcp := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres password=%s sslmode=require", s.Port, password)
+	if got := pgtest.Query(t, tcp, `SELECT ssl::text, current_setting('listen_addresses') FROM pg_stat_ssl WHERE pid = pg_backend_pid()`)[0]; fmt.Sprint(got) != "[true *]" {
+		t.Errorf("%v", got)
+	}
+	rules := pgtest.Query(t, open.DSN(), `SELECT string_agg(type || ' ' || coalesce(address, '-') || ' ' || auth_method, ', ' ORDER BY line_number) FROM pg_hba_file_rules WHERE error IS NULL AND database = '{all}'`)[0][0]
+	if rules != "local - trust, host samehost scram-sha-256, hostssl 127.0.0.0 scram-sha-256" {
+		t.Errorf("%s", rules)
+	}
+}

@@ -138,3 +138,19 @@ host all all all scram-sha-256
 host replication all all scram-sha-256
 `
 }
+
+// HBAFor is a pg_hba.conf that lets clients in from this machine and, with TLS, from
+// networks: addresses with a mask length, "all", "samenet" or "samehost".
+func HBAFor(networks []string) string {
+	var b strings.Builder
+	b.WriteString(`# TYPE DATABASE USER ADDRESS METHOD
+local all all trust
+local replication all trust
+host all all samehost scram-sha-256
+host replication all samehost scram-sha-256
+`)
+	for _, network := range networks {
+		fmt.Fprintf(&b, "hostssl all all %[1]s scram-sha-256\nhostssl replication all %[1]s scram-sha-256\n", network)
+	}
+	return b.String()
+}

@@ -139,6 +139,7 @@ func agentEntries() []Entry {
 		{"log_level_invalid", Blocks, "There is no such log level", "", "debug, info, warn or error."},
 		{"name_invalid", Blocks, "It cannot be an agent's name", "", "Letters, digits, '.', '_' and '-', 63 at most."},
 		{"no_such_path", Blocks, "The API has no such path", "", "/openapi.json lists them."},
+		{"file_exists", Blocks, "The file exists", "What is to be written to it is a secret that is handed out once.", "Name a file that is not there yet."},
 		{"usage", Blocks, "The command line is wrong", "Nothing was done.", "`--help` of the command."},
 		{"code_unknown", Blocks, "There is no such code", "", "This page lists all of them."},
 		{"not_initialised", Blocks, "There is no agent in the directory", "", "`twinspan init`"},

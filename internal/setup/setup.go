@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/twinspan/twinspan/api"
@@ -25,10 +26,13 @@ type Request struct {
 	Name     string
 	DSN      string // of an instance that someone else runs
 	Managed  bool
-	Port     int    // of a managed instance; 0 for any
-	Endpoint string // HOST:PORT; empty for the default
-	API      string // HOST:PORT; empty for none over TCP
-	Connect  bool   // see that the DSN connects
+	Port     int      // of a managed instance; 0 for any
+	Listen   string   // of a managed instance; empty for this machine alone
+	Allow    []string // of a managed instance: networks that its clients come from
+	Password string   // file that takes the superuser's password of a managed instance; empty to answer with it
+	Endpoint string   // HOST:PORT; empty for the default
+	API      string   // HOST:PORT; empty for none over TCP
+	Connect  bool     // see that the DSN connects
 }
 
 // connectTimeout bounds the attempt to connect.
@@ -61,6 +65,9 @@ func Init(ctx context.Context, in Request) (api.Initialised, error) {
 			return api.Initialised{}, err
 		}
 	}
+	if err := password(in, &out); err != nil {
+		return api.Initialised{}, err
+	}
 	if err := config.WriteNew(in.Dir.File(), config.Render(wanted)); err != nil {
 		return api.Initialised{}, err
 	}
@@ -72,7 +79,7 @@ func Init(ctx context.Context, in Request) (api.Initialised, error) {
 func configuration(in Request) (config.Config, error) {
 	c := config.Config{
 		Name:     in.Name,
-		Postgres: config.Postgres{DSN: in.DSN, Managed: in.Managed, Port: in.Port},
+		Postgres: config.Postgres{DSN: in.DSN, Managed: in.Managed, Port: in.Port, Listen: in.Listen, Allow: in.Allow},
 		API:      config.API{Listen: in.API},
 	}
 	if !config.ValidName(in.Name) {
@@ -83,6 +90,10 @@ func configuration(in Request) (config.Config, error) {
 		if _, err := pg.ParseDSN(in.DSN); err != nil {
 			return c, err
 		}
+	}
+	if in.Listen != "" && len(in.Allow) == 0 {
+		in.Allow = []string{"all"}
+		c.Postgres.Allow = in.Allow
 	}
 	endpoint := in.Endpoint
 	if endpoint == "" {
@@ -107,7 +118,7 @@ func existing(dir config.Dir, wanted config.Config) (api.Initialised, error) {
 	if err != nil {
 		return api.Initialised{}, err
 	}
-	same := found.Name == wanted.Name && found.Postgres == wanted.Postgres &&
+	same := found.Name == wanted.Name && samePostgres(found.Postgres, wanted.Postgres) &&
 		found.Endpoint == wanted.Endpoint && found.API.Listen == wanted.API.Listen
 	if !same {
 		return api.Initialised{}, problem.New(problem.Conflict, "already_initialised", "%s holds the agent %s already, with other parameters", dir.Path(), found.Name).
@@ -118,6 +129,32 @@ func existing(dir config.Dir, wanted config.Config) (api.Initialised, error) {
 		return api.Initialised{}, err
 	}
 	return describe(dir, found, identity), nil
+}
+
+func samePostgres(a, b config.Postgres) bool {
+	return a.DSN == b.DSN && a.Managed == b.Managed && a.Port == b.Port && a.Listen == b.Listen && slices.Equal(a.Allow, b.Allow)
+}
+
+// password chooses the superuser's password of a server that others reach, and hands it
+// out once: in a file, or in the answer.
+func password(in Request, out *api.Initialised) error {
+	if !in.Managed || in.Listen == "" && in.Password == "" {
+		return nil
+	}
+	server := instance.Server{Dir: in.Dir.Instance()}
+	secret, err := server.MakePassword()
+	if err != nil {
+		return err
+	}
+	if in.Password == "" {
+		out.Password = secret
+		return nil
+	}
+	err = config.WriteNew(in.Password, []byte(secret+"\n"))
+	if problem.CodeOf(err) == "already_initialised" {
+		return problem.New(problem.Conflict, "file_exists", "%s exists", in.Password).On(in.Password).WithHint("name a file that is not there yet")
+	}
+	return err
 }
 
 // reachable sees that there is a server, or the programs to make one.

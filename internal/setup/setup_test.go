@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -113,5 +114,48 @@ func TestWrongParametersAreRefusedBeforeAnythingIsMade(t *testing.T) {
 		if _, err := os.Stat(in.Dir.Path()); !os.IsNotExist(err) {
 			t.Errorf("%s: the directory: %v", code, err)
 		}
+	}
+}
+
+// A managed server for other machines: its superuser's password is handed out once, in the
+// answer or in a file, and is the one that the server gets.
+func TestPasswordOfAServerForOthers(t *testing.T) {
+	in := Request{Dir: dir(t, "a"), Name: "a", Managed: true, Listen: "*", Port: 6000}
+	made, err := Init(t.Context(), in)
+	if err != nil || len(made.Password) < 20 {
+		t.Fatalf("%d letters, %v", len(made.Password), err)
+	}
+	server := instance.Server{Dir: in.Dir.Instance()}
+	if kept, err := server.Password(); err != nil || kept != made.Password {
+		t.Errorf("the server gets another one: %v", err)
+	}
+	if c, err := in.Dir.Load(); err != nil || c.Postgres.Listen != "*" || len(c.Postgres.Allow) != 1 || c.Postgres.Allow[0] != "all" {
+		t.Errorf("%+v, %v", c.Postgres, err)
+	}
+	if again, err := Init(t.Context(), in); err != nil || again.Created || again.Password != "" {
+		t.Errorf("shown again: %v", err)
+	}
+	in.Allow = []string{"10.0.0.0/8"}
+	if _, err := Init(t.Context(), in); problem.CodeOf(err) != "already_initialised" {
+		t.Errorf("for other networks: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "password")
+	in = Request{Dir: dir(t, "b"), Name: "b", Managed: true, Listen: "127.0.0.1", Password: file}
+	if made, err = Init(t.Context(), in); err != nil || made.Password != "" {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	text, err := os.ReadFile(file)
+	info, _ := os.Stat(file)
+	server.Dir = in.Dir.Instance()
+	if kept, _ := server.Password(); err != nil || strings.TrimSpace(string(text)) != kept || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	in.Dir = dir(t, "c")
+	if _, err := Init(t.Context(), in); problem.CodeOf(err) != "file_exists" || in.Dir.Initialised() {
+		t.Errorf("%v", err)
+	}
+	in.Listen, in.Allow = "", []string{"all"}
+	if _, err := Init(t.Context(), in); problem.CodeOf(err) != "parameters_invalid" {
+		t.Errorf("%v", err)
 	}
 }
