@@ -48,6 +48,14 @@ matrix: ## Fetch PostgreSQL 10 to 18 and test the version pairings
 	@scripts/fetch-majors
 	@TWINSPAN_MATRIX=all go test -count=1 -p 1 -timeout 120m -run Matrix ./...
 
+.PHONY: walk
+walk: ## Take random walks through schemas, settings and failovers over a link (STEPS=1000 SEED=drawn WALKS=5)
+	@scripts/ensure-tests
+	@for n in $$(seq $(or $(WALKS),5)); do \
+		TWINSPAN_WALK=$(or $(STEPS),1000) TWINSPAN_WALK_SEED=$(or $(SEED),$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')) \
+		go test -count=1 -v -timeout 60m -run 'TestWalk$$' ./test || exit 1; \
+	done
+
 .PHONY: ha
 ha: ## Link a Patroni cluster, switch it over and kill its leader (installs patroni and etcd)
 	@scripts/ensure-postgres

@@ -55,7 +55,12 @@ func (e brokenLink) Error() string { return fmt.Sprintf("the link is broken: %+v
 // arrive waits until everything written before has been applied: a row that is
 // written now is. It returns a brokenLink when the link breaks meanwhile.
 func arrive(ctx context.Context, p *linktest.Pair, name, database string) error {
-	a, b := p.A.Server.DSN(database), p.B.Server.DSN(database)
+	return reach(ctx, p.A, p.B, name, database)
+}
+
+// reach is arrive from a side that is primary now.
+func reach(ctx context.Context, from, to *linktest.Side, name, database string) error {
+	a, b := from.Server.DSN(database), to.Server.DSN(database)
 	if _, err := pgtest.Try(ctx, a, `CREATE TABLE IF NOT EXISTS arrived (n int PRIMARY KEY)`); err != nil {
 		return err
 	}
@@ -76,7 +81,7 @@ func arrive(ctx context.Context, p *linktest.Pair, name, database string) error 
 		if err := twin.QueryRow(ctx, `SELECT EXISTS (SELECT FROM arrived WHERE n = $1::text::int)`, n[0][0]).Scan(&there); err == nil && there {
 			return nil
 		}
-		l, err := p.B.Client.Link(ctx, name)
+		l, err := to.Client.Link(ctx, name)
 		if err == nil && l.Phase == api.Broken {
 			return brokenLink{l.Problems}
 		}
@@ -125,14 +130,17 @@ func compareSides(ctx context.Context, p *linktest.Pair, name, database string) 
 			return err
 		}
 	}
-	open, err := pgtest.Try(ctx, p.B.Server.DSN(database), `SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-		AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'twinspan')
-		AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'twinspan_gate' AND g.tgenabled = 'A')`)
+	open, err := pgtest.Try(ctx, p.B.Server.DSN(database), withoutGate)
 	if err == nil && len(open) > 0 {
 		err = fmt.Errorf("tables of the twin without a gate: %v", open)
 	}
 	return err
 }
+
+// withoutGate lists the tables of a twin that anybody may write to.
+const withoutGate = `SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+	AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+	AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'twinspan_gate' AND g.tgenabled = 'A')`
 
 func compareDumps(ctx context.Context, p *linktest.Pair, database string) error {
 	textA, err := structure(ctx, p.A, database)

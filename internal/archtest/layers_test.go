@@ -86,6 +86,7 @@ var places = map[string]place{
 	"internal/pgtest":            {tests: true, layer: stores, pgx: true},
 	"internal/httpapi/agenttest": {tests: true, layer: mains},
 	"internal/linktest":          {tests: true, layer: mains, pgx: true},
+	"internal/walk":              {tests: true, layer: pure},
 }
 
 // emptyNames say nothing about what a package is for.
