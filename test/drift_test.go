@@ -101,7 +101,7 @@ func TestDriftIsAccepted(t *testing.T) {
 func TestFailedIndexIsNoDifference(t *testing.T) {
 	t.Parallel()
 	p, a, b := drifts(t, "failed", `CREATE TABLE t (id int)`, `INSERT INTO t VALUES (1), (1)`)
-	for _, name := range []string{"mended", "given_up"} {
+	for _, name := range []string{"mended", "given_up", "used", "renamed"} {
 		if _, err := pgtest.Try(t.Context(), a, `CREATE UNIQUE INDEX CONCURRENTLY `+name+` ON t (id)`); err == nil {
 			t.Fatal("the index was made")
 		}
@@ -109,10 +109,11 @@ func TestFailedIndexIsNoDifference(t *testing.T) {
 	if v := verify(t, p.A.Client, "failed", api.Verify{}); v.State != api.Equal {
 		t.Errorf("verify says %s: %+v", v.State, v.Differences)
 	}
-	pgtest.Exec(t, a, `DELETE FROM t`, `INSERT INTO t VALUES (1)`, `REINDEX INDEX mended`, `DROP INDEX given_up`)
+	pgtest.Exec(t, a, `DELETE FROM t`, `INSERT INTO t VALUES (1)`, `REINDEX INDEX mended`, `DROP INDEX given_up`,
+		`COMMENT ON INDEX renamed IS 'invalid'`, `ALTER INDEX renamed RENAME TO other`, `DROP INDEX other`, `REINDEX INDEX used`, `ALTER TABLE t ADD CONSTRAINT used_key UNIQUE USING INDEX used`)
 	pgtest.Eventually(t, linktest.Patience, func() error {
-		rows := pgtest.Query(t, b, `SELECT indexrelid::regclass, indisvalid FROM pg_index WHERE indrelid = 't'::regclass`)
-		if len(rows) != 1 || rows[0][0] != "mended" || rows[0][1] != "t" {
+		rows := pgtest.Query(t, b, `SELECT indexrelid::regclass, indisvalid FROM pg_index WHERE indrelid = 't'::regclass ORDER BY indexrelid::regclass::text`)
+		if len(rows) != 2 || rows[0][0] != "mended" || rows[0][1] != "t" || rows[1][0] != "used_key" || rows[1][1] != "t" {
 			return fmt.Errorf("the twin has the indexes %v", rows)
 		}
 		return nil

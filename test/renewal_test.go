@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/twinspan/twinspan/api"
@@ -55,5 +56,32 @@ func TestRepairBringsTheSchema(t *testing.T) {
 	sameStructure(t, p, "repaired", "repaired")
 	if rows := pgtest.Query(t, b, `SELECT count(*) FROM twinspan.consent`); rows[0][0] != "0" {
 		t.Error("what was agreed to holds for the next repair, too")
+	}
+}
+
+// What was made unseen and then used stops the link at once, and repair brings it.
+func TestRepairBringsWhatWasMadeUnseen(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	p.A.Server.CreateDatabase(t, "unseen")
+	a := p.A.Server.DSN("unseen")
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t VALUES (1)`)
+	p.Create(t, "unseen", "unseen")
+	p.WaitPhase(t, "unseen", api.Replicating)
+	for code, steps := range map[string][]string{
+		"schema_differs":       {`EXPLAIN ANALYZE CREATE TABLE explained AS SELECT id FROM t`, `INSERT INTO explained VALUES (2)`},
+		"schema_change_failed": {`EXPLAIN ANALYZE CREATE MATERIALIZED VIEW seen AS SELECT id FROM t`, `REFRESH MATERIALIZED VIEW seen`},
+	} {
+		pgtest.Exec(t, a, steps...)
+		p.WaitPhase(t, "unseen", api.Broken)
+		l, err := p.B.Client.Link(t.Context(), "unseen")
+		if err != nil || len(l.Problems) == 0 || l.Problems[0].Code != code || !strings.Contains(l.Problems[0].Hint, "--repair") {
+			t.Fatalf("the link says %+v, %v", l.Problems, err)
+		}
+		if _, err := p.A.Client.ResumeWithRepair(t.Context(), "unseen"); err != nil {
+			t.Fatal(err)
+		}
+		p.WaitPhase(t, "unseen", api.Replicating)
+		sameStructure(t, p, "unseen", "unseen")
 	}
 }

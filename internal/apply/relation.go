@@ -154,7 +154,7 @@ func (e *engine) resolve(ctx context.Context, r *relation) error {
 	return nil
 }
 
-const schemaHint = "make the secondary's table like the primary's, then resume the link; or delete the link and create it again"
+const schemaHint = "twinspan link resume NAME --repair makes the secondary's table like the primary's and goes on"
 
 // match maps the stream's columns to the target's by name.
 func (r *relation) match(t *target) error {

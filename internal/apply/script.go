@@ -172,7 +172,7 @@ func (e *engine) scriptProblem(script *Script, f *failure) error {
 		what = "what belongs to " + what
 	}
 	return problem.Wrap(cause, problem.Diverged, "schema_change_failed", "%s (transaction %d, committed at %s)", what, e.tx.xid, e.tx.final).
-		On(script.Subject).WithHint("make it possible on the secondary (what the server names is missing or in the way there), then resume the link; or leave the change out: twinspan link resume %s --skip-change", e.a.Link)
+		On(script.Subject).WithHint("make it possible on the secondary (what the server names is missing or in the way there), then resume the link; or have the twin compared and brought in line: twinspan link resume %[1]s --repair; or leave the change out: twinspan link resume %[1]s --skip-change", e.a.Link)
 }
 
 // resendSignal takes the marks around the rows of a table that are sent anew.

@@ -214,7 +214,7 @@ CREATE OR REPLACE FUNCTION twinspan.on_ddl_start() RETURNS event_trigger
 $$
 BEGIN
     IF TG_TAG LIKE '% EXTENSION' THEN
-        PERFORM twinspan.take_note('extension');
+        PERFORM twinspan.take_note('extension'), twinspan.take_note('script');
     ELSIF pg_my_temp_schema() <> 0 THEN
         PERFORM twinspan.take_note('grant');
     END IF;
@@ -293,6 +293,9 @@ DECLARE
     extra text[] := '{}';
     again oid[] := '{}';
     made oid;
+    named record;
+    since bigint;
+    besides jsonb := '{}';
 BEGIN
     PERFORM twinspan.refuse_early(tag);
     -- Asked for in any case: it moves the place in a string of several commands.
@@ -319,9 +322,22 @@ BEGIN
         again := twinspan.differing_rows(mask);
         extra := twinspan.missing_values(again) || twinspan.detached(command, mask, caller->>'search_path');
     END IF;
+    IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+        SELECT min(n.cmin::text::bigint) INTO since FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'script';
+        WHILE twinspan.spend_note('script') LOOP
+        END LOOP;
+        SELECT coalesce(array_agg(x.emptied), '{}') INTO extra FROM twinspan.tables_of_script(mask, since, true) x;
+        SELECT coalesce(array_agg(x.t), '{}'), jsonb_strip_nulls(jsonb_build_object('before', jsonb_agg(twinspan.raw(x.emptied)))) INTO again, besides FROM twinspan.tables_of_script(mask, since, false) x;
+    ELSIF tag IN ('ALTER INDEX', 'ALTER TABLE', 'COMMENT') THEN
+        named := twinspan.named_index(tag, command, mask, caller->>'search_path');
+        IF NOT named.carried THEN
+            RETURN;
+        END IF;
+        besides := jsonb_strip_nulls(jsonb_build_object('before', CASE WHEN named.before IS NOT NULL THEN jsonb_build_array(twinspan.raw(named.before)) END));
+    END IF;
     caller := (twinspan.session_settings(tag, command, mask) || caller::jsonb)::json;
     PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra,
-        jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'bound', twinspan.raw(twinspan.partition_bound(command, tag, mask, caller->>'search_path')),
+        besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'bound', twinspan.raw(twinspan.partition_bound(command, tag, mask, caller->>'search_path')),
             'extension', (SELECT twinspan.raw(e.extname) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1),
             'version', (SELECT twinspan.raw(e.extversion) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1))));
     IF EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT EXISTS (SELECT FROM twinspan.twin_format f WHERE f.link = k.id AND f.format >= 2)) THEN

@@ -270,3 +270,62 @@ BEGIN
     RETURN NULL;
 END
 $$;
+
+-- The index that a command names, where its making may have failed before it was made valid by a
+-- REINDEX: no event trigger saw either, so the twin may lack it. before makes it there, under the name that it
+-- had. What is about one that is invalid here is not carried, for the twin does not have it.
+CREATE OR REPLACE FUNCTION twinspan.named_index(tag text, q text, mask text, path text, OUT carried boolean, OUT before text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    name constant text := '((?:"(?:[^"]|"")*"|[^\s".;,()])+(?:\s*\.\s*(?:"(?:[^"]|"")*"|[^\s".;,()]+))?)';
+    old text;
+    index oid;
+    r record;
+BEGIN
+    carried := true;
+    IF tag = 'ALTER INDEX' AND mask ~ '\mattach\s+partition\M' THEN
+        old := substring(q from '(?i)\mpartition\s+' || name);
+    ELSIF tag = 'ALTER INDEX' AND mask !~ '\mall\s+in\s+tablespace\M' THEN
+        old := substring(q from '(?i)\mindex\s+(?:if\s+exists\s+)?' || name);
+        SELECT x.objid INTO index FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass LIMIT 1;
+    ELSIF tag = 'ALTER TABLE' AND mask ~ '\musing\s+index\s+(?!tablespace\M)' THEN
+        old := substring(q from '(?i)\musing\s+index\s+' || name);
+        SELECT CASE WHEN mask ~ '\mreplica\s+identity\M' THEN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = x.objid AND i.indisreplident)
+                    ELSE (SELECT k.conindid FROM pg_constraint k WHERE k.conrelid = x.objid AND k.contype IN ('p', 'u') ORDER BY k.oid DESC LIMIT 1) END
+          INTO index FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass LIMIT 1;
+    ELSIF tag = 'COMMENT' AND mask ~ '^comment\s+on\s+index\M' THEN
+        old := substring(q from '(?i)\mindex\s+' || name);
+    END IF;
+    IF old IS NULL THEN
+        RETURN;
+    END IF;
+    IF index IS NULL THEN
+        PERFORM set_config('search_path', path, true);
+        index := pg_catalog.to_regclass(old)::pg_catalog.oid;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    END IF;
+    SELECT n.nspname, c.relname, (parse_ident(old))[cardinality(parse_ident(old))] AS old, i.indisvalid, pg_get_indexdef(c.oid) AS def,
+           CASE WHEN i.indisunique THEN 'CREATE UNIQUE INDEX ' ELSE 'CREATE INDEX ' END AS make
+      INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indexrelid = c.oid WHERE c.oid = index AND c.relkind = 'i';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    carried := r.indisvalid;
+    before := format('DO %L', format('BEGIN IF pg_catalog.to_regclass(%L) IS NULL THEN %s; END IF; END', format('%I.%I', r.nspname, r.old),
+        r.make || quote_ident(r.old) || substr(r.def, length(r.make || quote_ident(r.relname)) + 1)));
+END
+$$;
+
+-- The tables that a command on an extension has made (its script's began at since), or found there,
+-- and how rows that the script has put into them are taken out of the twin's, where it runs as well: the
+-- primary's come with the stream.
+CREATE OR REPLACE FUNCTION twinspan.tables_of_script(mask text, since bigint, made boolean) RETURNS TABLE (t oid, emptied text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT c.oid, format('DO %L', format('BEGIN IF pg_catalog.has_table_privilege(%L, %L) THEN DELETE FROM ONLY %s; END IF; END', i.identity, 'DELETE', i.identity))
+      FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'r' AND c.relpersistence = 'p'
+     CROSS JOIN LATERAL pg_identify_object('pg_class'::regclass, c.oid, 0) i
+     WHERE d.refclassid = 'pg_extension'::regclass AND d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND twinspan.written(d.xmin, d.cmin, since) = made
+       AND mask ~ '^(create\s+extension|alter\s+extension\s+\S+\s+update)\M' AND (made OR mask ~ '^alter' AND d.refobjid = (SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_extension'::regclass LIMIT 1))
+$$;

@@ -185,3 +185,36 @@ func TestNamesAreQuotedAsASessionLikes(t *testing.T) {
 		}
 	}
 }
+
+// An index whose making no event told of comes with the command that names it.
+func TestIndexesThatNoEventToldOf(t *testing.T) {
+	dsn := linked(t)
+	pgtest.Exec(t, dsn, `CREATE TABLE t (i int, j int)`, `INSERT INTO t VALUES (1, 1), (1, 2)`)
+	for _, name := range []string{"mended", "invalid"} {
+		if _, err := pgtest.Try(context.Background(), dsn, `CREATE UNIQUE INDEX CONCURRENTLY `+name+` ON t (i)`); err == nil {
+			t.Fatal("the index was made")
+		}
+	}
+	pgtest.Exec(t, dsn, `DELETE FROM t WHERE j = 2`, `REINDEX INDEX mended`, `CREATE OR REPLACE FUNCTION twinspan.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO twinspan.seen (said) SELECT convert_from(decode(b, 'base64'), 'UTF8') FROM jsonb_array_elements_text(NEW.payload->'before') b; INSERT INTO twinspan.seen (said) VALUES (NEW.payload->>'tag'); RETURN NEW; END $$`)
+	got := said(t, dsn, `ALTER INDEX invalid RENAME TO "In ""valid"; COMMENT ON INDEX "In ""valid" IS 'x'; ALTER INDEX public . mended RENAME TO "Be tter"; ALTER TABLE t ADD CONSTRAINT c UNIQUE USING INDEX "Be tter"`)
+	want := "DO 'BEGIN IF pg_catalog.to_regclass(''public.mended'') IS NULL THEN CREATE UNIQUE INDEX mended ON public.t USING btree (i); END IF; END'\nALTER INDEX\n" +
+		"DO 'BEGIN IF pg_catalog.to_regclass(''public.\"Be tter\"'') IS NULL THEN CREATE UNIQUE INDEX \"Be tter\" ON public.t USING btree (i); END IF; END'\nALTER TABLE"
+	if got != want {
+		t.Errorf("said\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Rows that the scripts of extensions make are the primary's; tables that become an extension's stay as
+// they are.
+func TestTablesOfExtensions(t *testing.T) {
+	dsn := linked(t)
+	pgtest.Exec(t, dsn, `CREATE EXTENSION pg_trgm VERSION '1.3'`, `CREATE TABLE m (i int)`, `INSERT INTO m VALUES (1)`, `CREATE OR REPLACE FUNCTION twinspan.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO twinspan.seen (said) SELECT NEW.kind || coalesce(': ' || (SELECT string_agg(convert_from(decode(b, 'base64'), 'UTF8'), ' then ') FROM jsonb_array_elements_text(coalesce(NEW.payload->'before', '[]') || (NEW.payload->'after')) b), '');
+		RETURN NEW; END $$`)
+	got := said(t, dsn, `ALTER EXTENSION pg_trgm ADD TABLE m; ALTER EXTENSION pg_trgm UPDATE TO '1.4'`)
+	want := "ddl\nddl: DO 'BEGIN IF pg_catalog.has_table_privilege(''public.m'', ''DELETE'') THEN DELETE FROM ONLY public.m; END IF; END'\nrows_begin\nrows\nrows_end"
+	if got != want {
+		t.Errorf("said\n%s\nwant\n%s", got, want)
+	}
+}

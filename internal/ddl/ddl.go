@@ -37,6 +37,8 @@ type Change struct {
 	// Since format 2 of the signal; nil where the primary does not say.
 	Superuser *bool `json:"superuser"` // Role is a superuser of the primary
 
+	Before []Raw `json:"before"` // statements that make what the twin may lack
+
 	// What the primary's catalogs have in place of a part of SQL; "" where that part stands.
 	On        Raw `json:"on"`        // on what a GRANT or REVOKE was, but for temporary objects
 	Bound     Raw `json:"bound"`     // FOR VALUES, of a partition that is made or attached

@@ -73,7 +73,11 @@ func (c *Change) Script(r Rights) Script {
 	}
 	s.Main = len(s.Statements)
 	call := "SELECT " + name + "(" + pairs(needed) + ", " + pairs(asked) + ", "
-	s.add(call + texts([]string{sql}) + ")")
+	var main []string
+	for _, b := range c.Before {
+		main = append(main, string(b))
+	}
+	s.add(call + texts(append(main, sql)) + ")")
 	s.Statements = append(s.Statements, Tidy...)
 	if len(after) > 0 {
 		if r.Aside != "" {
