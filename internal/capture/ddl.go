@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 )
 
@@ -39,7 +40,7 @@ var schemaTriggers = [...]struct{ name, event, function string }{
 
 // captureSchema makes what puts schema changes into the stream.
 func captureSchema(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, textSQL+objectsSQL+rowsSQL+ddlSQL); err != nil {
+	if _, err := conn.Exec(ctx, textSQL+objectsSQL+rowsSQL+ddlSQL+catalog.PrivateSQL); err != nil {
 		return pg.Classify(err, "create the functions that capture schema changes")
 	}
 	for _, t := range schemaTriggers {

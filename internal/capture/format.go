@@ -43,7 +43,7 @@ func (s *Source) upgrade(ctx context.Context) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	return s.patiently(ctx, func() error {
 		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, catalog.HomeSQL()+notesSQL+setupSQL+identitySQL); err != nil {
+			if _, err := tx.Exec(ctx, catalog.HomeSQL()+notesSQL+setupSQL+identitySQL+catalog.PrivateSQL); err != nil {
 				return pg.Classify(err, "replace the functions of the primary")
 			}
 			if err := captureSchema(ctx, tx.Conn()); err != nil {

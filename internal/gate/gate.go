@@ -68,7 +68,7 @@ func Shut(ctx context.Context, conn *pgx.Conn) error {
 // build makes what the gate consists of, but for the triggers of tables.
 func build(ctx context.Context, conn *pgx.Conn) error {
 	return whileBuilding(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, catalog.HomeSQL()+gateSQL+asideSQL); err != nil {
+		if _, err := tx.Exec(ctx, catalog.HomeSQL()+gateSQL+asideSQL+catalog.PrivateSQL); err != nil {
 			return pg.Classify(err, "create the gate")
 		}
 		var have bool

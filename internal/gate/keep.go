@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"strings"
 
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
@@ -24,6 +25,6 @@ func Keep(ctx context.Context, q Querier, link, peer, database, address string) 
 	}
 	words := strings.NewReplacer("$link$", sqlname.Literal(link), "$peer$", sqlname.Literal(peer),
 		"$database$", sqlname.Literal(database), "$address$", sqlname.Literal(address), "$release$", sqlname.Literal(Release))
-	_, err := q.Exec(ctx, words.Replace(keepSQL))
+	_, err := q.Exec(ctx, words.Replace(keepSQL)+catalog.PrivateSQL)
 	return pg.Classify(err, "keep the gate shut")
 }

@@ -14,8 +14,7 @@ BEGIN
 END
 $$;
 
--- For superusers alone, for who else sets session_replication_role? A REVOKE would go
--- into the stream of another link: GRANT and REVOKE do not tell on what they are.
+-- For superusers alone, for who else sets session_replication_role?
 CREATE OR REPLACE FUNCTION twinspan.release() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET twinspan.pass_gate = on AS
 $$

@@ -74,6 +74,9 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 		if err != nil || !there {
 			return pg.Classify(err, "look for the link's record")
 		}
+		if err := catalog.Readable(ctx, conn); err != nil {
+			l.log.Debug("cannot let the database's owner read the schema twinspan", "err", err)
+		}
 		if refuses(r) {
 			gone, err = gate.Missing(ctx, conn)
 		} else if role.Role(r.Role) == role.Primary && publishes(r) {

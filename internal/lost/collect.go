@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -91,8 +92,14 @@ func (c *Collector) begin(ctx context.Context, conn *pgx.Conn) (w *writer, end l
 	}
 	// This commit is behind the end, so that all before it gets to the disk, from
 	// where the slot is read.
-	_, err = conn.Exec(ctx, `INSERT INTO twinspan.lost (link, epoch, parted, read_to) VALUES ($1::text::uuid, $2, $3::text::pg_lsn, $3::text::pg_lsn)
-		ON CONFLICT (link, epoch) DO UPDATE SET problem = NULL`, c.Link, c.Epoch, c.Parted.String())
+	err = pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO twinspan.lost (link, epoch, parted, read_to) VALUES ($1::text::uuid, $2, $3::text::pg_lsn, $3::text::pg_lsn)
+			ON CONFLICT (link, epoch) DO UPDATE SET problem = NULL`, c.Link, c.Epoch, c.Parted.String())
+		if err != nil {
+			return err
+		}
+		return catalog.Readable(ctx, tx) // rows are to come, which are not for the database's owner
+	})
 	if err != nil {
 		return nil, 0, pg.Classify(err, "note the parting")
 	}
