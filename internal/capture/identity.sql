@@ -159,12 +159,12 @@ BEGIN
             RAISE EXCEPTION USING
                 ERRCODE = 'feature_not_supported',
                 MESSAGE = format('the server would refuse UPDATE and DELETE of the linked table %s, whatever its replica identity (%s)', r.name, said),
-                DETAIL = 'Twinspan code: ddl_not_updatable',
+                DETAIL = format('Twinspan code: %s', 'ddl_not_updatable'),
                 HINT = 'Give the table a primary key first; or make its generated columns STORED.';
         END IF;
         RAISE WARNING USING
             MESSAGE = format('the server refuses UPDATE and DELETE of the linked table %s, whatever its replica identity (%s)', r.name, said),
-            DETAIL = 'Twinspan code: table_not_updatable',
+            DETAIL = format('Twinspan code: %s', 'table_not_updatable'),
             HINT = 'Give the table a primary key; or make its generated columns STORED.';
     END IF;
     INSERT INTO twinspan.identity (oid, was, was_index, chosen, chosen_index) VALUES (t, was, was_index, now, now_index)
