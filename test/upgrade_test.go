@@ -233,7 +233,7 @@ func (u *upgrade) end() {
 	u.WaitEqual(t, "asleep", "asleep")
 	for _, name := range []string{"plain", "asleep"} {
 		u.renewed(u.A, name, "twinspan.format()")
-		u.renewed(u.B, name, "twinspan.ticket(oid)")
+		u.renewed(u.B, name, "twinspan.ticket(text, oid)")
 	}
 	for _, name := range []string{"parted", "unread"} {
 		parting := waitFenced(t, u.A, name)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/twinspan/twinspan/internal/group"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/pgoutput"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/rights"
@@ -120,7 +121,11 @@ func (w *writer) fenced(x *fence, r *relation, sql []byte, op int, want int64) {
 		s.exec("ALTER TABLE "+r.only+r.name.SQL()+" NO FORCE ROW LEVEL SECURITY", op, anyCount)
 	}
 	s.prepare(x.prove, op)
-	s.bindNothing(x.prove.name)
+	pass := pg.FullPass // the statement is the server's alone: TRUNCATE
+	if r != nil {
+		pass = pg.Ticket(r.oid)
+	}
+	s.bindText(x.prove.name, []byte(pass))
 	s.execute(op, anyCount)
 	s.prepare(x.call, op)
 	s.bindText(x.call.name, sql)
@@ -286,7 +291,7 @@ func (r *relation) emptying() []string {
 	if r.forced {
 		list = append(list, "ALTER TABLE "+r.only+r.name.SQL()+" NO FORCE ROW LEVEL SECURITY")
 	}
-	list = append(append(list, r.fence.runner.Make()...), r.fence.runner.Run(r.emptySQL())...)
+	list = append(append(list, r.fence.runner.Make()...), r.fence.runner.Run(r.emptySQL(), r.name)...)
 	list = append(list, rights.Check)
 	if r.forced {
 		list = append(list, "ALTER TABLE "+r.only+r.name.SQL()+" FORCE ROW LEVEL SECURITY")

@@ -87,7 +87,7 @@ func open(ctx context.Context, a *Applier) (*session, error) {
 	if a.Encoding == "" {
 		delete(settings, "client_encoding")
 	}
-	conn, err := a.DSN.Connect(ctx, pg.Session{Name: a.Link + "/apply", Settings: settings, Apply: true})
+	conn, err := a.DSN.Connect(ctx, pg.Session{Name: a.Link + "/apply", Settings: settings, Apply: true, Fenced: true})
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,8 @@ type Rights struct {
 	// Lent makes the change with the rights of the agent's role, and gives what
 	// it made to the role of the change afterwards. The twin's operator agreed to it.
 	Lent bool
+	// Settle gives the session back what RESET ALL takes from it, "" for nothing.
+	Settle string
 	// Filled, with Lent, is the materialized view that the change fills, quoted: its
 	// query runs as its owner, so the agent's role is that meanwhile.
 	Filled string
@@ -78,13 +80,13 @@ func (c *Change) Script(r Rights) Script {
 		main = append(main, string(b))
 	}
 	s.add(call + texts(append(main, sql)) + ")")
-	s.Statements = append(s.Statements, Tidy...)
+	s.tidy(r.Settle)
 	if len(after) > 0 {
 		if r.Aside != "" {
 			s.add(r.Aside)
 		}
 		s.add(call + texts(after) + ")")
-		s.Statements = append(s.Statements, Tidy...)
+		s.tidy(r.Settle)
 	}
 	s.add("DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text[], pg_catalog.text[], pg_catalog.text[])")
 	return s
@@ -113,6 +115,17 @@ BEGIN
 	UPDATE pg_catalog.pg_class SET relhastriggers = false WHERE oid OPERATOR(pg_catalog.=) t
 		AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid OPERATOR(pg_catalog.=) t);
 END`
+
+// tidy ends what code of the users' left behind; settle gives the session back what that
+// takes from it.
+func (s *Script) tidy(settle string) {
+	for _, sql := range Tidy {
+		s.add(sql)
+		if sql == "RESET ALL" && settle != "" {
+			s.add(settle)
+		}
+	}
+}
 
 func (s *Script) add(sql string) { s.Statements = append(s.Statements, sql) }
 

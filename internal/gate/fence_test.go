@@ -74,52 +74,6 @@ func TestUsersTriggersArePutAside(t *testing.T) {
 	}
 }
 
-// A ticket lets one statement on its relation pass, and nothing that this calls.
-func TestTickets(t *testing.T) {
-	_, conn := fresh(t, `CREATE TABLE public.other (id int); CREATE ROLE ticket_owner; GRANT ALL ON public.other TO ticket_owner; GRANT ALL ON SCHEMA public TO ticket_owner;
-		CREATE FUNCTION public.writes(i int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.other VALUES (i); RETURN true; END';
-		CREATE TABLE public.t (id int CHECK (id < 10 OR public.writes(id))); ALTER TABLE public.t OWNER TO ticket_owner`)
-	t.Cleanup(func() {
-		must(t, conn, `SET twinspan.pass_gate = on; DROP OWNED BY ticket_owner; DROP ROLE ticket_owner`)
-	})
-	shut(t, conn)
-	var relation uint32
-	if err := conn.QueryRow(testContext(t), `SELECT 'public.t'::regclass::oid`).Scan(&relation); err != nil {
-		t.Fatal(err)
-	}
-	must(t, conn, `SET twinspan.pass_gate = off`)
-	try := func(tickets, sql string) string {
-		t.Helper()
-		if _, err := conn.Exec(testContext(t), `BEGIN; `+tickets); err != nil {
-			t.Fatal(err)
-		}
-		_, err := conn.Exec(testContext(t), sql)
-		must(t, conn, `ROLLBACK`)
-		return pg.SQLState(err)
-	}
-	one := gate.TicketSQL(relation)
-	for _, c := range []struct{ tickets, sql, state string }{
-		{`SELECT 1`, `INSERT INTO public.t VALUES (1)`, "25006"},
-		{one, `INSERT INTO public.t VALUES (1), (2)`, ""},
-		{one, `INSERT INTO public.t VALUES (1); INSERT INTO public.t VALUES (1)`, "25006"},
-		{gate.TicketSQL(relation, relation), `INSERT INTO public.t VALUES (1); DELETE FROM public.t`, ""},
-		{one, `INSERT INTO public.t VALUES (11)`, "25006"}, // its CHECK writes elsewhere
-		{one, `INSERT INTO public.other VALUES (1)`, "25006"},
-		{one, `CREATE TABLE public.made (id int)`, "25006"},
-		{gate.TicketSQL(gate.DDL), `CREATE TABLE public.made (id int)`, ""},
-		{gate.TicketSQL(gate.DDL), `CREATE TABLE public.made (id int); DROP TABLE public.made`, "25006"},
-	} {
-		if got := try(c.tickets, c.sql); got != c.state {
-			t.Errorf("%s, with %q: %q, want %q", c.sql, c.tickets, got, c.state)
-		}
-	}
-	// Not for sessions that are none in replica role, nor for another transaction.
-	must(t, conn, `BEGIN; `+one+`; COMMIT`)
-	if _, err := conn.Exec(testContext(t), `INSERT INTO public.t VALUES (1)`); pg.SQLState(err) != "25006" {
-		t.Errorf("a ticket of an earlier transaction: %v", err)
-	}
-}
-
 // Nobody but agents can have what agents wait for.
 func TestNobodyCanLockWhatAgentsLock(t *testing.T) {
 	dsn, conn := fresh(t, `CREATE TABLE public.t (id int)`)

@@ -1,8 +1,8 @@
 -- The gate. Its triggers are ENABLE ALWAYS triggers, for sessions in replica role, too,
 -- whoever they are. Those of agents say by a setting that they are (pg.PassGate), and
--- pass. Every other one, superusers included, is refused for as long as the database is
--- the secondary of a link. On a primary that is about to
--- change places it passes, or waits.
+-- pass, but for what code of users does in them (twinspan.ticket). Every other one,
+-- superusers included, is refused for as long as the database is the secondary of a link. On a
+-- primary that is about to change places it passes, or waits.
 
 -- What the gate does: 1 lets through, 2 refuses, 2 + n makes a transaction wait n
 -- milliseconds before its first write, 9999 has writers wait for whoever holds the lock
@@ -20,10 +20,6 @@ CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.gate_pass ();
 -- The limit of connections that the database had before nobody was let in, because the
 -- gate could not be shut.
 CREATE TABLE IF NOT EXISTS twinspan.gate_limit (id int PRIMARY KEY, was int NOT NULL);
-
--- What agents are allowed to write in sessions that run the code of users, statement by
--- statement: each takes one away.
-CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.gate_ticket (pid int NOT NULL, xid bigint NOT NULL, relation oid NOT NULL);
 
 CREATE OR REPLACE FUNCTION twinspan.refuse(what text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
@@ -59,14 +55,21 @@ BEGIN
 END
 $$;
 
--- Takes a ticket of this transaction's away, and says whether there was one.
-CREATE OR REPLACE FUNCTION twinspan.ticket(what oid) RETURNS boolean
+-- Whether a session in which code of users runs may write on a relation, 0 for a change of the
+-- schema. pass is what it may, in a setting of the server's own that only superusers can set
+-- (pg.TakeSQL): everything, or the named statements, of which this is one then and no more.
+CREATE OR REPLACE FUNCTION twinspan.ticket(pass text, what oid) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
+DECLARE
+    wanted text := '_' || what || '_';
+    at int := strpos(pass || '_', wanted);
 BEGIN
-    DELETE FROM twinspan.gate_ticket t WHERE t.ctid = (SELECT ctid FROM twinspan.gate_ticket
-        WHERE pid = pg_backend_pid() AND xid = txid_current_if_assigned() AND relation = what LIMIT 1);
-    RETURN FOUND;
+    IF pass NOT LIKE 'twinspan\_ticket\_%' OR at = 0 THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('backtrace_functions', left(pass, at - 1) || substr(pass, at + length(wanted) - 1), false);
+    RETURN true;
 END
 $$;
 
@@ -76,9 +79,12 @@ $$;
 CREATE OR REPLACE FUNCTION twinspan.gate() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER AS
 $$
+DECLARE
+    pass pg_catalog.text;
 BEGIN
-    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' THEN
-        IF pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' OR twinspan.ticket(TG_RELID) THEN
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' THEN
+        pass := pg_catalog.current_setting('backtrace_functions', true);
+        IF pass IS NULL OR pass OPERATOR(pg_catalog.=) 'twinspan_pass' OR pg_catalog.left(pass, 9) OPERATOR(pg_catalog.<>) 'twinspan_' OR twinspan.ticket(pass, TG_RELID) THEN
             RETURN NULL;
         END IF;
     END IF;
@@ -90,9 +96,12 @@ $$;
 CREATE OR REPLACE FUNCTION twinspan.gate_ddl() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER AS
 $$
+DECLARE
+    pass pg_catalog.text;
 BEGIN
-    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' THEN
-        IF pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' OR twinspan.ticket(0::pg_catalog.oid) THEN
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' THEN
+        pass := pg_catalog.current_setting('backtrace_functions', true);
+        IF pass IS NULL OR pass OPERATOR(pg_catalog.=) 'twinspan_pass' OR pg_catalog.left(pass, 9) OPERATOR(pg_catalog.<>) 'twinspan_' OR twinspan.ticket(pass, 0::pg_catalog.oid) THEN
             RETURN;
         END IF;
     END IF;

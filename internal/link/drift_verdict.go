@@ -163,12 +163,12 @@ func (l *Link) showKnown() {
 // buildIndexes makes the indexes that the primary has got in a way that is not to be
 // seen in its stream: REINDEX of one whose making had failed.
 func (l *Link) buildIndexes(ctx context.Context, list []verify.SchemaDifference) error {
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s"}})
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if err := verify.RepairSchema(ctx, conn, list); err != nil {
+	if err := verify.RepairSchema(ctx, conn, l.dsn, l.Name(), list); err != nil {
 		return err
 	}
 	var notices []catalog.Notice

@@ -39,7 +39,7 @@ func (n *renewal) rejoin(ctx context.Context, accepted []string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := n.link.dsn.Connect(ctx, pg.Session{Name: n.link.Name() + "/repair", Apply: true, Settings: map[string]string{"lock_timeout": "5s", "client_min_messages": "warning"}})
+	conn, err := n.link.dsn.Connect(ctx, pg.Session{Name: n.link.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s", "client_min_messages": "warning"}})
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (n *renewal) rejoin(ctx context.Context, accepted []string) error {
 	}
 	list, err = n.differences(ctx, there)
 	if err == nil && len(list) > 0 {
-		if err = verify.RepairSchema(ctx, conn, list); err == nil {
+		if err = verify.RepairSchema(ctx, conn, n.link.dsn, n.link.Name(), list); err == nil {
 			list, err = n.differences(ctx, there)
 		}
 	}
@@ -147,7 +147,7 @@ func (n *renewal) reshape(ctx context.Context, conn *pgx.Conn, there *verify.Dat
 	for _, t := range there.Tables {
 		if oid, have := now[t.Name]; have && t.Skip == "" && before[t.Name] != oid {
 			n.link.step("copying " + t.Name.String())
-			if err := verify.CopyTable(ctx, conn, t, n.primary); err != nil {
+			if err := verify.CopyTable(ctx, conn, n.link.dsn, n.link.Name(), t, n.primary); err != nil {
 				return nil, err
 			}
 		}

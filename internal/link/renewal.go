@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/sqlname"
 	"github.com/twinspan/twinspan/internal/verify"
 )
 
@@ -243,7 +244,7 @@ func (n *renewal) round(ctx context.Context, c *verify.Comparison) (*verify.Find
 	if found.Equal() {
 		return found, nil
 	}
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s"}})
 	if err != nil {
 		return nil, err
 	}
@@ -270,14 +271,15 @@ func (n *renewal) refill(ctx context.Context, conn *pgx.Conn, f *verify.Findings
 		if !t.More {
 			continue
 		}
+		// Not by a query on the table: planning one runs functions of its owner's.
 		var empty bool
-		if err := conn.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM ONLY `+t.Table.SQL()+`)`).Scan(&empty); err != nil {
+		if err := conn.QueryRow(ctx, `SELECT pg_catalog.pg_relation_size(`+sqlname.Literal(t.Table.SQL())+`::pg_catalog.regclass) = 0`).Scan(&empty); err != nil {
 			return pg.Classify(err, "look at "+t.Table.String())
 		}
 		if !empty {
 			continue
 		}
-		if err := verify.CopyTable(ctx, conn, verify.Table{Name: t.Table, Columns: t.Columns}, n.primary); err != nil {
+		if err := verify.CopyTable(ctx, conn, n.link.dsn, n.link.Name(), verify.Table{Name: t.Table, Columns: t.Columns}, n.primary); err != nil {
 			return err
 		}
 		t.Rows = nil // the next round finds them equal

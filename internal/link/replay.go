@@ -82,7 +82,7 @@ func (l *Link) replay(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 	}
 	var random [8]byte
 	rand.Read(random[:]) // never fails (crypto/rand)
-	script := change.Script(ddl.Rights{Name: hex.EncodeToString(random[:]), Ordinary: ordinary, Lent: lent || filled != "", Filled: filled, Versioned: versioned, Aside: gate.AsideSQL})
+	script := change.Script(ddl.Rights{Name: hex.EncodeToString(random[:]), Ordinary: ordinary, Lent: lent || filled != "", Filled: filled, Versioned: versioned, Aside: gate.AsideSQL, Settle: pg.SettleSQL})
 	if len(script.Statements) == 0 {
 		l.log.Info("schema change passed over", "tag", change.Tag, "subject", change.Subject())
 		return nil, nil

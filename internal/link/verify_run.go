@@ -165,7 +165,7 @@ func progress(before, left *verify.Findings) bool {
 // repair brings the secondary in line. Both sides are given up before indexes are
 // built: building one waits for older snapshots.
 func (v *verifier) repair(ctx context.Context, x *sides, closeSides func(), found *verify.Findings) error {
-	conn, err := v.link.dsn.Connect(ctx, pg.Session{Name: v.link.Name() + "/repair", Apply: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	conn, err := v.link.dsn.Connect(ctx, pg.Session{Name: v.link.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s"}})
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (v *verifier) repair(ctx context.Context, x *sides, closeSides func(), foun
 	closeSides()
 	if len(found.Schema) > 0 && ctx.Err() == nil {
 		v.step("repairing indexes, constraints and sequences")
-		failed = errors.Join(failed, verify.RepairSchema(ctx, conn, found.Schema))
+		failed = errors.Join(failed, verify.RepairSchema(ctx, conn, v.link.dsn, v.link.Name(), found.Schema))
 	}
 	return failed
 }
@@ -339,7 +339,7 @@ func compareSequences(primary, secondary []sequence.Sequence) (list []api.Sequen
 }
 
 func (v *verifier) repairSequences(ctx context.Context, behind []sequence.Sequence) error {
-	conn, err := v.link.dsn.Connect(ctx, pg.Session{Name: v.link.Name() + "/repair", Apply: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	conn, err := v.link.dsn.Connect(ctx, pg.Session{Name: v.link.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s"}})
 	if err != nil {
 		return err
 	}

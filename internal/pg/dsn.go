@@ -105,15 +105,13 @@ type Session struct {
 	// session_replication_role is replica, so the application's triggers do not fire,
 	// and PassGate is on.
 	Apply bool
+	// Fenced, with Apply, is for sessions in which code of users runs (package rights): what
+	// they may write is said by a setting that this code cannot change (TakeSQL).
+	Fenced bool
 	// Ordinary makes it a session as an application's is, without DataSettings: to learn
 	// which settings those have.
 	Ordinary bool
 }
-
-// PassGate is the setting that tells the sessions of agents from others in replica
-// role, which the gate does not let write. It counts only together with that role,
-// which a superuser alone can take.
-const PassGate = "twinspan.pass_gate"
 
 // DataSettings are the settings under which values cross from one server to
 // another without loss (src/backend/replication/libpqwalreceiver sets the same
@@ -148,6 +146,10 @@ func DataSettings() map[string]string {
 // Connect opens a session. It waits no longer than the connect timeout.
 func (d *DSN) Connect(ctx context.Context, s Session) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, d.session(s))
+	if s.Fenced && SQLState(err) == "42704" { // before version 13 it has no such setting
+		s.Fenced = false
+		conn, err = pgx.ConnectConfig(ctx, d.session(s))
+	}
 	if err != nil {
 		return nil, Classify(err, "connect to "+d.String())
 	}
@@ -182,6 +184,9 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 	if s.Apply {
 		params["session_replication_role"] = "replica"
 		params[PassGate] = "on"
+	}
+	if s.Fenced {
+		params[passSetting] = noPass
 	}
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}

@@ -127,7 +127,8 @@ func settle(ctx context.Context, conn *pgconn.PgConn) error {
 }
 
 // SettleSQL sets what every session of an agent sets once it is there: settings that not
-// all versions know cannot come with its start. RESET ALL takes them back.
+// all versions know cannot come with its start, and the pass of a fenced session. RESET ALL takes them back.
 const SettleSQL = `SELECT pg_catalog.set_config(n, v, false)
 	FROM (VALUES ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('jit', 'off')) AS s (n, v)
-	WHERE pg_catalog.current_setting(n, true) OPERATOR(pg_catalog.<>) v`
+	WHERE pg_catalog.current_setting(n, true) OPERATOR(pg_catalog.<>) v
+	UNION ALL SELECT pg_catalog.set_config('` + passSetting + `', '` + fullPass + `', false) WHERE pg_catalog.current_setting('` + passSetting + `', true) OPERATOR(pg_catalog.=) '` + noPass + `'`

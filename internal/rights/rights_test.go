@@ -50,7 +50,7 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := d.Connect(testContext(t), pg.Session{Name: "test", Apply: true, Settings: map[string]string{"lock_timeout": "3s"}})
+	conn, err := d.Connect(testContext(t), pg.Session{Name: "test", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "3s"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func (w world) run(t *testing.T, r *rights.Runner, sql ...string) (int64, error)
 	}
 	var rows int64
 	for _, s := range sql {
-		if _, err := tx.Exec(ctx, r.Prove()); err != nil {
+		if _, err := tx.Exec(ctx, r.Prove(), pg.Ticket()); err != nil {
 			return 0, err
 		}
 		tag, err := tx.Exec(ctx, r.Call(), s)

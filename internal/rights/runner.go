@@ -24,7 +24,8 @@ type Setting struct{ Name, Value string }
 // under settings of its own. It is SQL only, for whatever drives the session:
 //
 //	for each of Make: run it        (in the transaction, or before; anew after a rollback)
-//	Prove, Call (with the SQL as $1), Leave     (as often as wanted, nothing in between)
+//	Prove (with what the gate lets pass as $1), Call (with the SQL as $1), Leave
+//	                                (as often as wanted, nothing in between)
 //	before the transaction commits: Check
 //
 // Inside, the server refuses SET ROLE and SET SESSION AUTHORIZATION, however code comes
@@ -105,13 +106,17 @@ func (r *Runner) Make() []string {
 	}
 }
 
-// Prove is the statement that fails unless the function is as it was made. It is one of
+// Prove is the statement that fails unless the function is as it was made, and that takes
+// the pass or the tickets in $1 for what is called next (pg.Ticket): the gate of a secondary lets nothing
+// else through that code of users writes, where the session is one of pg.Session{Fenced: true}. It is one of
 // its own, for what it proves counts when Call is planned: there, functions that call
 // themselves immutable are folded and those in SQL inlined. What else the function's owner
 // can change (settings, cost) is of effect on his own code only: settings that need more
 // rights than his are refused when it is called.
-func (r *Runner) Prove() string {
-	return `SELECT CASE pg_catalog.count(*) WHEN 1 THEN '1' ELSE 'twinspan: the fence was changed' END::pg_catalog.int8
+func (r *Runner) Prove() string { return r.prove("$1::pg_catalog.text") }
+
+func (r *Runner) prove(pass string) string {
+	return `SELECT ` + pg.TakeSQL(pass) + `, CASE pg_catalog.count(*) WHEN 1 THEN '1' ELSE 'twinspan: the fence was changed' END::pg_catalog.int8
   FROM pg_catalog.pg_proc p
  WHERE p.pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND p.proname OPERATOR(pg_catalog.=) ` + sqlname.Literal(r.function) + `
    AND p.proargtypes OPERATOR(pg_catalog.=) '25'::pg_catalog.oidvector
@@ -128,10 +133,21 @@ func (r *Runner) Call() string {
 }
 
 // Run is Prove, Call and Leave for a given SQL, without parameters: statements to be run
-// one after the other, each by itself.
-func (r *Runner) Run(sql string) []string {
+// one after the other, each by itself. The SQL may write by one statement on each of the tables.
+func (r *Runner) Run(sql string, tables ...sqlname.Table) []string {
+	tickets := make([]string, len(tables))
+	for i, t := range tables {
+		tickets[i] = sqlname.Literal(t.SQL()) + "::pg_catalog.regclass::pg_catalog.oid"
+	}
+	return r.run(sql, tickets...)
+}
+
+// RunDDL is Run for SQL that is one command that changes the schema.
+func (r *Runner) RunDDL(sql string) []string { return r.run(sql, "0") }
+
+func (r *Runner) run(sql string, tickets ...string) []string {
 	call := "SELECT pg_temp." + sqlname.Quote(r.function) + "(" + sqlname.Literal(sql) + "::pg_catalog.text)"
-	return append([]string{r.Prove(), call}, Leave()...)
+	return append([]string{r.prove(pg.TicketOf(tickets...)), call}, Leave()...)
 }
 
 // Leave is the statements that follow a call at once: settings that code of a user left
@@ -164,6 +180,9 @@ func Problem(err error, role, subject string) *problem.Error {
 	case e.Code == "22P02" && strings.Contains(e.Message, `"twinspan: a deferred trigger was left"`):
 		return problem.New(problem.Diverged, "deferred_trigger_fires", "a constraint trigger on the secondary is enabled as ALWAYS or REPLICA and can be deferred, so it would run with the agent's rights").
 			On(subject).WithHint("on the secondary, list them: SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgdeferrable AND tgenabled IN ('A', 'R'); disable them there (the primary's stay as they are), then resume the link")
+	case e.Code == "25006" && strings.Contains(e.Message, "is the secondary of link"):
+		return problem.New(problem.Diverged, "code_writes_on_twin", "a function that %s calls writes, and the secondary takes no writes: %s", subject, e.Message).On(subject).
+			WithHint("what functions write on the primary comes by itself; have it write nothing where current_setting('session_replication_role') is 'replica', on the primary, then resume the link")
 	default:
 		return nil
 	}

@@ -109,7 +109,7 @@ func (c *copying) appendFenced(ctx context.Context, t *table, owner rights.Table
 	if len(r.Columns) > 0 {
 		names = " (" + sqlname.Join(r.Columns) + ") OVERRIDING SYSTEM VALUE"
 	}
-	after := runner.Run("INSERT INTO " + t.Name.SQL() + names + " SELECT " + strings.Join(values, ", ") + " FROM " + staging + " AS s")
+	after := runner.Run("INSERT INTO "+t.Name.SQL()+names+" SELECT "+strings.Join(values, ", ")+" FROM "+staging+" AS s", t.Name)
 	if owner.Forced { // his policies would bind him
 		after = append(append([]string{"ALTER TABLE ONLY " + t.Name.SQL() + " NO FORCE ROW LEVEL SECURITY"}, after...),
 			"ALTER TABLE ONLY "+t.Name.SQL()+" FORCE ROW LEVEL SECURITY")

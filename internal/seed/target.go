@@ -49,7 +49,7 @@ func (t *Target) workers() int {
 }
 
 func (t *Target) connect(ctx context.Context, encoding string) (*pgx.Conn, error) {
-	return t.DSN.Connect(ctx, pg.Session{Name: t.Name + "/seed", Apply: true, Settings: map[string]string{
+	return t.DSN.Connect(ctx, pg.Session{Name: t.Name + "/seed", Apply: true, Fenced: true, Settings: map[string]string{
 		"client_encoding": encoding, "synchronous_commit": "off", "lock_timeout": "60s", "client_min_messages": "error",
 	}})
 }

@@ -41,7 +41,7 @@ func (s *Snapshot) open(ctx context.Context) (*reader, error) {
 	}
 	conn.Close(ctx)
 	// What it makes for itself must pass the gate and not be taken for a schema change.
-	r.conn, err = s.DSN.Connect(ctx, pg.Session{Name: s.Link + "/verify", Settings: settings, Apply: true})
+	r.conn, err = s.DSN.Connect(ctx, pg.Session{Name: s.Link + "/verify", Settings: settings, Apply: true, Fenced: true})
 	return r, err
 }
 

@@ -171,7 +171,7 @@ func TestOwnersAreComparedAndMended(t *testing.T) {
 			t.Errorf("the owner of a %s is not compared", kind)
 		}
 	}
-	if err := RepairSchema(t.Context(), pgtest.Conn(t, b), list); err != nil {
+	if err := RepairSchema(t.Context(), pgtest.Conn(t, b), parsed(t, b), "test", list); err != nil {
 		t.Fatal(err)
 	}
 	if left := compareSchemas(t, a, b); len(left) > 0 {

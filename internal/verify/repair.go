@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -20,24 +21,28 @@ type Rows interface {
 }
 
 // RepairRows brings the rows of tables in line with the primary's, in one
-// transaction. The session must be one of pg.Session{Apply: true}, and for tables
+// transaction. The session must be one of pg.Session{Apply: true, Fenced: true}, and for tables
 // with a key nothing may be applied meanwhile: now has the primary's rows at just
 // this position. then has those of the comparison that f is of, whose secondary
 // side is given too. Large objects are not repaired.
 func RepairRows(ctx context.Context, conn *pgx.Conn, f *Findings, secondary *Snapshot, now, then Rows) error {
 	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+		w := &writing{tx: tx, dsn: secondary.DSN, link: secondary.Link}
 		for i := range f.Tables {
 			t := &f.Tables[i]
-			if err := t.settings(ctx, tx); err != nil {
-				return err
+			if IsLargeObjects(t.Table) {
+				continue
 			}
-			var err error
+			here, err := w.table(ctx, &t.Subject)
+			if err == nil {
+				err = t.settings(ctx, tx)
+			}
 			switch {
-			case IsLargeObjects(t.Table):
+			case err != nil:
 			case len(t.Key) > 0:
-				err = repairKeyed(ctx, tx, t, secondary, now)
+				err = repairKeyed(ctx, here, t, secondary, now)
 			default:
-				err = repairKeyless(ctx, tx, t, then)
+				err = repairKeyless(ctx, here, t, then)
 			}
 			if err != nil {
 				return fmt.Errorf("repair table %s: %w", t.Table, err)
@@ -57,7 +62,7 @@ func (t *TableFinding) settings(ctx context.Context, tx pgx.Tx) error {
 }
 
 // repairKeyed deletes the rows with the keys and copies the primary's.
-func repairKeyed(ctx context.Context, tx pgx.Tx, t *TableFinding, secondary *Snapshot, now Rows) error {
+func repairKeyed(ctx context.Context, w *writable, t *TableFinding, secondary *Snapshot, now Rows) error {
 	here, err := secondary.tableOf(ctx, t.Table)
 	if err != nil {
 		return err
@@ -67,48 +72,52 @@ func repairKeyed(ctx context.Context, tx pgx.Tx, t *TableFinding, secondary *Sna
 		keys[i] = d.Key
 	}
 	item, condition := lookup(here.keyOf(t.Key), keys)
-	_, err = tx.Exec(ctx, "DELETE FROM "+t.from()+" USING "+item+" WHERE "+condition)
-	if err != nil {
-		return pg.Classify(err, "delete rows that differ")
+	if err := w.remove(ctx, "DELETE FROM "+t.from()+" USING "+item+" WHERE "+condition, "delete rows that differ"); err != nil {
+		return err
 	}
-	return copyRows(ctx, tx, t, now, CopyRequest{Subject: t.Subject, Keys: keys})
+	return copyRows(ctx, w, t, now, CopyRequest{Subject: t.Subject, Keys: keys})
 }
 
 // repairKeyless deletes copies of rows that are too many, and adds those that are
 // too few. A row that is no more where it was is left for the next comparison.
-func repairKeyless(ctx context.Context, tx pgx.Tx, t *TableFinding, then Rows) error {
+func repairKeyless(ctx context.Context, w *writable, t *TableFinding, then Rows) error {
 	var missing []string
 	for _, d := range t.Rows {
 		if d.State == Missing {
 			missing = append(missing, d.places[:d.Primary-d.Secondary]...)
 			continue
 		}
-		_, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM ONLY %s AS t WHERE %s AND t.ctid IN (SELECT place::tid FROM (%s) AS y WHERE h1 = %d AND h2 = %d)",
-			t.Table.SQL(), at(d.otherPlaces[:d.Secondary-d.Primary]), t.hashedSQL(at(d.otherPlaces), named{t.place(), "place"}), d.hash1, d.hash2))
+		err := w.remove(ctx, fmt.Sprintf("DELETE FROM ONLY %s AS t WHERE %s AND t.ctid IN (SELECT place::tid FROM (%s) AS y WHERE h1 = %d AND h2 = %d)",
+			t.Table.SQL(), at(d.otherPlaces[:d.Secondary-d.Primary]), t.hashedSQL(at(d.otherPlaces), named{t.place(), "place"}), d.hash1, d.hash2), "delete rows that are too many")
 		if err != nil {
-			return pg.Classify(err, "delete rows that are too many")
+			return err
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	return copyRows(ctx, tx, t, then, CopyRequest{Subject: t.Subject, Places: missing})
+	return copyRows(ctx, w, t, then, CopyRequest{Subject: t.Subject, Places: missing})
 }
 
 // CopyTable replaces all rows of a table by the primary's, in one transaction. The
-// session must be one of pg.Session{Apply: true}.
-func CopyTable(ctx context.Context, conn *pgx.Conn, t Table, from Rows) error {
+// session must be one of pg.Session{Apply: true, Fenced: true} that dsn leads to; link is
+// the link's name, for those beside it.
+func CopyTable(ctx context.Context, conn *pgx.Conn, dsn *pg.DSN, link string, t Table, from Rows) error {
 	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "DELETE FROM ONLY "+t.Name.SQL()); err != nil {
-			return pg.Classify(err, "empty "+t.Name.String())
-		}
 		f := &TableFinding{Subject: Subject{Table: t.Name, Columns: t.Columns}}
-		return copyRows(ctx, tx, f, from, CopyRequest{Subject: f.Subject, All: true})
+		w, err := (&writing{tx: tx, dsn: dsn, link: link}).table(ctx, &f.Subject)
+		if err == nil {
+			err = w.remove(ctx, "DELETE FROM ONLY "+t.Name.SQL(), "empty "+t.Name.String())
+		}
+		if err != nil {
+			return err
+		}
+		return copyRows(ctx, w, f, from, CopyRequest{Subject: f.Subject, All: true})
 	})
 }
 
 // copyRows copies rows of the primary as they come.
-func copyRows(ctx context.Context, tx pgx.Tx, t *TableFinding, from Rows, r CopyRequest) error {
+func copyRows(ctx context.Context, w *writable, t *TableFinding, from Rows, r CopyRequest) error {
 	reader, writer := io.Pipe()
 	sent := make(chan error, 1)
 	go func() {
@@ -116,7 +125,12 @@ func copyRows(ctx context.Context, tx pgx.Tx, t *TableFinding, from Rows, r Copy
 		writer.CloseWithError(err)
 		sent <- err
 	}()
-	_, err := tx.Conn().PgConn().CopyFrom(ctx, reader, "COPY "+t.Table.SQL()+columnList(written(t.Columns))+" FROM STDIN")
+	var err error
+	if columns := written(t.Columns); w.runner != nil {
+		err = w.insert(ctx, columns, reader)
+	} else {
+		_, err = w.tx.Conn().PgConn().CopyFrom(ctx, reader, "COPY "+t.Table.SQL()+columnList(columns)+" FROM STDIN")
+	}
 	reader.CloseWithError(context.Canceled) // so that the sender ends, too
 	if failed := <-sent; failed != nil && (err == nil || pg.SQLState(err) == "57014") {
 		return failed
@@ -135,8 +149,10 @@ func columnList(names []string) string {
 
 // RepairSchema builds missing and invalid indexes, and constraints, and alters
 // sequences, as the primary has them. All else is left to a person. The session
-// must be one of pg.Session{Apply: true}, outside of a transaction.
-func RepairSchema(ctx context.Context, conn *pgx.Conn, list []SchemaDifference) error {
+// must be one of pg.Session{Apply: true, Fenced: true} that dsn leads to, outside of a transaction.
+// Adding a constraint evaluates it, and looks at every row, so that is done with the rights of the table's owner; the
+// server itself takes those of the owner when it builds an index (index.c, index_build).
+func RepairSchema(ctx context.Context, conn *pgx.Conn, dsn *pg.DSN, link string, list []SchemaDifference) error {
 	order := slices.Clone(list)
 	// Indexes of partitioned tables make those of the partitions; foreign keys need
 	// the keys that they refer to.
@@ -152,12 +168,36 @@ func RepairSchema(ctx context.Context, conn *pgx.Conn, list []SchemaDifference) 
 			if _, err := conn.Exec(ctx, "SET lock_timeout = '"+patience+"'"); err != nil {
 				return pg.Classify(err, "prepare a repair")
 			}
+			if d.Kind == "constraint" && d.entry.Index == "" && d.State == Missing {
+				if err := addConstraint(ctx, conn, dsn, link, &d, sql); err != nil {
+					return fmt.Errorf("repair %s %s: %w", d.Kind, d.Name, err)
+				}
+				continue
+			}
 			if _, err := conn.Exec(ctx, sql); err != nil && pg.SQLState(err) != "42P07" {
 				return fmt.Errorf("repair %s %s: %w", d.Kind, d.Name, pg.Classify(err, "build it as the primary has it"))
 			}
 		}
 	}
 	return nil
+}
+
+// addConstraint adds a constraint that no index makes. A superuser's table, too, may have
+// code of somebody else at it: the fence keeps that from what comes later in the session.
+func addConstraint(ctx context.Context, conn *pgx.Conn, dsn *pg.DSN, link string, d *SchemaDifference, sql string) error {
+	settings, err := rights.Ordinary(ctx, dsn, link)
+	if err != nil {
+		return err
+	}
+	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+		var owner string
+		err := tx.QueryRow(ctx, `SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c WHERE c.oid = `+sqlname.Literal(d.entry.Table.SQL())+`::pg_catalog.regclass`).Scan(&owner)
+		if err != nil {
+			return pg.Classify(err, "look at the table")
+		}
+		r := rights.NewRunner(owner, settings)
+		return runFenced(ctx, tx, r, r.RunDDL(sql), d.entry.Table.String(), "build it as the primary has it")
+	})
 }
 
 func repairRank(d *SchemaDifference) int {

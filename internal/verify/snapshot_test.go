@@ -143,7 +143,7 @@ func TestRepairMakesEqual(t *testing.T) {
 	}
 	// An index that is built while others write waits for older snapshots.
 	pgtest.Exec(t, b, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()`)
-	if err := RepairSchema(t.Context(), conn, f.Schema); err != nil {
+	if err := RepairSchema(t.Context(), conn, parsed(t, b), "test", f.Schema); err != nil {
 		t.Fatal(err)
 	}
 	if got := told(compare(t, a, b, Comparison{})); got != "" {
@@ -160,11 +160,7 @@ func repairRows(t *testing.T, a, b string) (*Findings, *pgx.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dsn, err := pg.ParseDSN(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := dsn.Connect(t.Context(), pg.Session{Name: "test/repair", Apply: true})
+	conn, err := parsed(t, b).Connect(t.Context(), pg.Session{Name: "test/repair", Apply: true, Fenced: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,6 +169,15 @@ func repairRows(t *testing.T, a, b string) (*Findings, *pgx.Conn) {
 		t.Fatal(err)
 	}
 	return f, conn
+}
+
+func parsed(t *testing.T, text string) *pg.DSN {
+	t.Helper()
+	dsn, err := pg.ParseDSN(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dsn
 }
 
 func TestTableTruncatedMeanwhileIsNotCalledDifferent(t *testing.T) {

@@ -1,0 +1,206 @@
+package verify
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
+	"github.com/twinspan/twinspan/internal/sqlname"
+)
+
+// writing is a transaction that repairs rows. Where code of users runs at a table, it is
+// written with the rights of the table's owner (docs/design/0017-rights.md).
+type writing struct {
+	tx       pgx.Tx
+	dsn      *pg.DSN // of the secondary's database
+	link     string
+	settings []rights.Setting
+	read     bool // the settings are
+}
+
+// writable is a table that is written.
+type writable struct {
+	*writing
+	name  sqlname.Table
+	table rights.Table
+	// The runners are nil where no code of users runs. finder is for what finds rows by
+	// their texts, under the settings of the comparison; runner for what makes rows.
+	finder, runner *rights.Runner
+}
+
+// table locks a table, so that neither what it is nor what runs at it changes until the
+// transaction ends, and looks at both.
+func (w *writing) table(ctx context.Context, s *Subject) (*writable, error) {
+	name := s.Table
+	if _, err := w.tx.Exec(ctx, "LOCK TABLE ONLY "+name.SQL()+" IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
+		return nil, pg.Classify(err, "lock "+name.String())
+	}
+	var oid uint32
+	var is bool
+	err := w.tx.QueryRow(ctx, `SELECT c.oid, c.relkind = 'r' FROM pg_catalog.pg_class c WHERE c.oid = `+sqlname.Literal(name.SQL())+`::pg_catalog.regclass`).Scan(&oid, &is)
+	if err != nil {
+		return nil, pg.Classify(err, "look at "+name.String())
+	}
+	if !is {
+		return nil, problem.New(problem.Transient, "table_changed", "it is another kind of object by now").On(name.String())
+	}
+	all, err := rights.Of(ctx, w.tx.Conn(), []uint32{oid})
+	if err != nil {
+		return nil, err
+	}
+	t := &writable{writing: w, name: name, table: all[oid]}
+	if !t.table.Code {
+		return t, nil
+	}
+	if !w.read {
+		if w.settings, err = rights.Ordinary(ctx, w.dsn, w.link); err != nil {
+			return nil, err
+		}
+		w.read = true
+	}
+	kept := []string(nil)
+	for _, c := range s.Columns {
+		if c.Type == "money" {
+			kept = []string{"lc_monetary"} // its input function goes by it
+		}
+	}
+	t.runner = rights.NewRunner(t.table.Owner, rights.Without(w.settings, kept...))
+	var settings []rights.Setting
+	if s.Method.OldText {
+		settings = []rights.Setting{{Name: "extra_float_digits", Value: "0"}}
+	}
+	t.finder = rights.NewRunner(t.table.Owner, settings)
+	return t, nil
+}
+
+// remove runs one statement that deletes rows of the table; done is what it does.
+func (t *writable) remove(ctx context.Context, sql, done string) error {
+	return t.exec(ctx, t.finder, sql, done)
+}
+
+func (t *writable) exec(ctx context.Context, r *rights.Runner, sql, done string) error {
+	if r == nil {
+		_, err := t.tx.Exec(ctx, sql)
+		return pg.Classify(err, done)
+	}
+	list := r.Run(sql, t.name)
+	if t.table.Forced { // his policies would bind the owner
+		list = append(append([]string{"ALTER TABLE ONLY " + t.name.SQL() + " NO FORCE ROW LEVEL SECURITY"}, list...),
+			"ALTER TABLE ONLY "+t.name.SQL()+" FORCE ROW LEVEL SECURITY")
+	}
+	return runFenced(ctx, t.tx, r, list, t.name.String(), done)
+}
+
+// runFenced runs statements of a runner in a transaction, and looks that nothing is left
+// to run at its end.
+func runFenced(ctx context.Context, tx pgx.Tx, r *rights.Runner, list []string, subject, done string) error {
+	for _, s := range append(append(r.Make(), list...), rights.Check) {
+		_, err := tx.Exec(ctx, s)
+		if err == nil {
+			continue
+		}
+		if p := rights.Problem(err, r.Role(), subject); p != nil {
+			return p
+		}
+		if pg.SQLState(err) == "42501" {
+			return problem.Wrap(pg.Classify(err, "the server refuses"), problem.Incompatible, "owner_lacks_right", "%s with the rights of role %s, who owns the table", done, r.Role()).
+				On(subject).WithHint("functions of users run there, so it is done with the owner's rights: on the secondary, GRANT role %s the right that the server names, as on the primary, then try again", r.Role())
+		}
+		return pg.Classify(err, done)
+	}
+	return nil
+}
+
+// insertSize is about how much SQL inserts rows at once.
+const insertSize = 256 << 10
+
+// insert writes rows that come as COPY's text form, by INSERTs whose values are literals:
+// the types' input functions read them inside of the fence, and no cast of a user's.
+func (t *writable) insert(ctx context.Context, columns []string, rows io.Reader) error {
+	head := "INSERT INTO " + t.name.SQL() + " (" + sqlname.Join(columns) + ") OVERRIDING SYSTEM VALUE VALUES "
+	if len(columns) == 0 { // all are generated
+		head = "INSERT INTO " + t.name.SQL() + " "
+	}
+	sql := []byte(head)
+	flush := func() error {
+		if len(sql) == len(head) {
+			return nil
+		}
+		err := t.exec(ctx, t.runner, string(sql), "insert the primary's rows")
+		sql = append(sql[:0], head...)
+		return err
+	}
+	lines := bufio.NewReaderSize(rows, 64<<10)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if len(line) > 0 {
+			if len(sql) > len(head) {
+				sql = append(sql, ',')
+			}
+			sql = appendRow(sql, bytes.TrimSuffix(line, []byte{'\n'}))
+		}
+		if len(columns) == 0 && len(line) > 0 {
+			sql = append(append(sql[:0], head...), "DEFAULT VALUES"...)
+			if failed := flush(); failed != nil {
+				return failed
+			}
+		}
+		if len(sql) >= insertSize || err != nil {
+			if failed := flush(); failed != nil {
+				return failed
+			}
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// appendRow appends a line of COPY's text form (manual, "COPY", "Text Format") as a row of
+// literals.
+func appendRow(sql, line []byte) []byte {
+	sql = append(sql, '(')
+	for i, field := range bytes.Split(line, []byte{'\t'}) {
+		if i > 0 {
+			sql = append(sql, ',')
+		}
+		if string(field) == `\N` {
+			sql = append(sql, "NULL"...)
+			continue
+		}
+		sql = rights.AppendLiteral(sql, unescaped(field))
+	}
+	return append(sql, ')')
+}
+
+// unescaped undoes what COPY TO does to a value (copyto.c, CopyAttributeOutText).
+func unescaped(field []byte) []byte {
+	if bytes.IndexByte(field, '\\') < 0 {
+		return field
+	}
+	const letters, meant = "bfnrtv", "\b\f\n\r\t\v"
+	value := make([]byte, 0, len(field))
+	for i := 0; i < len(field); i++ {
+		c := field[i]
+		if c == '\\' && i+1 < len(field) {
+			i++
+			c = field[i]
+			if at := strings.IndexByte(letters, c); at >= 0 {
+				c = meant[at]
+			}
+		}
+		value = append(value, c)
+	}
+	return value
+}
