@@ -354,24 +354,35 @@ func TestDeleteLeavesWhatItDidNotMake(t *testing.T) {
 	if got := pgtest.Query(t, sales, `SELECT count(*) FROM twinspan.mine`)[0][0]; got != "1000" {
 		t.Fatalf("the table lies elsewhere: %s", got)
 	}
+	told := func(more string) {
+		t.Helper()
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			l, err := p.A.Client.Link(ctx, "sales")
+			if err != nil || !slices.ContainsFunc(l.Problems, func(q api.Problem) bool { return q.Code == "schema_in_use" && strings.Contains(q.Title, more) }) {
+				return fmt.Errorf("problems %+v, %v", l.Problems, err)
+			}
+			return nil
+		})
+	}
+	told("mine")
+	// What others make there by accident is refused, and what they make knowingly is known.
+	if _, err := pgtest.Try(ctx, sales, `CREATE TABLE twinspan.other (i int)`); err == nil || !strings.Contains(err.Error(), "schema of its links") {
+		t.Errorf("a table in the links' schema: %v", err)
+	}
+	pgtest.Exec(t, sales, `SET twinspan.pass_gate = on; CREATE TYPE twinspan.kind AS ENUM ('a'); CREATE TABLE public.kinds (k twinspan.kind); INSERT INTO public.kinds VALUES ('a')`)
+	told("kind, mine")
 	deleted := make(chan error, 1)
 	go func() {
 		_, err := p.A.Client.DeleteLink(ctx, "sales", false)
 		deleted <- err
 	}()
-	pgtest.Eventually(t, linktest.Patience, func() error {
-		l, err := p.A.Client.Link(ctx, "sales")
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(l.Problems, func(q api.Problem) bool { return q.Code == "schema_in_use" && strings.Contains(q.Title, "mine") }) {
-			return fmt.Errorf("problems %+v", l.Problems)
-		}
-		return nil
-	})
-	pgtest.Exec(t, sales, `ALTER TABLE twinspan.mine SET SCHEMA public`)
+	told("kind, mine")
+	pgtest.Exec(t, sales, `ALTER TABLE twinspan.mine SET SCHEMA public; ALTER TYPE twinspan.kind SET SCHEMA public`)
 	if err := <-deleted; err != nil {
 		t.Error(err)
+	}
+	if got := pgtest.Query(t, sales, `SELECT k FROM public.kinds`); len(got) != 1 || got[0][0] != "a" {
+		t.Errorf("of the type's values are left %v", got)
 	}
 	if got := pgtest.Query(t, sales, `SELECT count(*), to_regnamespace('twinspan') IS NULL FROM public.mine`)[0]; got[0] != "1000" || got[1] != "t" && got[1] != "true" {
 		t.Errorf("left %v", got)

@@ -71,6 +71,28 @@ $$
     SELECT translate(encode(convert_to(t, getdatabaseencoding()::name), 'base64'), E'\n', '')
 $$;
 
+-- Refuses tables and the like of others in the schema twinspan: nothing there crosses, and it is
+-- dropped with the last link. A role named twinspan makes its tables there ("$user" in
+-- search_path). Whoever has no right in the schema does not come so far; who has one may say
+-- that he means it, as agents do.
+CREATE OR REPLACE FUNCTION twinspan.refuse_here(tag text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    made text;
+BEGIN
+    IF tag NOT LIKE 'CREATE %' AND tag <> 'SELECT INTO' OR current_setting('twinspan.pass_gate', true) = 'on' THEN
+        RETURN;
+    END IF;
+    SELECT x.object_identity INTO made FROM pg_event_trigger_ddl_commands() x
+     WHERE x.schema_name = 'twinspan' AND x.objsubid = 0 AND x.object_type IN ('table', 'view', 'materialized view', 'foreign table', 'sequence', 'type') ORDER BY x.objid LIMIT 1;
+    IF FOUND THEN
+        PERFORM twinspan.refuse_ddl(tag, 'schema_in_use', format('%s would lie in the schema of its links, which does not cross and is dropped with them', made),
+            'Name another schema: CREATE TABLE public.name ...; for the whole session: SET search_path = public. A role named twinspan has that schema first: ALTER ROLE twinspan SET search_path = public.');
+    END IF;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION twinspan.refuse_ddl(tag text, code text, reason text, remedy text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
@@ -237,7 +259,8 @@ BEGIN
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
     -- Quoted where a session quotes all identifiers, and never so when the name itself has dots or quotes.
-    IF stack NOT LIKE 'PL/pgSQL function twinspan.on\_ddl\_capture() line %' AND stack NOT LIKE 'PL/pgSQL function "twinspan"."on\_ddl\_capture"() line %' THEN
+    -- Without its schema where the session's search_path has that.
+    IF stack !~ '^PL/pgSQL function ("?twinspan"?\.)?"?on_ddl_capture"?\(\) line ' THEN
         RAISE EXCEPTION 'twinspan.capture_command is for its event trigger alone';
     END IF;
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
@@ -259,7 +282,11 @@ BEGIN
     ELSIF twinspan.noted('extension') THEN
         RETURN;
     END IF;
-    IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') OR twinspan.copied() THEN
+    IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary') THEN
+        RETURN;
+    END IF;
+    PERFORM twinspan.refuse_here(tag);
+    IF twinspan.copied() THEN
         RETURN;
     END IF;
     caller := current_setting('twinspan.caller', true)::json;

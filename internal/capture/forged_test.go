@@ -256,3 +256,63 @@ func TestRowsAreReadByTheirOwner(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// Who gave a command is what the session was when it was given, whatever its setting said
+// before, and wherever the command was given from.
+func TestForgedCallerIsOverwritten(t *testing.T) {
+	dsn, _, next := listening(t)
+	const role = "forger_of_callers"
+	must(t, pgtest.Conn(t, dsn), `DROP ROLE IF EXISTS `+role+`; CREATE ROLE `+role+`; CREATE SCHEMA own AUTHORIZATION `+role)
+	t.Cleanup(func() { must(t, pgtest.Conn(t, dsn), `DROP OWNED BY `+role+`; DROP ROLE `+role) })
+	const forged = `'{"role": "postgres", "session": "postgres", "search_path": "evil", "standard_conforming_strings": "off"}'`
+	c := pgtest.Conn(t, dsn)
+	must(t, c, `SET SESSION AUTHORIZATION `+role)
+	next()
+	said := 0
+	for _, sql := range []string{
+		`CREATE TABLE own.t (id int)`,
+		`ALTER TABLE own.t ADD COLUMN a int`,
+		`DO $$ BEGIN EXECUTE 'SET LOCAL twinspan.caller = ''{"role": "postgres"}'''; CREATE INDEX ON own.t (a); END $$`,
+		`CREATE FUNCTION own.f() RETURNS void LANGUAGE plpgsql SET search_path = own AS 'BEGIN SET twinspan.caller = ''{"role": "postgres"}''; COMMENT ON TABLE own.t IS ''x''; END'`,
+		`SELECT own.f()`,
+		`DO $$ BEGIN BEGIN ALTER TABLE own.t ADD COLUMN b int; RAISE EXCEPTION 'x'; EXCEPTION WHEN raise_exception THEN ALTER TABLE own.t ADD COLUMN c int; END; END $$`,
+		`SELECT 1 AS one INTO own.made`,
+		`DROP FUNCTION own.f()`,
+		`DROP TABLE own.t, own.made`,
+	} {
+		must(t, c, `SET twinspan.caller = `+forged)
+		must(t, c, sql)
+		for _, s := range next() {
+			if s.kind != "ddl" {
+				continue
+			}
+			said++
+			if got := s.raw(t, "role"); got != role {
+				t.Errorf("%s: given by %q", sql, got)
+			}
+			if settings := fmt.Sprint(s.payload["settings"]); strings.Contains(settings, base64.StdEncoding.EncodeToString([]byte("evil"))) {
+				t.Errorf("%s: the settings are forged: %s", sql, settings)
+			}
+		}
+	}
+	if said != 9 {
+		t.Errorf("%d commands were said", said)
+	}
+}
+
+// Nobody makes tables and the like in the schema of the links by accident.
+func TestTheLinksSchemaIsTheLinks(t *testing.T) {
+	dsn, _, next := listening(t)
+	next()
+	for _, sql := range []string{`CREATE TABLE twinspan.mine (i int)`, `SET search_path = twinspan; CREATE TABLE mine (i serial)`, `SET search_path = twinspan; SELECT 1 AS i INTO mine`, `CREATE TABLE twinspan.mine AS SELECT 1 AS i`,
+		`CREATE VIEW twinspan.mine AS SELECT 1 AS i`, `CREATE MATERIALIZED VIEW twinspan.mine AS SELECT 1 AS i`, `CREATE SEQUENCE twinspan.mine`, `CREATE TYPE twinspan.mine AS ENUM ('a')`, `CREATE DOMAIN twinspan.mine AS int`} {
+		_, err := pgtest.Conn(t, dsn).Exec(testContext(t), sql, pgx.QueryExecModeSimpleProtocol)
+		if err == nil || !strings.Contains(err.Error(), "the schema of its links") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if list := next(); len(list) > 0 {
+		t.Errorf("said: %v", list)
+	}
+	must(t, pgtest.Conn(t, dsn), `CREATE TEMPORARY TABLE mine (i int); CREATE TABLE public.mine (i int); SET twinspan.pass_gate = on; CREATE TABLE twinspan.mine (i int); DROP TABLE twinspan.mine`)
+}

@@ -5,8 +5,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/gate"
@@ -33,30 +31,35 @@ func madeHere() []string {
 // mostNamed is how many of somebody's objects are named in the problem.
 const mostNamed = 10
 
-// onlyOurs sees that the schema twinspan holds no table, view or sequence but what agents
-// make: dropping the schema would drop it as well, and nobody has a copy of it. A role
-// named twinspan makes its tables there ("$user" of search_path). What belongs to a
-// table, as a sequence does to its identity column, goes by its table.
-func onlyOurs(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = 'twinspan' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relname <> ALL ($1)
-		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+// onlyOurs sees that the schema twinspan holds nothing that dropping it would take from
+// somebody: a table, view, sequence or type that no agent makes, of which nobody has a copy, or a
+// function that something elsewhere calls. A role named twinspan makes its tables there ("$user" of
+// search_path). What belongs to a table, as a sequence does to its identity column, goes by its table.
+func onlyOurs(ctx context.Context, q catalog.Querier) error {
+	var names []string
+	err := q.QueryRow(ctx, `SELECT ARRAY(
+		SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		 WHERE n.nspname = 'twinspan' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND c.relname <> ALL ($1::text[])
+		   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
 			AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
-		ORDER BY 1`, madeHere())
-	if err != nil {
-		return pg.Classify(err, "look for objects of others in the schema twinspan")
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		UNION ALL
+		SELECT t.typname::text FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = 'twinspan' AND t.typtype IN ('d', 'e', 'r')
+		UNION ALL
+		SELECT p.proname::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+		 WHERE n.nspname = 'twinspan' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = p.oid
+			AND d.classid IN ('pg_catalog.pg_attrdef'::pg_catalog.regclass, 'pg_catalog.pg_constraint'::pg_catalog.regclass, 'pg_catalog.pg_class'::pg_catalog.regclass,
+				'pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_cast'::pg_catalog.regclass))
+		ORDER BY 1)`, madeHere()).Scan(&names)
 	if err != nil {
 		return pg.Classify(err, "look for objects of others in the schema twinspan")
 	}
 	if len(names) == 0 {
 		return nil
 	}
-	more := ""
+	first, more := names[0], ""
 	if len(names) > mostNamed {
 		names, more = names[:mostNamed], ", ..."
 	}
-	return problem.New(problem.Conflict, "schema_in_use", "the schema twinspan holds what no link has made: %s%s", strings.Join(names, ", "), more).On("twinspan."+names[0]).
-		WithHint("move it, with the link's agent still at work: ALTER TABLE twinspan.%s SET SCHEMA public; or drop it; the removal goes on by itself", names[0])
+	return problem.New(problem.Conflict, "schema_in_use", "the schema twinspan holds what no link has made: %s%s", strings.Join(names, ", "), more).On("twinspan."+first).
+		WithHint("it does not cross, and a removal of the link waits for it: move it, with the link's agent still at work: ALTER TABLE twinspan.%s SET SCHEMA public (a type: ALTER TYPE); or drop it", first)
 }

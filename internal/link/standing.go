@@ -65,6 +65,7 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 	}
 	var there bool
 	var gone []string
+	var others error
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		err = conn.QueryRow(ctx, `SELECT d.oid, pg_catalog.to_regclass('twinspan.link') IS NOT NULL FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()`).
 			Scan(&w.database, &there)
@@ -77,6 +78,7 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 		if err := catalog.Readable(ctx, conn); err != nil {
 			l.log.Debug("cannot let the database's owner read the schema twinspan", "err", err)
 		}
+		others = onlyOurs(ctx, conn)
 		if refuses(r) {
 			gone, err = gate.Missing(ctx, conn)
 		} else if role.Role(r.Role) == role.Primary && publishes(r) {
@@ -88,6 +90,9 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 		return err
 	})
 	l.setAside("database", w.lost(ctx, l, err))
+	if p := problem.As(others); p == nil || p.Code == "schema_in_use" {
+		l.setAside("schema_in_use", p)
+	}
 	switch {
 	case err != nil:
 		return err
