@@ -369,7 +369,7 @@ func TestDeleteLeavesWhatItDidNotMake(t *testing.T) {
 	if _, err := pgtest.Try(ctx, sales, `CREATE TABLE twinspan.other (i int)`); err == nil || !strings.Contains(err.Error(), "schema of its links") {
 		t.Errorf("a table in the links' schema: %v", err)
 	}
-	pgtest.Exec(t, sales, `SET twinspan.pass_gate = on; CREATE TYPE twinspan.kind AS ENUM ('a'); CREATE TABLE public.kinds (k twinspan.kind); INSERT INTO public.kinds VALUES ('a')`)
+	pgtest.Exec(t, sales, `SET twinspan.pass_gate = on; CREATE TYPE twinspan.kind AS ENUM ('a')`)
 	told("kind, mine")
 	deleted := make(chan error, 1)
 	go func() {
@@ -380,9 +380,6 @@ func TestDeleteLeavesWhatItDidNotMake(t *testing.T) {
 	pgtest.Exec(t, sales, `ALTER TABLE twinspan.mine SET SCHEMA public; ALTER TYPE twinspan.kind SET SCHEMA public`)
 	if err := <-deleted; err != nil {
 		t.Error(err)
-	}
-	if got := pgtest.Query(t, sales, `SELECT k FROM public.kinds`); len(got) != 1 || got[0][0] != "a" {
-		t.Errorf("of the type's values are left %v", got)
 	}
 	if got := pgtest.Query(t, sales, `SELECT count(*), to_regnamespace('twinspan') IS NULL FROM public.mine`)[0]; got[0] != "1000" || got[1] != "t" && got[1] != "true" {
 		t.Errorf("left %v", got)
