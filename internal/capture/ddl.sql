@@ -362,6 +362,7 @@ BEGIN
         END IF;
         besides := jsonb_strip_nulls(jsonb_build_object('before', CASE WHEN named.before IS NOT NULL THEN jsonb_build_array(twinspan.raw(named.before)) END));
     END IF;
+    extra := extra || twinspan.folded(command);
     caller := (twinspan.session_settings(tag, command, mask) || caller::jsonb)::json;
     PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra,
         besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'bound', twinspan.raw(twinspan.partition_bound(command, tag, mask, caller->>'search_path')),
