@@ -65,7 +65,9 @@ func TestRolesAreBrought(t *testing.T) {
 		t.Fatal(err)
 	}
 	roles, err := p.A.Client.BringRoles(ctx, "bank", api.BringRoles{WithPasswords: true})
-	if err != nil || !slices.ContainsFunc(roles.Done, func(d api.RoleDone) bool { return d.Name == "both_sides" && strings.Contains(d.Text, "is left as it is") }) {
+	if err != nil || !slices.ContainsFunc(roles.Done, func(d api.RoleDone) bool {
+		return d.Name == "both_sides" && strings.Contains(d.Text, "is left as it is")
+	}) {
 		t.Fatalf("%+v, %v", roles, err)
 	}
 	if r := find(roles, "app"); r.State != api.RoleSame || r.Password != api.PasswordSame || r.Refused != "" {
