@@ -63,12 +63,12 @@ func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 
 // schemaFunctions are those that notes.sql, text.sql and ddl.sql make.
 var schemaFunctions = [...]string{
-	"twinspan.bare(text, boolean)", "twinspan.capture_command(text, boolean, boolean)", "twinspan.capture_ddl(text, text, json, text)", "twinspan.capture_drop(text)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.detached(text, text, text)",
+	"twinspan.bare(text, boolean)", "twinspan.capture_command(text, boolean, boolean)", "twinspan.capture_ddl(text, text, text, json)", "twinspan.capture_drop(text)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.detached(text, text, text)",
 	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.folded(text)", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.granted()", "twinspan.immutable(pg_node_tree)", "twinspan.made_like(text, text, text)", "twinspan.made_since_copy(oid, oid)", "twinspan.mask(text, boolean)",
 	"twinspan.missing_values(oid[])", "twinspan.named_index(text, text, text, text)", "twinspan.names_it(text, text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
 	"twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()", "twinspan.ordinary(text, boolean)", "twinspan.own(text, text, text)",
 	"twinspan.part(text, integer, integer)", "twinspan.partition_bound(text, text, text, text)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",
-	"twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_late(text)", "twinspan.refuse_temporary(text)", "twinspan.refuse_unwritable(text)", "twinspan.refuse_while_seeding(text, text, boolean)",
+	"twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_here(text)", "twinspan.refuse_late(text)", "twinspan.refuse_temporary(text)", "twinspan.refuse_unwritable(text)", "twinspan.refuse_while_seeding(text, text, boolean)",
 	"twinspan.resend(oid, text)", "twinspan.run_own(text)", "twinspan.run_unseen(text)", "twinspan.send_rows(oid)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[], jsonb)", "twinspan.session_settings(text, text, text)", "twinspan.shared_library(text)", "twinspan.spend_note(text)",
 	"twinspan.split(text, boolean, boolean)", "twinspan.table_parts(oid)", "twinspan.tables_of_script(text, bigint, boolean)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)", "twinspan.temporary(oid, oid)", "twinspan.written(xid, cid, bigint)",
 }

@@ -304,12 +304,12 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    PERFORM twinspan.capture_ddl(tag, stack, caller, list);
+    PERFORM twinspan.capture_ddl(tag, stack, list, caller);
 END
 $$;
 
 -- list is on what a GRANT or REVOKE was that was about temporary objects, too.
-CREATE OR REPLACE FUNCTION twinspan.capture_ddl(tag text, stack text, caller json, list text) RETURNS void
+CREATE OR REPLACE FUNCTION twinspan.capture_ddl(tag text, stack text, list text, caller json) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 DECLARE
