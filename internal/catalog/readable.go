@@ -8,6 +8,10 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 )
 
+// olderSQL says that schema changes are captured by functions of an earlier release, which would send
+// what is granted and revoked here to the twin. They are replaced once the twin's agent understands today's.
+const olderSQL = `pg_catalog.to_regprocedure('twinspan.on_ddl_capture()') IS NOT NULL AND pg_catalog.to_regprocedure('twinspan.capture_command(text,boolean,boolean)') IS NULL`
+
 // PrivateSQL takes the functions of the schema twinspan from everybody but their owner. It belongs
 // to the very statements that make functions there: the database's owner can see the schema, and many
 // of them act with the agent's rights. Triggers fire without that right.
@@ -16,6 +20,9 @@ DO $private$
 DECLARE
     f text;
 BEGIN
+    IF ` + olderSQL + ` THEN
+        RETURN;
+    END IF;
     FOR f IN SELECT p.oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
               WHERE n.nspname = 'twinspan' AND EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a WHERE a.grantee = 0) LOOP
         IF pg_catalog.to_regprocedure('twinspan.run_own(text)') IS NOT NULL THEN
@@ -60,6 +67,10 @@ SELECT command FROM work ORDER BY rank, command`
 // with the agent's rights, in a session that passes the gate. It does nothing where all is as it should be.
 func Readable(ctx context.Context, on pg.Beginner) error {
 	return pg.InTx(ctx, on, func(tx pgx.Tx) error {
+		var older bool
+		if err := tx.QueryRow(ctx, `SELECT `+olderSQL).Scan(&older); err != nil || older {
+			return pg.Classify(err, "see who can read the schema twinspan")
+		}
 		rows, err := tx.Query(ctx, readableSQL)
 		if err != nil {
 			return pg.Classify(err, "see who can read the schema twinspan")
