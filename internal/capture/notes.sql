@@ -86,7 +86,7 @@ DECLARE
 BEGIN
     -- No number of the sequence: lastval() is the application's.
     LOOP
-        said := ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint & 2199023255551) << 22 | pg_backend_pid() & 4194303;
+        said := ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint & 2199023255551) << 22 | (pg_backend_pid() & 4194303);
         INSERT INTO twinspan.signal (id, kind, payload) VALUES (said, kind, payload) ON CONFLICT DO NOTHING;
         EXIT WHEN FOUND;
     END LOOP;

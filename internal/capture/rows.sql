@@ -58,9 +58,12 @@ END$body$, r.list, r.name) ELSE format($body$DECLARE
     part text;
 BEGIN
     SELECT pg_catalog.string_agg(CAST(pg_catalog.record_out(ROW(%s)) AS pg_catalog.text), '') INTO part FROM ONLY %s AS x
-     WHERE x.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.format('(%%s,%%s)', $2, o)::pg_catalog.tid FROM pg_catalog.generate_series(1, %s) o));
+     WHERE %s;
     RETURN coalesce(part, '');
-END$body$, r.list, r.name, current_setting('block_size')::int / 28) END;
+END$body$, r.list, r.name, CASE WHEN current_setting('server_version_num')::int >= 140000
+            THEN $where$x.ctid OPERATOR(pg_catalog.>=) pg_catalog.format('(%s,0)', $2)::pg_catalog.tid AND x.ctid OPERATOR(pg_catalog.<) pg_catalog.format('(%s,0)', $2 OPERATOR(pg_catalog.+) 1)::pg_catalog.tid$where$
+            ELSE format($where$x.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.format('(%%s,%%s)', $2, o)::pg_catalog.tid FROM pg_catalog.generate_series(1, %s) o))$where$,
+                current_setting('block_size')::int / 28) END) END;
     PERFORM twinspan.run_unseen(format($make$CREATE FUNCTION %s(rows refcursor, block bigint) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp SET row_security = on SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' SET extra_float_digits = 3
         SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmlbinary = 'base64' SET enable_indexscan = off SET enable_bitmapscan = off SET enable_tidscan = on AS %L$make$,
