@@ -153,14 +153,14 @@ func TestLowWalLevelAndPlainRole(t *testing.T) {
 	pgtest.Exec(t, s.DSN("postgres"), `CREATE ROLE "Odd Name" LOGIN PASSWORD 'odd'`)
 	plain := s.DSNOf("Odd Name", "odd", "postgres")
 	found := primary(t, plain, newestDump)
-	expect(t, found, "blocks wal_level_low wal_level")
+	expect(t, found, "blocks wal_level_low wal_level", "warns maintenance_database postgres")
 	there := secondary(t, plain, assess.Target{Database: "twin"})
-	expect(t, there, "blocks not_superuser Odd Name", "informs space_unknown data_directory")
+	expect(t, there, "blocks not_superuser Odd Name", "warns wal_level_too_low wal_level", "informs space_unknown data_directory")
 	statement, _, _ := strings.Cut(one(t, there, "not_superuser").Remedy, ";")
 	pgtest.Exec(t, s.DSN("postgres"), statement)
 	statement, _, _ = strings.Cut(one(t, found, "wal_level_low").Remedy, ";")
 	pgtest.Exec(t, s.DSN("postgres"), statement)
-	expect(t, primary(t, plain, newestDump), "blocks wal_level_low wal_level") // until it is started anew
+	expect(t, primary(t, plain, newestDump), "blocks wal_level_low wal_level", "warns maintenance_database postgres") // until it is started anew
 }
 
 // A role that owns its tables may publish them, and is told what it may not do.
@@ -181,7 +181,7 @@ func TestPlainOwnerOfThePrimary(t *testing.T) {
 func TestEventTriggersAreOff(t *testing.T) {
 	s := pgtest.Start(t, pgtest.WithMajor(17), pgtest.WithSetting("event_triggers", "off"))
 	found := primary(t, s.DSN("postgres"), newestDump)
-	expect(t, found, "warns event_triggers_off event_triggers")
+	expect(t, found, "warns event_triggers_off event_triggers", "warns maintenance_database postgres")
 	for _, statement := range strings.Split(one(t, found, "event_triggers_off").Remedy, "; ") {
 		pgtest.Exec(t, s.DSN("postgres"), statement)
 	}
@@ -331,7 +331,7 @@ func TestStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Restart()
-	expect(t, primary(t, s.DSN("postgres"), newestDump), "blocks primary_in_recovery server")
+	expect(t, primary(t, s.DSN("postgres"), newestDump), "blocks primary_in_recovery server", "warns maintenance_database postgres")
 	expect(t, secondary(t, s.DSN("postgres"), assess.Target{Database: "twin"}), "blocks secondary_in_recovery server")
 }
 
@@ -347,7 +347,7 @@ func TestLoadBalancedAddress(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	// One server behind it is one server.
-	expect(t, primary(t, pgtest.DSNAt(balance(t, servers[:1]), "postgres"), newestDump))
+	expect(t, primary(t, pgtest.DSNAt(balance(t, servers[:1]), "postgres"), newestDump), "warns maintenance_database postgres")
 }
 
 // balance listens and hands each connection to the next of the servers.

@@ -258,9 +258,10 @@ BEGIN
     -- This function, the statement that calls it, and the trigger.
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
-    -- Quoted where a session quotes all identifiers, and never so when the name itself has dots or quotes.
-    -- Without its schema where the session's search_path has that.
-    IF stack !~ '^PL/pgSQL function ("?twinspan"?\.)?"?on_ddl_capture"?\(\) line ' THEN
+    -- Quoted where a session quotes all identifiers; without its schema, and then a name that anybody's function could
+    -- have, where the session's search_path has that.
+    IF stack !~ '^PL/pgSQL function (twinspan|"twinspan")\.(on_ddl_capture|"on_ddl_capture")\(\) line '
+        AND (stack !~ '^PL/pgSQL function (on_ddl_capture|"on_ddl_capture")\(\) line ' OR (SELECT count(*) FROM pg_proc p WHERE p.proname = 'on_ddl_capture') > 1) THEN
         RAISE EXCEPTION 'twinspan.capture_command is for its event trigger alone';
     END IF;
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);

@@ -178,7 +178,7 @@ func TestNamesAreQuotedAsASessionLikes(t *testing.T) {
 			t.Errorf("%q lacks %q", got, want)
 		}
 	}
-	for _, name := range []string{`"twinspan.on_ddl_capture"`, `"""twinspan"".""on_ddl_capture"""`, `"twinspan"".""on_ddl_capture"`} {
+	for _, name := range []string{`on_ddl_capture`, `"twinspan.on_ddl_capture"`, `"""twinspan"".""on_ddl_capture"""`, `"twinspan"".""on_ddl_capture"`} {
 		_, err := pgtest.Try(context.Background(), dsn, `CREATE FUNCTION `+name+`() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM twinspan.capture_command('CREATE TABLE', false, true); END $$; SELECT `+name+`()`)
 		if err == nil || !strings.Contains(err.Error(), "for its event trigger alone") {
 			t.Errorf("called by %s: %v", name, err)
