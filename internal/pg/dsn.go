@@ -23,7 +23,7 @@ import (
 // String never shows the password.
 type DSN struct {
 	config *pgx.ConnConfig
-	params map[string]string // as libpq would have them, but for its environment
+	params map[string]string // for client programs (passedOn), from the string and its service; no secret
 }
 
 // ParseDSN reads a libpq connection string (URL or key=value). Several hosts
@@ -48,7 +48,7 @@ func ParseDSN(dsn string) (*DSN, error) {
 	if err := ownParameters(config); err != nil {
 		return nil, err
 	}
-	d := &DSN{config: config, params: params}
+	d := &DSN{config: config, params: forPrograms(params)}
 	// Fallbacks alone say nothing: one host has them too, with and without TLS.
 	if hosts, _ := d.members(); len(hosts) > 1 {
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary

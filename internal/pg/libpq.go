@@ -22,6 +22,20 @@ var passedOn = []struct{ parameter, variable string }{
 	{"krbsrvname", "PGKRBSRVNAME"}, {"client_encoding", "PGCLIENTENCODING"},
 }
 
+// forPrograms are those of a string's parameters that are passed on.
+func forPrograms(params map[string]string) map[string]string {
+	given := map[string]string{}
+	for _, p := range passedOn {
+		if v, ok := params[p.parameter]; ok {
+			given[p.parameter] = v
+		}
+	}
+	if a := params["hostaddr"]; a != "" {
+		given["hostaddr"] = a
+	}
+	return given
+}
+
 // Environ returns the environment in which PostgreSQL's client programs, run
 // without any connection argument, reach what the string names. The password
 // travels in it, for arguments are seen by every user of the machine. name is
