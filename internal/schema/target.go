@@ -245,8 +245,15 @@ func (t *Target) buildPreData(ctx context.Context, conn *pgx.Conn) error {
 	entries = slices.DeleteFunc(entries, func(s stored) bool { return s.done })
 	for len(entries) > 0 {
 		t.progress(Progress{Step: "schema", Done: total - len(entries), Total: total})
+		if entries[0].Kind == extension {
+			if err := t.buildExtension(ctx, entries[0]); err != nil {
+				return err
+			}
+			entries = entries[1:]
+			continue
+		}
 		n, bytes := 0, 0
-		for n < len(entries) && n < batchEntries && bytes < batchBytes {
+		for n < len(entries) && n < batchEntries && bytes < batchBytes && entries[n].Kind != extension {
 			bytes += len(entries[n].SQL)
 			n++
 		}
@@ -265,6 +272,24 @@ func (t *Target) buildPreData(ctx context.Context, conn *pgx.Conn) error {
 	}
 	t.progress(Progress{Step: "schema", Done: total, Total: total})
 	return nil
+}
+
+// extension is pg_dump's word for the kind of an entry.
+const extension = "EXTENSION"
+
+// buildExtension builds an extension in a session as users have them: its script may ask
+// what the session began with (postgis_topology puts its schema behind the search_path).
+func (t *Target) buildExtension(ctx context.Context, e stored) error {
+	ordinary, err := t.ordinary(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := t.connect(ctx, ordinary...)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return t.buildOne(ctx, conn, e)
 }
 
 // build builds entries and marks them done, in one transaction. The marks are
