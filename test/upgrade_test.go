@@ -16,14 +16,20 @@ import (
 // records, wrote with the rights of owners and fenced by tickets.
 const earlierCommit = "04c68a5"
 
-// earlier returns the program of then. It is built from the history, once for each machine.
+// earlier returns the program of then, "" in a shallow clone that lacks its commit. It is built
+// from the history, once for each machine.
 func earlier(t *testing.T) string {
 	t.Helper()
 	said, err := exec.Command("../scripts/build-earlier", earlierCommit).Output()
 	if err != nil {
-		var exit *exec.ExitError
-		errors.As(err, &exit)
-		t.Fatalf("no program of commit %s to upgrade from: %v\n%s", earlierCommit, err, exit.Stderr)
+		var why []byte
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			if why = exit.Stderr; exit.ExitCode() == 3 {
+				t.Logf("NOT RUN: %s", why)
+				return ""
+			}
+		}
+		t.Fatalf("no program of commit %s to upgrade from: %v\n%s", earlierCommit, err, why)
 	}
 	return strings.TrimSpace(string(said))
 }
@@ -41,13 +47,17 @@ var upgraded = []string{
 // age they replicate, and do not change places.
 func TestUpgradeOneAfterTheOther(t *testing.T) {
 	t.Parallel()
+	program := earlier(t)
+	if program == "" {
+		return
+	}
 	for _, order := range []struct {
 		name  string
 		twins bool // b, which has the twins of a's databases, is the first
 	}{{"the primary first", false}, {"the twin first", true}} {
 		t.Run(order.name, func(t *testing.T) {
 			t.Parallel()
-			u := &upgrade{T: t, Pair: linktest.New(t, linktest.Options{Program: earlier(t)}), rows: map[string]int{}}
+			u := &upgrade{T: t, Pair: linktest.New(t, linktest.Options{Program: program}), rows: map[string]int{}}
 			u.begin()
 			if order.twins {
 				u.replace(u.B)
