@@ -296,7 +296,14 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	if left := pgtest.Query(t, p.B.Server.DSN("sales"), `SELECT nspname FROM pg_namespace WHERE nspname = 'twinspan'`); len(left) != 0 {
 		t.Error("a refused link left its schema")
 	}
-	if _, err = p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "x", Database: "twin", PeerDatabase: "sales", Peer: "b", FromPeer: true}); err != nil {
+	// It could not become the primary, which has to be accepted.
+	wanted := api.CreateLink{Name: "x", Database: "twin", PeerDatabase: "sales", Peer: "b", FromPeer: true}
+	_, err = p.A.Client.CreateLink(t.Context(), wanted)
+	if e, ok := err.(*api.Error); !ok || e.Code != "wal_level_too_low" {
+		t.Errorf("a secondary that cannot be primary: %#v", err)
+	}
+	wanted.Accept = []string{"wal_level_too_low"}
+	if _, err = p.A.Client.CreateLink(t.Context(), wanted); err != nil {
 		t.Fatal(err)
 	}
 	p.WaitPhase(t, "x", api.Replicating)
