@@ -360,7 +360,7 @@ func TestOneOfTwoLinksChangesPlaces(t *testing.T) {
 	bank.waitTransfers(50)
 	// Both come as far as to wait for one who has passed the gate.
 	writer := pgtest.Conn(t, p.A.Server.DSN("bank"))
-	pgtest.Exec(t, p.A.Server.DSN("bank"), `CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.gate_pass ()`)
+	pgtest.Exec(t, p.A.Server.DSN("bank"), `SET twinspan.pass_gate = on`, `CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.gate_pass ()`)
 	if _, err := writer.Exec(t.Context(), `BEGIN; LOCK TABLE twinspan.gate_pass IN ROW EXCLUSIVE MODE`); err != nil {
 		t.Fatal(err)
 	}
