@@ -33,13 +33,13 @@ $$;
 -- Makes an ordinary database of one that was copied with its server. For superusers alone,
 -- for who else sets session_replication_role?
 CREATE OR REPLACE FUNCTION twinspan.free() RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET twinspan.pass_gate = on AS
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
     r record;
 BEGIN
     -- No clause of the function's: to make one with it takes a superuser, too.
-    PERFORM set_config('session_replication_role', 'replica', true);
+    PERFORM set_config('session_replication_role', 'replica', true), set_config('twinspan.pass_gate', 'on', true);
     IF EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND a.application_name LIKE 'twinspan/%' AND a.pid <> pg_backend_pid()) THEN
         RAISE EXCEPTION 'an agent works in database "%": it is no copy', current_database()
             USING HINT = 'To end the link: twinspan link delete.';
