@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
@@ -17,8 +18,8 @@ import (
 var creates = regexp.MustCompile(`(?i)\bCREATE\s+(?:UNLOGGED\s+)?(?:TABLE|SEQUENCE|VIEW)\s+(?:IF\s+NOT\s+EXISTS\s+)?twinspan\.([a-z_]+)`)
 
 // madeHere returns the names of the relations that agents make in the schema twinspan,
-// from the very texts that make them.
-func madeHere() []string {
+// from the very texts that make them. They are read once: every link asks every few seconds.
+var madeHere = sync.OnceValue(func() []string {
 	var names []string
 	for _, text := range []string{catalog.Text(), capture.Text(), gate.Text()} {
 		for _, found := range creates.FindAllStringSubmatch(text, -1) {
@@ -26,7 +27,7 @@ func madeHere() []string {
 		}
 	}
 	return names
-}
+})
 
 // mostNamed is how many of somebody's objects are named in the problem.
 const mostNamed = 10
