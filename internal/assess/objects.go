@@ -53,13 +53,13 @@ func applyRule(ctx context.Context, conn *pgx.Conn, f *findings, r rule) error {
 	return pg.Classify(err, "look for "+r.code)
 }
 
-// database judges the database as a whole.
 // maintenance is the database that tools connect to for what concerns the whole instance.
 const maintenance = "postgres"
 
 // reserved says whether new databases are made from a database.
 func reserved(name string) bool { return name == "template0" || name == "template1" }
 
+// database judges the database as a whole.
 func (l *primaryLook) database(ctx context.Context) error {
 	f := &l.found
 	name := l.report.Source.Database
