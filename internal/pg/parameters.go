@@ -1,6 +1,7 @@
 package pg
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -48,11 +49,11 @@ func settled(dsn string) (string, map[string]string) {
 // and the file that holds them: the user's own, or the machine's. Neither is there
 // for a string without a service, and for one that cannot be read.
 func serviceOf(params map[string]string) (settings map[string]string, file string) {
-	name := first(params["service"], os.Getenv("PGSERVICE"))
+	name := cmp.Or(params["service"], os.Getenv("PGSERVICE"))
 	if name == "" {
 		return nil, ""
 	}
-	files := []string{first(params["servicefile"], os.Getenv("PGSERVICEFILE"))}
+	files := []string{cmp.Or(params["servicefile"], os.Getenv("PGSERVICEFILE"))}
 	if files[0] == "" {
 		files = nil
 		if home, err := os.UserHomeDir(); err == nil {
@@ -104,16 +105,6 @@ func withParameter(dsn, key, value string) string {
 
 func isURL(dsn string) bool {
 	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
-}
-
-// first returns the first of the values that is not empty.
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // ownParameters takes libpq's own parameters out of the settings that the server is sent,
@@ -187,12 +178,7 @@ func hostAddresses(config *pgx.ConnConfig, list string) error {
 	if list == "" {
 		return nil
 	}
-	var hosts []string
-	for _, h := range append([]string{config.Host}, fallbackHosts(config)...) {
-		if len(hosts) == 0 || hosts[len(hosts)-1] != h {
-			hosts = append(hosts, h)
-		}
-	}
+	hosts, _ := (&DSN{config: config}).members()
 	addresses := strings.Split(list, ",")
 	if len(addresses) != len(hosts) {
 		return problem.New(problem.Invalid, "dsn_invalid", "the connection string has %d hosts and %d addresses (hostaddr)", len(hosts), len(addresses))
@@ -215,14 +201,6 @@ func hostAddresses(config *pgx.ConnConfig, list string) error {
 		return lookup(ctx, host)
 	}
 	return nil
-}
-
-func fallbackHosts(config *pgx.ConnConfig) []string {
-	hosts := make([]string, len(config.Fallbacks))
-	for i, f := range config.Fallbacks {
-		hosts[i] = f.Host
-	}
-	return hosts
 }
 
 // keepAlive sets what finds out that the server is gone. Without a word it stays as
