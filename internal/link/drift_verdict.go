@@ -12,7 +12,6 @@ import (
 
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
-	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/verify"
@@ -163,7 +162,7 @@ func (l *Link) showKnown() {
 // buildIndexes makes the indexes that the primary has got in a way that is not to be
 // seen in its stream: REINDEX of one whose making had failed.
 func (l *Link) buildIndexes(ctx context.Context, list []verify.SchemaDifference) error {
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	conn, err := l.repairSession(ctx)
 	if err != nil {
 		return err
 	}

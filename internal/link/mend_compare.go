@@ -39,7 +39,7 @@ func (n *renewal) rejoin(ctx context.Context, accepted []string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := n.link.dsn.Connect(ctx, pg.Session{Name: n.link.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s", "client_min_messages": "warning"}})
+	conn, err := n.link.repairSession(ctx)
 	if err != nil {
 		return err
 	}

@@ -244,7 +244,7 @@ func (n *renewal) round(ctx context.Context, c *verify.Comparison) (*verify.Find
 	if found.Equal() {
 		return found, nil
 	}
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	conn, err := l.repairSession(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +262,13 @@ func (n *renewal) round(ctx context.Context, c *verify.Comparison) (*verify.Find
 		}
 	}
 	return found, nil
+}
+
+// repairSession opens a session that writes on the secondary for a repair: code of users may
+// run in it, within fences, and nobody waits longer than a moment for a lock.
+func (l *Link) repairSession(ctx context.Context) (*pgx.Conn, error) {
+	return l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/repair", Apply: true, Fenced: true,
+		Settings: map[string]string{"lock_timeout": "5s", "client_min_messages": "warning"}})
 }
 
 // refill copies whole tables that are empty here and not on the primary.

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/api"
-	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sequence"
 	"github.com/twinspan/twinspan/internal/verify"
@@ -165,7 +164,7 @@ func progress(before, left *verify.Findings) bool {
 // repair brings the secondary in line. Both sides are given up before indexes are
 // built: building one waits for older snapshots.
 func (v *verifier) repair(ctx context.Context, x *sides, closeSides func(), found *verify.Findings) error {
-	conn, err := v.link.dsn.Connect(ctx, pg.Session{Name: v.link.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	conn, err := v.link.repairSession(ctx)
 	if err != nil {
 		return err
 	}
@@ -339,7 +338,7 @@ func compareSequences(primary, secondary []sequence.Sequence) (list []api.Sequen
 }
 
 func (v *verifier) repairSequences(ctx context.Context, behind []sequence.Sequence) error {
-	conn, err := v.link.dsn.Connect(ctx, pg.Session{Name: v.link.Name() + "/repair", Apply: true, Fenced: true, Settings: map[string]string{"lock_timeout": "5s"}})
+	conn, err := v.link.repairSession(ctx)
 	if err != nil {
 		return err
 	}
