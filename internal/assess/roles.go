@@ -3,7 +3,6 @@ package assess
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/twinspan/twinspan/internal/pg"
@@ -27,12 +26,12 @@ func (l *secondaryLook) judgeRoles(ctx context.Context) error {
 		}
 	}
 	for _, r := range l.Needs.Roles {
-		at := slices.IndexFunc(list, func(h pg.Role) bool { return h.Name == r.Name })
-		if at < 0 {
+		have := pg.RoleIn(list, r.Name)
+		if have == nil {
 			l.found.informsIf(true, "role_missing", r.Name, missingRole(r), "on the secondary: CREATE ROLE "+sqlname.Quote(r.Name)+loginWord(r)+"; or link create with --create-roles")
 			continue
 		}
-		l.compareRole(r, list[at])
+		l.compareRole(r, *have)
 	}
 	return nil
 }
@@ -73,7 +72,7 @@ func (l *secondaryLook) compareRole(want, have pg.Role) {
 		remedy = append(remedy, "ALTER ROLE "+quoted+" "+strings.Join(lacks, " "))
 	}
 	for _, m := range want.MemberOf {
-		if !have.Superuser && !slices.ContainsFunc(have.MemberOf, func(h pg.Membership) bool { return h.Role == m.Role }) {
+		if !have.Superuser && !have.In(m.Role) {
 			lacks = append(lacks, "membership in "+m.Role)
 			remedy = append(remedy, "GRANT "+sqlname.Quote(m.Role)+" TO "+quoted)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -156,7 +155,7 @@ func (l *Link) groupsLacking(ctx context.Context, who string) (list []string, er
 			return err
 		}
 		for _, m := range there {
-			if !slices.ContainsFunc(here[0].MemberOf, func(h pg.Membership) bool { return h.Role == m.Role }) {
+			if !here[0].In(m.Role) {
 				list = append(list, m.Role)
 			}
 		}

@@ -101,7 +101,7 @@ func (l *Link) tellUse(ctx context.Context, conn *pgx.Conn, nonce []byte, respon
 	var others []string
 	for name, at := range l.roles.used {
 		response.Used[name] = at
-		if !slices.ContainsFunc(response.Roles, func(r pg.Role) bool { return r.Name == name }) {
+		if pg.RoleIn(response.Roles, name) == nil {
 			others = append(others, name)
 		}
 	}
@@ -182,18 +182,16 @@ func compareLogins(there RightsResponse, here twinRoles, database string) []api.
 		if at, used := there.Used[want.Name]; used {
 			out.UsedAt = &at
 		}
-		at := slices.IndexFunc(here.roles, func(h pg.Role) bool { return h.Name == want.Name })
-		var have pg.Role
-		if at < 0 {
+		have := pg.RoleIn(here.roles, want.Name)
+		if have == nil {
 			out.State = api.RoleMissing
 		} else {
-			have = here.roles[at]
-			out.Lacks = append(out.Lacks, schema.Lacking(want, have)...)
+			out.Lacks = append(out.Lacks, schema.Lacking(want, *have)...)
 			if want.Superuser && !have.Superuser {
 				out.Lacks = append(out.Lacks, "SUPERUSER")
 			}
 			for _, m := range want.MemberOf {
-				if !have.Superuser && !slices.ContainsFunc(have.MemberOf, func(h pg.Membership) bool { return h.Role == m.Role }) {
+				if !have.Superuser && !have.In(m.Role) {
 					out.Lacks = append(out.Lacks, "membership in "+m.Role)
 				}
 			}
@@ -203,20 +201,20 @@ func compareLogins(there RightsResponse, here twinRoles, database string) []api.
 		}
 		out.Password = comparePasswords(want, have, there.Digests, here.digests)
 		if want.Login {
-			out.Refused = refused(want, have, at >= 0, here, database)
+			out.Refused = refused(want, have, here, database)
 		}
 		list = append(list, out)
 	}
 	return list
 }
 
-func comparePasswords(want, have pg.Role, there, here map[string]string) api.RolePassword {
+func comparePasswords(want pg.Role, have *pg.Role, there, here map[string]string) api.RolePassword {
 	switch {
 	case there == nil: // an older release, or one whose role may not read them
 		return api.PasswordUnknown
 	case !want.Password:
 		return api.PasswordNone
-	case !have.Password:
+	case have == nil || !have.Password:
 		return api.PasswordMissing
 	case there[want.Name] == "" || here[want.Name] == "":
 		return api.PasswordUnknown
@@ -226,11 +224,11 @@ func comparePasswords(want, have pg.Role, there, here map[string]string) api.Rol
 	return api.PasswordDiffers
 }
 
-// refused says why a role that logs in on the primary could not on the secondary; "" when
-// nothing is known against it.
-func refused(want, have pg.Role, exists bool, here twinRoles, database string) string {
+// refused says why a role that logs in on the primary could not on the secondary, where it
+// may be missing; "" when nothing is known against it.
+func refused(want pg.Role, have *pg.Role, here twinRoles, database string) string {
 	switch {
-	case !exists:
+	case have == nil:
 		return "it is missing there"
 	case !have.Login:
 		return "it may not log in there"
@@ -383,12 +381,11 @@ func (l *Link) HandleRolesBring(ctx context.Context, request BringRequest) (Brin
 	}
 	var answer BringAnswer
 	ours := slices.DeleteFunc(slices.Clone(request.Roles), func(want pg.Role) bool {
-		at := slices.IndexFunc(here.roles, func(h pg.Role) bool { return h.Name == want.Name })
-		if at < 0 || made[want.Name] {
+		have := pg.RoleIn(here.roles, want.Name)
+		if have == nil || made[want.Name] {
 			return false
 		}
-		have := here.roles[at]
-		lacks := schema.Lacking(want, have)
+		lacks := schema.Lacking(want, *have)
 		if len(lacks) > 0 || want.Verifier != "" && !have.Password && !have.Superuser {
 			answer.Done = append(answer.Done, api.RoleDone{Name: want.Name, Text: fmt.Sprintf("is left as it is, for it did not come with the link; its owner may change it: twinspan link roles %s --apply at agent %s", l.Name(), l.place.AgentName)})
 		}

@@ -175,8 +175,8 @@ func (l *Link) superuserThere(ctx context.Context, name string) (bool, error) {
 		}
 		return false, nil // a release that does not tell
 	}
-	at := slices.IndexFunc(answer.Roles, func(r pg.Role) bool { return r.Name == name })
-	return at >= 0 && answer.Roles[at].Superuser, nil
+	r := pg.RoleIn(answer.Roles, name)
+	return r != nil && r.Superuser, nil
 }
 
 // compareRoles compares roles of both sides, gives those that the link made what they
@@ -228,15 +228,13 @@ func roleNames(roles []pg.Role) []string {
 // lesserRole is the problem of the first role that is on both sides and can do less in
 // the database here; nil when there is none.
 func lesserRole(link string, there RightsResponse, here []pg.Role, creators []string, database string, agreed bool) *problem.Error {
-	exists := func(name string) int { return slices.IndexFunc(here, func(h pg.Role) bool { return h.Name == name }) }
 	var first *problem.Error
 	others := 0
 	for _, want := range there.Roles {
-		at := exists(want.Name)
-		if at < 0 || here[at].Superuser {
+		have := pg.RoleIn(here, want.Name)
+		if have == nil || have.Superuser {
 			continue
 		}
-		have := here[at]
 		quoted := sqlname.Quote(want.Name)
 		var lacks, remedy []string
 		if want.Superuser && !agreed {
@@ -250,7 +248,7 @@ func lesserRole(link string, there RightsResponse, here []pg.Role, creators []st
 				lacks, remedy = append(lacks, "BYPASSRLS"), append(remedy, "on the secondary: ALTER ROLE "+quoted+" BYPASSRLS")
 			}
 			for _, m := range want.MemberOf {
-				if !slices.ContainsFunc(have.MemberOf, func(h pg.Membership) bool { return h.Role == m.Role }) && (exists(m.Role) >= 0 || strings.HasPrefix(m.Role, "pg_")) {
+				if !have.In(m.Role) && (pg.RoleIn(here, m.Role) != nil || strings.HasPrefix(m.Role, "pg_")) {
 					lacks, remedy = append(lacks, "membership in "+m.Role), append(remedy, "on the secondary: GRANT "+sqlname.Quote(m.Role)+" TO "+quoted)
 				}
 			}

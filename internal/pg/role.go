@@ -3,6 +3,7 @@ package pg
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -46,6 +47,21 @@ type Role struct {
 	Settings    []string     `json:"settings,omitempty"` // name=value, of all databases
 	MemberOf    []Membership `json:"memberOf,omitempty"`
 	Verifier    Verifier     `json:"verifier,omitempty"` // only where it was asked for
+}
+
+// In says whether the role is a direct member of another.
+func (r *Role) In(group string) bool {
+	return slices.ContainsFunc(r.MemberOf, func(m Membership) bool { return m.Role == group })
+}
+
+// RoleIn finds a role in a list by its name, nil when it is not there.
+func RoleIn(list []Role, name string) *Role {
+	for i := range list {
+		if list[i].Name == name {
+			return &list[i]
+		}
+	}
+	return nil
 }
 
 // Membership is a role's membership in another one.

@@ -48,11 +48,11 @@ func AlignRoles(ctx context.Context, server *pg.DSN, name string, roles []pg.Rol
 			return err
 		}
 		for _, want := range roles {
-			at := slices.IndexFunc(here, func(h pg.Role) bool { return h.Name == want.Name })
-			if at < 0 || here[at].Superuser {
+			have := pg.RoleIn(here, want.Name)
+			if have == nil || have.Superuser {
 				continue
 			}
-			a, statements := align(want, here[at], here, tx.Conn().PgConn().ParameterStatus("server_version"))
+			a, statements := align(want, *have, here, tx.Conn().PgConn().ParameterStatus("server_version"))
 			for _, sql := range statements {
 				if _, err := tx.Exec(ctx, sql); err != nil {
 					return refusedRole(err, want.Name)
@@ -87,11 +87,11 @@ func align(want, have pg.Role, here []pg.Role, version string) (a AlignedRole, s
 		}
 	}
 	for _, m := range want.MemberOf {
-		if slices.ContainsFunc(have.MemberOf, func(h pg.Membership) bool { return h.Role == m.Role }) {
+		if have.In(m.Role) {
 			continue
 		}
-		known := slices.ContainsFunc(here, func(h pg.Role) bool { return h.Name == m.Role && !h.Superuser })
-		if !known || slices.Contains(serverRoles, m.Role) {
+		group := pg.RoleIn(here, m.Role)
+		if group == nil || group.Superuser || slices.Contains(serverRoles, m.Role) {
 			a.Left = append(a.Left, "membership in "+m.Role)
 			continue
 		}
