@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -287,14 +288,9 @@ func (r *relation) emptying() []string {
 	if r.fence == nil {
 		return []string{r.emptySQL()}
 	}
-	var list []string
+	list := slices.Concat(r.fence.runner.Make(), r.fence.runner.Run(r.emptySQL(), r.name), []string{rights.Check})
 	if r.forced {
-		list = append(list, "ALTER TABLE "+r.only+r.name.SQL()+" NO FORCE ROW LEVEL SECURITY")
-	}
-	list = append(append(list, r.fence.runner.Make()...), r.fence.runner.Run(r.emptySQL(), r.name)...)
-	list = append(list, rights.Check)
-	if r.forced {
-		list = append(list, "ALTER TABLE "+r.only+r.name.SQL()+" FORCE ROW LEVEL SECURITY")
+		list = rights.Unforced(r.only+r.name.SQL(), list)
 	}
 	return list
 }

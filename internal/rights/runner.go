@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -148,6 +149,13 @@ func (r *Runner) RunDDL(sql string) []string { return r.run(sql, "0") }
 func (r *Runner) run(sql string, tickets ...string) []string {
 	call := "SELECT pg_temp." + sqlname.Quote(r.function) + "(" + sqlname.Literal(sql) + "::pg_catalog.text)"
 	return append([]string{r.prove(pg.TicketOf(tickets...)), call}, Leave()...)
+}
+
+// Unforced puts statements between two that lift row security from the owner of a table, on whom
+// it is forced, and force it again: policies never decide what is applied. table is as
+// ALTER TABLE takes it. Nobody else sees the table meanwhile.
+func Unforced(table string, list []string) []string {
+	return slices.Concat([]string{"ALTER TABLE " + table + " NO FORCE ROW LEVEL SECURITY"}, list, []string{"ALTER TABLE " + table + " FORCE ROW LEVEL SECURITY"})
 }
 
 // Leave is the statements that follow a call at once: settings that code of a user left

@@ -111,8 +111,7 @@ func (c *copying) appendFenced(ctx context.Context, t *table, owner rights.Table
 	}
 	after := runner.Run("INSERT INTO "+t.Name.SQL()+names+" SELECT "+strings.Join(values, ", ")+" FROM "+staging+" AS s", t.Name)
 	if owner.Forced { // his policies would bind him
-		after = append(append([]string{"ALTER TABLE ONLY " + t.Name.SQL() + " NO FORCE ROW LEVEL SECURITY"}, after...),
-			"ALTER TABLE ONLY "+t.Name.SQL()+" FORCE ROW LEVEL SECURITY")
+		after = rights.Unforced("ONLY "+t.Name.SQL(), after)
 	}
 	for _, sql := range append(after, rights.Check) {
 		if err := c.exec(ctx, sql); err != nil {

@@ -93,8 +93,7 @@ func (t *writable) exec(ctx context.Context, r *rights.Runner, sql, done string)
 	}
 	list := r.Run(sql, t.name)
 	if t.table.Forced { // his policies would bind the owner
-		list = append(append([]string{"ALTER TABLE ONLY " + t.name.SQL() + " NO FORCE ROW LEVEL SECURITY"}, list...),
-			"ALTER TABLE ONLY "+t.name.SQL()+" FORCE ROW LEVEL SECURITY")
+		list = rights.Unforced("ONLY "+t.name.SQL(), list)
 	}
 	return runFenced(ctx, t.tx, r, list, t.name.String(), done)
 }
