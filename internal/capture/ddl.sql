@@ -243,6 +243,17 @@ BEGIN
 END
 $$;
 
+-- Nothing of a command is to be carried; but of a string of several commands it is over now.
+CREATE OR REPLACE FUNCTION twinspan.pass_over(stack text, tag text, conforming boolean) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+BEGIN
+    IF stack <> '' OR octet_length(current_query()) > 10000 OR strpos(rtrim(current_query(), E'; \t\r\n'), ';') > 0 THEN
+        PERFORM twinspan.ddl_text(stack, tag, conforming, false);
+    END IF;
+END
+$$;
+
 -- Puts the schema change that has just been made into the stream, or refuses it. temporary says that
 -- it is about temporary objects alone.
 CREATE OR REPLACE FUNCTION twinspan.capture_command(tag text, temporary boolean, conforming boolean) RETURNS void
@@ -266,10 +277,7 @@ BEGIN
     END IF;
     stack := substr(stack, strpos(stack || E'\n', E'\n') + 1);
     IF coalesce(temporary, false) THEN
-        -- Of a string of several commands this one is over now.
-        IF stack <> '' OR octet_length(current_query()) > 10000 OR strpos(rtrim(current_query(), E'; \t\r\n'), ';') > 0 THEN
-            PERFORM twinspan.ddl_text(stack, tag, conforming, false);
-        END IF;
+        PERFORM twinspan.pass_over(stack, tag, conforming);
         RETURN;
     END IF;
     -- DROP has been seen to. Nothing of the others crosses: they change no content, or belong to each server alone.
@@ -299,10 +307,7 @@ BEGIN
         list := twinspan.granted();
     END IF;
     IF (c.total = c.temporary + c.own AND tag NOT IN ('ALTER DEFAULT PRIVILEGES', 'DROP OWNED')) OR list = '' THEN
-        -- Nothing to carry; but of a string of several commands this one is over now.
-        IF stack <> '' OR octet_length(current_query()) > 10000 OR strpos(rtrim(current_query(), E'; \t\r\n'), ';') > 0 THEN
-            PERFORM twinspan.ddl_text(stack, tag, conforming, false);
-        END IF;
+        PERFORM twinspan.pass_over(stack, tag, conforming);
         RETURN;
     END IF;
     PERFORM twinspan.capture_ddl(tag, stack, list, caller);

@@ -155,6 +155,17 @@ $$
             OR d.classoid = 'pg_statistic_ext'::regclass AND d.objoid IN (SELECT s.oid FROM pg_statistic_ext s WHERE s.stxrelid = t))) x
 $$;
 
+-- The relation that a name is, as a command writes it, under a search_path. The clause gives the
+-- caller his own back.
+CREATE OR REPLACE FUNCTION twinspan.relation_named(name text, path text) RETURNS oid
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    PERFORM set_config('search_path', path, true);
+    RETURN pg_catalog.to_regclass(name)::pg_catalog.oid;
+END
+$$;
+
 -- The bound that a partition has got: what stood for it was computed when the command ran.
 -- Written so that it is read in one way whatever the settings.
 CREATE OR REPLACE FUNCTION twinspan.partition_bound(q text, tag text, mask text, path text) RETURNS text
@@ -171,9 +182,7 @@ BEGIN
         SELECT x.objid INTO part FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relispartition LIMIT 1;
     ELSIF tag = 'ALTER TABLE' AND mask ~ '\mattach\s+partition\M' THEN
         name := substring(q from '(?i)\mpartition\s+((?:"(?:[^"]|"")*"|[^\s".;])+(?:\s*\.\s*(?:"(?:[^"]|"")*"|[^\s".;]+))?)\s+for\M');
-        PERFORM set_config('search_path', path, true);
-        part := pg_catalog.to_regclass(name)::pg_catalog.oid;
-        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        part := twinspan.relation_named(name, path);
     END IF;
     RETURN (SELECT pg_get_expr(c.relpartbound, c.oid) FROM pg_class c WHERE c.oid = part AND c.relispartition);
 END
@@ -251,21 +260,19 @@ $$
 DECLARE
     r record;
 BEGIN
-    IF tag <> 'CREATE TABLE' OR pg_my_temp_schema() = 0 OR mask !~ '\mlike\M' THEN
+    IF tag <> 'CREATE TABLE' OR pg_my_temp_schema() = 0 OR mask !~ '\mlike\M' OR NOT EXISTS (
+        SELECT FROM pg_class c WHERE c.relnamespace = pg_my_temp_schema() AND c.relkind IN ('r', 'p', 'v', 'f', 'c') AND strpos(lower(replace(q, '""', '"')), lower(c.relname)) > 0) THEN
         RETURN NULL;
     END IF;
-    FOR r IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = pg_my_temp_schema() AND c.relkind IN ('r', 'p', 'v', 'f', 'c') AND strpos(lower(replace(q, '""', '"')), lower(c.relname)) > 0 LOOP
-        FOR r IN SELECT c.oid, c.relkind = 'r' AND c.reloftype = 0 AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
-                        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
-                            AND d.deptype = 'a' AND EXISTS (SELECT FROM pg_sequence s WHERE s.seqrelid = d.objid)) AS plain
-                   FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relkind IN ('r', 'p') AND x.command_tag = 'CREATE TABLE' LOOP
-            IF r.plain THEN
-                RETURN r.oid;
-            END IF;
-            PERFORM twinspan.refuse_ddl(tag, 'ddl_temporary', 'it is made like a temporary table, which the twin does not have, and has partitions, parents or a sequence of its own',
-                'Write the columns out.');
-        END LOOP;
-        RETURN NULL;
+    FOR r IN SELECT c.oid, c.relkind = 'r' AND c.reloftype = 0 AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+                    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
+                        AND d.deptype = 'a' AND EXISTS (SELECT FROM pg_sequence s WHERE s.seqrelid = d.objid)) AS plain
+               FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relkind IN ('r', 'p') AND x.command_tag = 'CREATE TABLE' LOOP
+        IF r.plain THEN
+            RETURN r.oid;
+        END IF;
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_temporary', 'it is made like a temporary table, which the twin does not have, and has partitions, parents or a sequence of its own',
+            'Write the columns out.');
     END LOOP;
     RETURN NULL;
 END
@@ -301,9 +308,7 @@ BEGIN
         RETURN;
     END IF;
     IF index IS NULL THEN
-        PERFORM set_config('search_path', path, true);
-        index := pg_catalog.to_regclass(old)::pg_catalog.oid;
-        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        index := twinspan.relation_named(old, path);
     END IF;
     SELECT n.nspname, c.relname, (parse_ident(old))[cardinality(parse_ident(old))] AS old, i.indisvalid, pg_get_indexdef(c.oid) AS def,
            CASE WHEN i.indisunique THEN 'CREATE UNIQUE INDEX ' ELSE 'CREATE INDEX ' END AS make
