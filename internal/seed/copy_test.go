@@ -272,19 +272,31 @@ func TestWhatCannotBeCopiedIsRefused(t *testing.T) {
 	wantProblem(t, err, "schema_changed_during_seeding", "public.a", problem.Conflict)
 }
 
+// TestExtensionsOwnTables copies all rows of tables that extensions made, those of their
+// scripts too, in place of what the script has made on the twin, with keys and references.
 func TestExtensionsOwnTables(t *testing.T) {
-	// A table that an extension made and one that it calls the user's, as pg_cron has.
-	w := sharedTwin(t, "CREATE EXTENSION pgcrypto", "CREATE TABLE theirs (i int)", "INSERT INTO theirs VALUES (1)",
-		"CREATE TABLE users (i int)", "INSERT INTO users VALUES (1), (2)", "ALTER EXTENSION pgcrypto ADD TABLE theirs", "ALTER EXTENSION pgcrypto ADD TABLE users",
-		"UPDATE pg_extension SET extconfig = ARRAY['users'::regclass::oid], extcondition = ARRAY['WHERE i > 1'] WHERE extname = 'pgcrypto'")
+	made := []string{"CREATE EXTENSION pgcrypto", "CREATE TABLE theirs (i int PRIMARY KEY, v text)", "CREATE TABLE referring (i int REFERENCES theirs)",
+		"INSERT INTO theirs SELECT g, 'script' FROM generate_series(1, 5) g; INSERT INTO referring VALUES (2)",
+		"ALTER EXTENSION pgcrypto ADD TABLE theirs", "ALTER EXTENSION pgcrypto ADD TABLE referring"}
+	w := sharedTwin(t, append(made, "UPDATE pg_extension SET extconfig = ARRAY['theirs'::regclass::oid], extcondition = ARRAY['WHERE i > 5'] WHERE extname = 'pgcrypto'",
+		"UPDATE theirs SET v = 'changed' WHERE i = 1; DELETE FROM theirs WHERE i = 5; INSERT INTO theirs VALUES (6, 'own'); INSERT INTO referring VALUES (6)")...)
 	w.target.Prepare = func(context.Context, string) error {
-		pgtest.Exec(t, w.to, "CREATE TABLE theirs (i int)", "CREATE TABLE users (i int)", "INSERT INTO users VALUES (1)")
+		pgtest.Exec(t, w.to, made...)
 		return nil
 	}
 	w.copy()
-	if got := pgtest.Table(t, w.to, "users") + pgtest.Table(t, w.to, "theirs"); got != "(1)\n(2)\n" {
+	pgtest.Equal(t, w.from, w.to)
+	if got := pgtest.Table(t, w.to, "theirs"); got != "(1,changed)\n(2,script)\n(3,script)\n(4,script)\n(6,own)\n" {
 		t.Errorf("got %s", got)
 	}
+
+	w = sharedTwin(t, "CREATE EXTENSION pgcrypto", "CREATE TABLE newer (i int)", "ALTER EXTENSION pgcrypto ADD TABLE newer")
+	w.target.Prepare = func(context.Context, string) error {
+		pgtest.Exec(t, w.to, "CREATE EXTENSION pgcrypto")
+		return nil
+	}
+	_, err := w.target.Copy(t.Context())
+	wantProblem(t, err, "extension_table_missing", "public.newer", problem.Incompatible)
 }
 
 // TestCodeRunsAsOwner copies tables at which code of users runs: with their owner's

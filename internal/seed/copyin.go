@@ -14,6 +14,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -40,12 +41,16 @@ func (c *copying) session() *session { return &c.sessions[len(c.sessions)-1] }
 // do copies one chunk and records it, in one transaction. moved counts bytes as
 // they come.
 func (c *copying) do(ctx context.Context, j job, moved *atomic.Int64) error {
+	if _, ok := c.columns[j.table.Name]; !ok && len(j.table.Columns) > 0 {
+		if j.table.Extended {
+			return problem.New(problem.Incompatible, "extension_table_missing", "%s belongs to an extension of the primary's database, and the extension of the secondary's server makes no such table", j.table.Name).
+				On(j.table.Name.String()).WithHint("install the package of the same version on the secondary's server; if somebody added the table to the extension: ALTER EXTENSION ... DROP TABLE on the primary; then delete the link and create it again")
+		}
+		return schemaChanged(j.table.Name, "the twin has no such table")
+	}
 	binary, err := binaryBetween(j.table.Columns, c.columns[j.table.Name], j.table.Name)
 	if err != nil {
 		return err
-	}
-	if _, ok := c.columns[j.table.Name]; !ok && len(j.table.Columns) > 0 {
-		return schemaChanged(j.table.Name, "the twin has no such table")
 	}
 	r := CopyRequest{OID: j.table.OID, Columns: columnNames(j.table.Columns), Binary: binary, First: j.chunk.first, End: j.chunk.end}
 	if err := c.exec(ctx, "BEGIN"); err != nil {
@@ -88,6 +93,11 @@ func (c *copying) exec(ctx context.Context, sql string) error {
 // append copies a chunk into a table that has no rows of an earlier session.
 func (c *copying) append(ctx context.Context, j job, r CopyRequest, moved *atomic.Int64) (int64, error) {
 	t := j.table
+	if t.Extended {
+		if err := c.withoutScriptRows(ctx, t); err != nil {
+			return 0, err
+		}
+	}
 	if owner, ok := c.fenced.owners[t.Name]; ok {
 		return c.appendFenced(ctx, t, owner, r, moved)
 	}
@@ -108,6 +118,35 @@ func (c *copying) append(ctx context.Context, j job, r CopyRequest, moved *atomi
 		options = ", FREEZE"
 	}
 	return c.stream(ctx, t.Name.SQL(), t.Name, r, options, moved)
+}
+
+// withoutScriptRows removes what the extension's script has put into one of its tables
+// on the twin, for the primary's rows of it are copied, those of its script included.
+// Until the copy is committed everybody sees the script's: types of PostGIS read
+// spatial_ref_sys while rows of other tables are copied.
+func (c *copying) withoutScriptRows(ctx context.Context, t *table) error {
+	referred, err := pg.Referred(ctx, c.conn, t.Name.SQL())
+	if err != nil {
+		return err
+	}
+	statements := []string{"TRUNCATE ONLY " + t.Name.SQL()}
+	if referred {
+		statements = []string{"DELETE FROM ONLY " + t.Name.SQL()}
+		if owner, ok := c.fenced.owners[t.Name]; ok { // to plan it runs code of users
+			runner := rights.NewRunner(owner.Owner, c.fenced.settings)
+			run := runner.Run(statements[0], t.Name)
+			if owner.Forced { // his policies would bind him
+				run = rights.Unforced("ONLY "+t.Name.SQL(), run)
+			}
+			statements = append(append(runner.Make(), run...), rights.Check)
+		}
+	}
+	for _, sql := range statements {
+		if err := c.exec(ctx, sql); err != nil {
+			return pg.Classify(err, "empty "+t.Name.String())
+		}
+	}
+	return nil
 }
 
 // staging is the temporary table that rows go over which replace others.

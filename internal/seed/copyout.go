@@ -93,7 +93,7 @@ type outSession struct {
 
 func (o *outSession) close() { o.raw.Close() }
 
-func (o *outSession) copyTable(ctx context.Context, snapshot string, t *planned, r CopyRequest, w io.Writer) (int64, error) {
+func (o *outSession) copyTable(ctx context.Context, snapshot string, t *Table, r CopyRequest, w io.Writer) (int64, error) {
 	name, err := o.lock(ctx, snapshot, t)
 	if err != nil {
 		return 0, err
@@ -103,7 +103,7 @@ func (o *outSession) copyTable(ctx context.Context, snapshot string, t *planned,
 			return 0, pg.Classify(err, "copy "+t.Name.String())
 		}
 	}
-	rows, err := o.copyOut(copySQL(name, t.condition, &r), w)
+	rows, err := o.copyOut(copySQL(name, &r), w)
 	switch pg.SQLState(err) {
 	case "":
 	case "42703", "42P01":
@@ -120,7 +120,7 @@ func (o *outSession) copyTable(ctx context.Context, snapshot string, t *planned,
 // now. Under the lock its file must be that of the snapshot: TRUNCATE and the
 // rewriting forms of ALTER TABLE leave nothing that an older snapshot could see,
 // and VACUUM FULL moves rows to other blocks.
-func (o *outSession) lock(ctx context.Context, snapshot string, t *planned) (name string, err error) {
+func (o *outSession) lock(ctx context.Context, snapshot string, t *Table) (name string, err error) {
 	identity := fmt.Sprintf("SELECT %d::oid::regclass::text, coalesce(pg_relation_filenode(%d), 0)", t.OID, t.OID)
 	begin := "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT " + sqlname.Literal(snapshot)
 	end := time.Now().Add(lockPatience)
@@ -161,7 +161,7 @@ func (o *outSession) lock(ctx context.Context, snapshot string, t *planned) (nam
 	}
 }
 
-func tableChanged(t *planned) error {
+func tableChanged(t *Table) error {
 	return problem.New(problem.Conflict, "table_changed", "%s was truncated, rewritten or dropped after the snapshot", t.Name).On(t.Name.String())
 }
 
@@ -170,14 +170,14 @@ func schemaChanged(t sqlname.Table, what string) error {
 		On(t.String()).WithHint("delete the link and create it again, and leave the schema alone until it replicates")
 }
 
-// copySQL writes the COPY of a request. name is quoted, condition is SQL.
-func copySQL(name, condition string, r *CopyRequest) string {
+// copySQL writes the COPY of a request. name is quoted.
+func copySQL(name string, r *CopyRequest) string {
 	format := "text"
 	if r.Binary {
 		format = "binary"
 	}
 	columns := sqlname.Join(r.Columns)
-	if r.whole() && condition == "" {
+	if r.whole() {
 		if columns != "" {
 			columns = " (" + columns + ")"
 		}
@@ -194,9 +194,6 @@ func copySQL(name, condition string, r *CopyRequest) string {
 		// Numbers of transactions go round: one is later when it is ahead by less
 		// than half of them (TransactionIdFollowsOrEquals).
 		where = append(where, fmt.Sprintf("(xmin::text::bigint - %d + 4294967296) %% 4294967296 < 2147483648", uint32(r.Since)))
-	}
-	if c, ok := strings.CutPrefix(strings.TrimSpace(condition), "WHERE"); ok {
-		where = append(where, "("+c+")")
 	}
 	filter := ""
 	if len(where) > 0 {

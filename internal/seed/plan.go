@@ -13,28 +13,18 @@ import (
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
-// planned is a table with what stays on the primary's side.
-type planned struct {
-	Table
-	condition string // SQL; which rows of an extension's table are the user's
-}
-
-// tablesSQL lists ordinary tables and partitions that are logged. Catalogs are
-// read like any table, at the snapshot: relfilenode is the file of then. Tables
-// that an extension made come with the extension, except the rows that it calls
-// the user's (pg_extension_config_dump).
+// tablesSQL lists ordinary tables and partitions that are logged, those of extensions
+// too: the stream brings changes of all their rows, whoever wrote these. Catalogs are
+// read like any table, at the snapshot: relfilenode is the file of then.
 const tablesSQL = `
 SELECT c.oid, n.nspname, c.relname, c.relfilenode,
        coalesce(pg_relation_size(c.oid) / current_setting('block_size')::int, 0),
        coalesce(pg_table_size(c.oid), 0),
-       e.oid IS NOT NULL, coalesce(e.extcondition[array_position(e.extconfig, c.oid)], '')
+       EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+                  AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e')
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
-                                  AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
-  LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
  WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
-   AND (e.oid IS NULL OR c.oid = ANY (e.extconfig))
  ORDER BY n.nspname, c.relname`
 
 // columnsSQL lists columns that can be written. Of the types that users and
@@ -91,9 +81,9 @@ func (s *Session) Plan(ctx context.Context) ([]Table, error) {
 		return nil, pg.Classify(err, "list the tables")
 	}
 	tables := make([]Table, len(list))
-	plan := make(map[uint32]*planned, len(list))
+	plan := make(map[uint32]*Table, len(list))
 	for i, t := range list {
-		tables[i] = t.Table
+		tables[i] = *t
 		plan[t.OID] = t
 	}
 	s.mu.Lock()
@@ -119,14 +109,14 @@ func refuseHashedEnums(ctx context.Context, conn *pgx.Conn, version int) error {
 	}
 }
 
-func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*planned, error) {
+func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*Table, error) {
 	rows, err := conn.Query(ctx, tablesSQL)
 	if err != nil {
 		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*planned, error) {
-		t := &planned{}
-		return t, row.Scan(&t.OID, &t.Name.Schema, &t.Name.Name, &t.Filenode, &t.Blocks, &t.Bytes, &t.Extended, &t.condition)
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Table, error) {
+		t := &Table{}
+		return t, row.Scan(&t.OID, &t.Name.Schema, &t.Name.Name, &t.Filenode, &t.Blocks, &t.Bytes, &t.Extended)
 	})
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ type Table struct {
 	Blocks   int64         `json:"blocks"`
 	Bytes    int64         `json:"bytes"`              // with TOAST
 	Ranges   bool          `json:"ranges"`             // whether parts of it can be asked for
-	Extended bool          `json:"extended,omitempty"` // an extension's own, of which only the user's rows are copied
+	Extended bool          `json:"extended,omitempty"` // an extension's own, in which its script has put rows on the twin
 	Columns  []Column      `json:"columns"`            // without generated ones
 	Key      []KeyColumn   `json:"key,omitempty"`
 }

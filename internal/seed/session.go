@@ -34,7 +34,7 @@ type Session struct {
 	done   chan struct{} // closed when the holder is gone
 
 	mu     sync.Mutex // guards what follows
-	plan   map[uint32]*planned
+	plan   map[uint32]*Table
 	idle   []*outSession
 	closed bool
 }

@@ -59,7 +59,6 @@ func fingerprint(version int, identities, kept bool) string {
 const tablesSQL = `
 SELECT c.oid, n.nspname, c.relname, c.relfilenode, pg_relation_size(c.oid) / current_setting('block_size')::int, pg_table_size(c.oid), c.reltuples::bigint,
        CASE WHEN c.relpersistence = 'u' THEN 'unlogged tables are not kept in step'
-            WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') THEN 'it belongs to an extension'
             ELSE '' END,
        CASE WHEN o.rolsuper THEN '' ELSE o.rolname END, c.relrowsecurity AND c.relforcerowsecurity
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner

@@ -51,7 +51,7 @@ type Findings struct {
 // Skipped is a table whose rows were not compared.
 type Skipped struct {
 	Name, Why string
-	Never     bool // whatever it holds: unlogged tables, those of extensions
+	Never     bool // whatever it holds: unlogged tables
 	Changed   bool // it was changed while it was read: another time it can be compared
 }
 
