@@ -163,3 +163,30 @@ func TestSchemaChangeWaitsForARight(t *testing.T) {
 		t.Error("a change was left out at which the link did not stand")
 	}
 }
+
+// A materialized view whose owner can read more on the primary than on the twin holds the
+// first copy up, with the right that is missing, and the copy goes on once it is there.
+func TestFirstCopyWaitsForTheRightOfAViewsOwner(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{})
+	pgtest.Exec(t, p.A.Server.DSN("postgres"), `CREATE DATABASE shop`, `CREATE ROLE adm SUPERUSER`)
+	a, b := p.A.Server.DSN("shop"), p.B.Server.DSN("shop")
+	pgtest.Exec(t, a, `CREATE TABLE base (id int PRIMARY KEY); INSERT INTO base VALUES (1), (2); ALTER TABLE base OWNER TO shop;
+		CREATE MATERIALIZED VIEW mv AS SELECT count(*) AS n FROM base; ALTER MATERIALIZED VIEW mv OWNER TO adm`)
+	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "shop", Database: "shop", Peer: "b", CreateRoles: true}); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l, err := p.A.Client.Link(t.Context(), "shop")
+		if q := problemOf(l.Problems, "right_missing"); err != nil || q.Subject != "public.mv" || !strings.Contains(q.Title, "base") || !strings.Contains(q.Hint, "pg_read_all_data") {
+			return fmt.Errorf("phase %s, %+v, %v", l.Phase, l.Problems, err)
+		}
+		return nil
+	})
+	pgtest.Exec(t, p.B.Server.DSN("postgres"), `GRANT pg_read_all_data TO adm`)
+	p.WaitPhase(t, "shop", api.Replicating)
+	pgtest.Equal(t, a, b)
+	if got := pgtest.Table(t, b, "mv"); got != "(2)\n" {
+		t.Errorf("the view holds %s", got)
+	}
+}

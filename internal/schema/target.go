@@ -329,6 +329,11 @@ func entryError(err error, e Entry) error {
 		what = strings.ToLower(e.Kind) + " " + e.Name + " in schema " + e.Schema
 	}
 	p := problem.As(pg.Classify(err, "build "+what))
+	if e.Kind == kindRefresh && pg.SQLState(err) == "42501" {
+		view := sqlname.Table{Schema: e.Schema, Name: e.Name}
+		return problem.Wrap(p, problem.Transient, "right_missing", "filling %s waits: its query runs with the rights of its owner, who lacks one on the secondary", view).
+			On(view.String()).WithHint(`rights on tables are the primary's, so its owner there is a superuser or a member of a role, and less here: on the secondary, GRANT pg_read_all_data, or that role, to the owner (psql: \d+ %s). The link goes on by itself`, view.SQL())
+	}
 	if p.Kind != problem.Internal {
 		return p
 	}
