@@ -105,6 +105,13 @@ func (l *Link) prepare(ctx context.Context) error {
 	if err := source.Prepare(ctx); err != nil {
 		return err
 	}
+	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		l.letOwnerRead(ctx, conn)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	return l.happen(ctx, role.Prepared, nil)
 }
 

@@ -149,8 +149,15 @@ func (l *Link) repair(ctx context.Context, structure *schema.Target, result seed
 	return l.stream(ctx, result, result.RepairUntil)
 }
 
+// shutTables gives every table its gate. The database's owner can dump the twin from then on.
 func (l *Link) shutTables(ctx context.Context) error {
-	return l.withGateSession(ctx, gate.ShutTables)
+	return l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := gate.ShutTables(ctx, conn); err != nil {
+			return err
+		}
+		l.letOwnerRead(ctx, conn)
+		return nil
+	})
 }
 
 func roleCreated(name string) catalog.Notice {

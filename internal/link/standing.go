@@ -58,6 +58,14 @@ func (w *standing) missing(there []string) (gone []string) {
 	return gone
 }
 
+// letOwnerRead keeps pg_dump working for the database's owner. That it cannot be done now
+// stops nothing: the loop that looks after what a link stands on does it again.
+func (l *Link) letOwnerRead(ctx context.Context, conn *pgx.Conn) {
+	if err := catalog.Readable(ctx, conn); err != nil {
+		l.log.Debug("cannot let the database's owner read the schema twinspan", "err", err)
+	}
+}
+
 func (w *standing) look(ctx context.Context, l *Link) error {
 	r := l.snapshot()
 	if r.Deleting || r.Phase == string(role.Creating) {
@@ -75,9 +83,7 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 		if err != nil || !there {
 			return pg.Classify(err, "look for the link's record")
 		}
-		if err := catalog.Readable(ctx, conn); err != nil {
-			l.log.Debug("cannot let the database's owner read the schema twinspan", "err", err)
-		}
+		l.letOwnerRead(ctx, conn)
 		others = onlyOurs(ctx, conn)
 		if refuses(r) {
 			gone, err = gate.Missing(ctx, conn)
