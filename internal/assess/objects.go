@@ -131,6 +131,11 @@ func (l *primaryLook) tables(ctx context.Context) error {
 						WHERE k.n <= coalesce((to_jsonb(x)->>'indnkeyatts')::int, x.indnatts) AND NOT a.attnotnull)) ORDER BY 1`,
 			"the table has a virtual generated column and no key: while it is linked the server refuses its UPDATE and DELETE",
 			"ALTER TABLE {1} ADD PRIMARY KEY (...); or make the column STORED"},
+		{"access_method_undecoded", problem.Warns,
+			`SELECT ` + table + `, a.amname, a.amhandler::text FROM pg_am a JOIN pg_class c ON c.relam = a.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+				WHERE ` + ownIn("pg_class", "c.oid") + ` AND c.relkind = 'r' AND c.relpersistence = 'p' AND a.amhandler::text <> 'heap_tableam_handler'`,
+			"the table's access method {2} ({3}) keeps its rows otherwise than PostgreSQL does, and may not write changes into the log in a form that can be decoded: they would be missing on the twin",
+			"ALTER TABLE {1} SET ACCESS METHOD heap; or accept it, if the method's documentation says that logical replication works with it"},
 		{"unlogged_table", problem.Informs,
 			`SELECT ` + table + `, '', ''` + ordinary + ` AND c.relkind IN ('r', 'p') AND c.relpersistence = 'u' ORDER BY 1`,
 			"the table is unlogged: it is created on the twin and stays empty there", "ALTER TABLE {1} SET LOGGED"},

@@ -26,6 +26,9 @@ var planted = []struct{ sql, want string }{
 	{`SELECT 1`, `informs table_without_key public."Odd Name"`},
 	{`CREATE TABLE nothing (a int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING`, `informs table_without_key public.nothing`},
 	{`CREATE TABLE full_already (a int); ALTER TABLE full_already REPLICA IDENTITY FULL`, ``},
+	{`CREATE FUNCTION other(internal) RETURNS table_am_handler LANGUAGE internal AS 'heap_tableam_handler'; CREATE ACCESS METHOD columns TYPE TABLE HANDLER other;
+		CREATE ACCESS METHOD heap_too TYPE TABLE HANDLER heap_tableam_handler; CREATE TABLE fine (a int PRIMARY KEY) USING heap_too; CREATE TABLE columnar (a int PRIMARY KEY) USING columns`,
+		`warns access_method_undecoded public.columnar`},
 	{`CREATE UNLOGGED TABLE scratch (a int)`, `informs unlogged_table public.scratch`},
 	{`CREATE TYPE pair AS (a int, b text); CREATE TABLE as_text (a int PRIMARY KEY, p pair, r regclass)`, `informs types_as_text public.as_text`},
 	{`CREATE TABLE snap (a oid PRIMARY KEY, bound pg_node_tree)`, `blocks type_without_input public.snap`},
