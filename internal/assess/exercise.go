@@ -30,7 +30,7 @@ func (l *primaryLook) exercise(ctx context.Context) error {
 }
 
 // tryPublishing makes an event trigger and a publication in transactions that are
-// rolled back. Whatever an event trigger of the user says to that, it will say to
+// rolled back. What an event trigger that is enabled ALWAYS says to that, it will say to
 // the link. Where the database is linked already, it was said.
 func (l *primaryLook) tryPublishing(ctx context.Context) error {
 	if l.linked {
@@ -52,7 +52,7 @@ func (l *primaryLook) tryPublishing(ctx context.Context) error {
 	}
 	if refused != "" {
 		l.found.blocksIf(!l.found.has("schema_taken"), "publishing_refused", l.report.Source.Database, "the server refuses the schema or the publication that a link needs: "+refused,
-			"give the agent's role that right, "+superuserRemedy(l.DSN.User())+"; if an event trigger of the database refuses it: ALTER EVENT TRIGGER ... DISABLE while the link is created")
+			"give the agent's role that right, "+superuserRemedy(l.DSN.User())+"; if an event trigger of the database that is enabled ALWAYS refuses it: ALTER EVENT TRIGGER ... DISABLE while the link is created")
 		return nil
 	}
 	return l.tryEvents(ctx)
@@ -162,6 +162,10 @@ func (l *primaryLook) transactions(ctx context.Context) error {
 	return pg.Classify(err, "list open transactions")
 }
 
+// asReplica lets a transaction act as the sessions of links do where the role may: event
+// triggers of the user, which see other settings than in his own sessions, do not fire.
+const asReplica = `DO $$ BEGIN PERFORM pg_catalog.set_config('session_replication_role', 'replica', true); EXCEPTION WHEN insufficient_privilege THEN NULL; END $$`
+
 // rolledBack runs statements in a transaction and rolls it back.
 func rolledBack(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	tx, err := conn.Begin(ctx)
@@ -169,7 +173,7 @@ func rolledBack(ctx context.Context, conn *pgx.Conn, statements ...string) error
 		return pg.Classify(err, "try a right")
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	for _, sql := range statements {
+	for _, sql := range append([]string{asReplica}, statements...) {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}

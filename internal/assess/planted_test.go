@@ -29,6 +29,8 @@ var planted = []struct{ sql, want string }{
 	{`CREATE FUNCTION other(internal) RETURNS table_am_handler LANGUAGE internal AS 'heap_tableam_handler'; CREATE ACCESS METHOD columns TYPE TABLE HANDLER other;
 		CREATE ACCESS METHOD heap_too TYPE TABLE HANDLER heap_tableam_handler; CREATE TABLE fine (a int PRIMARY KEY) USING heap_too; CREATE TABLE columnar (a int PRIMARY KEY) USING columns`,
 		`warns access_method_undecoded public.columnar`},
+	{`CREATE FUNCTION refuses() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN IF current_setting('application_name') ~ '^twinspan/' THEN INSERT INTO watched_by_name VALUES (tg_tag); END IF; END $$;
+		CREATE EVENT TRIGGER refuses ON ddl_command_end EXECUTE FUNCTION refuses()`, ``},
 	{`CREATE UNLOGGED TABLE scratch (a int)`, `informs unlogged_table public.scratch`},
 	{`CREATE TYPE pair AS (a int, b text); CREATE TABLE as_text (a int PRIMARY KEY, p pair, r regclass)`, `informs types_as_text public.as_text`},
 	{`CREATE TABLE snap (a oid PRIMARY KEY, bound pg_node_tree)`, `blocks type_without_input public.snap`},
@@ -196,9 +198,9 @@ func TestRightsAreTried(t *testing.T) {
 	name := s.Database(t)
 	dsn := s.DSN(name)
 	pgtest.Exec(t, dsn, `CREATE FUNCTION public.f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''not in business hours''; END';
-		CREATE EVENT TRIGGER hours ON ddl_command_start EXECUTE FUNCTION public.f()`)
+		CREATE EVENT TRIGGER hours ON ddl_command_start EXECUTE FUNCTION public.f(); ALTER EVENT TRIGGER hours ENABLE ALWAYS`)
 	found := primary(t, dsn, newestDump)
-	expect(t, found, "blocks publishing_refused "+name)
+	expect(t, found, "blocks publishing_refused "+name, "informs event_trigger_fires_on_twin hours")
 	if f := one(t, found, "publishing_refused"); !strings.Contains(f.Why, "not in business hours") {
 		t.Errorf("%+v", f)
 	}
