@@ -164,29 +164,50 @@ func TestSchemaChangeWaitsForARight(t *testing.T) {
 	}
 }
 
-// A materialized view whose owner can read more on the primary than on the twin holds the
-// first copy up, with the right that is missing, and the copy goes on once it is there.
-func TestFirstCopyWaitsForTheRightOfAViewsOwner(t *testing.T) {
+// What names or belongs to roles that the twin's server lacks, or where they are less: a
+// value that names one and a materialized view whose owner may not read hold the first copy
+// up, each with what is missing, and the copy goes on once it is there; event triggers and
+// foreign-data wrappers of superusers belong to the agent's role.
+func TestRolesThatTheTwinLacks(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
-	pgtest.Exec(t, p.A.Server.DSN("postgres"), `CREATE DATABASE shop`, `CREATE ROLE adm SUPERUSER`)
+	there := p.B.Server.DSN("postgres")
+	pgtest.Exec(t, p.A.Server.DSN("postgres"), `CREATE DATABASE shop`, `CREATE ROLE adm SUPERUSER; CREATE ROLE only_here; CREATE ROLE later`)
 	a, b := p.A.Server.DSN("shop"), p.B.Server.DSN("shop")
 	pgtest.Exec(t, a, `CREATE TABLE base (id int PRIMARY KEY); INSERT INTO base VALUES (1), (2); ALTER TABLE base OWNER TO shop;
-		CREATE MATERIALIZED VIEW mv AS SELECT count(*) AS n FROM base; ALTER MATERIALIZED VIEW mv OWNER TO adm`)
+		CREATE MATERIALIZED VIEW mv AS SELECT count(*) AS n FROM base; ALTER MATERIALIZED VIEW mv OWNER TO adm`,
+		`CREATE TABLE named (id int PRIMARY KEY, r regrole); INSERT INTO named VALUES (1, 'only_here')`,
+		`CREATE FUNCTION public.f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER et ON sql_drop EXECUTE FUNCTION public.f();
+		ALTER EVENT TRIGGER et OWNER TO adm; CREATE FOREIGN DATA WRAPPER fw; ALTER FOREIGN DATA WRAPPER fw OWNER TO adm`)
 	if _, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "shop", Database: "shop", Peer: "b", CreateRoles: true}); err != nil {
 		t.Fatal(err)
 	}
-	pgtest.Eventually(t, linktest.Patience, func() error {
-		l, err := p.A.Client.Link(t.Context(), "shop")
-		if q := problemOf(l.Problems, "right_missing"); err != nil || q.Subject != "public.mv" || !strings.Contains(q.Title, "base") || !strings.Contains(q.Hint, "pg_read_all_data") {
-			return fmt.Errorf("phase %s, %+v, %v", l.Phase, l.Problems, err)
-		}
-		return nil
-	})
-	pgtest.Exec(t, p.B.Server.DSN("postgres"), `GRANT pg_read_all_data TO adm`)
+	waits := func(code, subject, names, remedy string) {
+		t.Helper()
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			l, err := p.A.Client.Link(t.Context(), "shop")
+			if q := problemOf(l.Problems, code); err != nil || !strings.HasPrefix(q.Subject, subject) || !strings.Contains(q.Title, names) || !strings.Contains(q.Hint, remedy) {
+				return fmt.Errorf("phase %s, %+v, %v", l.Phase, l.Problems, err)
+			}
+			return nil
+		})
+	}
+	waits("object_missing", "public.named", "only_here", "CREATE ROLE")
+	pgtest.Exec(t, there, `CREATE ROLE only_here`)
+	waits("right_missing", "public.mv", "base", "pg_read_all_data")
+	pgtest.Exec(t, there, `GRANT pg_read_all_data TO adm`)
 	p.WaitPhase(t, "shop", api.Replicating)
-	pgtest.Equal(t, a, b)
+	pgtest.Exec(t, a, `INSERT INTO named VALUES (2, 'later')`)
+	waits("object_missing", "public.named (id) = (2)", "later", "CREATE ROLE")
+	pgtest.Exec(t, there, `CREATE ROLE later`)
+	p.WaitEqual(t, "shop", "shop")
 	if got := pgtest.Table(t, b, "mv"); got != "(2)\n" {
 		t.Errorf("the view holds %s", got)
+	}
+	if got := pgtest.Query(t, b, `SELECT evtname FROM pg_event_trigger WHERE evtname = 'et' UNION ALL SELECT fdwname FROM pg_foreign_data_wrapper`); len(got) != 2 {
+		t.Errorf("the twin has %v", got)
+	}
+	if l, err := p.A.Client.Link(t.Context(), "shop"); err != nil || l.Phase != api.Replicating || problemOf(l.Problems, "object_missing").Code != "" {
+		t.Errorf("%+v, %v", l, err)
 	}
 }

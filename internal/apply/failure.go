@@ -71,6 +71,8 @@ func (e *engine) changeProblem(b *batch, f *failure) error {
 			WithHint("the key is not unique on the secondary; " + divergedHint)
 	case f.err.Code == "23505":
 		return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Diverged, "row_duplicate", "%s", what).On(subject).WithHint(divergedHint)
+	case f.err.Code == pg.StateUndefinedObject:
+		return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Transient, "object_missing", "%s waits", what).On(subject).WithHint(pg.UndefinedObjectHint)
 	}
 	return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Diverged, "apply_failed", "%s", what).On(subject).
 		WithHint("remove the cause on the secondary, then resume the link")

@@ -74,3 +74,11 @@ func UnportableTypes(ctx context.Context, q Rows, also ...uint32) (map[uint32]bo
 	}
 	return types, nil
 }
+
+// StateUndefinedObject is the SQLSTATE of a value that names what the server does not have
+// (undefined_object): a role in a regrole or aclitem, as a rule, for whatever is in the
+// database comes with the stream (regproc.c, acl.c).
+const StateUndefinedObject = "42704"
+
+// UndefinedObjectHint says what to do about it.
+const UndefinedObjectHint = "a value names what the secondary's server does not have, as a rule a role (regrole, aclitem): make there what the server names, CREATE ROLE ...; the link goes on by itself"

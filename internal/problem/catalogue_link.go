@@ -71,6 +71,7 @@ func linkEntries() []Entry {
 		{"object_in_use", Warns, "An object is in use", "Somebody uses what is to be changed or dropped.", again},
 		{"pg_dump_failed", Blocks, "pg_dump failed", "Its words are in the problem.", "As they say, then `link resume`."},
 		{"no_change_stops", Blocks, "The link does not stand at a schema change", "There is none to leave out.", "`twinspan link show` says what is wrong."},
+		{"object_missing", Warns, "A value names what the secondary does not have", "A value of a type like regrole or aclitem names an object, as a rule a role; roles do not come with the stream.", "Make on the secondary what the problem names, `CREATE ROLE ...`; the link goes on by itself."},
 		{"pg_restore_failed", Blocks, "pg_restore failed", "Its words are in the problem.", "As they say, then `link resume`."},
 		{"phase_refuses", Blocks, "The link is in a phase that does not allow it", "", "`twinspan link show` says what it does."},
 		{"position_lost", Blocks, "The secondary lost its position", "Its server was restored from a backup.", repair},

@@ -155,12 +155,18 @@ func (t *Target) runStage(ctx context.Context, tasks []task, settings []rights.S
 	return group.Wait()
 }
 
-// buildOne builds an entry, without what only tunes and the server does not know.
+// buildOne builds an entry, without what only tunes and the server does not know, and
+// without an owner that it cannot have here.
 func (t *Target) buildOne(ctx context.Context, conn *pgx.Conn, e stored) error {
 	for try := 1; ; try++ {
 		err := t.build(ctx, conn, []stored{e})
 		if entry, left := withoutUnknown(e.Entry, err); left != "" {
 			t.Log.Warn("option left out, which the server does not know", "subject", e.Schema+"."+e.Name, "option", left)
+			e.Entry, try = entry, 0
+			continue
+		}
+		if entry, left := withoutOwner(e.Entry, err); left {
+			t.Log.Warn("owner left out, who is no superuser here", "kind", e.Kind, "subject", e.Name)
 			e.Entry, try = entry, 0
 			continue
 		}

@@ -158,3 +158,23 @@ func withoutUnknown(e Entry, err error) (Entry, string) {
 	e.SQL = Text(withoutOptions(string(e.SQL), func(o option) bool { return strings.TrimPrefix(o.name, "toast.") == name }))
 	return e, name
 }
+
+// withoutOwner takes out of an entry the owner whom the target's server refused because he
+// is no superuser there: event triggers and foreign-data wrappers have no others
+// (event_trigger.c, foreigncmds.c). The object stays the agent's role's.
+func withoutOwner(e Entry, err error) (Entry, bool) {
+	if e.Kind != kindEvent && e.Kind != kindWrapper || pg.SQLState(err) != "42501" {
+		return e, false
+	}
+	sql := string(e.SQL)
+	start := strings.LastIndex(sql, "\nALTER "+e.Kind+" ")
+	if start < 0 {
+		return e, false
+	}
+	statement, rest, _ := strings.Cut(sql[start+1:], ";\n")
+	if !strings.Contains(statement, " OWNER TO ") {
+		return e, false
+	}
+	e.SQL = Text(sql[:start+1] + rest)
+	return e, true
+}

@@ -95,4 +95,5 @@ const (
 	kindAttach     = "INDEX ATTACH"
 	kindRefresh    = "MATERIALIZED VIEW DATA"
 	kindEvent      = "EVENT TRIGGER"
+	kindWrapper    = "FOREIGN DATA WRAPPER"
 )

@@ -250,6 +250,8 @@ func targetError(name sqlname.Table, err error) error {
 	switch {
 	case state == "42P01" || state == "42703":
 		return schemaChanged(name, "the twin's table is another one")
+	case state == pg.StateUndefinedObject:
+		return problem.Wrap(p, problem.Transient, "object_missing", "the copy of %s waits", name).On(name.String()).WithHint(pg.UndefinedObjectHint)
 	case strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23"):
 		// Its message may quote the value, as its detail does.
 		reason := "SQLSTATE " + state
