@@ -166,6 +166,9 @@ func runs(body func(cmd *cobra.Command, args []string) error) func(*cobra.Comman
 // report prints an error by the contract: there is always a hint.
 func (a *app) report(err error) {
 	code, kind, text, hint := explain(err)
+	if code == "request_invalid" { // by the REST interface, whose rules name fields
+		text, hint = ofFlags(text), ""
+	}
 	if hint == "" {
 		hint = remedy(kind)
 	}
