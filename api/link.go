@@ -120,8 +120,8 @@ type LinkSync struct {
 type SetLink struct {
 	Mode               Mode     `json:"mode,omitempty" enum:"async,sync" doc:"When a commit on the primary returns"`
 	SyncTimeoutSeconds *int64   `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 0 is without end"`
-	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, cancel (after 30s), or cancel=AFTER" example:"cancel=10s"`
-	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
+	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" patternDescription:"wait, cancel or cancel=AFTER" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, cancel (after 30s), or cancel=AFTER" example:"cancel=10s"`
+	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" patternDescription:"serve, fence or fence=AFTER" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
 	MaxRate            *int64   `json:"maxRate,omitempty" minimum:"0" doc:"The most bytes of rows a second that the first copy moves; 0 is no limit"`
 	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of problems that are accepted: schema_drifted, schema_differs_since_copy, drop_objects; superuser_commands, at the secondary's agent alone"`
 	Withdraw           []string `json:"withdraw,omitempty" nullable:"false" doc:"Codes whose acceptance is taken back: superuser_commands"`
@@ -236,15 +236,15 @@ type Failover struct {
 
 // CreateLink asks for a link.
 type CreateLink struct {
-	Name               string   `json:"name" minLength:"1" maxLength:"63" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"Name of the link, unique on both sides" example:"sales"`
+	Name               string   `json:"name" minLength:"1" maxLength:"63" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" patternDescription:"letters, digits, dots, dashes and underscores, a letter or digit first" doc:"Name of the link, unique on both sides" example:"sales"`
 	Database           string   `json:"database" minLength:"1" maxLength:"63" doc:"The database on this agent's instance"`
 	Peer               string   `json:"peer" minLength:"1" doc:"The other agent, by the name this one knows it"`
 	PeerDatabase       string   `json:"peerDatabase,omitempty" maxLength:"63" doc:"The database on the other side; the same name by default"`
 	Mode               Mode     `json:"mode,omitempty" enum:"async,sync" doc:"async by default"`
 	SyncTimeoutSeconds *int64   `json:"syncTimeoutSeconds,omitempty" minimum:"0" maximum:"86400" doc:"In mode sync: for how long a commit waits before it goes on without the twin; 10 by default, 0 is without end"`
 	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of findings that do not stop the creation"`
-	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, the default, cancel (after 30s), or cancel=AFTER"`
-	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
+	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" patternDescription:"wait, cancel or cancel=AFTER" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, the default, cancel (after 30s), or cancel=AFTER"`
+	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" patternDescription:"serve, fence or fence=AFTER" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
 	MaxRate            int64    `json:"maxRate,omitempty" minimum:"0" doc:"The most bytes of rows a second that the first copy moves; no limit by default"`
 	FromPeer           bool     `json:"fromPeer,omitempty" doc:"The peer's database is the initial primary"`
 	// CreateRoles and WithPasswords say what becomes of roles that the secondary's
