@@ -27,6 +27,12 @@ type Grant struct {
 	Link       string   `json:"link,omitempty" doc:"The link with which the grant came and goes; empty for one that an operator gave"`
 }
 
+// SetPeer changes what is known of a peer. What is not given stays.
+type SetPeer struct {
+	Fingerprint string  `json:"fingerprint,omitempty" maxLength:"100" doc:"SHA-256 of the key that is trusted from now on, in the place of the one of before"`
+	Endpoint    *string `json:"endpoint,omitempty" maxLength:"300" doc:"Address at which to dial it, host:port; empty when only the other side dials"`
+}
+
 // PeerGrants are grants to give or to take away.
 type PeerGrants struct {
 	Grants []Grant `json:"grants" minItems:"1" maxItems:"100" nullable:"false" doc:"The grants"`

@@ -48,6 +48,11 @@ func (c *Client) AddPeer(ctx context.Context, in api.AddPeer) (out api.Peer, err
 	return out, c.call(ctx, http.MethodPost, "/v1/peers", in, &out)
 }
 
+// SetPeer trusts another key of a peer, or dials it elsewhere.
+func (c *Client) SetPeer(ctx context.Context, name string, in api.SetPeer) (out api.Peer, err error) {
+	return out, c.call(ctx, http.MethodPatch, "/v1/peers/"+url.PathEscape(name), in, &out)
+}
+
 // RemovePeer ends the trust in a peer. A peer that links depend on is refused, unless
 // it is forced.
 func (c *Client) RemovePeer(ctx context.Context, name string, force bool) error {

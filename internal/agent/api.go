@@ -40,7 +40,7 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 	}
 	if f := a.facts.Load(); f != nil {
 		out.Postgres.Version, out.Postgres.SystemID = f.Version, f.SystemID
-		out.Postgres.Connected = a.links.ready() == nil
+		out.Postgres.Connected = problem.CodeOf(a.links.ready()) != "agent_starting"
 	}
 	if err := a.links.ready(); err != nil {
 		p := problem.As(err)
@@ -171,6 +171,30 @@ func (a *Agent) AddPeer(ctx context.Context, in api.AddPeer) (api.Peer, error) {
 	return a.describe(p), nil
 }
 
+// SetPeer implements httpapi.Agent.
+func (a *Agent) SetPeer(ctx context.Context, name string, in api.SetPeer) (api.Peer, error) {
+	if in.Fingerprint == "" && in.Endpoint == nil {
+		return api.Peer{}, problem.New(problem.Invalid, "request_invalid", "neither a key nor an address of the peer is given").On(name)
+	}
+	if in.Endpoint != nil {
+		if err := a.book.SetEndpoint(name, *in.Endpoint); err != nil {
+			return api.Peer{}, err
+		}
+		a.Log.Info("address of a peer changed", "peer", name, "endpoint", *in.Endpoint)
+	}
+	if in.Fingerprint != "" {
+		if err := a.endpoint.Trust(name, in.Fingerprint); err != nil {
+			return api.Peer{}, err
+		}
+		a.Log.Info("another key of a peer is trusted", "peer", name, "fingerprint", in.Fingerprint)
+	}
+	p, err := a.peerNamed(name)
+	if err != nil {
+		return api.Peer{}, err
+	}
+	return a.describe(p), nil
+}
+
 // RemovePeer implements httpapi.Agent. Without force the links of the peer keep it; with
 // force the trust ends at once, and the links stand still until they are deleted or the
 // peer is trusted again.
@@ -196,6 +220,15 @@ func (a *Agent) view(l *link.Link) api.Link {
 		v.Problems = append(v.Problems, api.Problem{Code: "peer_removed", Severity: api.Blocks, Subject: l.Peer(),
 			Title: "the other side's agent, peer " + l.Peer() + ", is not trusted any more: the link stands still",
 			Hint:  "trust it again under that name, with peer invite and join or peer add; or remove this side of the link with link delete --force"})
+		v.Health = api.Unhealthy
+		return v
+	}
+	// What only an operator's word mends is shown by itself, not as the reason of a problem
+	// that passes.
+	status, _ := a.endpoint.Status(l.Peer())
+	switch p := problem.As(status.Problem); problem.CodeOf(status.Problem) {
+	case "peer_key_unknown", "peer_refused", "peer_agent":
+		v.Problems = append(v.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Subject: l.Peer(), Title: p.Error(), Hint: p.Hint})
 		v.Health = api.Unhealthy
 	}
 	return v
@@ -296,7 +329,7 @@ func (a *Agent) ResumeSkipping(ctx context.Context, name string) (api.Link, erro
 	if err := l.ResumeSkipping(ctx); err != nil {
 		return api.Link{}, err
 	}
-	return l.View(), nil
+	return a.view(l), nil
 }
 
 // DeleteLink implements httpapi.Agent.

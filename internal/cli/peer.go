@@ -37,7 +37,7 @@ comes with what the link needs. "twinspan peer grant NAME" shows it.`
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "links", "Trust other agents", peerLong,
-		a.peerInvite(), a.peerJoin(), a.peerExport(), a.peerAdd(), a.peerList(), a.peerGrant(), a.peerRevoke(), a.peerRemove(), a.peerRotate())
+		a.peerInvite(), a.peerJoin(), a.peerExport(), a.peerAdd(), a.peerList(), a.peerGrant(), a.peerRevoke(), a.peerTrust(), a.peerSet(), a.peerRemove(), a.peerRotate())
 }
 
 func (a *app) peerInvite() *cobra.Command {
@@ -204,6 +204,44 @@ func (a *app) peerList() *cobra.Command {
 					}
 				}
 			})
+		}),
+	}
+}
+
+func (a *app) peerTrust() *cobra.Command {
+	var in api.SetPeer
+	cmd := a.setPeer("trust NAME --key FINGERPRINT", "Agree to another key of a peer", `Trust another key of a peer whose agent was made anew, by "twinspan init --adopt" after its
+directory was lost. Its links go on; the key of before is refused from now on. The
+fingerprint is what the peer's operator reads out by another way, such as a telephone:
+whoever has that key is the peer.`,
+		`  twinspan peer trust b --key SHA256:KzuMq1NBuauvuRZ72VGYW3Gu+xT+kA2VnnOuN6vEuVU`, &in)
+	cmd.Flags().StringVar(&in.Fingerprint, "key", "", "`fingerprint` of the key, as init --adopt and peer export show it there")
+	cmd.MarkFlagRequired("key")
+	return cmd
+}
+
+func (a *app) peerSet() *cobra.Command {
+	var in api.SetPeer
+	in.Endpoint = new(string)
+	cmd := a.setPeer("set NAME --endpoint HOST:PORT", "Dial a peer at another address", `Dial a peer at another address from now on. An empty one waits to be dialled: of two
+peers only one needs to reach the other. A connection that there is stays.`,
+		`  twinspan peer set b --endpoint db2.example.com:5022`, &in)
+	cmd.Flags().StringVar(in.Endpoint, "endpoint", "", "`host:port` at which to dial it")
+	cmd.MarkFlagRequired("endpoint")
+	return cmd
+}
+
+func (a *app) setPeer(use, short, long, example string, in *api.SetPeer) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, Example: example,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completePeers,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			p, err := c.SetPeer(ctx, args[0], *in)
+			if err != nil {
+				return err
+			}
+			return a.answer(p, func(w io.Writer) { fmt.Fprintf(w, "peer %s at %s, %s\n", p.Name, dash(p.Endpoint), p.Fingerprint) })
 		}),
 	}
 }

@@ -25,6 +25,8 @@ type Agent interface {
 	ExportPeer(ctx context.Context) (api.PeerExport, error)
 	// AddPeer trusts a certificate.
 	AddPeer(ctx context.Context, in api.AddPeer) (api.Peer, error)
+	// SetPeer trusts another key of a peer, or dials it elsewhere.
+	SetPeer(ctx context.Context, name string, in api.SetPeer) (api.Peer, error)
 	// RemovePeer ends the trust; a peer with links is a conflict unless it is forced.
 	RemovePeer(ctx context.Context, name string, force bool) error
 	// GrantPeer lets a peer do more, RevokePeer less, from its next request on.

@@ -141,6 +141,10 @@ func (r *routes) peers() {
 		func(ctx context.Context, in *removePeer) (*nothing, error) {
 			return nil, r.agent.RemovePeer(ctx, in.Name, in.Force)
 		})
+	add(r, "peers", http.MethodPatch, "/v1/peers/{name}", "setPeer", "Trust another key of a peer whose agent was made anew, or dial it elsewhere",
+		func(ctx context.Context, in *namedWith[api.SetPeer]) (api.Peer, error) {
+			return trusted(r.agent.SetPeer(ctx, in.Name, in.Body))
+		})
 	add(r, "peers", http.MethodPost, "/v1/peers/{name}/grants", "grantPeer", "Let a peer ask for more",
 		func(ctx context.Context, in *namedWith[api.PeerGrants]) (api.Peer, error) {
 			return trusted(r.agent.GrantPeer(ctx, in.Name, in.Body))

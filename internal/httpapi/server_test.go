@@ -159,6 +159,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("grant", len(granted.Grants) == 1 && granted.Requests != nil, err)
 	granted, err = c.RevokePeer(ctx, "c", api.Grant{Database: "d", Direction: "to-here", Operations: []string{"link"}})
 	check("revoke", granted.Grants != nil, err)
+	rekeyed, err := c.SetPeer(ctx, "c", api.SetPeer{Fingerprint: "SHA256:y"})
+	check("set peer", rekeyed.Fingerprint == "SHA256:y" && rekeyed.Grants != nil, err)
 	check("remove", true, c.RemovePeer(ctx, "c", true))
 	found, err := c.Check(ctx, api.CheckRequest{Database: "sales", Peer: "b"})
 	check("check", found.Peer == "b" && len(found.Findings) == 1 && found.Findings[0].Severity == api.Blocks, err)
@@ -221,7 +223,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 	s := serve(t, sample(), false)
 	useEverything(t, dial(t, client.Dial{Socket: s.dir.Socket()}))
 	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Join[tok-b]",
-		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
+		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "SetPeer[c SHA256:y ]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -145,6 +146,27 @@ func (b *Book) SetEndpoint(name, endpoint string) error {
 	return b.update(name, func(p *Peer) { p.Endpoint = endpoint })
 }
 
+// Repin trusts another key of a peer, and those of before no longer: sessions with them end
+// at once. What the peer may do stays.
+func (b *Book) Repin(name, fingerprint string) error {
+	return b.update(name, func(p *Peer) {
+		if len(p.Fingerprints) == 1 && p.trusts(fingerprint) {
+			return
+		}
+		p.Certificate = p.certificateOf(fingerprint)
+		p.Fingerprints, p.entry = []string{fingerprint}, 0
+	})
+}
+
+// learn keeps the certificate of a peer that was trusted by its fingerprint alone.
+func (b *Book) learn(name string, certificate *x509.Certificate) error {
+	return b.update(name, func(p *Peer) {
+		if p.Certificate == "" && len(p.Fingerprints) == 1 && p.trusts(Fingerprint(certificate)) {
+			p.Certificate = string(encodeCertificate(certificate.Raw))
+		}
+	})
+}
+
 // Changed returns a channel that is closed at the next change of the book.
 func (b *Book) Changed() <-chan struct{} {
 	b.mu.Lock()
@@ -196,7 +218,10 @@ func (b *Book) update(name string, change func(*Peer)) error {
 	if err := p.check(); err != nil {
 		return err
 	}
-	if err := b.clashLocked(p); err != nil {
+	delete(b.peers, name) // it may share nothing with what it was
+	err := b.clashLocked(p)
+	b.peers[name] = old
+	if err != nil {
 		return err
 	}
 	return b.storeLocked(p)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -124,7 +125,7 @@ func (e *Endpoint) await(ctx context.Context, name string) (Peer, <-chan struct{
 func (e *Endpoint) dial(ctx context.Context, p Peer) error {
 	conn, took, err := e.connect(ctx, p.Endpoint, e.clientTLS(sessionProtocol, p.trusts))
 	if err != nil {
-		return connectProblem(err, p.Name, p.Endpoint)
+		return e.whyNot(err, p)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.NetConn().Close() })
 	fingerprint := Fingerprint(conn.ConnectionState().PeerCertificates[0])
@@ -132,14 +133,24 @@ func (e *Endpoint) dial(ctx context.Context, p Peer) error {
 	stop()
 	if err != nil {
 		conn.NetConn().Close()
-		return connectProblem(err, p.Name, p.Endpoint)
+		return e.whyNot(err, p)
 	}
 	e.met.add(door.HostOf(conn.RemoteAddr()))
 	err = s.run()
 	if s.adoption().seq == 0 && ctx.Err() == nil && !errors.Is(err, errReplaced) {
-		return connectProblem(err, p.Name, p.Endpoint)
+		return e.whyNot(err, p)
 	}
 	return nil
+}
+
+// whyNot says what a failed attempt to open a session with a peer means, and, where the peer
+// does not trust this agent's key, what its operator does about it.
+func (e *Endpoint) whyNot(err error, p Peer) error {
+	why := connectProblem(err, p.Name, p.Endpoint)
+	if why.Code == "peer_refused" {
+		why.Hint = fmt.Sprintf("its operator agrees to this agent's key there, under the name that this agent has there: twinspan peer trust %s --key %s; or pair the two again", e.name(), e.Identity.Fingerprint())
+	}
+	return why
 }
 
 // connect dials and shakes hands. The connection has a deadline for what follows.

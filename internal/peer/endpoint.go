@@ -211,7 +211,7 @@ func (e *Endpoint) Status(peer string) (Status, bool) {
 	}
 	s := c.current
 	if s == nil {
-		return Status{Problem: c.problem}, true
+		return Status{Problem: c.why()}, true
 	}
 	st := Status{Connected: true, Since: c.since, Dialled: s.dialled, Address: s.conn.RemoteAddr().String(), Product: s.theirs.Product}
 	st.RoundTrip, st.ClockDifference = s.clock.read()

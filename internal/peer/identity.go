@@ -58,7 +58,14 @@ type credential struct {
 // CreateIdentity makes a key, a certificate and an agent id in the identity directory
 // of an agent's directory, which must exist. An identity that exists is never replaced:
 // that is a problem of kind Conflict.
-func CreateIdentity(dir, name string) (*Identity, error) {
+func CreateIdentity(dir, name string) (*Identity, error) { return AdoptIdentity(dir, name, newUUID()) }
+
+// AdoptIdentity is CreateIdentity for an agent that takes the place of another: it has that
+// one's id, and a key of its own, to which the peers' operators have to agree.
+func AdoptIdentity(dir, name, agentID string) (*Identity, error) {
+	if !uuidPattern.MatchString(agentID) {
+		return nil, problem.New(problem.Invalid, "peer_agent_id", "%.80q is no agent id", agentID)
+	}
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -70,7 +77,7 @@ func CreateIdentity(dir, name string) (*Identity, error) {
 	if err := os.MkdirAll(sub, 0o700); err != nil {
 		return nil, identityProblem(err, dir, "make directory")
 	}
-	id := &Identity{dir: dir, name: name, agentID: newUUID()}
+	id := &Identity{dir: dir, name: name, agentID: agentID}
 	c, err := newCredential(name, id.agentID, time.Now())
 	if err != nil {
 		return nil, identityProblem(err, dir, "make key")

@@ -141,6 +141,30 @@ func (e *Endpoint) Remove(name string) error {
 	return e.Book.Remove(name)
 }
 
+// Trust agrees to another key of a peer, as its operator has told it: its agent was made anew.
+// The key of before is refused from now on.
+func (e *Endpoint) Trust(name, fingerprint string) error {
+	if _, err := parseFingerprint(fingerprint); err != nil {
+		return problem.As(err).On(name)
+	}
+	if e.Identity.owns(fingerprint) {
+		return problem.New(problem.Invalid, "peer_fingerprint", "that is this agent's own key").On(name).WithHint("take the fingerprint that 'twinspan peer export' shows at the other agent")
+	}
+	e.guests.Lock()
+	defer e.guests.Unlock()
+	p, ok := e.Book.Get(name)
+	if !ok {
+		return unknownPeer(name)
+	}
+	if err := e.endInvitations(p); err != nil {
+		return err
+	}
+	if err := e.Identity.unconfirm(name); err != nil {
+		return err
+	}
+	return e.Book.Repin(name, fingerprint)
+}
+
 // endInvitations removes those that a peer has used, by whichever of its keys. Its key may
 // be another by now: then redeem refuses the old one, for it is not trusted.
 func (e *Endpoint) endInvitations(p Peer) error {

@@ -162,7 +162,7 @@ func (e *Endpoint) establish(ctx context.Context, conn *tls.Conn, p Peer, finger
 	}
 	if theirs.Agent != p.AgentID || theirs.Agent == mine.Agent {
 		return nil, problem.New(problem.Unauthorised, "peer_agent", "the agent with the key of peer %s is not the one that was added", p.Name).On(p.Name).
-			WithHint("an agent's directory must not be copied; make a new one with 'twinspan init'")
+			WithHint("it is another agent: where it was to take the place of the one before, it has to be made with 'twinspan init --adopt'; else remove the peer and pair again")
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, err
@@ -171,6 +171,11 @@ func (e *Endpoint) establish(ctx context.Context, conn *tls.Conn, p Peer, finger
 		return nil, err
 	} else if dropped {
 		e.logger().Info("old key of peer dropped", "peer", p.Name)
+	}
+	if p.Certificate == "" {
+		if err := e.Book.learn(p.Name, conn.ConnectionState().PeerCertificates[0]); err != nil {
+			return nil, err
+		}
 	}
 	return newSession(ctx, e, conn, p, fingerprint, theirs, dialled, took)
 }

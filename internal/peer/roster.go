@@ -19,6 +19,19 @@ type contact struct {
 	current  *session   // where new streams are opened
 	since    time.Time  // when the peer became connected
 	problem  error      // why the last attempt to dial failed
+	knock    error      // that somebody has shown another key in the peer's name
+	knocked  time.Time  // when that was
+}
+
+// knockMemory is how long a knock is shown in the place of why dialling fails.
+const knockMemory = 30 * time.Second
+
+// why says why there is no connection.
+func (c *contact) why() error {
+	if c.knock != nil && time.Since(c.knocked) < knockMemory {
+		return c.knock
+	}
+	return c.problem
 }
 
 // Which of several sessions is used is decided by one side, the one with the lower agent
@@ -49,7 +62,7 @@ func (e *Endpoint) admit(s *session) error {
 	}
 	c := e.contactLocked(s.peer)
 	c.sessions = append(c.sessions, s)
-	c.problem = nil
+	c.problem, c.knock = nil, nil
 	surplus := c.surplusLocked(s)
 	var order order
 	if s.decides() {
@@ -242,8 +255,8 @@ func (e *Endpoint) sessionOf(peer string) (*session, error) {
 	}
 	p := problem.New(problem.Transient, "peer_unreachable", "there is no connection with peer %s", peer).On(peer).
 		WithHint("check that its agent runs and that one of the two agents can reach the other's endpoint")
-	if c != nil && c.problem != nil {
-		p.Err = c.problem
+	if c != nil && c.why() != nil {
+		p.Err = c.why()
 	}
 	return nil, p
 }

@@ -25,6 +25,12 @@ const (
 // errUntrusted ends a handshake with a key that is not pinned.
 var errUntrusted = errors.New("the key is not one of a known peer")
 
+// otherKey is the key that was shown in the place of a pinned one.
+type otherKey struct{ fingerprint string }
+
+func (o otherKey) Error() string { return errUntrusted.Error() + ": " + o.fingerprint }
+func (o otherKey) Unwrap() error { return errUntrusted }
+
 // baseTLS is what both sides of every connection have in common.
 func (e *Endpoint) baseTLS() *tls.Config {
 	return &tls.Config{
@@ -57,6 +63,7 @@ func (e *Endpoint) serverTLS() *tls.Config {
 			if _, ok := e.Book.ByFingerprint(Fingerprint(leaf)); ok {
 				return nil
 			}
+			e.knocked(leaf)
 		}
 		return errUntrusted
 	}
@@ -72,12 +79,40 @@ func (e *Endpoint) clientTLS(protocol string, trusts func(fingerprint string) bo
 		if err != nil {
 			return err
 		}
-		if state.NegotiatedProtocol != protocol || !trusts(Fingerprint(leaf)) {
+		if state.NegotiatedProtocol != protocol {
 			return errUntrusted
+		}
+		if f := Fingerprint(leaf); !trusts(f) {
+			return otherKey{f}
 		}
 		return nil
 	}
 	return c
+}
+
+// knocked notes, for people, that somebody who says that he is a peer has shown a key that
+// is not that peer's. Anybody can say so: nothing but a line to read follows from it.
+func (e *Endpoint) knocked(leaf *x509.Certificate) {
+	agent, err := certificateAgent(leaf)
+	if err != nil {
+		return
+	}
+	for _, p := range e.Book.List() {
+		if p.AgentID != agent {
+			continue
+		}
+		e.mu.Lock()
+		if c := e.contactLocked(p.Name); c.current == nil {
+			c.knock, c.knocked = changedKey(p.Name, "an agent that says that it is peer "+p.Name+" dials", Fingerprint(leaf)), time.Now()
+		}
+		e.mu.Unlock()
+	}
+}
+
+// changedKey is the problem of a peer that shows another key than the pinned one.
+func changedKey(peer, who, fingerprint string) *problem.Error {
+	return problem.New(problem.Unauthorised, "peer_key_unknown", "%s with a key that is not pinned: %s", who, fingerprint).On(peer).
+		WithHint("where its operator says that the agent was made anew, and reads out the same fingerprint: twinspan peer trust %s --key %s; else see who is at that address", peer, fingerprint)
 }
 
 func leafOf(state tls.ConnectionState) (*x509.Certificate, error) {
@@ -109,13 +144,16 @@ func handshake(ctx context.Context, conn *tls.Conn, deadline time.Time) (time.Du
 func connectProblem(err error, peer, address string) *problem.Error {
 	var known *problem.Error
 	var alert tls.AlertError
+	var shown otherKey
 	switch {
 	case errors.As(err, &known):
 		copied := *problem.As(err)
 		return copied.On(peer)
+	case errors.As(err, &shown):
+		return changedKey(peer, "the agent at "+address+" answers", shown.fingerprint)
 	case errors.Is(err, errUntrusted):
-		return problem.New(problem.Unauthorised, "peer_key_unknown", "the agent at %s shows a key that is not pinned for peer %s", address, peer).On(peer).
-			WithHint("check the address; if the peer was made anew, remove it and pair again")
+		return problem.New(problem.Unauthorised, "peer_key_unknown", "the agent at %s shows no key of peer %s", address, peer).On(peer).
+			WithHint("check the address; if the peer was made anew: twinspan peer trust %s --key FINGERPRINT", peer)
 	case errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls:"):
 		// The server judges the client after the client's handshake is done, so this may
 		// come with the first read.

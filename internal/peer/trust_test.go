@@ -195,3 +195,45 @@ func TestCopiedDirectoryIsNoPeer(t *testing.T) {
 		return problem.CodeOf(st.Problem) == "peer_agent"
 	})
 }
+
+// An agent that was made anew has its id and another key. Each side says so, with the key that
+// was shown; nothing is trusted before somebody agrees, and then the key of before is refused.
+func TestKeyOfAnAgentThatWasMadeAnew(t *testing.T) {
+	a, b := pair(t, func(a, _ *agent) { a.Handle("echo", echo) })
+	b.stop()
+	anew := newAgent(t, "b")
+	id, err := AdoptIdentity(t.TempDir(), "b", b.Identity.AgentID())
+	check(t, err)
+	anew.open(t, id)
+	anew.know(t, a, a.Addr().String())
+	anew.start(t)
+	await(t, "both sides to say so", func() bool {
+		there, _ := a.Status("b")
+		here, _ := anew.Status("a")
+		return problem.CodeOf(there.Problem) == "peer_key_unknown" && strings.Contains(problem.As(there.Problem).Hint, "peer trust b --key "+id.Fingerprint()) &&
+			problem.CodeOf(here.Problem) == "peer_refused" && strings.Contains(problem.As(here.Problem).Hint, id.Fingerprint())
+	})
+	for what, f := range map[string]string{"no key": "SHA256:x", "the agent's own": a.Identity.Fingerprint()} {
+		if err := a.Trust("b", f); problem.CodeOf(err) != "peer_fingerprint" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := a.Trust("c", id.Fingerprint()); problem.CodeOf(err) != "peer_unknown" {
+		t.Errorf("another peer: %v", err)
+	}
+	check(t, a.Book.Grant("b", LinkGrants("d", "0b9a4b4e-6f7e-4b7e-9f60-2f1c0e8d7a11")))
+	check(t, a.Trust("b", id.Fingerprint()))
+	together(t, a, anew)
+	p, _ := a.Book.Get("b")
+	if len(p.Fingerprints) != 1 || p.Fingerprints[0] != id.Fingerprint() || len(p.Grants) != 2 || p.Certificate == "" {
+		t.Errorf("the peer is %+v", p)
+	}
+	if err := knock(t, a, &tls.Config{NextProtos: []string{sessionProtocol}, Certificates: []tls.Certificate{*b.Identity.certificate()}}); err == nil {
+		t.Error("the key of before is let in")
+	}
+	reopened, err := OpenBook(a.dir)
+	check(t, err)
+	if q, _ := reopened.Get("b"); q.Certificate != p.Certificate || q.Fingerprints[0] != id.Fingerprint() {
+		t.Errorf("stored: %+v", q)
+	}
+}

@@ -113,6 +113,15 @@ func (a *Agent) AddPeer(_ context.Context, in api.AddPeer) (api.Peer, error) {
 	return api.Peer{Name: in.Name, Endpoint: in.Endpoint, Fingerprint: "SHA256:x"}, a.enter("AddPeer", in)
 }
 
+// SetPeer answers a peer with the key.
+func (a *Agent) SetPeer(_ context.Context, name string, in api.SetPeer) (api.Peer, error) {
+	p := api.Peer{Name: name, Fingerprint: in.Fingerprint}
+	if in.Endpoint != nil {
+		p.Endpoint = *in.Endpoint
+	}
+	return p, a.enter("SetPeer", name, p.Fingerprint, p.Endpoint)
+}
+
 // RemovePeer only notes the call.
 func (a *Agent) RemovePeer(_ context.Context, name string, force bool) error {
 	return a.enter("RemovePeer", name, force)
