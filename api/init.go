@@ -11,6 +11,7 @@ type Initialised struct {
 	Created     bool       `json:"created" doc:"False when the directory was initialised with the same parameters before"`
 	API         string     `json:"api" doc:"Address of the API over TCP; empty for the Unix socket alone"`
 	Password    string     `json:"password,omitempty" doc:"Of the superuser postgres of a managed server that listens for other machines; shown once"`
+	Adopted     *Adoption  `json:"adopted,omitempty" doc:"What was taken over with --adopt"`
 	Tokens      *APITokens `json:"tokens,omitempty" doc:"Shown once, when the API over TCP is set up"`
 }
 

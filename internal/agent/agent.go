@@ -22,6 +22,7 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/httpapi"
 	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/lease"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -49,6 +50,7 @@ type Agent struct {
 	roles    sync.Mutex // held by a link that makes roles
 	links    registry
 	key      catalog.Key // proves that records are the agent's
+	lease    *lease.Lease
 	troubles troubles
 	asked    requests
 	started  time.Time
@@ -99,8 +101,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		}
 	})
-	work.Go(func() error { return a.endpoint.Run(ctx) })
-	work.Go(func() error { return a.runLinks(ctx) })
+	work.Go(func() error { return a.lease.Keep(ctx) })
+	work.Go(func() error { return a.work(ctx) })
 	work.Go(func() error {
 		face := &httpapi.Server{Agent: a, Dir: a.Dir, API: a.config.API, Version: a.Version, Log: a.Log, Listening: a.Ready}
 		return face.Run(ctx)
@@ -128,7 +130,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.book, err = peer.OpenBook(a.Dir.Path()); err != nil {
 		return err
 	}
-	if a.key, err = proofKey(a.Dir); err != nil {
+	if a.key, err = catalog.OpenKey(a.Dir.Identity()); err != nil {
 		return err
 	}
 	dsn := a.config.Postgres.DSN
@@ -151,6 +153,8 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.server, err = pg.ParseDSN(dsn); err != nil {
 		return err
 	}
+	host, _ := os.Hostname() // for people; without it the directory says enough
+	a.lease = lease.New(a.server, a.identity.AgentID(), host+":"+a.Dir.Path(), a.Log)
 	a.endpoint = &peer.Endpoint{
 		Identity: a.identity, Book: a.book, Name: a.config.Name, Product: a.Version, Log: a.Log,
 		Listen: a.config.Endpoint.Listen, Advertise: a.config.Endpoint.Advertise,
@@ -203,6 +207,6 @@ func (a *Agent) place() link.Place {
 	return link.Place{
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Key: a.key, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
-		Roles: &a.roles, Linked: a.links.databasesWith,
+		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence,
 	}
 }

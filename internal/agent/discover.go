@@ -3,14 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +11,6 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
-	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -34,31 +26,7 @@ const (
 	// A database that could not be read is looked at again after these pauses.
 	firstLook = 2 * time.Second
 	lastLook  = 30 * time.Second
-	// keySize is the size of the secret that proves records, in bytes.
-	keySize = 32
 )
-
-// proofKey reads the secret of the directory by which the agent knows its own records,
-// and makes it the first time.
-func proofKey(dir config.Dir) (catalog.Key, error) {
-	path := filepath.Join(dir.Identity(), "proof.key")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		made := make([]byte, keySize)
-		rand.Read(made) // never fails (crypto/rand)
-		text = []byte(hex.EncodeToString(made) + "\n")
-		err = config.WriteNew(path, text)
-	}
-	if err != nil {
-		return nil, problem.Wrap(err, problem.Resource, "proof_key_unreadable", "read or make the key of the links' records")
-	}
-	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(key) != keySize {
-		return nil, problem.New(problem.Invalid, "proof_key_unreadable", "%s holds no key", path).
-			WithHint("bring it back from a backup of the directory; without one, remove it, and in each linked database run as a superuser: BEGIN READ WRITE; DELETE FROM twinspan.proof; COMMIT")
-	}
-	return key, nil
-}
 
 // troubles are the databases that could not be read, with why. Its zero value is ready.
 type troubles struct {
@@ -114,7 +82,7 @@ func (t *troubles) hiding(link string) error {
 	t.mu.Unlock()
 	if doubted {
 		return problem.New(problem.Transient, "link_not_proved", "the record of the link on this side is not proved to be this agent's").On(link).
-			WithHint("where that agent's directory was restored without identity/proof.key, run as a superuser in the database there: BEGIN READ WRITE; DELETE FROM twinspan.proof; COMMIT")
+			WithHint("where that agent has lost its directory, or restored it without identity/proof.key: twinspan init --adopt there, with a new directory")
 	}
 	for _, database := range t.databases() {
 		t.mu.Lock()
@@ -265,7 +233,7 @@ func (a *Agent) judge(ctx context.Context, seen []looked, known map[string]bool)
 
 func strange(database string, r *catalog.Link) error {
 	return problem.New(problem.Conflict, "link_not_proved", "the record of the link %q in it was not made by this agent for this database: it is a copy, or the agent's directory is not the one of then", r.Name).On(database).
-		WithHint("a copy needs nothing of the link: drop its schema twinspan; where the directory was restored without identity/proof.key, run there as a superuser: BEGIN READ WRITE; DELETE FROM twinspan.proof; COMMIT")
+		WithHint("a copy needs nothing of the link: drop its schema twinspan; where the directory was restored without identity/proof.key, take the links over with another one: twinspan init --adopt --dir NEW")
 }
 
 func (a *Agent) noteDatabase(database string, err error) {

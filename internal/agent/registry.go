@@ -18,6 +18,7 @@ type registry struct {
 	mu       sync.Mutex
 	byID     map[string]*link.Link
 	run      func(*link.Link)                // starts a link's supervisor; nil until the links were found
+	rests    error                           // why there is none, other than that the agent starts
 	cutovers map[string]api.FailoverProgress // the last failover of links that are gone, by name
 	making   sync.Mutex                      // held while a link is made, so that two of a name cannot be
 }
@@ -26,7 +27,7 @@ func (r *registry) add(l *link.Link) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.run == nil {
-		return errNotReady
+		return r.whyNot()
 	}
 	if r.byID[l.ID()] == nil {
 		r.byID[l.ID()] = l
@@ -80,7 +81,7 @@ func (r *registry) ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.run == nil {
-		return errNotReady
+		return r.whyNot()
 	}
 	return nil
 }
@@ -104,7 +105,7 @@ func (r *registry) get(id string) (*link.Link, error) {
 		return l, nil
 	}
 	if r.run == nil {
-		return nil, errNotReady
+		return nil, r.whyNot()
 	}
 	return nil, problem.New(problem.NotFound, "link_unknown", "this agent has no such link").On(id)
 }
@@ -125,26 +126,53 @@ func (r *registry) named(name string) (*link.Link, error) {
 var errNotReady = problem.New(problem.Transient, "agent_starting", "the agent has not read its instance yet").
 	WithHint("see that the server runs and that the agent's connection string is right: twinspan serve logs why it waits")
 
+func (r *registry) whyNot() error {
+	if r.rests != nil {
+		return r.rests
+	}
+	return errNotReady
+}
+
+// rest lets no links be known, and says why.
+func (r *registry) rest(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rests, r.run, r.byID = why, nil, nil
+}
+
 // runLinks finds the links that the instance's databases know of, and keeps them
-// and those that are made later at work until ctx ends.
-func (a *Agent) runLinks(ctx context.Context) error {
+// and those that are made later at work until ctx ends, or another process with the
+// agent's identity is found to work them. decided is called once it is known that none does,
+// or cannot be known for now.
+func (a *Agent) runLinks(ctx context.Context, decided func()) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	if a.managed != nil {
+		decided() // the server is this process's own
 		if err := a.managed.WaitReady(ctx); err != nil {
 			return nil // ctx ended, or the server did, which ends the agent
 		}
 	}
-	found, err := a.findPatiently(ctx)
+	found, err := a.findPatiently(ctx, decided)
 	if err != nil {
 		return nil // ctx ended
 	}
+	if err := a.takeAll(ctx, found); err != nil {
+		return err
+	}
+	decided()
 	a.links.mu.Lock()
-	a.links.byID = map[string]*link.Link{}
+	a.links.rests, a.links.byID = nil, map[string]*link.Link{}
 	a.links.run = func(l *link.Link) {
 		running.Go(func() {
+			if !a.hold(ctx, l) {
+				return
+			}
 			if err := l.Run(ctx); err == nil {
 				a.links.remove(l)
+				if !slices.ContainsFunc(a.links.all(), func(other *link.Link) bool { return other.Database() == l.Database() }) {
+					a.lease.Release(l.Database())
+				}
 				if err := a.endLinkGrants(l.ID()); err != nil {
 					a.Log.Warn("what came with the link is still granted", "link", l.Name(), telemetry.Failure(err))
 				}
@@ -159,6 +187,7 @@ func (a *Agent) runLinks(ctx context.Context) error {
 	}
 	a.Log.Info("links found", "links", len(found))
 	a.tidyGrants()
+	running.Go(func() { a.noteContacts(ctx) })
 	a.lookAgain(ctx)
 	<-ctx.Done()
 	a.links.mu.Lock()
@@ -167,8 +196,9 @@ func (a *Agent) runLinks(ctx context.Context) error {
 	return nil
 }
 
-// findPatiently looks for links until the server has answered.
-func (a *Agent) findPatiently(ctx context.Context) ([]*link.Link, error) {
+// findPatiently looks for links until the server has answered; failed is called when it
+// does not.
+func (a *Agent) findPatiently(ctx context.Context, failed func()) ([]*link.Link, error) {
 	var last string
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		found, err := a.find(ctx)
@@ -178,6 +208,7 @@ func (a *Agent) findPatiently(ctx context.Context) ([]*link.Link, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		failed()
 		if text := err.Error(); text != last {
 			last = text
 			a.Log.Warn("waiting for the server", telemetry.Failure(err))

@@ -63,6 +63,7 @@ var places = map[string]place{
 	"internal/rights":   {layer: stores, pgx: true},
 	"internal/catalog":  {layer: stores, pgx: true},
 
+	"internal/lease":       {layer: engines, pgx: true},
 	"internal/capture":     {layer: engines, pgx: true},
 	"internal/seed":        {layer: engines, pgx: true},
 	"internal/apply":       {layer: engines, pgx: true},

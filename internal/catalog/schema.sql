@@ -50,6 +50,26 @@ CREATE TABLE twinspan.proof (
     proof text NOT NULL
 );
 
+-- Which process works the links of an agent in this database: who has the row works, and
+-- its sessions are let in. keeper and began name the session by which others see
+-- that it lives; place says where it runs, for people.
+CREATE TABLE twinspan.lease (
+    agent  uuid PRIMARY KEY,
+    term   bigint NOT NULL,
+    holder uuid NOT NULL,
+    keeper integer NOT NULL,
+    began  timestamptz NOT NULL,
+    place  text NOT NULL
+);
+
+-- The keys of a link's peer, and where it is dialled, as the agent's directory has them:
+-- for an agent that has lost its directory.
+CREATE TABLE twinspan.peer (
+    link         uuid PRIMARY KEY REFERENCES twinspan.link ON DELETE CASCADE,
+    endpoint     text NOT NULL,
+    fingerprints text[] NOT NULL
+);
+
 -- The plan of a seeding, on the secondary. session counts the snapshots that
 -- were used. A chunk's rows came from first_session and are those of session;
 -- both are null while nothing of it is copied.

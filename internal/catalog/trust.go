@@ -26,6 +26,9 @@ const (
 var shapes = map[string]map[string]string{
 	"version": {"version": "int4"},
 	"proof":   {"link": "uuid", "proof": "text"},
+	"home":    {"id": "int4", "server": "text", "database": "int8", "relation": "int8"},
+	"peer":    {"link": "uuid", "endpoint": "text", "fingerprints": "_text"},
+	"lease":   {"agent": "uuid", "term": "int8", "holder": "uuid", "keeper": "int4", "began": "timestamptz", "place": "text"},
 	"link": {
 		"id": "uuid", "name": "text", "agent": "uuid", "peer": "text", "peer_agent": "uuid", "peer_database": "text", "role": "text", "phase": "text",
 		"epoch": "int8", "operation": "text", "diverged": "bool", "parted_lsn": "pg_lsn", "mode": "text", "sync_timeout": "int4", "on_conflict": "text",

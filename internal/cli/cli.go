@@ -48,6 +48,9 @@ type InitRequest struct {
 	Endpoint string   // HOST:PORT; empty for the default
 	API      string   // HOST:PORT; empty for none over TCP
 	Connect  bool     // see that the DSN connects
+	// Adopt is the id of the agent whose links are taken over, "any" for the one whose links
+	// are found; empty for none.
+	Adopt string
 }
 
 // DemoRequest is what demo was asked for.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/telemetry"
 	"github.com/twinspan/twinspan/internal/terminal"
 )
@@ -37,6 +38,13 @@ Of two peers only one needs to reach the other.
 --api also serves the REST interface over TCP, with TLS. Two tokens are printed, one
 that may do everything and one that may look; they are shown this once.
 
+With --adopt the agent takes the place of one whose directory is lost, beside the same
+server: it takes over the links that it finds there, with a key of its own. --postgres must be a
+superuser's, or the role of the agent of before. While somebody works the links it is refused; where
+links of several agents are there, --adopt=AGENT-ID says whose. Nothing goes on before the operator
+of each peer has agreed to the new key, with "twinspan peer trust" there; then the links go on
+where they were.
+
 Doing it again with the same parameters changes nothing and succeeds; with others it
 is refused.`
 
@@ -49,7 +57,8 @@ func (a *app) initCommand() *cobra.Command {
 		Long:    initLong,
 		GroupID: "agent",
 		Example: `  twinspan init --dir /var/lib/twinspan --name a --postgres 'postgres://link_agent@db1/postgres' --endpoint db1.example.com:5022
-  twinspan init --dir ~/twin --name b --managed --port 5433`,
+  twinspan init --dir ~/twin --name b --managed --port 5433
+  twinspan init --dir /var/lib/twinspan/b2 --name b --postgres 'host=db2 user=postgres' --endpoint db2.example.com:5022 --adopt`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			dir, err := a.dir()
@@ -66,6 +75,7 @@ func (a *app) initCommand() *cobra.Command {
 			}
 			return a.answer(made, func(w io.Writer) {
 				fmt.Fprintf(w, "agent        %s\ndirectory    %s\nendpoint     %s\nfingerprint  %s\n", made.Name, made.Dir, made.Endpoint, made.Fingerprint)
+				adopted(w, made)
 				if made.Tokens != nil {
 					fmt.Fprintf(w, "api          https://%s\noperator     %s\nreader       %s\n", made.API, made.Tokens.Operator, made.Tokens.Reader)
 				}
@@ -73,6 +83,7 @@ func (a *app) initCommand() *cobra.Command {
 					fmt.Fprintf(w, "superuser    postgres\npassword     %s\n", made.Password)
 				}
 				a.say("Start it with: twinspan serve --dir %s", terminal.Quoted(made.Dir))
+				a.sayAdopted(made)
 			})
 		}),
 	}
@@ -86,14 +97,52 @@ func (a *app) initCommand() *cobra.Command {
 	flags.StringVar(&in.Password, "password-file", "", "`file` that is made for the superuser's password, in place of showing it")
 	flags.StringVar(&in.Endpoint, "endpoint", "", "`host:port` at which peers reach the agent (default: port 5022 of this machine)")
 	flags.StringVar(&in.API, "api", "", "`host:port` at which the REST interface is served too, with TLS and tokens")
+	flags.StringVar(&in.Adopt, "adopt", "", "take over the links beside the server, of the one `agent` whose they are, or the one of this id")
+	flags.Lookup("adopt").NoOptDefVal = "any"
 	flags.BoolVar(&noConnect, "no-connect", false, "do not try the connection string")
 	cmd.MarkFlagRequired("name")
 	cmd.MarkFlagsMutuallyExclusive("postgres", "managed")
 	cmd.MarkFlagsOneRequired("postgres", "managed")
+	cmd.MarkFlagsMutuallyExclusive("adopt", "managed")
+	cmd.MarkFlagsMutuallyExclusive("adopt", "no-connect")
 	for _, flag := range []string{"port", "listen", "allow", "password-file"} {
 		cmd.MarkFlagsMutuallyExclusive("postgres", flag)
 	}
 	return cmd
+}
+
+// adopted says what an agent took over.
+func adopted(w io.Writer, made api.Initialised) {
+	if made.Adopted == nil {
+		return
+	}
+	for _, l := range made.Adopted.Links {
+		fmt.Fprintf(w, "took over    %s, %s in database %s, peer %s\n", l.Name, l.Role, l.Database, l.Peer)
+	}
+	for _, p := range made.Adopted.Passed {
+		fmt.Fprintf(w, "passed by    database %s%s: %s\n", p.Database, of(p.Link), p.Why)
+	}
+}
+
+func of(link string) string {
+	if link == "" {
+		return ""
+	}
+	return ", link " + link
+}
+
+// sayAdopted says what is left to do before links that were taken over go on.
+func (a *app) sayAdopted(made api.Initialised) {
+	if made.Adopted == nil {
+		return
+	}
+	for _, p := range made.Adopted.Peers {
+		if !p.Known {
+			a.say("Nothing is known of the key of peer %[1]s: pair the two again, under that name: twinspan peer add %[1]s --cert FILE", p.Name)
+		}
+		a.say("The links with peer %s go on once its operator agrees, at %s, by the name that this agent has there: twinspan peer trust %s --key %s", p.Name, dash(p.Endpoint), made.Name, made.Fingerprint)
+	}
+	a.say("Read the fingerprint out to them by another way, such as a telephone.")
 }
 
 const serveLong = `Run the agent of a directory, in the foreground, until SIGINT or SIGTERM. A second

@@ -45,7 +45,10 @@ type Place struct {
 	// Linked lists the databases of this instance that links with the peer of the
 	// agent's id have.
 	Linked func(agent string) []string
-	Log    *slog.Logger
+	// Fence makes the connection string of a linked database one that refuses sessions once
+	// another process works the agent's links.
+	Fence func(*pg.DSN) *pg.DSN
+	Log   *slog.Logger
 }
 
 // Link is one side of a link at work.
@@ -115,6 +118,9 @@ func New(place Place, database string, record catalog.Link) *Link {
 		era:      context.Background(),
 		removed:  make(chan struct{}),
 		meeting:  make(chan struct{}, 1),
+	}
+	if place.Fence != nil {
+		l.dsn = place.Fence(l.dsn)
 	}
 	l.control = control{dsn: l.dsn, name: record.Name}
 	return l
@@ -381,6 +387,9 @@ func (l *Link) setTrouble(p *problem.Error) {
 		l.log.Info("link goes on", "after", before.Code)
 	}
 }
+
+// Hinder shows why the link does not run yet; nil for nothing.
+func (l *Link) Hinder(p *problem.Error) { l.setTrouble(p) }
 
 // Suspend makes the link rest on both sides; the other learns of it now or at the
 // next contact. The primary keeps its log meanwhile.

@@ -113,6 +113,14 @@ func (l *Link) reload(ctx context.Context, conn *pgx.Conn) error {
 // ascertain makes sure that the record is what is stored.
 func (l *Link) ascertain(ctx context.Context) error { return l.control.do(ctx, l.reload) }
 
+// NoteContact keeps in the database how the peer is known.
+func (l *Link) NoteContact(ctx context.Context, c catalog.Contact) error {
+	if l.snapshot().Deleting {
+		return nil
+	}
+	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return catalog.SetContact(ctx, conn, l.ID(), c) })
+}
+
 // known makes a stored record known. What is stored by itself (the stream's
 // beginning, notices) is newer in memory.
 func (l *Link) known(next catalog.Link) {

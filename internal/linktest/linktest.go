@@ -70,9 +70,10 @@ type Side struct {
 	// Program is the twinspan that Start runs; empty for the one under test.
 	Program string
 
-	t       testing.TB
-	process *exec.Cmd
-	ended   chan struct{}
+	t        testing.TB
+	endpoint string // of one that is made beside another
+	process  *exec.Cmd
+	ended    chan struct{}
 }
 
 // Pair is two sides that are peers.

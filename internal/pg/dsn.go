@@ -24,7 +24,12 @@ import (
 type DSN struct {
 	config *pgx.ConnConfig
 	params map[string]string // for client programs (passedOn), from the string and its service; no secret
+	guard  Guard             // of the sessions; nil lets every one be
 }
+
+// Guard looks at a session before anything is done in it. Its error ends the session, and
+// is what Connect returns.
+type Guard func(ctx context.Context, conn *pgconn.PgConn) error
 
 // ParseDSN reads a libpq connection string (URL or key=value). Several hosts
 // are one HA cluster: sessions go to the member that is not in recovery.
@@ -86,6 +91,12 @@ func (d *DSN) WithDatabase(name string) *DSN {
 	c := d.config.Copy()
 	c.Database = name
 	return &DSN{config: c, params: d.params}
+}
+
+// Guarded returns the same string, with a guard of its sessions. A string for another
+// database (WithDatabase) has none.
+func (d *DSN) Guarded(guard Guard) *DSN {
+	return &DSN{config: d.config, params: d.params, guard: guard}
 }
 
 // String says where it leads, without password. It is a method of the value too,
@@ -151,9 +162,18 @@ func (d *DSN) Connect(ctx context.Context, s Session) (*pgx.Conn, error) {
 		conn, err = pgx.ConnectConfig(ctx, d.session(s))
 	}
 	if err != nil {
-		return nil, Classify(err, "connect to "+d.String())
+		return nil, d.notConnected(err, "connect to ")
 	}
 	return conn, nil
+}
+
+// notConnected says why there is no session: in the guard's own words where it was that.
+func (d *DSN) notConnected(err error, op string) error {
+	var guards *problem.Error
+	if errors.As(err, &guards) {
+		return guards
+	}
+	return Classify(err, op+d.String())
 }
 
 // ConnectReplication opens a session that takes replication commands for the
@@ -163,7 +183,7 @@ func (d *DSN) ConnectReplication(ctx context.Context, s Session) (*pgconn.PgConn
 	c.RuntimeParams["replication"] = "database"
 	conn, err := pgconn.ConnectConfig(ctx, &c.Config)
 	if err != nil {
-		return nil, Classify(err, "connect for replication to "+d.String())
+		return nil, d.notConnected(err, "connect for replication to ")
 	}
 	if s, ok := conn.Conn().(*socket); ok {
 		narrow(s.Conn)
@@ -193,6 +213,14 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 	}
 	maps.Copy(c.RuntimeParams, params)
 	c.AfterConnect = settle
+	if d.guard != nil {
+		c.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+			if err := settle(ctx, conn); err != nil {
+				return err
+			}
+			return d.guard(ctx, conn)
+		}
+	}
 	c.DialFunc = dialSocket(c.DialFunc)
 	return c
 }

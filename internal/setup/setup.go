@@ -33,6 +33,9 @@ type Request struct {
 	Endpoint string   // HOST:PORT; empty for the default
 	API      string   // HOST:PORT; empty for none over TCP
 	Connect  bool     // see that the DSN connects
+	// Adopt is the id of the agent whose links are taken over, "any" for the one whose links
+	// are found; empty for none.
+	Adopt string
 }
 
 // connectTimeout bounds the attempt to connect.
@@ -51,15 +54,26 @@ func Init(ctx context.Context, in Request) (api.Initialised, error) {
 	if err := reachable(ctx, in); err != nil {
 		return api.Initialised{}, err
 	}
+	var plan adoption
+	if in.Adopt != "" {
+		if plan, err = planAdoption(ctx, in); err != nil {
+			return api.Initialised{}, err
+		}
+	}
 	if err := in.Dir.Create(); err != nil {
 		return api.Initialised{}, err
 	}
-	identity, err := identityOf(in)
+	identity, err := identityOf(in, plan.agent)
 	if err != nil {
 		return api.Initialised{}, err
 	}
 	out := describe(in.Dir, wanted, identity)
 	out.Created = true
+	if in.Adopt != "" {
+		if out.Adopted, err = adopt(ctx, in, plan); err != nil {
+			return api.Initialised{}, err
+		}
+	}
 	if in.API != "" {
 		if out.Tokens, err = tokens(in); err != nil {
 			return api.Initialised{}, err
@@ -184,9 +198,13 @@ func reachable(ctx context.Context, in Request) error {
 }
 
 // identityOf makes the identity, or takes the one that an init left which did
-// not come to its end.
-func identityOf(in Request) (*peer.Identity, error) {
-	identity, err := peer.CreateIdentity(in.Dir.Path(), in.Name)
+// not come to its end. agent is the id of the agent whose place is taken, "" for a new one.
+func identityOf(in Request, agent string) (identity *peer.Identity, err error) {
+	if agent == "" {
+		identity, err = peer.CreateIdentity(in.Dir.Path(), in.Name)
+	} else {
+		identity, err = peer.AdoptIdentity(in.Dir.Path(), in.Name, agent)
+	}
 	if problem.CodeOf(err) != "identity_exists" {
 		return identity, err
 	}
@@ -197,6 +215,10 @@ func identityOf(in Request) (*peer.Identity, error) {
 	if identity.Name() != in.Name {
 		return nil, problem.New(problem.Conflict, "identity_exists", "%s holds the identity of an agent named %s", in.Dir.Path(), identity.Name()).
 			WithHint("use that name, or another directory")
+	}
+	if agent != "" && identity.AgentID() != agent {
+		return nil, problem.New(problem.Conflict, "identity_exists", "%s holds the identity of another agent than the one whose links are found", in.Dir.Path()).
+			WithHint("use another directory")
 	}
 	return identity, nil
 }
