@@ -98,10 +98,18 @@ func withoutRows(v api.Verification) api.Verification {
 	return v
 }
 
-// guarded asks for a token. /healthz alone is open: load balancers have none.
+// guarded asks for a token. /healthz and the paths of roles are open, for load balancers
+// have none; each host may ask them so often.
 func guarded(guard *access.Guard, next http.Handler) http.Handler {
+	var asks pacing
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/healthz" {
+		if isOpen(r.URL.Path) {
+			if !asks.allow(r.RemoteAddr) {
+				w.Header().Set("Retry-After", "1")
+				refuse(w, problem.New(problem.Resource, "asked_too_often", "this host asks too often").
+					WithHint("ask once a second"), http.StatusTooManyRequests)
+				return
+			}
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -162,6 +162,7 @@ func (s *Server) mux() *http.ServeMux {
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
+	s.roles(mux)
 	mux.Handle("GET /metrics", metricsHandler(s.Agent, s.Version))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, problem.New(problem.NotFound, "no_such_path", "there is no %s %s", r.Method, r.URL.EscapedPath()).

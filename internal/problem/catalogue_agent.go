@@ -116,6 +116,7 @@ func agentEntries() []Entry {
 		{"api_stopped", Blocks, "The API stopped", "", "Start the agent again."},
 		{"api_tokens_unreadable", Blocks, "The API's tokens cannot be read", "", "`twinspan api token create` makes one."},
 		{"api_url_invalid", Blocks, "The API's address cannot be read", "", "Write it as https://HOST:PORT."},
+		{"asked_too_often", Blocks, "A host asks too often without a token", "The paths for load balancers take 20 requests a second of each host.", "Ask once a second."},
 		{"cancelled", Informs, "It was cancelled", "", ""},
 		{"config_invalid", Blocks, "The configuration is wrong", "", "Every key is described in the file that init writes."},
 		{"config_unreadable", Blocks, "The configuration cannot be read", "", "See that the file is there."},
