@@ -35,7 +35,7 @@ func (l *Link) mend(ctx context.Context) error {
 		return err
 	}
 	p := l.parting()
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/rejoin", Apply: true, Settings: map[string]string{"lock_timeout": "10s"}})
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/rejoin", Apply: true, Fenced: true, Settings: lost.FewRows()})
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (l *Link) clearLost(ctx context.Context, conn *pgx.Conn, p lost.Parting, m 
 		if _, err := tx.Exec(ctx, `SELECT pg_replication_origin_xact_setup($1::text::pg_lsn, now())`, r.StartLSN.String()); err != nil {
 			return pg.Classify(err, "set the replication origin")
 		}
-		return lost.Clear(ctx, tx, p.Link, p.Epoch, plan)
+		return lost.Clear(ctx, l.writer(tx), p.Link, p.Epoch, plan)
 	})
 	if err != nil {
 		return err

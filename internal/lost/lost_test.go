@@ -35,7 +35,7 @@ func connect(t testing.TB, dsn string) *pgx.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := d.Connect(testContext(t), pg.Session{Name: "test", Apply: true})
+	conn, err := d.Connect(testContext(t), pg.Session{Name: "test", Apply: true, Fenced: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -114,12 +115,9 @@ func set(ctx context.Context, q catalog.Querier, link string, epoch int64, what 
 // transaction: the rows at every key that they touched, the objects that they
 // created, all rows of tables that are to be copied anew. What is there afterwards is
 // there as well at the position at which the histories part. The session must be
-// one of pg.Session{Apply: true}.
-func Clear(ctx context.Context, tx pgx.Tx, link string, epoch int64, p *Plan) error {
-	// A few keys are looked for in tables that may be large.
-	if _, err := tx.Exec(ctx, `SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off`); err != nil {
-		return pg.Classify(err, "prepare to mend")
-	}
+// one of pg.Session{Apply: true, Fenced: true} with FewRows.
+func Clear(ctx context.Context, w *rights.Writer, link string, epoch int64, p *Plan) error {
+	tx := w.TX
 	if err := noteKeys(ctx, tx, link, epoch, p.Touched); err != nil {
 		return err
 	}
@@ -127,8 +125,19 @@ func Clear(ctx context.Context, tx pgx.Tx, link string, epoch int64, p *Plan) er
 		if err := noteTable(ctx, tx, link, epoch, t.OID, false, t.Key); err != nil {
 			return err
 		}
-		if err := DeleteKeys(ctx, tx, link, epoch, t, 0, 0); err != nil {
+		table, err := w.Table(ctx, t.Name)
+		if err != nil {
 			return err
+		}
+		for after, more := int64(0), true; more; {
+			var keys [][]string
+			if keys, after, err = Keys(ctx, tx, link, epoch, t.OID, after, KeysAtOnce); err != nil {
+				return err
+			}
+			if err := DeleteKeys(ctx, table, t, keys); err != nil {
+				return err
+			}
+			more = len(keys) == KeysAtOnce
 		}
 	}
 	for _, d := range p.Drop {
@@ -137,7 +146,11 @@ func Clear(ctx context.Context, tx pgx.Tx, link string, epoch int64, p *Plan) er
 		}
 	}
 	for _, t := range p.Anew {
-		if err := pg.Empty(ctx, tx, t.Name.SQL()); err != nil {
+		table, err := w.Table(ctx, t.Name)
+		if err == nil {
+			err = table.Empty(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		if err := noteTable(ctx, tx, link, epoch, t.OID, true, nil); err != nil {
@@ -227,16 +240,36 @@ func Keys(ctx context.Context, q catalog.Querier, link string, epoch int64, oid 
 	return keys, last, pg.Classify(err, "read the keys of lost rows")
 }
 
-// DeleteKeys removes the rows of a table at the keys behind the one with the id
-// after, up to the one with upto; 0 is no bound.
-func DeleteKeys(ctx context.Context, tx pgx.Tx, link string, epoch int64, t TouchedTable, after, upto int64) error {
-	conditions := make([]string, len(t.Key))
-	for i, name := range t.Key {
-		conditions[i] = t.Equal[i].OfText("t."+sqlname.Quote(name), fmt.Sprintf("k.key[%d]", i+1))
+// KeysAtOnce is how many rows are dealt with at once.
+const KeysAtOnce = 5000
+
+// FewRows are settings of a session in which a few keys are looked for in tables that may be
+// large.
+func FewRows() map[string]string {
+	return map[string]string{"lock_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+}
+
+// DeleteKeys removes the rows of a table at keys. They stand in the statement: what runs code of
+// users has the rights of the table's owner, who may not read where the keys are noted.
+func DeleteKeys(ctx context.Context, table *rights.Writable, t TouchedTable, keys [][]string) error {
+	if len(keys) == 0 {
+		return nil
 	}
-	_, err := tx.Exec(ctx, fmt.Sprintf(`DELETE FROM ONLY %s AS t USING twinspan.lost_key k WHERE k.link = $1::text::uuid AND k.epoch = $2 AND k.oid = $3 AND k.id > $4 AND ($5 = 0 OR k.id <= $5) AND %s`,
-		t.Name.SQL(), strings.Join(conditions, " AND ")), link, epoch, t.OID, after, upto)
-	return pg.Classify(err, "delete the lost rows of "+t.Name.String())
+	names, conditions := make([]string, len(t.Key)), make([]string, len(t.Key))
+	for i, name := range t.Key {
+		names[i] = fmt.Sprintf("k%d", i)
+		conditions[i] = t.Equal[i].OfText("t."+sqlname.Quote(name), "k."+names[i])
+	}
+	rows := make([]string, len(keys))
+	for i, key := range keys {
+		values := make([]string, len(key))
+		for j, v := range key {
+			values[j] = string(rights.AppendLiteral(nil, []byte(v))) + "::pg_catalog.text"
+		}
+		rows[i] = "(" + strings.Join(values, ",") + ")"
+	}
+	return table.Remove(ctx, fmt.Sprintf(`DELETE FROM ONLY %s AS t USING (VALUES %s) AS k (%s) WHERE %s`,
+		t.Name.SQL(), strings.Join(rows, ","), strings.Join(names, ", "), strings.Join(conditions, " AND ")), "delete the lost rows of "+t.Name.String())
 }
 
 // TablesNow names the tables at whose keys rows have to be overwritten, and those

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/lost"
 	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/rights"
 )
 
 func (f *former) plan(t testing.TB) *lost.Plan {
@@ -83,7 +84,7 @@ func TestPlanAndClear(t *testing.T) {
 	}
 	conn := connect(t, f.dsn)
 	err := pgx.BeginFunc(testContext(t), conn, func(tx pgx.Tx) error {
-		return lost.Clear(testContext(t), tx, f.source.Link, 2, p)
+		return lost.Clear(testContext(t), &rights.Writer{TX: tx, DSN: f.source.DSN, Link: f.source.Name}, f.source.Link, 2, p)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -19,18 +19,3 @@ func Referred(ctx context.Context, q Emptier, table string) (referred bool, err 
 	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = $1::text::pg_catalog.regclass AND conrelid <> confrelid)`, table).Scan(&referred)
 	return referred, Classify(err, "look for foreign keys to "+table)
 }
-
-// Empty removes all rows of a table alone, whose name is quoted, whatever refers to it.
-// The session must be one at which foreign keys do not act (replica role).
-func Empty(ctx context.Context, q Emptier, table string) error {
-	referred, err := Referred(ctx, q, table)
-	if err != nil {
-		return err
-	}
-	how := "TRUNCATE ONLY "
-	if referred {
-		how = "DELETE FROM ONLY "
-	}
-	_, err = q.Exec(ctx, how+table)
-	return Classify(err, "empty "+table)
-}

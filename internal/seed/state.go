@@ -10,6 +10,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -192,7 +193,11 @@ func (t *Target) reconcile(ctx context.Context, conn *pgx.Conn, b Begun, list []
 			return schemaChanged(n.Name, "it was dropped, renamed or altered")
 		case restart:
 			t.Log.Info("table is copied again", "link", t.Name, "table", n.Name.String())
-			if err := pg.Empty(ctx, tx, n.Name.SQL()); err != nil {
+			table, err := (&rights.Writer{TX: tx, DSN: t.DSN, Link: t.Name}).Table(ctx, n.Name)
+			if err == nil {
+				err = table.Empty(ctx)
+			}
+			if err != nil {
 				return err
 			}
 			again = append(again, t.divided(*current))

@@ -27,13 +27,13 @@ type Rows interface {
 // side is given too. Large objects are not repaired.
 func RepairRows(ctx context.Context, conn *pgx.Conn, f *Findings, secondary *Snapshot, now, then Rows) error {
 	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
-		w := &writing{tx: tx, dsn: secondary.DSN, link: secondary.Link}
+		w := &rights.Writer{TX: tx, DSN: secondary.DSN, Link: secondary.Link}
 		for i := range f.Tables {
 			t := &f.Tables[i]
 			if IsLargeObjects(t.Table) {
 				continue
 			}
-			here, err := w.table(ctx, &t.Subject)
+			here, err := w.Table(ctx, t.Table, t.finding()...)
 			if err == nil {
 				err = t.settings(ctx, tx)
 			}
@@ -52,6 +52,14 @@ func RepairRows(ctx context.Context, conn *pgx.Conn, f *Findings, secondary *Sna
 	})
 }
 
+// finding is under which settings rows are found by their texts as the comparison had them.
+func (t *TableFinding) finding() []rights.Setting {
+	if t.Method.OldText {
+		return []rights.Setting{{Name: "extra_float_digits", Value: "0"}}
+	}
+	return nil
+}
+
 // settings makes values print as they did in the comparison.
 func (t *TableFinding) settings(ctx context.Context, tx pgx.Tx) error {
 	if !t.Method.OldText {
@@ -62,7 +70,7 @@ func (t *TableFinding) settings(ctx context.Context, tx pgx.Tx) error {
 }
 
 // repairKeyed deletes the rows with the keys and copies the primary's.
-func repairKeyed(ctx context.Context, w *writable, t *TableFinding, secondary *Snapshot, now Rows) error {
+func repairKeyed(ctx context.Context, w *rights.Writable, t *TableFinding, secondary *Snapshot, now Rows) error {
 	here, err := secondary.tableOf(ctx, t.Table)
 	if err != nil {
 		return err
@@ -72,7 +80,7 @@ func repairKeyed(ctx context.Context, w *writable, t *TableFinding, secondary *S
 		keys[i] = d.Key
 	}
 	item, condition := lookup(here.keyOf(t.Key), keys)
-	if err := w.remove(ctx, "DELETE FROM "+t.from()+" USING "+item+" WHERE "+condition, "delete rows that differ"); err != nil {
+	if err := w.Remove(ctx, "DELETE FROM "+t.from()+" USING "+item+" WHERE "+condition, "delete rows that differ"); err != nil {
 		return err
 	}
 	return copyRows(ctx, w, t, now, CopyRequest{Subject: t.Subject, Keys: keys})
@@ -80,14 +88,14 @@ func repairKeyed(ctx context.Context, w *writable, t *TableFinding, secondary *S
 
 // repairKeyless deletes copies of rows that are too many, and adds those that are
 // too few. A row that is no more where it was is left for the next comparison.
-func repairKeyless(ctx context.Context, w *writable, t *TableFinding, then Rows) error {
+func repairKeyless(ctx context.Context, w *rights.Writable, t *TableFinding, then Rows) error {
 	var missing []string
 	for _, d := range t.Rows {
 		if d.State == Missing {
 			missing = append(missing, d.places[:d.Primary-d.Secondary]...)
 			continue
 		}
-		err := w.remove(ctx, fmt.Sprintf("DELETE FROM ONLY %s AS t WHERE %s AND t.ctid IN (SELECT place::tid FROM (%s) AS y WHERE h1 = %d AND h2 = %d)",
+		err := w.Remove(ctx, fmt.Sprintf("DELETE FROM ONLY %s AS t WHERE %s AND t.ctid IN (SELECT place::tid FROM (%s) AS y WHERE h1 = %d AND h2 = %d)",
 			t.Table.SQL(), at(d.otherPlaces[:d.Secondary-d.Primary]), t.hashedSQL(at(d.otherPlaces), named{t.place(), "place"}), d.hash1, d.hash2), "delete rows that are too many")
 		if err != nil {
 			return err
@@ -105,9 +113,9 @@ func repairKeyless(ctx context.Context, w *writable, t *TableFinding, then Rows)
 func CopyTable(ctx context.Context, conn *pgx.Conn, dsn *pg.DSN, link string, t Table, from Rows) error {
 	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		f := &TableFinding{Subject: Subject{Table: t.Name, Columns: t.Columns}}
-		w, err := (&writing{tx: tx, dsn: dsn, link: link}).table(ctx, &f.Subject)
+		w, err := (&rights.Writer{TX: tx, DSN: dsn, Link: link}).Table(ctx, f.Table)
 		if err == nil {
-			err = w.remove(ctx, "DELETE FROM ONLY "+t.Name.SQL(), "empty "+t.Name.String())
+			err = w.Remove(ctx, "DELETE FROM ONLY "+t.Name.SQL(), "empty "+t.Name.String())
 		}
 		if err != nil {
 			return err
@@ -117,7 +125,7 @@ func CopyTable(ctx context.Context, conn *pgx.Conn, dsn *pg.DSN, link string, t 
 }
 
 // copyRows copies rows of the primary as they come.
-func copyRows(ctx context.Context, w *writable, t *TableFinding, from Rows, r CopyRequest) error {
+func copyRows(ctx context.Context, w *rights.Writable, t *TableFinding, from Rows, r CopyRequest) error {
 	reader, writer := io.Pipe()
 	sent := make(chan error, 1)
 	go func() {
@@ -126,10 +134,10 @@ func copyRows(ctx context.Context, w *writable, t *TableFinding, from Rows, r Co
 		sent <- err
 	}()
 	var err error
-	if columns := written(t.Columns); w.runner != nil {
-		err = w.insert(ctx, columns, reader)
+	if columns := written(t.Columns); w.Fenced() {
+		err = w.Insert(ctx, columns, reader)
 	} else {
-		_, err = w.tx.Conn().PgConn().CopyFrom(ctx, reader, "COPY "+t.Table.SQL()+columnList(columns)+" FROM STDIN")
+		_, err = w.TX.Conn().PgConn().CopyFrom(ctx, reader, "COPY "+t.Table.SQL()+columnList(columns)+" FROM STDIN")
 	}
 	reader.CloseWithError(context.Canceled) // so that the sender ends, too
 	if failed := <-sent; failed != nil && (err == nil || pg.SQLState(err) == "57014") {
@@ -196,7 +204,7 @@ func addConstraint(ctx context.Context, conn *pgx.Conn, dsn *pg.DSN, link string
 			return pg.Classify(err, "look at the table")
 		}
 		r := rights.NewRunner(owner, settings)
-		return runFenced(ctx, tx, r, r.RunDDL(sql), d.entry.Table.String(), "build it as the primary has it")
+		return rights.RunFenced(ctx, tx, r, r.RunDDL(sql), d.entry.Table.String(), "build it as the primary has it")
 	})
 }
 

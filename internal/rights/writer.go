@@ -1,4 +1,4 @@
-package verify
+package rights
 
 import (
 	"bufio"
@@ -12,101 +12,113 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
-	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
-// writing is a transaction that repairs rows. Where code of users runs at a table, it is
-// written with the rights of the table's owner (docs/design/0017-rights.md).
-type writing struct {
-	tx       pgx.Tx
-	dsn      *pg.DSN // of the secondary's database
-	link     string
-	settings []rights.Setting
+// Writer writes the rows of tables in a transaction. Where code of users runs at a table, it is
+// written with the rights of the table's owner (docs/design/0017-rights.md). The session must be
+// one of pg.Session{Apply: true, Fenced: true}.
+type Writer struct {
+	TX   pgx.Tx
+	DSN  *pg.DSN // of the database
+	Link string  // the link's name, for the session that reads an ordinary session's settings
+
+	settings []Setting
 	read     bool // the settings are
 }
 
-// writable is a table that is written.
-type writable struct {
-	*writing
+// Writable is a table that is written.
+type Writable struct {
+	*Writer
 	name  sqlname.Table
-	table rights.Table
-	// The runners are nil where no code of users runs. finder is for what finds rows by
-	// their texts, under the settings of the comparison; runner for what makes rows.
-	finder, runner *rights.Runner
+	table Table
+	// The runners are nil where no code of users runs. finder is for what finds rows, under
+	// settings of its own; runner for what makes rows.
+	finder, runner *Runner
 }
 
-// table locks a table, so that neither what it is nor what runs at it changes until the
-// transaction ends, and looks at both.
-func (w *writing) table(ctx context.Context, s *Subject) (*writable, error) {
-	name := s.Table
-	if _, err := w.tx.Exec(ctx, "LOCK TABLE ONLY "+name.SQL()+" IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
+// Table locks a table, so that neither what it is nor what runs at it changes until the
+// transaction ends, and looks at both. Rows are found under the settings finding.
+func (w *Writer) Table(ctx context.Context, name sqlname.Table, finding ...Setting) (*Writable, error) {
+	if _, err := w.TX.Exec(ctx, "LOCK TABLE ONLY "+name.SQL()+" IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
 		return nil, pg.Classify(err, "lock "+name.String())
 	}
 	var oid uint32
-	var is bool
-	err := w.tx.QueryRow(ctx, `SELECT c.oid, c.relkind = 'r' FROM pg_catalog.pg_class c WHERE c.oid = `+sqlname.Literal(name.SQL())+`::pg_catalog.regclass`).Scan(&oid, &is)
+	var is, money bool
+	err := w.TX.QueryRow(ctx, `SELECT c.oid, c.relkind = 'r', EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.atttypid = 'pg_catalog.money'::pg_catalog.regtype AND NOT a.attisdropped)
+		FROM pg_catalog.pg_class c WHERE c.oid = `+sqlname.Literal(name.SQL())+`::pg_catalog.regclass`).Scan(&oid, &is, &money)
 	if err != nil {
 		return nil, pg.Classify(err, "look at "+name.String())
 	}
 	if !is {
 		return nil, problem.New(problem.Transient, "table_changed", "it is another kind of object by now").On(name.String())
 	}
-	all, err := rights.Of(ctx, w.tx.Conn(), []uint32{oid})
+	all, err := Of(ctx, w.TX.Conn(), []uint32{oid})
 	if err != nil {
 		return nil, err
 	}
-	t := &writable{writing: w, name: name, table: all[oid]}
+	t := &Writable{Writer: w, name: name, table: all[oid]}
 	if !t.table.Code {
 		return t, nil
 	}
 	if !w.read {
-		if w.settings, err = rights.Ordinary(ctx, w.dsn, w.link); err != nil {
+		if w.settings, err = Ordinary(ctx, w.DSN, w.Link); err != nil {
 			return nil, err
 		}
 		w.read = true
 	}
 	kept := []string(nil)
-	for _, c := range s.Columns {
-		if c.Type == "money" {
-			kept = []string{"lc_monetary"} // its input function goes by it
-		}
+	if money {
+		kept = []string{"lc_monetary"} // its input function goes by it
 	}
-	t.runner = rights.NewRunner(t.table.Owner, rights.Without(w.settings, kept...))
-	var settings []rights.Setting
-	if s.Method.OldText {
-		settings = []rights.Setting{{Name: "extra_float_digits", Value: "0"}}
-	}
-	t.finder = rights.NewRunner(t.table.Owner, settings)
+	t.runner = NewRunner(t.table.Owner, Without(w.settings, kept...))
+	t.finder = NewRunner(t.table.Owner, finding)
 	return t, nil
 }
 
-// remove runs one statement that deletes rows of the table; done is what it does.
-func (t *writable) remove(ctx context.Context, sql, done string) error {
+// Fenced says whether code of users runs at the table: then SQL on it has its values as literals,
+// and reads nothing but what the table's owner may read.
+func (t *Writable) Fenced() bool { return t.runner != nil }
+
+// Remove runs one statement that deletes rows of the table; done is what it does.
+func (t *Writable) Remove(ctx context.Context, sql, done string) error {
 	return t.exec(ctx, t.finder, sql, done)
 }
 
-func (t *writable) exec(ctx context.Context, r *rights.Runner, sql, done string) error {
+// Empty removes all rows of the table alone, whatever refers to it.
+func (t *Writable) Empty(ctx context.Context) error {
+	referred, err := pg.Referred(ctx, t.TX, t.name.SQL())
+	if err != nil {
+		return err
+	}
+	if referred {
+		return t.Remove(ctx, "DELETE FROM ONLY "+t.name.SQL(), "empty "+t.name.String())
+	}
+	_, err = t.TX.Exec(ctx, "TRUNCATE ONLY "+t.name.SQL())
+	return pg.Classify(err, "empty "+t.name.String())
+}
+
+func (t *Writable) exec(ctx context.Context, r *Runner, sql, done string) error {
 	if r == nil {
-		_, err := t.tx.Exec(ctx, sql)
+		_, err := t.TX.Exec(ctx, sql)
 		return pg.Classify(err, done)
 	}
 	list := r.Run(sql, t.name)
 	if t.table.Forced { // his policies would bind the owner
-		list = rights.Unforced("ONLY "+t.name.SQL(), list)
+		list = Unforced("ONLY "+t.name.SQL(), list)
 	}
-	return runFenced(ctx, t.tx, r, list, t.name.String(), done)
+	return RunFenced(ctx, t.TX, r, list, t.name.String(), done)
 }
 
-// runFenced runs statements of a runner in a transaction, and looks that nothing is left
+// RunFenced runs statements of a runner in a transaction, and looks that nothing is left
 // to run at its end.
-func runFenced(ctx context.Context, tx pgx.Tx, r *rights.Runner, list []string, subject, done string) error {
-	for _, s := range append(append(r.Make(), list...), rights.Check) {
+func RunFenced(ctx context.Context, tx pgx.Tx, r *Runner, list []string, subject, done string) error {
+	for _, s := range append(append(r.Make(), list...), Check) {
 		_, err := tx.Exec(ctx, s)
 		if err == nil {
 			continue
 		}
-		if p := rights.Problem(err, r.Role(), subject); p != nil {
+		if p := Problem(err, r.Role(), subject); p != nil {
 			return p
 		}
 		if pg.SQLState(err) == "42501" {
@@ -121,9 +133,9 @@ func runFenced(ctx context.Context, tx pgx.Tx, r *rights.Runner, list []string, 
 // insertSize is about how much SQL inserts rows at once.
 const insertSize = 256 << 10
 
-// insert writes rows that come as COPY's text form, by INSERTs whose values are literals:
+// Insert writes rows that come as COPY's text form, by INSERTs whose values are literals:
 // the types' input functions read them inside of the fence, and no cast of a user's.
-func (t *writable) insert(ctx context.Context, columns []string, rows io.Reader) error {
+func (t *Writable) Insert(ctx context.Context, columns []string, rows io.Reader) error {
 	head := "INSERT INTO " + t.name.SQL() + " (" + sqlname.Join(columns) + ") OVERRIDING SYSTEM VALUE VALUES "
 	if len(columns) == 0 { // all are generated
 		head = "INSERT INTO " + t.name.SQL() + " "
@@ -178,7 +190,7 @@ func appendRow(sql, line []byte) []byte {
 			sql = append(sql, "NULL"...)
 			continue
 		}
-		sql = rights.AppendLiteral(sql, unescaped(field))
+		sql = AppendLiteral(sql, unescaped(field))
 	}
 	return append(sql, ')')
 }
