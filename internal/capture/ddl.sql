@@ -147,11 +147,11 @@ BEGIN
     END IF;
     PERFORM twinspan.say('resend', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname)));
     IF r.relreplident <> 'f' THEN
-        PERFORM twinspan.run_own(format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name));
+        PERFORM twinspan.run_unseen(format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name));
     END IF;
     EXECUTE format('UPDATE ONLY %s SET %s = %s', r.name, target, target);
     IF r.relreplident <> 'f' THEN
-        PERFORM twinspan.run_own(format('ALTER TABLE %s REPLICA IDENTITY %s', r.name,
+        PERFORM twinspan.run_unseen(format('ALTER TABLE %s REPLICA IDENTITY %s', r.name,
             CASE r.relreplident WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN 'USING INDEX ' || r.index ELSE 'DEFAULT' END));
     END IF;
     PERFORM twinspan.say('resent', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname)));

@@ -99,6 +99,9 @@ DECLARE
     now "char";
     now_index name;
     said text;
+    command text;
+    -- A role that may make no event triggers has nobody else's that fire at what it does.
+    seen bool := to_regprocedure('twinspan.run_unseen(text)') IS NULL;
 BEGIN
     SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relreplident AS now, i.oid IS NOT NULL AS noted, i.was, i.was_index,
            coalesce(i.chosen, 'f') AS chosen, i.chosen_index,
@@ -135,8 +138,13 @@ BEGIN
             ORDER BY rank, index
         LOOP
             IF choice.identity <> now OR choice.identity = 'i' AND choice.index IS DISTINCT FROM now_index THEN
-                PERFORM twinspan.run_own(format('ALTER TABLE ONLY %s REPLICA IDENTITY %s', r.name,
-                    CASE choice.identity WHEN 'd' THEN 'DEFAULT' WHEN 'f' THEN 'FULL' ELSE format('USING INDEX %I', choice.index) END));
+                command := format('ALTER TABLE ONLY %s REPLICA IDENTITY %s', r.name,
+                    CASE choice.identity WHEN 'd' THEN 'DEFAULT' WHEN 'f' THEN 'FULL' ELSE format('USING INDEX %I', choice.index) END);
+                IF seen THEN
+                    PERFORM twinspan.run_own(command);
+                ELSE
+                    PERFORM twinspan.run_unseen(command);
+                END IF;
                 now := choice.identity;
                 now_index := choice.index;
             END IF;

@@ -15,15 +15,22 @@ var asideSQL string
 
 // AsideSQL and BackSQL are statements: the first puts aside what of the users' would fire
 // at what an agent applies to a secondary (triggers, rules and event triggers that are
-// enabled for replicas), the second takes that back. A schema change is made between
+// enabled for replicas), the second takes that back but for event triggers, which no
+// replayed command changes. A schema change is made between
 // BackSQL and AsideSQL, in one transaction, so that it finds the modes that it changes.
 const (
 	AsideSQL = `SELECT twinspan.put_aside()`
-	BackSQL  = `SELECT twinspan.put_back()`
+	BackSQL  = `SELECT twinspan.put_back_for_change()`
 )
 
-// PutAside puts aside what would fire on a secondary. The gate has to be there (Shut).
+// PutAside puts aside what would fire on a secondary. It does nothing where no gate was built
+// (Shut).
 func PutAside(ctx context.Context, conn *pgx.Conn) error {
+	var have bool
+	err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regprocedure('twinspan.put_aside()') IS NOT NULL`).Scan(&have)
+	if err != nil || !have {
+		return pg.Classify(err, "look for the gate")
+	}
 	return pg.Insist(ctx, conn, asidePatience, func() error {
 		_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; `+AsideSQL+`; SET lock_timeout = 0`)
 		return pg.Classify(err, "put aside what fires on a secondary")
@@ -40,7 +47,7 @@ func PutBack(ctx context.Context, conn *pgx.Conn) error {
 	err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regprocedure('twinspan.put_back()') IS NOT NULL`).Scan(&have)
 	if err == nil && have {
 		err = pg.Insist(ctx, conn, time.Second, func() error {
-			_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; `+BackSQL+`; SET lock_timeout = 0`)
+			_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; SELECT twinspan.put_back(); SET lock_timeout = 0`)
 			return err
 		})
 	}

@@ -38,7 +38,8 @@ BEGIN
         RETURN;
     END IF;
     DELETE FROM twinspan.trigger_mode k WHERE NOT EXISTS (SELECT FROM twinspan.modes() m WHERE m.class = k.class AND m.object = k.object AND m.mode = 'O');
-    FOR r IN SELECT m.class, m.object, m.mode, m.command FROM twinspan.modes() m WHERE m.mode IN ('A', 'R') LOOP
+    -- Event triggers first, for they fire at what is done to the others.
+    FOR r IN SELECT m.class, m.object, m.mode, m.command FROM twinspan.modes() m WHERE m.mode IN ('A', 'R') ORDER BY m.class = 'pg_event_trigger'::regclass DESC LOOP
         INSERT INTO twinspan.trigger_mode VALUES (r.class, r.object, r.mode);
         EXECUTE replace(r.command, '%s', 'ENABLE');
     END LOOP;
@@ -52,16 +53,30 @@ $$
 DECLARE
     r record;
 BEGIN
-    IF NOT EXISTS (SELECT FROM twinspan.trigger_mode) THEN
-        RETURN;
-    END IF;
-    FOR r IN SELECT m.class, m.command, k.mode FROM twinspan.modes() m JOIN twinspan.trigger_mode k ON k.class = m.class AND k.object = m.object WHERE m.mode = 'O' LOOP
-        -- It is no change of schema that crosses.
-        IF r.class <> 'pg_event_trigger'::regclass AND to_regprocedure('twinspan.take_note(text,bigint,bigint,bigint)') IS NOT NULL THEN
-            PERFORM twinspan.take_note('own');
-        END IF;
+    PERFORM twinspan.put_back_for_change();
+    FOR r IN SELECT m.command, k.mode FROM twinspan.modes() m JOIN twinspan.trigger_mode k ON k.class = m.class AND k.object = m.object WHERE m.mode = 'O' LOOP
         EXECUTE replace(r.command, '%s', CASE r.mode WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END);
     END LOOP;
     DELETE FROM twinspan.trigger_mode;
+END
+$$;
+
+-- Before a schema change that is replayed: event triggers stay aside, for they would run what a role of the primary
+-- wrote at the agent's own commands. No change that crosses is one of an event trigger.
+CREATE OR REPLACE FUNCTION twinspan.put_back_for_change() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    r record;
+BEGIN
+    FOR r IN SELECT m.class, m.object, m.command, k.mode FROM twinspan.modes() m JOIN twinspan.trigger_mode k ON k.class = m.class AND k.object = m.object
+              WHERE m.mode = 'O' AND m.class <> 'pg_event_trigger'::regclass LOOP
+        -- It is no change of schema that crosses.
+        IF to_regprocedure('twinspan.take_note(text,bigint,bigint,bigint)') IS NOT NULL THEN
+            PERFORM twinspan.take_note('own');
+        END IF;
+        EXECUTE replace(r.command, '%s', CASE r.mode WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END);
+        DELETE FROM twinspan.trigger_mode k WHERE k.class = r.class AND k.object = r.object;
+    END LOOP;
 END
 $$;

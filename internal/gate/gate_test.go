@@ -283,7 +283,7 @@ func traces(t testing.TB, dsn string) [][]string {
 func TestOpenLeavesNoTrace(t *testing.T) {
 	dsn, conn := fresh(t, objects)
 	shut(t, conn)
-	if got := len(traces(t, dsn)); got != 9+1+8+1 {
+	if got := len(traces(t, dsn)); got != 9+1+9+1 {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 	for range 2 {
@@ -475,7 +475,7 @@ func TestStagedAtOnce(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(traces(t, dsn)); got != 9+1+8 {
+	if got := len(traces(t, dsn)); got != 9+1+9 {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 }

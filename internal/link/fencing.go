@@ -38,6 +38,10 @@ func (l *Link) quietSubscriptions(ctx context.Context, conn *pgx.Conn) error {
 // than the one that made it, and puts aside what would fire at what is applied.
 func (l *Link) refit(ctx context.Context) error {
 	return l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		// At once, where a copy has just brought event triggers: they would fire at what makes the gate.
+		if err := gate.PutAside(ctx, conn); err != nil {
+			return err
+		}
 		if err := gate.Shut(ctx, conn); err != nil {
 			return err
 		}

@@ -69,7 +69,7 @@ func (l *Link) bringBeside(ctx context.Context) error {
 
 func (l *Link) structure() *schema.Target {
 	r := l.snapshot()
-	return &schema.Target{DSN: l.dsn, Link: r.ID, Name: r.Name, Workers: l.place.Workers, Log: l.place.Log, Progress: func(p schema.Progress) {
+	return &schema.Target{DSN: l.dsn, Link: r.ID, Name: r.Name, Workers: l.place.Workers, Log: l.place.Log, Aside: gate.AsideSQL, Progress: func(p schema.Progress) {
 		l.step(fmt.Sprintf("%s, %d of %d", p.Step, p.Done, p.Total))
 	}}
 }

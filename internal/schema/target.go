@@ -28,6 +28,9 @@ type Target struct {
 	Workers  int
 	Log      *slog.Logger
 	Progress func(Progress) // may be nil; called from one goroutine at a time
+	// Aside, when set, is a statement that keeps event triggers of the primary from firing at what agents do. It is
+	// run in the transaction that makes them.
+	Aside string
 }
 
 // Progress says how far a step is.
@@ -308,6 +311,9 @@ func (t *Target) build(ctx context.Context, conn *pgx.Conn, entries []stored) er
 		sql.WriteString(string(e.SQL))
 		// The end of a line ends a comment, the semicolon a statement.
 		sql.WriteString("\n;\n")
+		if e.Kind == kindEvent {
+			sql.WriteString(t.Aside + ";\n")
+		}
 	}
 	tag, err := tx.Exec(ctx, `UPDATE twinspan.seed_entry SET done = true WHERE link = $1::text::uuid AND number = ANY ($2) AND NOT done`, t.Link, numbers)
 	if err != nil {
