@@ -252,6 +252,11 @@ func (l *primaryLook) programs(ctx context.Context) error {
 			`SELECT format('%I', evtname), '', '' FROM pg_event_trigger e WHERE evtenabled IN ('A', 'R') AND evtname NOT LIKE 'twinspan\_%' AND evtname NOT LIKE '!twinspan\_%'
 			   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e') ORDER BY 1`,
 			"the event trigger is enabled for replicas: on the twin it is put aside as long as that is a secondary", "ALTER EVENT TRIGGER {1} ENABLE"},
+		{"event_trigger_of_role", problem.Warns,
+			`SELECT format('%I', evtname), pg_get_userbyid(p.proowner)::text, p.oid::regprocedure::text FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid JOIN pg_roles o ON o.oid = p.proowner
+			  WHERE e.evtenabled <> 'D' AND NOT o.rolsuper AND evtname NOT LIKE 'twinspan\_%' AND evtname NOT LIKE '!twinspan\_%' ORDER BY 1`,
+			"the event trigger runs a function of role {2}, who is no superuser, with the rights of whoever changes the schema, superusers among them: on this server, and on the other one once that is the primary",
+			"ALTER FUNCTION {3} OWNER TO a superuser, and let nobody else replace it"},
 		{"function_in_c", problem.Warns,
 			`SELECT p.oid::regprocedure::text, p.probin, '' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language a ON a.oid = p.prolang
 			  WHERE a.lanname = 'c' AND ` + ownIn("pg_proc", "p.oid") + ` ORDER BY 1`,
