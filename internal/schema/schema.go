@@ -96,4 +96,5 @@ const (
 	kindRefresh    = "MATERIALIZED VIEW DATA"
 	kindEvent      = "EVENT TRIGGER"
 	kindWrapper    = "FOREIGN DATA WRAPPER"
+	kindDomain     = "DOMAIN"
 )
