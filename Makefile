@@ -56,6 +56,11 @@ walk: ## Take random walks through schemas, settings and failovers over a link (
 		go test -count=1 -v -timeout 60m -run 'TestWalk$$' ./test || exit 1; \
 	done
 
+.PHONY: extensions
+extensions: ## Create, use, move and drop every extension that the server has, over a link
+	@scripts/ensure-tests
+	@TWINSPAN_EXTENSIONS=all go test -count=1 -v -timeout 30m -run 'TestExtensions$$' ./test
+
 .PHONY: ha
 ha: ## Link a Patroni cluster, switch it over and kill its leader (installs patroni and etcd)
 	@scripts/ensure-postgres

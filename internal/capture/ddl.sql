@@ -168,7 +168,9 @@ DECLARE
     caller json;
 BEGIN
     SELECT array_agg(x.object_identity ORDER BY x.objid) FILTER (WHERE x.original) AS objects,
-           bool_or(x.normal AND NOT x.original AND x.object_type NOT IN ('default value', 'toast table', 'index')
+           -- An index or a default goes with its table, and with CASCADE with a function that it calls: which it was
+           -- is not told. CASCADE is right for both, since the twin has what depended on it here and nothing else.
+           bool_or(x.normal AND NOT x.original AND x.object_type <> 'toast table'
                AND NOT (x.object_type = 'rule' AND x.object_identity LIKE '"_RETURN" on %')) AS cascades,
            string_agg(CASE tag
                WHEN 'DROP USER MAPPING' THEN format('FOR %s SERVER %I', CASE x.address_names[1] WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(x.address_names[1]) END, x.address_args[1])

@@ -16,6 +16,7 @@ WITH space AS (
            pg_get_userbyid(c.relowner)::text AS owner
       FROM pg_class c JOIN space n ON n.oid = c.relnamespace
      WHERE c.relpersistence <> 't' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid = c.oid)
+       AND NOT (c.relkind = 'c' AND EXISTS (SELECT FROM member m WHERE m.classid = 'pg_type'::regclass AND m.objid = c.reltype))
 ), identity AS (
     -- What the link made FULL had another identity before.
     SELECT oid, was::text FROM /*identity*/

@@ -289,3 +289,15 @@ func TestServersOwnIsNotCompared(t *testing.T) {
 		}
 	}
 }
+
+// Who created an extension owns what it made: on the twin, as a rule, the agent's role.
+func TestExtensionsOfOtherOwners(t *testing.T) {
+	a, b := two(t)
+	role := "maker_" + strings.ToLower(t.Name())
+	pgtest.Exec(t, a, `DO $$ BEGIN CREATE ROLE `+role+` SUPERUSER; EXCEPTION WHEN duplicate_object THEN NULL; END $$`)
+	pgtest.Exec(t, a, `SET ROLE `+role, `CREATE EXTENSION dblink; CREATE EXTENSION tablefunc; CREATE EXTENSION hstore; CREATE EXTENSION postgres_fdw`)
+	pgtest.Exec(t, b, `CREATE EXTENSION dblink; CREATE EXTENSION tablefunc; CREATE EXTENSION hstore; CREATE EXTENSION postgres_fdw`)
+	if list := compareSchemas(t, a, b); len(list) > 0 {
+		t.Errorf("%+v", list)
+	}
+}
