@@ -87,6 +87,7 @@ type RowDifference struct {
 
 	places, otherPlaces []string // of the rows, at the snapshots
 	hash1, hash2        int64
+	there               [2]int64 // hashes of the primary's row, where it has one with the key
 }
 
 // identity tells differences of a table apart.
@@ -145,6 +146,9 @@ func (c *copies) compare(keyed bool) (d RowDifference, differs bool) {
 		return d, false
 	}
 	d = RowDifference{Key: c.key, State: Differs, Primary: len(c.primary), Secondary: len(c.secondary)}
+	if len(c.primary) == 1 {
+		d.there = [2]int64{c.primary[0].Hash1, c.primary[0].Hash2}
+	}
 	for _, h := range c.primary {
 		d.places = append(d.places, h.Place)
 	}
@@ -194,11 +198,15 @@ func compareKeys(a, b string) int {
 	return cmp.Compare(a, b)
 }
 
-// both keeps of the second list what is in the first, too.
-func both(first, second []RowDifference) []RowDifference {
-	seen := map[string]bool{}
+// both keeps of the second list what is in the first, too. What is brought in passes
+// counts only where the primary's row is what it was: a change of it is on its way.
+func both(first, second []RowDifference, inPasses bool) []RowDifference {
+	seen := map[string][2]int64{}
 	for i := range first {
-		seen[first[i].identity()] = true
+		seen[first[i].identity()] = first[i].there
 	}
-	return slices.DeleteFunc(second, func(d RowDifference) bool { return !seen[d.identity()] })
+	return slices.DeleteFunc(second, func(d RowDifference) bool {
+		there, have := seen[d.identity()]
+		return !have || inPasses && there != d.there
+	})
 }

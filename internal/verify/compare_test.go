@@ -91,7 +91,7 @@ func TestDifferencesByKey(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	first, second := differences(a, b, true), differences(a[1:], b, true)
-	if left := both(first[:2], second); len(left) != 2 || left[0].Key[0] != "9" || left[1].Key[0] != "10" {
+	if left := both(first[:2], second, false); len(left) != 2 || left[0].Key[0] != "9" || left[1].Key[0] != "10" {
 		t.Errorf("both times: %v", left)
 	}
 }

@@ -55,14 +55,18 @@ func fingerprint(version int, identities, kept bool) string {
 		FROM (` + inner + `) x (kind, name, detail, printed, invalid, schema_name, table_name, object, definition, index_definition, owner, reread)`
 }
 
-// tablesSQL lists the tables, with why one's rows are not compared.
+// tablesSQL lists the tables and materialized views, with why one's rows are not
+// compared, and whether they can be nonetheless.
 const tablesSQL = `
 SELECT c.oid, n.nspname, c.relname, c.relfilenode, pg_relation_size(c.oid) / current_setting('block_size')::int, pg_table_size(c.oid), c.reltuples::bigint,
        CASE WHEN c.relpersistence = 'u' THEN 'unlogged tables are not kept in step'
+            WHEN NOT c.relispopulated THEN 'it is not populated'
+            WHEN c.relkind = 'm' THEN 'it is a materialized view'
             ELSE '' END,
-       CASE WHEN o.rolsuper THEN '' ELSE o.rolname END, c.relrowsecurity AND c.relforcerowsecurity
+       CASE WHEN o.rolsuper THEN '' ELSE o.rolname END, c.relrowsecurity AND c.relforcerowsecurity,
+       c.relkind = 'm', c.relkind = 'm' AND c.relispopulated AND c.relpersistence = 'p'
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
- WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+ WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
  ORDER BY 2, 3`
 
 // columnsSQL lists the columns of those tables. A type below a domain decides on
@@ -78,7 +82,7 @@ SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
             WHEN b.typlen <> -1 OR b.base IN (650, 869, 1700) THEN 'plain' ELSE 'long' END,
        coalesce(to_jsonb(a)->>'attgenerated', '') <> '', b.base >= 16384
   FROM pg_attribute a
-  JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND c.relpersistence = 'p'
+  JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'm') AND c.relpersistence = 'p'
   JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
@@ -95,14 +99,19 @@ type known struct {
 }
 
 // Describe implements Side.
-func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
-	d := &Database{Format: Format}
+func (s *Snapshot) Describe(ctx context.Context) (*Database, error) { return s.describe(ctx, true) }
+
+// Contents is Describe without the objects of the schema, which take longest to read.
+func (s *Snapshot) Contents(ctx context.Context) (*Database, error) { return s.describe(ctx, false) }
+
+func (s *Snapshot) describe(ctx context.Context, objects bool) (*Database, error) {
+	d := &Database{Format: Format, Spans: true}
 	err := s.piece(ctx, nil, false, func(r *reader) error {
 		conn := r.conn
 		var identities bool
 		err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
-			to_regclass('twinspan.identity') IS NOT NULL, (SELECT count(*) FROM pg_largeobject_metadata)`).
-			Scan(&d.ServerVersion, &d.Encoding, &identities, &d.LargeObjects)
+			to_regclass('twinspan.identity') IS NOT NULL, (SELECT count(*) FROM pg_largeobject_metadata), pg_table_size('pg_largeobject')`).
+			Scan(&d.ServerVersion, &d.Encoding, &identities, &d.LargeObjects, &d.LargeObjectBytes)
 		if err != nil {
 			return err
 		}
@@ -111,8 +120,10 @@ func (s *Snapshot) Describe(ctx context.Context) (*Database, error) {
 				return err
 			}
 		}
-		if d.Entries, _, err = readEntries(ctx, conn, d.ServerVersion, identities); err != nil {
-			return err
+		if objects {
+			if d.Entries, _, err = readEntries(ctx, conn, d.ServerVersion, identities); err != nil {
+				return err
+			}
 		}
 		tables, err := readTables(ctx, conn, d.ServerVersion)
 		if err != nil {
@@ -168,7 +179,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*known, err
 	byOID := map[uint32]*known{}
 	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*known, error) {
 		t := &known{}
-		err := row.Scan(&t.oid, &t.Name.Schema, &t.Name.Name, &t.filenode, &t.blocks, &t.Bytes, &t.Rows, &t.Skip, &t.owner, &t.forced)
+		err := row.Scan(&t.oid, &t.Name.Schema, &t.Name.Name, &t.filenode, &t.blocks, &t.Bytes, &t.Rows, &t.Skip, &t.owner, &t.forced, &t.View, &t.Stored)
 		byOID[t.oid] = t
 		return t, err
 	})

@@ -151,6 +151,72 @@ func (b Blocks) within() string {
 // named is an expression and the name of its column.
 type named struct{ expression, name string }
 
+// spanTypes are the types of key columns by which spans are read, all of them the
+// server's own, with their names in SQL: those whose order is that of an index on them.
+var spanTypes = map[string]string{
+	"smallint": "int2", "integer": "int4", "bigint": "int8", "oid": "oid", "numeric": "numeric", "text": "text", "character varying": "varchar", "character": "bpchar",
+	"uuid": "uuid", "date": "date", "timestamp without time zone": "timestamp", "timestamp with time zone": "timestamptz",
+}
+
+// spanType is the type by which a column bounds spans, empty where it cannot.
+func spanType(c Column) string {
+	if c.Made {
+		return ""
+	}
+	name := c.Type
+	if open := strings.IndexByte(name, '('); open >= 0 { // a length or a precision
+		_, rest, _ := strings.Cut(name[open:], ")")
+		name = name[:open] + rest
+	}
+	return spanTypes[name]
+}
+
+// Spanned says whether spans of the table can be read.
+func (s *Subject) Spanned() bool {
+	for _, k := range s.Key {
+		if spanType(s.column(k)) == "" {
+			return false
+		}
+	}
+	return len(s.Key) > 0
+}
+
+// bound is the condition that a row's key stands in a relation to a key. One that is
+// shorter than the key of this side is never asked for.
+func (s *Subject) bound(operator string, key []string) string {
+	left, right := make([]string, len(key)), make([]string, len(key))
+	for i, value := range key {
+		c := s.column(s.Key[i])
+		left[i], right[i] = "t."+sqlname.Quote(c.Name), sqlname.Literal(value)+"::pg_catalog."+spanType(c)
+	}
+	return "(" + strings.Join(left, ", ") + ") " + operator + " (" + strings.Join(right, ", ") + ")"
+}
+
+// in is a condition, and that a row is in the span.
+func (s *Subject) in(where string) string {
+	if s.Span == nil {
+		return where
+	}
+	if len(s.Span.After) > 0 {
+		where += " AND " + s.bound(">", s.Span.After)
+	}
+	if len(s.Span.Upto) > 0 {
+		where += " AND " + s.bound("<=", s.Span.Upto)
+	}
+	return where
+}
+
+// boundSQL reads the key of the row that is the last of so many in the span, in the
+// shape of listed rows.
+func (s *Subject) boundSQL(rows int64) string {
+	order := make([]string, len(s.Key))
+	for i, k := range s.Key {
+		order[i] = "t." + sqlname.Quote(k)
+	}
+	return fmt.Sprintf("SELECT ''::text, ARRAY[%s], 0::bigint, 0::bigint FROM %s WHERE %s ORDER BY %s OFFSET %d LIMIT 1",
+		strings.Join(s.keyTexts(), ", "), s.from(), s.in("true"), strings.Join(order, ", "), max(0, rows-1))
+}
+
 // hashedSQL shows the rows of a range with their hashes: h, h1, h2 and whatever
 // extra columns are asked for. OFFSET 0 keeps the texts from being made anew for
 // each use.
@@ -162,7 +228,7 @@ func (s *Subject) hashedSQL(where string, extra ...named) string {
 	}
 	return fmt.Sprintf(`SELECT %s AS h, %s AS h1, %s AS h2%s FROM (SELECT %s AS k, %s AS r%s FROM %s WHERE %s OFFSET 0) AS x OFFSET 0`,
 		s.Method.hash("k", seedBlock), s.Method.hash("r", seed1), s.Method.hash("r", seed2), outer.String(),
-		s.divider(), s.row(), inner.String(), s.from(), where)
+		s.divider(), s.row(), inner.String(), s.from(), s.in(where))
 }
 
 // digestSQL adds up the blocks among the rows of a range.

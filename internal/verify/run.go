@@ -26,6 +26,7 @@ type Comparison struct {
 	Values  bool     // report values, not only which columns differ
 	Most    int      // rows reported of a table
 	Workers int      // tables compared at once; at least 1
+	Stored  bool     // compare what materialized views hold
 	// Reader tells which definitions differ in words alone; needed with Schema.
 	Reader *Reader
 	// Progress, when set, is called by one goroutine at a time.
@@ -215,14 +216,19 @@ func (c *Comparison) plan(a, b *Database, f *Findings) ([]planned, error) {
 		if !c.wanted(t.Name, matched) {
 			continue
 		}
+		if t.View && !c.Stored {
+			continue
+		}
 		other, have := there[t.Name]
-		why := t.Skip
+		why := c.skip(&t)
 		switch {
 		case why != "":
 		case !have:
 			why = "the secondary does not have it"
 		case !slices.Equal(shape(t.Columns), shape(other.Columns)):
 			why = "its columns differ"
+		case c.Stored && c.skip(&other) != "":
+			why = "on the secondary: " + other.Skip
 		}
 		if why != "" {
 			f.Skipped = append(f.Skipped, Skipped{Name: t.Name.String(), Why: why, Never: t.Skip != ""})
@@ -231,7 +237,7 @@ func (c *Comparison) plan(a, b *Database, f *Findings) ([]planned, error) {
 		list = append(list, planned{subject(t, method), t.Rows, t.Bytes})
 	}
 	if c.wanted(largeObjects, matched) && a.LargeObjects+b.LargeObjects > 0 {
-		list = append(list, planned{subject(largeObjectsKnown().Table, method), max(a.LargeObjects, b.LargeObjects), 0})
+		list = append(list, planned{subject(largeObjectsKnown().Table, method), max(a.LargeObjects, b.LargeObjects), a.LargeObjectBytes})
 	}
 	for i, found := range matched {
 		if !found {
@@ -241,6 +247,14 @@ func (c *Comparison) plan(a, b *Database, f *Findings) ([]planned, error) {
 	}
 	slices.SortStableFunc(list, func(x, y planned) int { return cmp.Compare(y.bytes, x.bytes) })
 	return list, nil
+}
+
+// skip says why the rows of a table are not compared, empty where they are.
+func (c *Comparison) skip(t *Table) string {
+	if c.Stored && t.Stored {
+		return ""
+	}
+	return t.Skip
 }
 
 // wanted says whether a table is to be compared, and notes which name it fits.
@@ -413,8 +427,11 @@ func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Fi
 		first := f.Tables[i]
 		second, count, err := c.list(ctx, primary, secondary, first.Subject, first.blocks)
 		if err == nil {
-			second.Rows = both(first.Rows, second.Rows)
+			second.Rows = both(first.Rows, second.Rows, IsLargeObjects(first.Table))
 			second.More = second.More || first.More
+			err = c.byKey(ctx, primary, secondary, second)
+		}
+		if err == nil {
 			err = c.detail(ctx, primary, secondary, second)
 		}
 		mu.Lock()

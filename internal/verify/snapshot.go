@@ -32,6 +32,7 @@ type Snapshot struct {
 	ID          string        // as pg_export_snapshot returned it; whoever exported it keeps it
 	Workers     int           // sessions that read at once; at least 1
 	Rate        int64         // bytes of tables in a second; 0 for no limit
+	Piece       int64         // about how many bytes of a table are read at once; 0 for a default
 	LockTimeout time.Duration // the longest wait for a lock, which makes others wait, too
 	// Read, when set, is called with the bytes of each piece of a table that was read
 	// to add up its blocks.
@@ -156,16 +157,20 @@ func (s *Snapshot) read(ctx context.Context, t *known, m Method, f func(r *reade
 	})
 }
 
-// ranges divides a table into pieces, as conditions on t. The last has no end, for
-// the table may have grown since it was measured.
-func (s *Snapshot) ranges(t *known) []string {
+// ranges divides what is looked at of a table into pieces, as conditions on t. The
+// last has no end, for the table may have grown since it was measured. A span is one.
+func (s *Snapshot) ranges(t *known, span *Span) []string {
 	s.mu.Lock()
-	ranged := s.version >= 140000
+	ranged := s.version >= 140000 && span == nil
 	s.mu.Unlock()
-	if !ranged || t.oid == 0 || t.Bytes <= pieceBytes || t.blocks < 2 {
+	piece := int64(pieceBytes)
+	if s.Piece > 0 {
+		piece = s.Piece
+	}
+	if !ranged || t.oid == 0 || t.Bytes <= piece || t.blocks < 2 {
 		return []string{"true"}
 	}
-	step := max(1, t.blocks*pieceBytes/t.Bytes)
+	step := max(1, t.blocks*piece/t.Bytes)
 	var list []string
 	for first := int64(0); first < t.blocks; first += step {
 		condition := fmt.Sprintf("t.ctid >= '(%d,0)'", first)
@@ -178,13 +183,16 @@ func (s *Snapshot) ranges(t *known) []string {
 }
 
 // each runs f for each piece of a table, several at once, at the rate.
-func (s *Snapshot) each(ctx context.Context, t *known, f func(ctx context.Context, where string) error) error {
+func (s *Snapshot) each(ctx context.Context, t *known, span *Span, f func(ctx context.Context, where string) error) error {
 	s.prepare()
-	pieces := s.ranges(t)
+	pieces := s.ranges(t, span)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(cap(s.slots))
 	for _, where := range pieces {
 		bytes := t.Bytes / int64(len(pieces))
+		if span != nil {
+			bytes = 0 // whoever chose it keeps the pace
+		}
 		group.Go(func() error {
 			if wait := s.pace.reserve(time.Now(), bytes); wait > 0 {
 				select {
@@ -207,12 +215,15 @@ func (s *Snapshot) Digest(ctx context.Context, r DigestRequest) ([]Block, error)
 	if err != nil {
 		return nil, err
 	}
-	pieces := int64(len(s.ranges(t)))
+	pieces := int64(len(s.ranges(t, r.Span)))
 	var mu sync.Mutex
 	sums := map[int64]Block{}
-	err = s.each(ctx, t, func(ctx context.Context, where string) error {
+	err = s.each(ctx, t, r.Span, func(ctx context.Context, where string) error {
 		var found []Block
 		err := s.read(ctx, t, r.Method, func(session *reader) (err error) {
+			if err := session.spanned(ctx, r.Span); err != nil {
+				return err
+			}
 			rows, err := session.query(ctx, t, answerBlocks, r.digestSQL(where))
 			if err != nil {
 				return err
@@ -229,7 +240,7 @@ func (s *Snapshot) Digest(ctx context.Context, r DigestRequest) ([]Block, error)
 			sum := sums[b.Number]
 			sums[b.Number] = Block{Number: b.Number, Rows: sum.Rows + b.Rows, Sum1: sum.Sum1 + b.Sum1, Sum2: sum.Sum2 + b.Sum2}
 		}
-		if s.Read != nil && r.Within.Bits == 0 {
+		if s.Read != nil && r.Within.Bits == 0 && r.Span == nil {
 			s.Read(t.Bytes / pieces)
 		}
 		return nil
@@ -270,8 +281,11 @@ func (s *Snapshot) List(ctx context.Context, r ListRequest) (List, error) {
 	}
 	var mu sync.Mutex
 	var list List
-	err = s.each(ctx, t, func(ctx context.Context, where string) error {
+	err = s.each(ctx, t, r.Span, func(ctx context.Context, where string) error {
 		return s.read(ctx, t, r.Method, func(session *reader) error {
+			if err := session.spanned(ctx, r.Span); err != nil {
+				return err
+			}
 			rows, err := session.query(ctx, t, answerList, r.listSQL(where))
 			if err != nil {
 				return err
@@ -287,6 +301,42 @@ func (s *Snapshot) List(ctx context.Context, r ListRequest) (List, error) {
 		list.Rows, list.More = list.Rows[:r.Most], true
 	}
 	return list, err
+}
+
+// Bound finds where a span of about so many rows ends that begins behind a key; nothing
+// when there are no more than that.
+func (s *Snapshot) Bound(ctx context.Context, subject Subject, after []string, rows int64) ([]string, error) {
+	t, err := s.tableOf(ctx, subject.Table)
+	if err != nil {
+		return nil, err
+	}
+	subject.Span = &Span{After: after}
+	var found []Hashed
+	err = s.read(ctx, t, subject.Method, func(session *reader) error {
+		if err := session.spanned(ctx, subject.Span); err != nil {
+			return err
+		}
+		rows, err := session.query(ctx, t, answerList, subject.boundSQL(rows))
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Hashed])
+		return err
+	})
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return found[0].Key, nil
+}
+
+// spanned has the transaction read a span by the index that it was chosen by: a table is
+// never read whole for a part of it.
+func (r *reader) spanned(ctx context.Context, span *Span) error {
+	if span == nil {
+		return nil
+	}
+	_, err := r.conn.Exec(ctx, "SELECT pg_catalog.set_config('enable_seqscan', 'off', true)")
+	return err
 }
 
 // Values implements Side.

@@ -40,6 +40,11 @@ type Database struct {
 	Entries       []Entry `json:"entries"`
 	Tables        []Table `json:"tables"`
 	LargeObjects  int64   `json:"largeObjects"` // how many there are
+	// Spans says that this side reads spans of tables; agents of before, which do not know
+	// them, say nothing.
+	Spans bool `json:"spans,omitempty"`
+	// LargeObjectBytes is about how much reading all large objects reads.
+	LargeObjectBytes int64 `json:"largeObjectBytes,omitempty"`
 }
 
 // Entry is one object of the schema.
@@ -74,6 +79,10 @@ type Table struct {
 	Skip    string        `json:"skip,omitempty"`
 	Columns []Column      `json:"columns"`
 	Key     []string      `json:"key,omitempty"`
+	// View says that it is a materialized view.
+	View bool `json:"view,omitempty"`
+	// Stored says that what it holds can be compared in spite of Skip.
+	Stored bool `json:"stored,omitempty"`
 }
 
 // Column is a column of a table.
@@ -110,6 +119,17 @@ type Subject struct {
 	Columns []Column      `json:"columns"`
 	Key     []string      `json:"key,omitempty"`
 	Method  Method        `json:"method"`
+	// Span, when set, is all that is looked at.
+	Span *Span `json:"span,omitempty"`
+}
+
+// Span is the rows whose keys lie behind one and up to another, in the order of the
+// key's index. Of spans that follow each other every key is in one on each side, also where
+// two servers sort differently: there it may be in another one, or in several, and what
+// then looks different is not, once it is looked up by its key.
+type Span struct {
+	After []string `json:"after,omitempty"` // exclusive; empty for the beginning
+	Upto  []string `json:"upto,omitempty"`  // inclusive; empty for the end
 }
 
 // Blocks names blocks of a table: the leading Bits of the hash, as signed
