@@ -182,7 +182,7 @@ func FuzzReceiveBlocks(f *testing.F) {
 				return
 			}
 			if p.whole != nil {
-				replay := newReplay(p.whole, r.spool)
+				replay := newReplay(p, r.spool)
 				for !replay.done() {
 					item, err := replay.next(t.Context())
 					if err != nil {

@@ -20,6 +20,8 @@ import (
 type part struct {
 	apply.Item
 	whole *reorder.Transaction // nil usually
+	came  time.Time            // when it was received
+	upto  lsn.LSN              // everything that it begins or ends lies before
 }
 
 func (p *part) empty() bool { return p.Records == nil && p.Reached == 0 && p.whole == nil }
@@ -137,7 +139,11 @@ func (c *cutter) cut(ctx context.Context) (p part, want int, err error) {
 		}
 		end += want
 		c.at = end
-		if record[0] == byte(pgoutput.TypeCommit) && length >= 1+1+8+8 {
+		switch {
+		case record[0] == byte(pgoutput.TypeBegin) && length >= 1+8:
+			// The place of its commit: at this position the transaction is not there.
+			p.upto = max(p.upto, lsn.LSN(binary.BigEndian.Uint64(record[1:]))+1)
+		case record[0] == byte(pgoutput.TypeCommit) && length >= 1+1+8+8:
 			c.noted(lsn.LSN(binary.BigEndian.Uint64(record[1+1+8:])), false)
 		}
 	}
@@ -145,6 +151,7 @@ func (c *cutter) cut(ctx context.Context) (p part, want int, err error) {
 		p.Records, p.SentAt, c.shared = c.buf[start:end:end], time.Now(), true
 	}
 	if p.whole != nil {
+		p.upto = max(p.upto, p.whole.Commit().End)
 		c.noted(p.whole.Commit().End, false)
 	}
 	if p.Reached != 0 {

@@ -33,8 +33,37 @@ func TestNothingIsHandedOverWhileItIsHeld(t *testing.T) {
 	// A release of an earlier hold does not open a later one.
 	later := r.gate.hold()
 	release()
-	if r.gate.open() {
+	if r.gate.open(time.Now()) {
 		t.Error("opened by another's release")
 	}
 	later()
+}
+
+// What comes while the way is slow passes later, and not at all later once it is not.
+func TestWhatLingersPassesLater(t *testing.T) {
+	r := newReceiver(nil, false, false, nil, 64)
+	release := r.gate.linger(time.Hour)
+	r.parts <- part{Item: apply.Item{Reached: 1}, came: time.Now(), upto: 20}
+	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
+	defer stop()
+	if _, err := r.Next(ctx); !errors.Is(err, context.DeadlineExceeded) || r.Ready() {
+		t.Fatalf("it lingers, and got %v, ready %t", err, r.Ready())
+	}
+	called := 0
+	if !r.gate.before(10, func() { called++ }) {
+		t.Error("nothing has passed the position, and it is said to be too late")
+	}
+	release()
+	if _, err := r.Next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r.gate.before(10, func() { called++ }) || !r.gate.before(20, func() { called++ }) || called != 2 {
+		t.Errorf("what has passed is forgotten, or was called %d times", called)
+	}
+	// What came long ago does not wait.
+	defer r.gate.linger(time.Millisecond)()
+	r.parts <- part{Item: apply.Item{Reached: 2}, came: time.Now().Add(-time.Second)}
+	if _, err := r.Next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -45,7 +46,7 @@ type receiver struct {
 	err error // why parts was closed
 
 	// What was taken and not handed over; the applier's goroutine has it.
-	kept   *apply.Item
+	kept   *part
 	replay *replay
 	whole  atomic.Uint64 // end of the streamed transaction that was handed over last
 
@@ -81,20 +82,21 @@ func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
 			case !ok:
 				return apply.Item{}, r.err
 			case p.whole != nil:
-				r.replay = newReplay(p.whole, r.spool)
+				r.replay = newReplay(p, r.spool)
 				r.whole.Store(uint64(p.whole.Commit().End))
 			default:
-				r.kept = &p.Item
+				r.kept = &p
 			}
 		case <-ctx.Done():
 			return apply.Item{}, context.Cause(ctx)
 		}
 	}
-	if err := r.gate.pass(ctx); err != nil {
+	came, upto := r.waiting()
+	if err := r.gate.pass(ctx, came, upto); err != nil {
 		return apply.Item{}, err
 	}
 	if r.kept != nil {
-		item := *r.kept
+		item := r.kept.Item
 		r.kept = nil
 		return item, nil
 	}
@@ -106,9 +108,21 @@ func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
 	return item, err
 }
 
+// waiting is when what was taken and not handed over came, and up to where it reaches.
+func (r *receiver) waiting() (came time.Time, upto lsn.LSN) {
+	if r.kept != nil {
+		return r.kept.came, r.kept.upto
+	}
+	return r.replay.came, r.replay.upto
+}
+
 // Ready implements apply.Source.
 func (r *receiver) Ready() bool {
-	return (r.kept != nil || r.replay != nil || len(r.parts) > 0) && r.gate.open()
+	if r.kept == nil && r.replay == nil {
+		return len(r.parts) > 0 && r.gate.open(time.Now())
+	}
+	came, _ := r.waiting()
+	return r.gate.open(came)
 }
 
 // drop closes what was taken and not handed over. The applier is gone by then.
@@ -158,6 +172,7 @@ func (r *receiver) receive(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		p.came = time.Now()
 		select {
 		case r.parts <- p:
 		case <-ctx.Done():
@@ -181,11 +196,13 @@ func (r *receiver) note(position lsn.LSN, complete bool) {
 type replay struct {
 	whole *reorder.Transaction
 	from  *reorder.Replay
+	came  time.Time
+	upto  lsn.LSN
 	cutter
 }
 
-func newReplay(whole *reorder.Transaction, spool *Spool) *replay {
-	return &replay{whole: whole, from: whole.Replay(), cutter: cutter{keep: spool.keepOne}}
+func newReplay(p part, spool *Spool) *replay {
+	return &replay{whole: p.whole, from: p.whole.Replay(), came: p.came, upto: p.upto, cutter: cutter{keep: spool.keepOne}}
 }
 
 func (r *replay) next(ctx context.Context) (apply.Item, error) {

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -85,6 +86,10 @@ func (l *Link) awaitStream(ctx context.Context) error {
 // errMeetAgain says that the primary took too long.
 var errMeetAgain = problem.New(problem.Transient, "snapshot_slow", "the primary's snapshot took too long")
 
+// errMissed says that the position was behind what was handed over when it was known: it
+// was not waited for long enough.
+var errMissed = problem.New(problem.Transient, "position_missed", "the position was passed before it was known")
+
 func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest, f func(ctx context.Context, m *meeting) error) error {
 	// The applier keeps one appointment at a time.
 	select {
@@ -100,8 +105,12 @@ func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest,
 		return interrupted()
 	}
 	began := time.Now()
-	release := in.gate.hold()
-	defer release()
+	hold := in.gate.hold
+	if request.Linger > 0 {
+		hold = func() func() { return in.gate.linger(request.Linger) }
+	}
+	goOn := hold()
+	defer goOn()
 	// A primary that does not answer must not keep the applier from working.
 	guard := time.AfterFunc(2*holdLimit, func() { m.stream.Close() })
 	defer guard.Stop()
@@ -122,15 +131,23 @@ func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest,
 	m.primary = &remoteSide{link: l, held: SessionReference{Reference: request.Reference, Token: answer.Begun.Token}}
 	visit := &visit{done: make(chan struct{})}
 	var inside time.Duration
-	applier.At(m.position, func(applying context.Context) {
-		start := time.Now()
-		visit.run(ctx, applying, func(ctx context.Context) error {
-			defer func() { inside = time.Since(start) }()
-			return f(ctx, m)
+	met := in.gate.before(m.position, func() {
+		applier.At(m.position, func(applying context.Context) {
+			start := time.Now()
+			visit.run(ctx, applying, func(ctx context.Context) error {
+				defer func() { inside = time.Since(start) }()
+				return f(ctx, m)
+			})
 		})
 	})
+	if !met {
+		return errMissed
+	}
 	held := time.Since(began)
-	release()
+	if request.Linger > 0 {
+		held = min(held, request.Linger)
+	}
+	goOn()
 	missed := interrupted()
 	select {
 	case <-visit.done:
@@ -211,23 +228,29 @@ func (l *Link) openSides(ctx context.Context, request SnapshotRequest, read func
 	if err != nil {
 		return nil, err
 	}
+	// It sees nothing before its first query.
+	if _, err := holder.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		holder.Close(context.WithoutCancel(ctx))
+		return nil, pg.Classify(err, "take the secondary's snapshot")
+	}
 	x := &sides{holder: holder}
 	x.meeting, err = l.meet(ctx, request, func(ctx context.Context, m *meeting) error {
-		if _, err := holder.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
-			return pg.Classify(err, "take the secondary's snapshot")
-		}
 		var id string
 		if err := holder.QueryRow(ctx, "SELECT pg_export_snapshot()").Scan(&id); err != nil {
 			return pg.Classify(err, "take the secondary's snapshot")
 		}
-		x.secondary = &verify.Snapshot{DSN: l.dsn, Link: l.Name(), ID: id, Workers: request.Workers, Rate: request.Rate, LockTimeout: twinLockTimeout, Read: read}
+		x.secondary = &verify.Snapshot{DSN: l.dsn, Link: l.Name(), ID: id, Workers: request.Workers, Rate: request.Rate, Piece: request.Piece, LockTimeout: twinLockTimeout, Read: read}
 		return nil
 	})
 	if err != nil {
 		holder.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
-	l.log.Info("verification at a position", "lsn", x.position, "dur", x.pause)
+	level := slog.LevelInfo
+	if request.Linger > 0 { // the audit's, again and again
+		level = slog.LevelDebug
+	}
+	l.log.Log(ctx, level, "verification at a position", "lsn", x.position, "dur", x.pause)
 	return x, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ func (l *Link) holdSnapshot(ctx context.Context, request SnapshotRequest, sessio
 	defer session.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	side := &verify.Snapshot{
-		DSN: l.dsn, Link: l.Name(), ID: session.Snapshot, Workers: request.Workers, Rate: request.Rate, LockTimeout: capture.LockTimeout,
+		DSN: l.dsn, Link: l.Name(), ID: session.Snapshot, Workers: request.Workers, Rate: request.Rate, Piece: request.Piece, LockTimeout: capture.LockTimeout,
 	}
 	remove := l.primary.snapshots.add(session.Token, side)
 	defer remove(context.WithoutCancel(ctx))
@@ -97,7 +98,11 @@ func (l *Link) holdSnapshot(ctx context.Context, request SnapshotRequest, sessio
 	if err := writeJSON(s, SnapshotAnswer{State: snapshotBegun, Begun: session.Begun}); err != nil {
 		return err
 	}
-	l.log.Info("verification holds a snapshot", "lsn", session.LSN)
+	level := slog.LevelInfo
+	if request.Piece > 0 { // the audit's, again and again
+		level = slog.LevelDebug
+	}
+	l.log.Log(ctx, level, "verification holds a snapshot", "lsn", session.LSN)
 	go func() {
 		for {
 			if _, _, err := s.ReadFrame(); err != nil {
@@ -210,6 +215,8 @@ func (l *Link) HandleVerifyRead(ctx context.Context, r VerifyRead, s *peer.Strea
 			return side.List(ctx, *r.List)
 		case r.Values != nil:
 			return side.Values(ctx, *r.Values)
+		case r.Contents:
+			return side.Contents(ctx)
 		case r.Dump:
 			return l.dump(ctx, side.ID)
 		}

@@ -1,6 +1,8 @@
 package link
 
 import (
+	"time"
+
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/seed"
 	"github.com/twinspan/twinspan/internal/verify"
@@ -33,6 +35,10 @@ type SnapshotRequest struct {
 	Reference
 	Rate    int64 `json:"rate"`
 	Workers int   `json:"workers"`
+	Piece   int64 `json:"piece,omitempty"` // about how many bytes are read at once; 0 for a default
+	// Linger, when set, is for how long the secondary keeps what it receives until the
+	// position is known; otherwise it hands nothing over meanwhile.
+	Linger time.Duration `json:"-"`
 }
 
 // The states of a SnapshotAnswer.
@@ -56,6 +62,8 @@ type VerifyRead struct {
 	List   *verify.ListRequest   `json:"list,omitempty"`
 	Values *verify.ValuesRequest `json:"values,omitempty"`
 	Copy   *verify.CopyRequest   `json:"copy,omitempty"`
+	// Contents asks for a description without the objects of the schema.
+	Contents bool `json:"contents,omitempty"`
 	// Dump asks for the schema as statements.
 	Dump bool `json:"dump,omitempty"`
 	// Sequences asks for what the sequences are now: they know no snapshots.

@@ -22,6 +22,11 @@ func (m *remoteSide) Describe(ctx context.Context) (*verify.Database, error) {
 	return readAt[*verify.Database](ctx, m, VerifyRead{})
 }
 
+// contents is Describe without the objects of the schema.
+func (m *remoteSide) contents(ctx context.Context) (*verify.Database, error) {
+	return readAt[*verify.Database](ctx, m, VerifyRead{Contents: true})
+}
+
 // Digest implements verify.Side.
 func (m *remoteSide) Digest(ctx context.Context, r verify.DigestRequest) ([]verify.Block, error) {
 	return readAt[[]verify.Block](ctx, m, VerifyRead{Digest: &r})

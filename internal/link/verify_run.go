@@ -265,27 +265,9 @@ const tooFarAhead = 16
 // sequences compares the sequences, which the link keeps ahead of the primary's.
 func (v *verifier) sequences(ctx context.Context) error {
 	v.step("comparing sequences")
-	var list []api.SequenceDifference
-	var behind []sequence.Sequence
-	for end := time.Now().Add(sequencePatience); ; {
-		// The secondary's first: then the primary's can only have gone on.
-		there, err := v.link.readSequences(ctx)
-		if err != nil {
-			return err
-		}
-		here, err := readAt[[]sequence.Sequence](ctx, &remoteSide{link: v.link, held: SessionReference{Reference: v.reference}}, VerifyRead{Sequences: true})
-		if err != nil {
-			return err
-		}
-		list, behind = compareSequences(here, there)
-		if len(behind) == 0 || time.Now().After(end) {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(lookAgain):
-		}
+	list, behind, err := v.link.sequencesApart(ctx, v.reference)
+	if err != nil {
+		return err
 	}
 	if v.request.Repair && len(behind) > 0 {
 		if err := v.repairSequences(ctx, behind); err != nil {
@@ -302,6 +284,31 @@ func (v *verifier) sequences(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+// sequencesApart compares the sequences as they are now, for a while where some are
+// behind: what was handed out a moment ago is on its way.
+func (l *Link) sequencesApart(ctx context.Context, reference Reference) (list []api.SequenceDifference, behind []sequence.Sequence, err error) {
+	for end := time.Now().Add(sequencePatience); ; {
+		// The secondary's first: then the primary's can only have gone on.
+		there, err := l.readSequences(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		here, err := readAt[[]sequence.Sequence](ctx, &remoteSide{link: l, held: SessionReference{Reference: reference}}, VerifyRead{Sequences: true})
+		if err != nil {
+			return nil, nil, err
+		}
+		list, behind = compareSequences(here, there)
+		if len(behind) == 0 || time.Now().After(end) {
+			return list, behind, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		case <-time.After(lookAgain):
+		}
+	}
 }
 
 // lookAgain is the pause between two looks at sequences.
