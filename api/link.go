@@ -86,6 +86,7 @@ type Link struct {
 	Sync          *LinkSync     `json:"sync,omitempty" doc:"How mode sync stands; missing in mode async"`
 
 	LargeObjects *LargeObjects `json:"largeObjects,omitempty" doc:"How the large objects of the twin stand, which do not come with the stream; missing while that is not known"`
+	Audit        *Audit        `json:"audit,omitempty" doc:"How the link compares itself with its primary in the background; missing while that is not known"`
 }
 
 // SchemaChanges says how changes of the primary's schema come to the twin.
@@ -123,6 +124,7 @@ type SetLink struct {
 	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" patternDescription:"wait, cancel or cancel=AFTER" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, cancel (after 30s), or cancel=AFTER" example:"cancel=10s"`
 	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" patternDescription:"serve, fence or fence=AFTER" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
 	MaxRate            *int64   `json:"maxRate,omitempty" minimum:"0" doc:"The most bytes of rows a second that the first copy moves; 0 is no limit"`
+	AuditRate          *int64   `json:"auditRate,omitempty" minimum:"0" doc:"How many bytes of tables each side reads in a second at most to compare them in the background; 0 switches that off"`
 	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of problems that are accepted: schema_drifted, schema_differs_since_copy, drop_objects; superuser_commands, at the secondary's agent alone"`
 	Withdraw           []string `json:"withdraw,omitempty" nullable:"false" doc:"Codes whose acceptance is taken back: superuser_commands"`
 }
@@ -246,6 +248,7 @@ type CreateLink struct {
 	OnConflict         string   `json:"onConflict,omitempty" pattern:"^(wait|cancel(=.+)?)$" patternDescription:"wait, cancel or cancel=AFTER" doc:"What becomes of sessions on the secondary that hold a lock in the way of what is applied: wait, the default, cancel (after 30s), or cancel=AFTER"`
 	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" patternDescription:"serve, fence or fence=AFTER" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
 	MaxRate            int64    `json:"maxRate,omitempty" minimum:"0" doc:"The most bytes of rows a second that the first copy moves; no limit by default"`
+	AuditRate          *int64   `json:"auditRate,omitempty" minimum:"0" doc:"How many bytes of tables each side reads in a second at most to compare them in the background; 8 MB by default, 0 switches that off"`
 	FromPeer           bool     `json:"fromPeer,omitempty" doc:"The peer's database is the initial primary"`
 	// CreateRoles and WithPasswords say what becomes of roles that the secondary's
 	// instance lacks; without, those that own or are granted something are made NOLOGIN.

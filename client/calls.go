@@ -145,6 +145,16 @@ func (c *Client) CancelVerification(ctx context.Context, name string) (out api.V
 	return out, c.call(ctx, http.MethodDelete, linkPath(name)+"/verification", nil, &out)
 }
 
+// Audit describes the audit of a link, which compares both sides in the background.
+func (c *Client) Audit(ctx context.Context, name string) (out api.AuditReport, err error) {
+	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/audit", nil, &out)
+}
+
+// BeginAudit has a pass of the audit begin at once, and returns.
+func (c *Client) BeginAudit(ctx context.Context, name string) (out api.AuditReport, err error) {
+	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/audit", nil, &out)
+}
+
 // Lost says what forced failovers of a link have left behind.
 func (c *Client) Lost(ctx context.Context, name string) (out api.Lost, err error) {
 	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/lost", nil, &out)

@@ -131,10 +131,10 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 		return nil, errors.Join(err, a.endLinkGrants(record.ID))
 	}
 	a.Log.Info("link made", "link", in.Name, "role", "primary", "database", in.Database, "peer", other.Name)
-	if err := a.links.add(l); err != nil || in.OnIsolation == "" {
+	if err := a.links.add(l); err != nil || in.OnIsolation == "" && in.AuditRate == nil {
 		return l, err
 	}
-	return l, l.Set(ctx, api.SetLink{OnIsolation: in.OnIsolation})
+	return l, l.Set(ctx, api.SetLink{OnIsolation: in.OnIsolation, AuditRate: in.AuditRate})
 }
 
 func syncTimeout(in api.CreateLink) int {

@@ -35,10 +35,10 @@ var (
 func needs(method string) (need, bool) {
 	switch method {
 	case link.MethodProbe, link.MethodCheck, link.MethodReport, link.MethodState, link.MethodEnd,
-		link.MethodVerifyShow, link.MethodLost, link.MethodRejoinPlan, link.MethodRolesShow,
+		link.MethodVerifyShow, link.MethodAuditShow, link.MethodLost, link.MethodRejoinPlan, link.MethodRolesShow,
 		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverPlan, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn:
 		return free, true
-	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
+	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodAuditStart, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
 		return linked, true
 	case link.MethodInvert, link.MethodBegin, link.MethodTables, link.MethodSchema, link.MethodCopy, link.MethodSequences, link.MethodStream, link.MethodRenew,
 		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead, link.MethodRights,

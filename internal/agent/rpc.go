@@ -85,6 +85,12 @@ func (a *Agent) handle() {
 	onLink(a, link.MethodVerifyCancel, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
 		return l.HandleVerifyCancel(ctx, r)
 	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodAuditShow, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleAuditShow(ctx, r)
+	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodAuditStart, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleAuditStart(ctx, r)
+	}, func(r link.Reference) string { return r.ID })
 	onLink(a, link.MethodLost, func(ctx context.Context, l *link.Link, r link.LostRequest) (any, error) {
 		return l.HandleLost(ctx, r)
 	}, func(r link.LostRequest) string { return r.ID })

@@ -44,6 +44,7 @@ var places = map[string]place{
 	"internal/config":    {layer: pure},
 	"internal/telemetry": {layer: pure},
 	"internal/terminal":  {layer: pure},
+	"internal/audit":     {layer: pure},
 	"internal/turns":     {layer: pure},
 	"internal/lag":       {layer: pure},
 	"internal/door":      {layer: pure},

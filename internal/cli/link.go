@@ -25,7 +25,7 @@ commands work from either side.`
 
 func (a *app) linkCommand() *cobra.Command {
 	return group("link", "links", "Create links and look after them", linkLong,
-		a.linkCreate(), a.linkList(), a.linkShow(), a.linkWatch(), a.linkSet(), a.linkSuspend(), a.linkResume(), a.linkVerify(), a.linkFailover(), a.linkLost(), a.linkRejoin(), a.linkRoles(), a.linkLargeObjects(), a.linkDelete())
+		a.linkCreate(), a.linkList(), a.linkShow(), a.linkWatch(), a.linkSet(), a.linkSuspend(), a.linkResume(), a.linkVerify(), a.linkAudit(), a.linkFailover(), a.linkLost(), a.linkRejoin(), a.linkRoles(), a.linkLargeObjects(), a.linkDelete())
 }
 
 const linkCreateLong = `Create a link and wait, with progress, until it replicates and has applied what was
@@ -48,6 +48,7 @@ IDENTITY FULL, which is undone when the link is deleted.`
 
 func (a *app) linkCreate() *cobra.Command {
 	in := api.CreateLink{}
+	var audit auditRate
 	mode, timeout, rate := "", syncTimeout{}, maxRate{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --database DB --peer PEER",
@@ -58,7 +59,7 @@ func (a *app) linkCreate() *cobra.Command {
   twinspan link create sales --database sales --peer b --from-peer`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-			in.Name, in.Mode, in.SyncTimeoutSeconds, in.MaxRate = args[0], api.Mode(mode), timeout.seconds, rate.bytes
+			in.Name, in.Mode, in.SyncTimeoutSeconds, in.MaxRate, in.AuditRate = args[0], api.Mode(mode), timeout.seconds, rate.bytes, audit.bytes
 			l, err := c.CreateLink(ctx, in)
 			if err != nil {
 				return err
@@ -84,6 +85,7 @@ func (a *app) linkCreate() *cobra.Command {
 	flags.StringVar(&in.OnIsolation, "on-isolation", "", onIsolationUsage)
 	flags.StringVar(&in.OnConflict, "on-conflict", "", onConflictUsage)
 	flags.Var(&rate, "max-rate", maxRateUsage)
+	flags.Var(&audit, "audit-rate", auditRateUsage)
 	flags.BoolVar(&in.FromPeer, "from-peer", false, "the peer's database is the primary at first, this one becomes the twin")
 	flags.BoolVar(&in.CreateRoles, "create-roles", false, "create missing roles as the primary has them")
 	flags.BoolVar(&in.WithPasswords, "with-passwords", false, "with --create-roles, with their passwords")

@@ -70,6 +70,7 @@ func (a *app) linkSet() *cobra.Command {
 	var timeout syncTimeout
 	var onConflict, onIsolation string
 	var rate maxRate
+	var audit auditRate
 	var accept, withdraw []string
 	cmd := &cobra.Command{
 		Use:   "set NAME",
@@ -80,12 +81,13 @@ func (a *app) linkSet() *cobra.Command {
   twinspan link set sales --mode async
   twinspan link set sales --on-conflict cancel=10s
   twinspan link set sales --max-rate 20MB
+  twinspan link set sales --audit-rate 2MB
   twinspan link set sales --accept schema_drifted`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLinks,
 	}
 	cmd.RunE = a.asks(func(ctx context.Context, c *client.Client, args []string) error {
-		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds, OnConflict: onConflict, OnIsolation: onIsolation, Accept: accept, Withdraw: withdraw}
+		in := api.SetLink{Mode: api.Mode(mode), SyncTimeoutSeconds: timeout.seconds, OnConflict: onConflict, OnIsolation: onIsolation, AuditRate: audit.bytes, Accept: accept, Withdraw: withdraw}
 		if cmd.Flags().Changed("max-rate") {
 			in.MaxRate = &rate.bytes
 		}
@@ -104,9 +106,10 @@ func (a *app) linkSet() *cobra.Command {
 	flags.StringVar(&onConflict, "on-conflict", "", onConflictUsage)
 	flags.StringVar(&onIsolation, "on-isolation", "", onIsolationUsage)
 	flags.Var(&rate, "max-rate", maxRateUsage)
+	flags.Var(&audit, "audit-rate", auditRateUsage)
 	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be, as told above")
 	flags.StringSliceVar(&withdraw, "withdraw", nil, "`codes` whose acceptance is taken back: superuser_commands")
-	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "accept", "withdraw")
+	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "audit-rate", "accept", "withdraw")
 	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "on-isolation", cobra.FixedCompletions([]string{"serve", "fence", "fence=1m"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy", "superuser_commands", "drop_objects"}, cobra.ShellCompDirectiveNoFileComp))
@@ -132,6 +135,9 @@ func showSet(w io.Writer, in api.SetLink, l api.Link) {
 			rate = terminal.Size(l.MaxRate) + " a second"
 		}
 		fmt.Fprintf(w, "link %s: max-rate is %s\n", l.Name, rate)
+	}
+	if in.AuditRate != nil {
+		fmt.Fprintf(w, "link %s: audit-rate is %s\n", l.Name, rateText(*in.AuditRate))
 	}
 	for _, code := range in.Accept {
 		fmt.Fprintf(w, "link %s: %s is accepted\n", l.Name, code)

@@ -194,6 +194,9 @@ func showLink(w io.Writer, l api.Link) {
 	if o := l.LargeObjects; o != nil && (o.Objects > 0 || o.Running) {
 		field("objects", "%s", largeObjects(*o))
 	}
+	if l.Audit != nil {
+		field("audit", "%s", auditText(*l.Audit))
+	}
 	if l.OnConflict != "" && l.OnConflict != "wait" {
 		field("conflicts", "%s: sessions on the secondary that are in the way are ended after that", l.OnConflict)
 	}

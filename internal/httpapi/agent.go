@@ -63,6 +63,9 @@ type Agent interface {
 	Verification(ctx context.Context, name string) (api.Verification, error)
 	// CancelVerification returns when nothing of it is left.
 	CancelVerification(ctx context.Context, name string) (api.Verification, error)
+	// Audit describes the audit of a link; BeginAudit has a pass begin at once, and returns.
+	Audit(ctx context.Context, name string) (api.AuditReport, error)
+	BeginAudit(ctx context.Context, name string) (api.AuditReport, error)
 	// Lost says what forced failovers have left behind, on either side.
 	Lost(ctx context.Context, name string) (api.Lost, error)
 	// LostPage returns the changes of a parting behind the one with the number after:

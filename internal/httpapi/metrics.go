@@ -78,6 +78,21 @@ func newLinkCollector(agent Agent) *linkCollector {
 			share("network", "waiting for what the primary's agent could not send faster", func(s api.TimeShares) float64 { return s.Network }),
 			share("applying", "applying changes", func(s api.TimeShares) float64 { return s.Applying }),
 			share("committing", "waiting for the secondary's server to commit", func(s api.TimeShares) float64 { return s.Committing }),
+			number("audit_differences", "Differences between the sides that the audit knows of.", func(l api.Link) (float64, bool) {
+				return ofAudit(l.Audit, func(a api.Audit) *float64 { n := float64(a.Differences); return &n })
+			}),
+			number("audit_pass_seconds", "How long a pass of the audit over everything takes at its rate.", func(l api.Link) (float64, bool) {
+				return ofAudit(l.Audit, func(a api.Audit) *float64 { return a.PassSeconds })
+			}),
+			number("audit_equal_timestamp_seconds", "The earliest of the times when each part of the twin was last found equal.", func(l api.Link) (float64, bool) {
+				return ofAudit(l.Audit, func(a api.Audit) *float64 { return unix(a.EqualSince) })
+			}),
+			number("audit_pass_end_timestamp_seconds", "When the last pass of the audit ended.", func(l api.Link) (float64, bool) {
+				return ofAudit(l.Audit, func(a api.Audit) *float64 { return unix(a.EndedAt) })
+			}),
+			number("audit_left_out", "Tables and the like that the audit leaves out.", func(l api.Link) (float64, bool) {
+				return ofAudit(l.Audit, func(a api.Audit) *float64 { n := float64(a.LeftOut); return &n })
+			}),
 			number("spilled_bytes", "Disk that large transactions take on the secondary's side until they have committed and are applied.", func(l api.Link) (float64, bool) {
 				return float64(l.SpilledBytes), l.Rates != nil // which come with it
 			}),
@@ -149,6 +164,23 @@ func of[T any](v *T, number func(T) float64) (float64, bool) {
 		return 0, false
 	}
 	return number(*v), true
+}
+
+// ofAudit is a number of an audit that has looked at something.
+func ofAudit(a *api.Audit, number func(api.Audit) *float64) (float64, bool) {
+	if a == nil || a.BeganAt == nil {
+		return 0, false
+	}
+	return of(number(*a), func(n float64) float64 { return n })
+}
+
+// unix is a time as metrics have it.
+func unix(t *time.Time) *float64 {
+	if t == nil {
+		return nil
+	}
+	seconds := float64(t.UnixMilli()) / 1000
+	return &seconds
 }
 
 func number(b bool) float64 {

@@ -202,6 +202,11 @@ func (r *routes) links() {
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/verification", "getVerification", "Describe the verification under way, or the last", verification(r.agent.Verification))
 	add(r, "links", http.MethodDelete, "/v1/links/{name}/verification", "cancelVerification", "End the verification under way", verification(r.agent.CancelVerification))
+	audit := func(do func(context.Context, string) (api.AuditReport, error)) func(context.Context, *named) (api.AuditReport, error) {
+		return func(ctx context.Context, in *named) (api.AuditReport, error) { return audited(ctx, in.Name, do) }
+	}
+	add(r, "links", http.MethodGet, "/v1/links/{name}/audit", "getAudit", "Describe the audit of a link, which compares both sides in the background", audit(r.agent.Audit))
+	add(r, "links", http.MethodPost, "/v1/links/{name}/audit", "beginAudit", "Have a pass of the audit begin at once", audit(r.agent.BeginAudit))
 	r.lost()
 	failover := func(do func(context.Context, string) (api.FailoverProgress, error)) func(context.Context, *named) (api.FailoverProgress, error) {
 		return func(ctx context.Context, in *named) (api.FailoverProgress, error) { return stepped(do(ctx, in.Name)) }
@@ -327,6 +332,21 @@ func verified(v api.Verification, err error) (api.Verification, error) {
 	for i := range v.Differences {
 		d := &v.Differences[i]
 		d.Key, d.Columns, d.Values = list(d.Key), list(d.Columns), list(d.Values)
+	}
+	return v, err
+}
+
+// audited is complete for an audit, and keeps from a reader's token what it may not see.
+func audited(ctx context.Context, name string, do func(context.Context, string) (api.AuditReport, error)) (api.AuditReport, error) {
+	v, err := do(ctx, name)
+	v.Compared = list(v.Compared)
+	for i := range v.Compared {
+		of := api.Verification{Differences: v.Compared[i].Differences}
+		if !mayReadRows(ctx) {
+			of = withoutRows(of)
+		}
+		of, _ = verified(of, nil)
+		v.Compared[i].Differences = of.Differences
 	}
 	return v, err
 }

@@ -81,6 +81,7 @@ type Link struct {
 	asides        sync.WaitGroup  // what goes on beside the work, beyond a change of role
 	beside        beside
 	schema        schemaWatch
+	audit         auditor
 	meeting       chan struct{} // has an element while the sides are brought to one position
 	sync          synchrony
 	roles         roleBook
@@ -220,11 +221,13 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 	loops.Go(func() { l.contactLoop(ctx) })
 	loops.Go(func() { l.tidyLoop(ctx) })
 	loops.Go(func() { l.standLoop(ctx) })
+	loops.Go(func() { l.auditRateLoop(ctx) })
 	if r == role.Secondary {
 		loops.Go(func() { l.reportLoop(ctx) })
 		loops.Go(func() { l.sequenceLoop(ctx) })
 		loops.Go(func() { l.objectsLoop(ctx) })
 		loops.Go(func() { l.schemaLoop(ctx) })
+		loops.Go(func() { l.auditLoop(ctx) })
 		loops.Go(func() { l.rolesLoop(ctx) })
 		loops.Go(func() { l.fitnessLoop(ctx) })
 	} else {

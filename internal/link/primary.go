@@ -190,7 +190,7 @@ func (l *Link) HandleReport(ctx context.Context, report Report) (Answer, error) 
 	}
 	r := l.snapshot()
 	answer := Answer{Phase: r.Phase, Epoch: r.Epoch, Suspended: r.Suspended, Change: r.Change, Deleting: r.Deleting, Sent: l.sent(), Problems: l.ownProblems(),
-		Settings: settings(r), Sync: l.syncView(), Handing: l.handing(), Format: capture.Format}
+		Settings: l.settings(r), Sync: l.syncView(), Handing: l.handing(), Format: capture.Format}
 	m, err := l.measure(ctx)
 	if err != nil {
 		return Answer{}, err

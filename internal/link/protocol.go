@@ -95,6 +95,7 @@ type Report struct {
 	Problems  []api.Problem   `json:"problems"`
 
 	LargeObjects  *api.LargeObjects `json:"largeObjects,omitempty"`
+	Audit         *api.Audit        `json:"audit,omitempty"`
 	SchemaChanges api.SchemaChanges `json:"schemaChanges,omitempty"`
 
 	Settings Settings `json:"settings"`

@@ -165,6 +165,7 @@ func (l *Link) forget() {
 	l.schema.mu.Lock()
 	l.schema.loaded = false
 	l.schema.mu.Unlock()
+	l.audit.forget()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.schema.changes = ""

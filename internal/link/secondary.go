@@ -123,7 +123,7 @@ func (l *Link) stand() Report {
 		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
 		Phase:     r.Phase, Seeded: r.Seeded, Diverged: r.Diverged, Suspended: r.Suspended, Change: r.Change,
 		Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
-		LargeObjects: l.largeObjectsLocked(), SchemaChanges: l.schema.changes, Settings: settings(r),
+		LargeObjects: l.largeObjectsLocked(), Audit: l.auditLocked(), SchemaChanges: l.schema.changes, Settings: l.settings(r),
 	}
 	report.Applied, report.Received = report.Durable, report.Durable
 	if s := &l.secondary; s.applier != nil {

@@ -20,6 +20,8 @@ type Settings struct {
 	OnConflict  string `json:"onConflict,omitempty"`
 	OnIsolation string `json:"onIsolation,omitempty"`
 	MaxRate     int64  `json:"maxRate,omitempty"` // bytes a second of a seeding, 0 without limit
+	// AuditRate is in bytes a second; auditOff switches it off, 0 is none that was chosen.
+	AuditRate int64 `json:"auditRate,omitempty"`
 }
 
 // SettingsRequest carries settings to the other side.
@@ -28,14 +30,15 @@ type SettingsRequest struct {
 	Settings
 }
 
-func settings(r catalog.Link) Settings {
-	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict, OnIsolation: r.OnIsolation, MaxRate: r.MaxRate}
+func (l *Link) settings(r catalog.Link) Settings {
+	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict, OnIsolation: r.OnIsolation, MaxRate: r.MaxRate,
+		AuditRate: l.audit.rate.Load()}
 }
 
 // Set changes the link on both sides; the other learns of it now or at the next
 // contact.
 func (l *Link) Set(ctx context.Context, in api.SetLink) error {
-	next := settings(l.snapshot())
+	next := l.settings(l.snapshot())
 	if in.Mode != "" {
 		next.Mode = string(in.Mode)
 	}
@@ -62,10 +65,13 @@ func (l *Link) Set(ctx context.Context, in api.SetLink) error {
 	if in.MaxRate != nil {
 		next.MaxRate = *in.MaxRate
 	}
+	if in.AuditRate != nil {
+		next.AuditRate = settingOf(*in.AuditRate)
+	}
 	if err := firstOf(l.acceptThere(ctx, in.Accept), l.withdraw(ctx, in.Withdraw)); err != nil {
 		return err
 	}
-	if next == settings(l.snapshot()) {
+	if next == l.settings(l.snapshot()) {
 		return nil
 	}
 	next.Number++
@@ -102,6 +108,9 @@ func (l *Link) takeSettings(ctx context.Context, s Settings) error {
 		if s.OnIsolation != "" {
 			next.OnIsolation = s.OnIsolation
 		}
+		if err := l.storeAuditRate(ctx, conn, s.AuditRate); err != nil {
+			return err
+		}
 		if err := catalog.SetSettings(ctx, conn, &next); err != nil {
 			return err
 		}
@@ -113,7 +122,7 @@ func (l *Link) takeSettings(ctx context.Context, s Settings) error {
 			applyConflict(a, next.OnConflict)
 		}
 		l.announceLocked()
-		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict, "on_isolation", next.OnIsolation, "max_rate", s.MaxRate)
+		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict, "on_isolation", next.OnIsolation, "max_rate", s.MaxRate, "audit_rate", l.audit.bytesPerSecond())
 		return nil
 	})
 }

@@ -257,6 +257,9 @@ func (l *Link) endVerification(err error) {
 	}
 	c.stop(nil)
 	close(c.done)
+	if c.view.State == api.Repaired || c.view.State == api.Equal {
+		l.audit.anew.Store(true)
+	}
 	l.log.Info("verification ended", "state", string(c.view.State), "rows", c.view.Rows, "differences", len(c.view.Differences),
 		"dur", now.Sub(c.view.StartedAt), "pause", time.Duration(c.view.PauseSeconds*float64(time.Second)))
 }

@@ -47,7 +47,7 @@ func (l *Link) view() api.Link {
 	// What is the secondary's to say: its own agent always knows, the other as long as it
 	// hears it.
 	if fresh || role.Role(r.Role) == role.Secondary {
-		v.Rates, v.Time, v.SpilledBytes, v.LargeObjects = report.Rates, report.Time, report.Spilled, l.largeObjectsLocked()
+		v.Rates, v.Time, v.SpilledBytes, v.LargeObjects, v.Audit = report.Rates, report.Time, report.Spilled, l.largeObjectsLocked(), l.auditLocked()
 		v.Position.Received, v.Position.Applied, v.Position.Confirmed = positionText(report.Received), positionText(report.Applied), positionText(report.Durable)
 	} else {
 		v.Seeding.BytesPerSecond, v.Seeding.EtaSeconds = 0, 0

@@ -33,6 +33,8 @@ type Agent struct {
 	Verifications []api.Verification `json:"verifications"`
 	// Failovers are the same for a failover of any link.
 	Failovers []api.FailoverProgress `json:"failovers"`
+	// Audited is how the audit of every link stands.
+	Audited api.AuditReport `json:"audited"`
 	// Compared is how the roles of every link stand.
 	Compared api.LinkRoles `json:"compared"`
 	// Coming is the plan of every failover.
@@ -230,6 +232,16 @@ func (a *Agent) Verification(_ context.Context, name string) (api.Verification, 
 // CancelVerification answers the next of Verifications.
 func (a *Agent) CancelVerification(_ context.Context, name string) (api.Verification, error) {
 	return a.verification("CancelVerification", name)
+}
+
+// Audit answers Audited.
+func (a *Agent) Audit(_ context.Context, name string) (api.AuditReport, error) {
+	return a.Audited, a.enter("Audit", name)
+}
+
+// BeginAudit answers Audited.
+func (a *Agent) BeginAudit(_ context.Context, name string) (api.AuditReport, error) {
+	return a.Audited, a.enter("BeginAudit", name)
 }
 
 func (a *Agent) verification(method string, args ...any) (api.Verification, error) {
