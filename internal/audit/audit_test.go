@@ -90,7 +90,7 @@ func TestPaceKeepsTheRate(t *testing.T) {
 	p := Pace{Rate: 8 << 20}
 	at, read := now, int64(0)
 	for range 100 {
-		worked := 20 * time.Millisecond
+		worked := 2 * time.Millisecond
 		at = at.Add(worked)
 		at = at.Add(p.Took(at, 1<<20, worked))
 		read += 1 << 20
@@ -102,13 +102,24 @@ func TestPaceKeepsTheRate(t *testing.T) {
 
 // A server that is slower than the rate is not kept busy without a pause.
 func TestPaceLeavesASlowServerInPeace(t *testing.T) {
-	p := Pace{Rate: 1 << 40}
-	if wait := p.Took(now, 1<<20, time.Second); wait < time.Second {
-		t.Errorf("after a second of work it waits %s", wait)
+	for rate, least := range map[int64]time.Duration{DefaultRate: 39 * time.Second, 4 * DefaultRate: 9 * time.Second, 1 << 40: time.Second} {
+		p := Pace{Rate: rate}
+		if wait := p.Took(now, 1<<20, time.Second); wait < least || wait > least+time.Millisecond {
+			t.Errorf("at %d bytes a second, after a second of work it waits %s", rate, wait)
+		}
+	}
+	p := Pace{Rate: DefaultRate}
+	for range 4 {
+		p.Took(now, 1<<20, 100*time.Millisecond)
+	}
+	if got := p.Speed(); got < 1<<18-1 || got > 1<<18+1 {
+		t.Errorf("a megabyte each 4 s are %d bytes a second", got)
 	}
 	// Nothing is made up for after a rest.
 	p = Pace{Rate: 1 << 20}
-	p.Took(now, 1<<20, 0)
+	if p.Took(now, 1<<20, 0); p.Speed() != 0 {
+		t.Error("it knows its speed after one piece")
+	}
 	if wait := p.Took(now.Add(time.Hour), 1<<20, 0); wait != time.Second {
 		t.Errorf("after an hour's rest it waits %s", wait)
 	}

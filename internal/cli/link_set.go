@@ -40,6 +40,9 @@ shows the problem schema_change_waits. With cancel=AFTER it cancels what they ex
 once it has waited that long, and ends sessions that are idle in a transaction. cancel
 alone waits for 30s.
 
+--audit-rate says how fast each side reads its tables to compare them in the background
+("link audit"): 8MB a second by default, 0 not at all.
+
 --on-isolation says what a primary does that has lost its twin. With serve, the default,
 it goes on; so a twin that was made primary by force and the old primary both accept
 writes until they hear of each other. With fence=AFTER a primary that has not heard of

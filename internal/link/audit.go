@@ -45,8 +45,9 @@ type auditor struct {
 	why     string    // what is in the way
 	settled time.Time // since when the link has replicated
 	pause   time.Duration
-	urgent  bool // somebody wants a pass at once
-	again   bool // and wanted it when one was under way
+	speed   int64 // bytes a second that a sitting has read in fact; 0 while that is not known
+	urgent  bool  // somebody wants a pass at once
+	again   bool  // and wanted it when one was under way
 }
 
 // auditItem is an item with what of it differs: as was found, and as the comparison under
@@ -264,7 +265,7 @@ func (l *Link) noteAudit(now time.Time) {
 			}
 		}
 	}
-	since := a.stored.Since
+	since, pace := a.stored.Since, a.paceLocked()
 	a.mu.Unlock()
 	var different, late *problem.Error
 	name := l.Name()
@@ -278,7 +279,7 @@ func (l *Link) noteAudit(now time.Time) {
 			names[i] = old[i].Name
 		}
 		late = problem.New(problem.Transient, "audit_overdue", "%d tables were not compared for %d days: %s", len(old), int(audit.Overdue/(24*time.Hour)), listed(names)).On(names[0]).
-			WithHint("a pass takes %s; give it a higher rate: twinspan link set %s --audit-rate, and see in link audit %s what is in the way", audit.Length(plain, l.audit.bytesPerSecond()).Round(time.Minute), name, name)
+			WithHint("a pass takes %s; give it a higher rate: twinspan link set %s --audit-rate, and see in link audit %s what is in the way", audit.Length(plain, pace).Round(time.Minute), name, name)
 	}
 	l.setAside("audit_difference", different)
 	l.setAside("audit_overdue", late)
@@ -374,7 +375,7 @@ func (a *auditor) viewLocked() api.Audit {
 		}
 	}
 	if len(plain) > 0 && rate > 0 {
-		seconds := audit.Length(plain, rate).Seconds()
+		seconds := audit.Length(plain, a.paceLocked()).Seconds()
 		v.PassSeconds = &seconds
 	}
 	if all {
@@ -385,6 +386,15 @@ func (a *auditor) viewLocked() api.Audit {
 		v.PauseSeconds = &seconds
 	}
 	return v
+}
+
+// paceLocked is how fast it reads, as far as that is known.
+func (a *auditor) paceLocked() int64 {
+	rate := a.bytesPerSecond()
+	if a.speed > 0 {
+		return min(rate, a.speed)
+	}
+	return rate
 }
 
 // shownTime is how a time is shown: nil for none.

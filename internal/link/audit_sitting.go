@@ -282,7 +282,8 @@ func (s *sitting) item(ctx context.Context, i int, end time.Time) error {
 		if err != nil {
 			return err
 		}
-		p.Span, p.Rows = &verify.Span{After: it.Upto, Upto: upto}, rows
+		// One sum for all of it: there are not so many rows that they had to be divided further.
+		p.Span, p.Rows = &verify.Span{After: it.Upto, Upto: upto}, 1
 		if read, err := s.portion(ctx, i, p); err != nil || !read {
 			return err
 		}
@@ -456,6 +457,9 @@ func (s *sitting) settle(i int, found *verify.Findings, at lsn.LSN) {
 func (s *sitting) store(ctx context.Context) error {
 	a := &s.l.audit
 	a.mu.Lock()
+	if speed := s.pace.Speed(); speed > 0 {
+		a.speed = speed
+	}
 	before, ended := a.items, a.stored.Ended
 	a.mu.Unlock()
 	var list []catalog.AuditItem
