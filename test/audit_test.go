@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
@@ -215,4 +216,110 @@ func TestAuditFindsWhatDiffers(t *testing.T) {
 	})
 	stop()
 	nothingLeft(t, p)
+}
+
+// A pass that is broken off, by a suspension and then by the end of the agent, goes on where
+// it was: what was compared before is not compared again. It rests meanwhile and says why.
+func TestAuditGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
+	p, _, b := drifts(t, "onward", `CREATE TABLE wide (id int PRIMARY KEY, filler text)`, `INSERT INTO wide SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 30000) i`, `ANALYZE wide`)
+	slow, fast := int64(4<<20), int64(1<<30)
+	set := func(rate int64) {
+		t.Helper()
+		if _, err := p.A.Client.SetLink(t.Context(), "onward", api.SetLink{AuditRate: &rate}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wide := func() (api.AuditReport, api.AuditItem) {
+		t.Helper()
+		v, err := p.B.Client.Audit(t.Context(), "onward")
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(v.Compared, func(i api.AuditItem) bool { return i.Name == "public.wide" })
+		if i < 0 {
+			return v, api.AuditItem{}
+		}
+		return v, v.Compared[i]
+	}
+	set(slow)
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		if v, _ := wide(); v.RateBytesPerSecond != slow {
+			return fmt.Errorf("the secondary has the rate %d", v.RateBytesPerSecond)
+		}
+		return nil
+	})
+	if _, err := p.A.Client.BeginAudit(t.Context(), "onward"); err != nil {
+		t.Fatal(err)
+	}
+	// What a sitting has read is stored when it ends: here by a suspension, once it reads.
+	read := func() string {
+		return pgtest.Query(t, b, `SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes WHERE relname = 'wide'`)[0][0]
+	}
+	for before := read(); ; {
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			if read() == before {
+				return fmt.Errorf("nothing is read")
+			}
+			return nil
+		})
+		if _, err := p.A.Client.Suspend(t.Context(), "onward"); err != nil {
+			t.Fatal(err)
+		}
+		p.WaitPhase(t, "onward", api.Suspended)
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			if v, _ := wide(); v.State != api.AuditResting {
+				return fmt.Errorf("while the link is suspended the audit is %s", v.State)
+			}
+			return nil
+		})
+		nothingLeft(t, p)
+		if _, item := wide(); item.UnderWay {
+			break
+		}
+		before = read()
+		if _, err := p.A.Client.Resume(t.Context(), "onward"); err != nil {
+			t.Fatal(err)
+		}
+		p.WaitPhase(t, "onward", api.Replicating)
+	}
+	p.B.Kill()
+	restarted := time.Now()
+	p.B.Start()
+	set(fast)
+	if _, err := p.A.Client.Resume(t.Context(), "onward"); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitPhase(t, "onward", api.Replicating)
+	if _, item := wide(); !item.UnderWay {
+		t.Fatalf("the agent has forgotten how far it was: %+v", item)
+	}
+	if _, err := p.B.Client.BeginAudit(t.Context(), "onward"); err != nil {
+		t.Fatal(err)
+	}
+	var first api.AuditItem
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		v, item := wide()
+		if item.EqualAt == nil {
+			return fmt.Errorf("%+v, %+v", v.Audit, item)
+		}
+		first = item
+		return nil
+	})
+	if !first.EqualAt.Before(restarted) {
+		t.Errorf("it was begun anew, at %v, after the agent was started at %v", first.EqualAt, restarted)
+	}
+	none := int64(0)
+	if _, err := p.A.Client.SetLink(t.Context(), "onward", api.SetLink{AuditRate: &none}); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		if v, _ := wide(); v.State != api.AuditOff || v.RateBytesPerSecond != 0 {
+			return fmt.Errorf("switched off it is %+v", v.Audit)
+		}
+		return nil
+	})
+	if _, err := p.B.Client.BeginAudit(t.Context(), "onward"); err == nil || !strings.Contains(err.Error(), "audit_off") && !strings.Contains(err.Error(), "switched off") {
+		t.Errorf("a pass while it is off: %v", err)
+	}
 }
