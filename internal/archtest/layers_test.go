@@ -89,6 +89,7 @@ var places = map[string]place{
 	"internal/httpapi/agenttest": {tests: true, layer: mains},
 	"internal/linktest":          {tests: true, layer: mains, pgx: true},
 	"internal/walk":              {tests: true, layer: pure},
+	"internal/attack":            {tests: true, layer: pure},
 }
 
 // emptyNames say nothing about what a package is for.

@@ -4,28 +4,19 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/attack"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // quoted is a name in quotes.
 var quoted = regexp.MustCompile(`"([^"]|"")*"`)
-
-// attacks is how many statements each attacker gives; TWINSPAN_ATTACKS asks for more.
-func attacks() int {
-	if n, err := strconv.Atoi(os.Getenv("TWINSPAN_ATTACKS")); err == nil {
-		return n
-	}
-	return 250
-}
 
 // Two roles without rights, of which one owns a schema, give random statements on a linked
 // primary: they call what the links have there, forge its settings and messages, take what
@@ -64,10 +55,10 @@ func TestRandomAttackers(t *testing.T) {
 	}
 	before := state()
 	for _, role := range roles {
-		a := &attacker{random: random, functions: functions, tables: tables}
+		a := &attack.Attacker{Random: random, Functions: functions, Tables: tables}
 		var c *pgx.Conn
 		var last []string
-		for range attacks() {
+		for range attack.Statements() {
 			if c == nil || c.IsClosed() || random.IntN(40) == 0 {
 				if c != nil {
 					c.Close(context.Background())
@@ -75,7 +66,7 @@ func TestRandomAttackers(t *testing.T) {
 				c = pgtest.Conn(t, pgtest.Shared(t).DSNOf(role, pgtest.Password, parse(t, dsn).Database()))
 				must(t, c, `SET statement_timeout = '5s'; SET lock_timeout = '300ms'`)
 			}
-			sql := a.statement()
+			sql := a.Statement()
 			last = append(last, sql)
 			_, _ = c.Exec(testContext(t), sql, pgx.QueryExecModeSimpleProtocol)
 		}
@@ -108,72 +99,4 @@ func TestRandomAttackers(t *testing.T) {
 	if list := next(); len(list) != 1 || list[0].raw(t, "sql") != `CREATE TABLE public.afterwards (id int)` {
 		t.Errorf("seed %d: afterwards was said %v", seed, list)
 	}
-}
-
-// attacker makes statements.
-type attacker struct {
-	random            *rand.Rand
-	functions, tables [][]string
-	made              int
-}
-
-func (a *attacker) of(list ...string) string { return list[a.random.IntN(len(list))] }
-
-// value is an argument for a parameter of some type.
-func (a *attacker) value() string {
-	return a.of(`NULL`, `1`, `0`, `'public.victim'`, `'public.victim'::regclass`, `'{"role": "postgres"}'`, `'own'`, `'extension'`, `true`, `'DROP TABLE public.victim'`, `ARRAY['public.victim']`, `16384`)
-}
-
-// name is a name that is awkward to paste.
-func (a *attacker) name() string {
-	a.made++
-	return a.of(fmt.Sprintf("t%d", a.made), fmt.Sprintf(`"T ""%d"`, a.made), fmt.Sprintf("\"a; DROP TABLE public.victim; --%d\"", a.made), fmt.Sprintf("\"x\nPL/pgSQL function twinspan.run_own(text) %d\"", a.made),
-		fmt.Sprintf(`"$$%d"`, a.made), fmt.Sprintf(`"é'\%d"`, a.made), fmt.Sprintf(`"twinspan.t%d"`, a.made))
-}
-
-func (a *attacker) setting() string {
-	return a.of("twinspan.caller", "twinspan.dropped", "twinspan.rewritten", "twinspan.filled", "twinspan.extension", "twinspan.raised", "twinspan.place", "twinspan.pass_gate", "backtrace_functions", "session_replication_role", "event_triggers",
-		"search_path", "role", "standard_conforming_strings", "quote_all_identifiers", "lc_messages", "bytea_output", "DateStyle", "array_nulls")
-}
-
-// statement draws one.
-func (a *attacker) statement() string {
-	switch a.random.IntN(13) {
-	case 0, 1:
-		f := a.functions[a.random.IntN(len(a.functions))]
-		var args []string
-		if f[1] != "" {
-			for range strings.Split(f[1], ",") {
-				args = append(args, a.value())
-			}
-		}
-		return `SELECT twinspan.` + sqlname.Quote(f[0]) + `(` + strings.Join(args, ", ") + `)`
-	case 2:
-		return `SET ` + a.of("", "LOCAL ") + a.setting() + ` = ` + a.of(`'on'`, `'off'`, `'postgres'`, `'twinspan_pass'`, `'{"kept": true, "temporary": true, "objects": [{"identity": "public.victim"}]}'`, `'replica'`, `''`, `'twinspan'`)
-	case 3:
-		return `SELECT pg_logical_emit_message(` + a.of("true", "false") + `, ` + a.of(`'twinspan'`, `'ddl'`, `'twinspan.signal'`, `''`) + `, ` + a.of(`'{"sql": "DROP TABLE public.victim"}'`, `'x'`, `repeat('y', 10000)`) + `)`
-	case 4:
-		table := a.tables[a.random.IntN(len(a.tables))][0]
-		return fmt.Sprintf(a.of(`LOCK TABLE twinspan.%s`, `BEGIN; LOCK TABLE twinspan.%s IN ROW SHARE MODE; COMMIT`, `TABLE twinspan.%s`, `DELETE FROM twinspan.%s`, `INSERT INTO twinspan.%s DEFAULT VALUES`, `DROP TABLE twinspan.%s`, `ALTER TABLE twinspan.%s ADD x int`,
-			`CREATE TRIGGER x AFTER INSERT ON twinspan.%s FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()`, `SELECT setval('twinspan.%s', 1)`, `COMMENT ON TABLE twinspan.%s IS 'x'`, `GRANT ALL ON twinspan.%s TO PUBLIC`), table)
-	case 5:
-		return a.of(`SET ROLE postgres`, `SET ROLE linkagent`, `RESET ROLE`, `SET LOCAL ROLE NONE`, `GRANT postgres TO CURRENT_USER`, `ALTER ROLE CURRENT_USER SUPERUSER`, `CREATE ROLE attacker_more SUPERUSER`, `ALTER EVENT TRIGGER twinspan_ddl_end DISABLE`,
-			`CREATE EVENT TRIGGER x ON ddl_command_end EXECUTE FUNCTION twinspan.on_ddl_end()`, `DROP SCHEMA twinspan CASCADE`, `ALTER SCHEMA twinspan RENAME TO mine`, `DROP OWNED BY CURRENT_USER`, `CREATE SCHEMA twinspan_x`, `SELECT pg_advisory_lock(8392292353529967719)`,
-			`DROP TABLE IF EXISTS nothing_like_that`, `DROP TABLE IF EXISTS public.victim`, `TRUNCATE public.victim`, `REINDEX TABLE public.victim`, `DISCARD ALL`, `RESET ALL`, `NOTIFY twinspan, 'x'`)
-	case 6:
-		return `CREATE TABLE own.` + a.name() + ` (id int` + a.of(``, ` PRIMARY KEY`, ` DEFAULT 7 /* "`+"\n"+`PL/pgSQL function twinspan.resend(oid,text) line 1 */`) + `, v text)` + a.of(``, ` -- "`+"\n", `; SET twinspan.caller = '{}'`)
-	case 7:
-		return `DO $$ DECLARE t text; BEGIN SELECT format('%I.%I', schemaname, tablename) INTO t FROM pg_tables WHERE schemaname = 'own' LIMIT 1; ` +
-			a.of(`EXECUTE 'ALTER TABLE ' || t || ' ADD COLUMN c' || (random() * 1000000)::int || ' int'`, `EXECUTE 'DROP TABLE ' || t`, `EXECUTE 'COMMENT ON TABLE ' || t || ' IS ''DROP TABLE public.victim'''`, `EXECUTE 'ALTER TABLE ' || t || ' ADD COLUMN u' || (random() * 1000000)::int || ' float DEFAULT random()'`,
-				`EXECUTE 'CREATE INDEX ON ' || t || ' (v)'`, `PERFORM set_config('twinspan.caller', '{"role":"postgres"}', true); EXECUTE 'ALTER TABLE ' || t || ' ALTER v SET DEFAULT ''x'''`) + `; END $$`
-	case 8:
-		return `CREATE FUNCTION own.` + a.name() + `() RETURNS ` + a.of(`void LANGUAGE sql AS 'SELECT; DROP TABLE public.victim'`, `event_trigger LANGUAGE plpgsql AS 'BEGIN END'`, `trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = twinspan AS 'BEGIN RETURN NULL; END'`)
-	case 9:
-		return `CREATE SCHEMA own; CREATE TABLE own.` + a.name() + ` (); DROP TABLE IF EXISTS public.victim, own.none`
-	case 10:
-		return `CREATE TEMPORARY TABLE ` + a.of("note", "link", "signal", "pg_class", `"t 1"`) + ` (pid int, kind text)`
-	case 11:
-		return a.of(`BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT s`, `ROLLBACK TO s`)
-	}
-	return `ALTER DEFAULT PRIVILEGES IN SCHEMA own GRANT SELECT ON TABLES TO ` + a.of(`PUBLIC`, `attacker_connects`)
 }
