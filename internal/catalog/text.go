@@ -1,4 +1,6 @@
 package catalog
 
 // Text is all that makes the schema twinspan, for those who have to know what agents made.
-func Text() string { return schemaSQL + homeSQL + auditSQL + proofTable + replaySQL + leaseSQL + peerSQL }
+func Text() string {
+	return schemaSQL + homeSQL + auditSQL + proofTable + replaySQL + leaseSQL + peerSQL
+}
