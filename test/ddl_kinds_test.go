@@ -76,7 +76,7 @@ var kinds = []form{
 		`CREATE FUNCTION cf(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'; ALTER TABLE cd ADD g int GENERATED ALWAYS AS (cf(id)) STORED`, `DROP FUNCTION cf CASCADE`,
 		`CREATE FUNCTION cf(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'; CREATE DOMAIN cdom AS int CHECK (cf(VALUE) > 0); CREATE TABLE cdt (x cdom)`, `DROP FUNCTION cf CASCADE`,
 		`CREATE SEQUENCE cq; ALTER TABLE cd ALTER d SET DEFAULT nextval('cq')`, `DROP SEQUENCE cq CASCADE`, `INSERT INTO cd VALUES (3)`,
-		`CREATE COLLATION cc (locale = 'C'); CREATE INDEX ON cdt ((x::text) COLLATE cc)`, `DROP COLLATION cc CASCADE`, `DROP TABLE cdt`, `CREATE TABLE csr (id serial PRIMARY KEY); DROP TABLE csr`}},
+		`CREATE COLLATION cc (locale = 'C'); CREATE INDEX ON cdt ((x::text) COLLATE cc)`, `DROP COLLATION cc CASCADE`, `DROP TABLE cdt`, `CREATE TABLE csr (id serial PRIMARY KEY); CREATE TABLE cso (id int PRIMARY KEY DEFAULT nextval('csr_id_seq'))`, `DROP TABLE csr CASCADE`, `INSERT INTO cso VALUES (1)`}},
 	{"functions of an extension's library", []string{`CREATE EXTENSION unaccent; CREATE FUNCTION iu(regdictionary, text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS '$libdir/unaccent', 'unaccent_dict'; CREATE TABLE ua (t text PRIMARY KEY); CREATE INDEX ON ua (iu('unaccent', t)); INSERT INTO ua VALUES ('é')`}},
 	{"extensions of a version", []string{`CREATE EXTENSION pg_trgm VERSION '1.3'`, `CREATE TABLE em (id int PRIMARY KEY, v text); INSERT INTO em VALUES (1, 'a'); ALTER EXTENSION pg_trgm ADD TABLE em`, `ALTER EXTENSION pg_trgm UPDATE TO '1.5'`, `UPDATE em SET v = 'b'; INSERT INTO em VALUES (2)`,
 		`ALTER EXTENSION pg_trgm UPDATE`}},

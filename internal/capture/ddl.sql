@@ -169,8 +169,12 @@ DECLARE
 BEGIN
     SELECT array_agg(x.object_identity ORDER BY x.objid) FILTER (WHERE x.original) AS objects,
            -- An index or a default goes with its table, and with CASCADE with a function that it calls: which it was
-           -- is not told. CASCADE is right for both, since the twin has what depended on it here and nothing else.
-           bool_or(x.normal AND NOT x.original AND x.object_type <> 'toast table'
+           -- is not told.
+           bool_or(x.normal AND NOT x.original AND CASE x.object_type WHEN 'toast table' THEN false
+               WHEN 'index' THEN tag NOT IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP MATERIALIZED VIEW', 'DROP INDEX')
+               WHEN 'default value' THEN (x.address_names[1], x.address_names[2]) NOT IN (SELECT o.schema_name, o.object_name
+                   FROM pg_event_trigger_dropped_objects() o WHERE o.object_type IN ('table', 'foreign table'))
+               ELSE true END
                AND NOT (x.object_type = 'rule' AND x.object_identity LIKE '"_RETURN" on %')) AS cascades,
            string_agg(CASE tag
                WHEN 'DROP USER MAPPING' THEN format('FOR %s SERVER %I', CASE x.address_names[1] WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(x.address_names[1]) END, x.address_args[1])
