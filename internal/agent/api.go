@@ -227,7 +227,7 @@ func (a *Agent) view(l *link.Link) api.Link {
 	// that passes.
 	status, _ := a.endpoint.Status(l.Peer())
 	switch p := problem.As(status.Problem); problem.CodeOf(status.Problem) {
-	case "peer_key_unknown", "peer_refused", "peer_agent":
+	case "peer_key_unknown", "peer_refused", "peer_agent", "agent_twice":
 		v.Problems = append(v.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Subject: l.Peer(), Title: p.Error(), Hint: p.Hint})
 		v.Health = api.Unhealthy
 	}

@@ -93,6 +93,8 @@ func (s *session) obey(kind byte, payload []byte) error {
 			return protocolError("an adoption of %d bytes", len(payload))
 		}
 		return s.endpoint.adopted(s, binary.BigEndian.Uint64(payload))
+	case frameError:
+		return decodeFault(payload)
 	case frameRetire:
 		return s.endpoint.retire(s)
 	case frameRetired:

@@ -137,7 +137,7 @@ func (e *Endpoint) dial(ctx context.Context, p Peer) error {
 	}
 	e.met.add(door.HostOf(conn.RemoteAddr()))
 	err = s.run()
-	if s.adoption().seq == 0 && ctx.Err() == nil && !errors.Is(err, errReplaced) {
+	if (s.adoption().seq == 0 || problem.CodeOf(err) == "agent_twice") && ctx.Err() == nil && !errors.Is(err, errReplaced) {
 		return e.whyNot(err, p)
 	}
 	return nil

@@ -61,6 +61,11 @@ func (e *Endpoint) admit(s *session) error {
 		return unknownPeer(s.peer)
 	}
 	c := e.contactLocked(s.peer)
+	if other := c.otherProcessLocked(s, e.times().ping*3/2); other != nil {
+		e.mu.Unlock()
+		return s.refuse(problem.New(problem.Transient, "agent_twice", "another agent with the identity of %s is connected with %s, from %s", s.peer, e.name(), other.conn.RemoteAddr()).On(s.peer).
+			WithHint("stop one of the two: an agent's directory must not be copied, nor its machine with it; this one is let in when the other is gone"))
+	}
 	c.sessions = append(c.sessions, s)
 	c.problem, c.knock = nil, nil
 	surplus := c.surplusLocked(s)
@@ -83,6 +88,26 @@ func (e *Endpoint) admit(s *session) error {
 	}
 	e.use(s, order)
 	return nil
+}
+
+// otherProcessLocked returns the session of another process of the peer that has been heard of
+// lately. One that was ended without a word makes room as soon as its silence tells.
+func (c *contact) otherProcessLocked(s *session, lately time.Duration) *session {
+	for _, other := range c.sessions {
+		if other.theirs.Boot != s.theirs.Boot && other.ctx.Err() == nil && other.link.silence() < lately {
+			return other
+		}
+	}
+	return nil
+}
+
+// refuse tells the other side why it is not let in.
+func (s *session) refuse(why *problem.Error) error {
+	s.log.Warn("session refused", "address", s.conn.RemoteAddr().String(), "code", why.Code, "err", why)
+	if err := s.send(frameError, encodeFault(why)); err != nil {
+		s.log.Debug("refusal not sent", "err", err)
+	}
+	return why
 }
 
 // surplusLocked returns the sessions to end because s came: those of a process of the

@@ -259,24 +259,51 @@ func addToxic(p *toxiproxy.Proxy, toxic any, kind, direction string) error {
 
 func TestRestartedPeerIsNotRefused(t *testing.T) {
 	// The connection of the process before still stands, as it does after a crash of its host.
-	a, b := pair(t, func(a, _ *agent) { a.Handle("echo", echo) })
+	a, b, p := far(t, func(a, _ *agent) { a.Handle("echo", echo) })
 	old, err := a.sessionOf("b")
 	check(t, err)
 	check(t, b.Book.SetEndpoint("a", "")) // it shall not come back itself
+	for _, direction := range []string{"upstream", "downstream"} {
+		check(t, addToxic(p, map[string]any{"timeout": 0}, "timeout", direction))
+	}
+	again := anotherProcess(t, a, b)
+	await(t, "the new one to be let in", func() bool { return again.Call(background(t), "a", "echo", question{}, nil) == nil })
+	receive(t, old.ctx.Done())
+	if cause := context.Cause(old.ctx); cause != errReplaced {
+		t.Errorf("the old session ended with %v", cause)
+	}
+	await(t, "one session to be left", func() bool { return sessions(a, "b") == 1 })
+}
+
+// anotherProcess starts an agent with the directory of another one.
+func anotherProcess(t *testing.T, a, b *agent) *agent {
+	t.Helper()
 	again := &agent{dir: b.dir, logs: b.logs}
 	id, err := LoadIdentity(b.dir)
 	check(t, err)
 	again.open(t, id)
 	again.Listen = ""
 	check(t, again.Book.SetEndpoint("a", a.Addr().String()))
-	again.start(t)
-	together(t, a, again)
-	check(t, again.Call(background(t), "a", "echo", question{}, nil))
-	receive(t, old.ctx.Done())
-	if cause := context.Cause(old.ctx); cause != errReplaced {
-		t.Errorf("the old session ended with %v", cause)
+	return again.start(t)
+}
+
+// Of two processes with one identity the one that is connected stays; the other is told so, and
+// let in when the first is gone.
+func TestSecondProcessIsNotLetIn(t *testing.T) {
+	a, b := pair(t, func(a, _ *agent) { a.Handle("echo", echo) })
+	first, err := a.sessionOf("b")
+	check(t, err)
+	again := anotherProcess(t, a, b)
+	await(t, "the second to be told", func() bool {
+		s, _ := again.Status("a")
+		return problem.CodeOf(s.Problem) == "agent_twice" && problem.As(s.Problem).Hint != ""
+	})
+	check(t, b.Call(background(t), "a", "echo", question{}, nil))
+	if s, err := a.sessionOf("b"); err != nil || s != first {
+		t.Errorf("the connection of the first was replaced: %v", err)
 	}
-	await(t, "one session to be left", func() bool { return sessions(a, "b") == 1 })
+	b.stop()
+	await(t, "the second to be let in", func() bool { return again.Call(background(t), "a", "echo", question{}, nil) == nil })
 }
 
 func TestSlowHandlerDoesNotKeepTheConnectionAway(t *testing.T) {
