@@ -186,6 +186,10 @@ func (l *Lease) Take(ctx context.Context, database string) (other *catalog.Held,
 		l.Log.Info("links taken over from a process that is gone", "database", database)
 	}
 	l.mu.Lock()
+	if l.keeper != want.Keeper || l.began != want.Began { // the row names a session that is gone
+		l.mu.Unlock()
+		return l.Take(ctx, database)
+	}
 	defer l.mu.Unlock()
 	l.owed = slices.DeleteFunc(l.owed, func(d string) bool { return d == database })
 	if !slices.Contains(l.held, database) {
