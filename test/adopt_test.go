@@ -2,10 +2,12 @@ package test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/linktest"
@@ -239,4 +241,40 @@ func TestTakingOverIsRefused(t *testing.T) {
 	if _, _, err := c.TryAdopt(t, "any"); problem.CodeOf(err) != "adopt_nothing" {
 		t.Errorf("beside another server: %v", err)
 	}
+}
+
+// A taking over is killed again and again, at moments drawn from a seed. The one that comes to its
+// end in the same directory has the links, and they go on.
+func TestTakingOverSurvivesKills(t *testing.T) {
+	p := linked(t)
+	random := rand.New(rand.NewPCG(pgtest.Seed(), 0))
+	lose(t, p.B)
+	pgtest.Exec(t, p.A.Server.DSN("sales"), `INSERT INTO t SELECT g, 'meanwhile' FROM generate_series(1001, 1200) g`)
+	anew := p.B.Beside(t)
+	killed, begun := 0, 0
+	for range 20 {
+		if anew.Dir.Initialised() {
+			break
+		}
+		process := anew.Adopting(t, "any")
+		if err := process.Start(); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(time.Duration(random.Int64N(int64(time.Second))), func() { process.Process.Kill() })
+		if err := process.Wait(); err != nil {
+			killed++
+		}
+		timer.Stop()
+		if _, err := os.Stat(anew.Dir.Identity()); err == nil {
+			begun++
+		}
+	}
+	t.Logf("killed %d times, %d of them once it had begun to write", killed, begun)
+	made, err := anew.Adopt(t, p.B.Server.AgentDSN(), "any")
+	if err != nil {
+		t.Fatalf("after %d kills: %v", killed, err)
+	}
+	anew.Start()
+	trust(t, p.A, "b", made.Fingerprint)
+	(&linktest.Pair{A: p.A, B: anew}).WaitEqual(t, "sales", "sales")
 }

@@ -1,10 +1,13 @@
 package linktest
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/twinspan/twinspan/api"
@@ -109,4 +112,33 @@ func (s *Side) Beside(t testing.TB) *Side {
 func (s *Side) Adopt(t testing.TB, dsn, agent string) (api.Initialised, error) {
 	t.Helper()
 	return setup.Init(t.Context(), setup.Request{Dir: s.Dir, Name: s.Name, DSN: dsn, Endpoint: s.endpoint, Connect: true, Adopt: agent})
+}
+
+// adoptVariable tells the test binary to take links over, and how.
+const adoptVariable = "TWINSPAN_LINKTEST_ADOPT"
+
+func adopt(text string) int {
+	var request setup.Request
+	err := json.Unmarshal([]byte(text), &request)
+	if err == nil {
+		_, err = setup.Init(context.Background(), request)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		return 1
+	}
+	return 0
+}
+
+// Adopting returns a process that is about to do what Adopt does, for a test that kills it.
+func (s *Side) Adopting(t testing.TB, agent string) *exec.Cmd {
+	t.Helper()
+	text, err := json.Marshal(setup.Request{Dir: s.Dir, Name: s.Name, DSN: s.Server.AgentDSN(), Endpoint: s.endpoint, Connect: true, Adopt: agent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := exec.Command(os.Args[0])
+	process.Env = append(os.Environ(), adoptVariable+"="+string(text))
+	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return process
 }

@@ -41,6 +41,9 @@ func Main(m *testing.M) {
 	if dir := os.Getenv(agentVariable); dir != "" {
 		os.Exit(serve(config.Dir(dir)))
 	}
+	if text := os.Getenv(adoptVariable); text != "" {
+		os.Exit(adopt(text))
+	}
 	// A proxy whose slow connection is cut leaves both ends of it blocked: the
 	// one that passes on, and the reader that has nobody to hand bytes to.
 	pgtest.Main(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
