@@ -42,19 +42,8 @@ func planAdoption(ctx context.Context, in Request) (adoption, error) {
 		p := problem.As(u.Why)
 		plan.passed = append(plan.passed, api.PassedBy{Database: u.Database, Why: p.Error(), Hint: p.Hint})
 	}
-	agents := map[string][]lease.Stray{}
-	for i, s := range found {
-		doubt := s.Doubt
-		if doubt == "" && slices.ContainsFunc(found, func(o lease.Stray) bool { return o.ID == s.ID && o.Database != s.Database && o.Doubt == "" }) {
-			doubt = "another database holds the same link, and nothing tells the copy from it"
-		}
-		if found[i].Doubt = doubt; doubt != "" {
-			plan.passed = append(plan.passed, api.PassedBy{Database: s.Database, Link: s.Name, Why: doubt,
-				Hint: "a copy needs nothing of the link: SELECT twinspan.free() in it, as a superuser, or DROP SCHEMA twinspan CASCADE"})
-			continue
-		}
-		agents[s.Agent] = append(agents[s.Agent], s)
-	}
+	agents, passed := divide(found)
+	plan.passed = append(plan.passed, passed...)
 	if in.Adopt != AnyAgent {
 		agents = map[string][]lease.Stray{in.Adopt: agents[in.Adopt]}
 	}
@@ -85,6 +74,25 @@ func planAdoption(ctx context.Context, in Request) (adoption, error) {
 		}
 	}
 	return plan, nil
+}
+
+// divide sorts the links that were found by their agents, and passes by those of which
+// nothing shows that they are no copies.
+func divide(found []lease.Stray) (agents map[string][]lease.Stray, passed []api.PassedBy) {
+	agents = map[string][]lease.Stray{}
+	for _, s := range found {
+		doubt := s.Doubt
+		if doubt == "" && slices.ContainsFunc(found, func(o lease.Stray) bool { return o.ID == s.ID && o.Database != s.Database && o.Doubt == "" }) {
+			doubt = "another database holds the same link, and nothing tells the copy from it"
+		}
+		if doubt != "" {
+			passed = append(passed, api.PassedBy{Database: s.Database, Link: s.Name, Why: doubt,
+				Hint: "a copy needs nothing of the link: SELECT twinspan.free() in it, as a superuser, or DROP SCHEMA twinspan CASCADE"})
+			continue
+		}
+		agents[s.Agent] = append(agents[s.Agent], s)
+	}
+	return agents, passed
 }
 
 func listed(agents map[string][]lease.Stray) string {
