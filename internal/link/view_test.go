@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/audit"
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
@@ -115,6 +116,9 @@ func TestWhatIsNotKnownIsNotShown(t *testing.T) {
 				l := quietLink(side, phase, news == "heard")
 				want := map[string]any{}
 				own := side == role.Secondary
+				if own { // which audits: its rate is a setting, and what it does its own
+					want["audit.rateBytesPerSecond"], want["audit.state"] = int64(audit.DefaultRate), api.AuditWaiting
+				}
 				heard := time.Time{}
 				switch news {
 				case "heard":
