@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/api"
-	"github.com/twinspan/twinspan/internal/audit"
 	"github.com/twinspan/twinspan/internal/apply"
+	"github.com/twinspan/twinspan/internal/audit"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
