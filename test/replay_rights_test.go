@@ -207,7 +207,11 @@ func TestRolesThatTheTwinLacks(t *testing.T) {
 	if got := pgtest.Query(t, b, `SELECT evtname FROM pg_event_trigger WHERE evtname = 'et' UNION ALL SELECT fdwname FROM pg_foreign_data_wrapper`); len(got) != 2 {
 		t.Errorf("the twin has %v", got)
 	}
-	if l, err := p.A.Client.Link(t.Context(), "shop"); err != nil || l.Phase != api.Replicating || problemOf(l.Problems, "object_missing").Code != "" {
-		t.Errorf("%+v, %v", l, err)
-	}
+	pgtest.Eventually(t, linktest.Patience, func() error { // the primary hears of it a moment later
+		l, err := p.A.Client.Link(t.Context(), "shop")
+		if err == nil && (l.Phase != api.Replicating || problemOf(l.Problems, "object_missing").Code != "") {
+			err = fmt.Errorf("phase %s, %+v", l.Phase, l.Problems)
+		}
+		return err
+	})
 }

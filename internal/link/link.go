@@ -241,7 +241,7 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 			return errTurned
 		}
 		began := time.Now()
-		err := l.workOnce(ctx)
+		err := l.workOnce(ctx, r)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -303,11 +303,15 @@ func misplaced(p *problem.Error) bool {
 	return p.Code == "epoch_differs" || p.Code == "not_primary" || p.Code == "not_secondary"
 }
 
-// workOnce runs the work that the state calls for until it ends or the state
-// calls for other work.
-func (l *Link) workOnce(ctx context.Context) error {
+// workOnce runs the work that the state of a side in a role calls for until it ends or the
+// state calls for other work.
+func (l *Link) workOnce(ctx context.Context, as role.Role) error {
 	l.atWork.Lock()
 	record := l.snapshot()
+	if role.Role(record.Role) != as { // a forced failover had made it quiet
+		l.atWork.Unlock()
+		return errChanged
+	}
 	now := l.due(record)
 	if now == role.Rest {
 		l.atWork.Unlock()

@@ -75,6 +75,9 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 	var gone []string
 	var others error
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		// As it is now: it does not change while this session is in use, and with it what the
+		// gate has to do.
+		r = l.snapshot()
 		err = conn.QueryRow(ctx, `SELECT d.oid, pg_catalog.to_regclass('twinspan.link') IS NOT NULL FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()`).
 			Scan(&w.database, &there)
 		if err == nil && there {
@@ -176,6 +179,12 @@ func (w *standing) shutAgain(ctx context.Context, l *Link, gone []string) error 
 	return l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		ctx, stop := context.WithTimeout(ctx, shutPatience)
 		defer stop()
+		l.mu.Lock()
+		r, quiet := l.record, l.quieted
+		l.mu.Unlock()
+		if quiet || !refuses(r) { // it may have become primary since
+			return nil
+		}
 		if err := gate.Shut(ctx, conn); err != nil {
 			return err
 		}
