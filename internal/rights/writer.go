@@ -87,32 +87,42 @@ func (t *Writable) Remove(ctx context.Context, sql, done string) error {
 
 // Empty removes all rows of the table alone, whatever refers to it.
 func (t *Writable) Empty(ctx context.Context) error {
-	referred, err := pg.Referred(ctx, t.TX, t.name.SQL())
+	return Empty(ctx, t.TX, t.name, t.table, t.finder)
+}
+
+// Empty is Writable.Empty for a table that is known, in a transaction: r is the runner of
+// its owner, nil where no code of users runs.
+func Empty(ctx context.Context, q pg.Emptier, name sqlname.Table, table Table, r *Runner) error {
+	referred, err := pg.Referred(ctx, q, name.SQL())
 	if err != nil {
 		return err
 	}
 	if referred {
-		return t.Remove(ctx, "DELETE FROM ONLY "+t.name.SQL(), "empty "+t.name.String())
+		return run(ctx, q, name, table, r, "DELETE FROM ONLY "+name.SQL(), "empty "+name.String())
 	}
-	_, err = t.TX.Exec(ctx, "TRUNCATE ONLY "+t.name.SQL())
-	return pg.Classify(err, "empty "+t.name.String())
+	_, err = q.Exec(ctx, "TRUNCATE ONLY "+name.SQL()) // plans nothing, and so runs no code
+	return pg.Classify(err, "empty "+name.String())
 }
 
 func (t *Writable) exec(ctx context.Context, r *Runner, sql, done string) error {
+	return run(ctx, t.TX, t.name, t.table, r, sql, done)
+}
+
+func run(ctx context.Context, q pg.Emptier, name sqlname.Table, table Table, r *Runner, sql, done string) error {
 	if r == nil {
-		_, err := t.TX.Exec(ctx, sql)
+		_, err := q.Exec(ctx, sql)
 		return pg.Classify(err, done)
 	}
-	list := r.Run(sql, t.name)
-	if t.table.Forced { // his policies would bind the owner
-		list = Unforced("ONLY "+t.name.SQL(), list)
+	list := r.Run(sql, name)
+	if table.Forced { // his policies would bind the owner
+		list = Unforced("ONLY "+name.SQL(), list)
 	}
-	return RunFenced(ctx, t.TX, r, list, t.name.String(), done)
+	return RunFenced(ctx, q, r, list, name.String(), done)
 }
 
 // RunFenced runs statements of a runner in a transaction, and looks that nothing is left
 // to run at its end.
-func RunFenced(ctx context.Context, tx pgx.Tx, r *Runner, list []string, subject, done string) error {
+func RunFenced(ctx context.Context, tx pg.Emptier, r *Runner, list []string, subject, done string) error {
 	for _, s := range append(append(r.Make(), list...), Check) {
 		_, err := tx.Exec(ctx, s)
 		if err == nil {

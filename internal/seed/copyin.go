@@ -125,28 +125,11 @@ func (c *copying) append(ctx context.Context, j job, r CopyRequest, moved *atomi
 // Until the copy is committed everybody sees the script's: types of PostGIS read
 // spatial_ref_sys while rows of other tables are copied.
 func (c *copying) withoutScriptRows(ctx context.Context, t *table) error {
-	referred, err := pg.Referred(ctx, c.conn, t.Name.SQL())
-	if err != nil {
-		return err
+	owner, ok := c.fenced.owners[t.Name]
+	if !ok {
+		return rights.Empty(ctx, c.conn, t.Name, owner, nil)
 	}
-	statements := []string{"TRUNCATE ONLY " + t.Name.SQL()}
-	if referred {
-		statements = []string{"DELETE FROM ONLY " + t.Name.SQL()}
-		if owner, ok := c.fenced.owners[t.Name]; ok { // to plan it runs code of users
-			runner := rights.NewRunner(owner.Owner, c.fenced.settings)
-			run := runner.Run(statements[0], t.Name)
-			if owner.Forced { // his policies would bind him
-				run = rights.Unforced("ONLY "+t.Name.SQL(), run)
-			}
-			statements = append(append(runner.Make(), run...), rights.Check)
-		}
-	}
-	for _, sql := range statements {
-		if err := c.exec(ctx, sql); err != nil {
-			return pg.Classify(err, "empty "+t.Name.String())
-		}
-	}
-	return nil
+	return rights.Empty(ctx, c.conn, t.Name, owner, rights.NewRunner(owner.Owner, c.fenced.settings))
 }
 
 // staging is the temporary table that rows go over which replace others.
