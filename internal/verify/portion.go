@@ -68,11 +68,7 @@ func (c *Comparison) byKey(ctx context.Context, primary, secondary Side, f *Tabl
 	if len(r.Keys) == 0 {
 		return nil
 	}
-	a, err := primary.Values(ctx, r)
-	if err != nil {
-		return err
-	}
-	b, err := secondary.Values(ctx, r)
+	a, b, err := valuesOf(ctx, primary, secondary, r)
 	if err != nil {
 		return err
 	}
@@ -86,7 +82,7 @@ func (c *Comparison) byKey(ctx context.Context, primary, secondary Side, f *Tabl
 	here, there := index(a), index(b)
 	f.Rows = slices.DeleteFunc(f.Rows, func(d RowDifference) bool {
 		x, y := here[d.identity()], there[d.identity()]
-		return d.State != Differs && x != nil && y != nil && slices.EqualFunc(x, y, func(p, q *string) bool { return p == nil && q == nil || p != nil && q != nil && *p == *q })
+		return d.State != Differs && x != nil && y != nil && slices.EqualFunc(x, y, sameValue)
 	})
 	return nil
 }

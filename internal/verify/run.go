@@ -451,6 +451,18 @@ func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Fi
 	return err
 }
 
+// valuesOf reads the rows at the same keys on both sides.
+func valuesOf(ctx context.Context, primary, secondary Side, r ValuesRequest) (a, b []Row, err error) {
+	if a, err = primary.Values(ctx, r); err != nil {
+		return nil, nil, err
+	}
+	b, err = secondary.Values(ctx, r)
+	return a, b, err
+}
+
+// sameValue says whether two values are the same, or both missing.
+func sameValue(x, y *string) bool { return x == nil && y == nil || x != nil && y != nil && *x == *y }
+
 // detail finds out which columns of the rows differ and, if asked for, the values.
 func (c *Comparison) detail(ctx context.Context, primary, secondary Side, f *TableFinding) error {
 	if len(f.Key) == 0 {
@@ -469,11 +481,7 @@ func (c *Comparison) detail(ctx context.Context, primary, secondary Side, f *Tab
 	if len(r.Keys) == 0 {
 		return nil
 	}
-	a, err := primary.Values(ctx, r)
-	if err != nil {
-		return err
-	}
-	b, err := secondary.Values(ctx, r)
+	a, b, err := valuesOf(ctx, primary, secondary, r)
 	if err != nil {
 		return err
 	}
@@ -489,7 +497,7 @@ func (c *Comparison) detail(ctx context.Context, primary, secondary Side, f *Tab
 	for _, d := range at {
 		if len(d.OnPrimary) == len(f.Columns) && len(d.OnSecondary) == len(f.Columns) {
 			for i, column := range f.Columns {
-				if x, y := d.OnPrimary[i], d.OnSecondary[i]; (x == nil) != (y == nil) || x != nil && *x != *y {
+				if !sameValue(d.OnPrimary[i], d.OnSecondary[i]) {
 					d.Columns = append(d.Columns, column.Name)
 				}
 			}
