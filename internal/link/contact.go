@@ -238,7 +238,8 @@ func (l *Link) shutAtOnce(ctx context.Context, f func(r *catalog.Link) error) er
 		if err := storeTurn(ctx, conn, before, next, nil); err != nil {
 			return err
 		}
-		shut = l.shut(ctx, firstShut)
+		l.emptied.Store(0) // of an earlier fence in this epoch
+		shut = l.shut(ctx, next.Epoch, firstShut)
 		return nil
 	})
 	if err != nil {
@@ -247,37 +248,44 @@ func (l *Link) shutAtOnce(ctx context.Context, f func(r *catalog.Link) error) er
 		}
 		return err
 	}
-	if !shut && !l.snapshot().Diverged { // where it is the work of the phase to shut it
-		l.shut(context.WithoutCancel(ctx), shutPatience)
+	if r := l.snapshot(); !shut && !r.Diverged { // where it is the work of the phase to shut it
+		l.shut(context.WithoutCancel(ctx), r.Epoch, shutPatience)
 	}
 	return nil
 }
 
-// shut shuts the gate of a side that is fenced, and says whether that was done in time.
-func (l *Link) shut(ctx context.Context, patience time.Duration) bool {
+// shut shuts the gate of a side that is fenced in an epoch, and says whether that was done
+// in time.
+func (l *Link) shut(ctx context.Context, epoch int64, patience time.Duration) bool {
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
-	err := l.withGateSession(ctx, l.slam)
+	err := l.slam(ctx, epoch)
 	if err != nil {
 		l.log.Warn("the gate is not shut yet, it is tried again", "err", err)
 	}
 	return err == nil
 }
 
-// slam sees that nobody writes to this side any more, and shows what is in the way.
-func (l *Link) slam(ctx context.Context, conn *pgx.Conn) error {
-	if err := gate.Shut(ctx, conn); err != nil {
-		return err
-	}
-	if err := l.quietSubscriptions(ctx, conn); err != nil {
-		return err
-	}
-	ended, err := gate.EndSessions(ctx, conn)
-	if err != nil {
-		return err
-	}
-	l.log.Info("writes are refused", "sessions_ended", ended)
-	return gate.Slam(ctx, conn, func(p *problem.Error) { l.setAside("gate", p) })
+// slam sees that nobody writes any more to a side that is fenced in an epoch, and shows
+// what is in the way. Everybody's session is ended once: who comes in later finds the gate.
+func (l *Link) slam(ctx context.Context, epoch int64) error {
+	return l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := gate.Shut(ctx, conn); err != nil {
+			return err
+		}
+		if err := l.quietSubscriptions(ctx, conn); err != nil {
+			return err
+		}
+		if l.emptied.Load() != epoch {
+			ended, err := gate.EndSessions(ctx, conn)
+			if err != nil {
+				return err
+			}
+			l.emptied.Store(epoch)
+			l.log.Info("writes are refused", "sessions_ended", ended)
+		}
+		return gate.Slam(ctx, conn, func(p *problem.Error) { l.setAside("gate", p) })
+	})
 }
 
 // follower goes on with a primary whose epoch has grown without a change of places.
@@ -307,7 +315,7 @@ func (l *Link) unfence(ctx context.Context, mine catalog.Link) error {
 // writes any more, records what the other side does not have, and rests.
 func (l *Link) salvage(ctx context.Context) error {
 	for {
-		err := l.withGateSession(ctx, l.slam)
+		err := l.slam(ctx, l.snapshot().Epoch)
 		if err == nil {
 			err = l.collectLost(ctx, l.parting())
 		}

@@ -82,6 +82,7 @@ type Link struct {
 	beside        beside
 	schema        schemaWatch
 	audit         auditor
+	emptied       atomic.Int64  // the epoch in which everybody's session was ended, for this side was fenced
 	meeting       chan struct{} // has an element while the sides are brought to one position
 	sync          synchrony
 	roles         roleBook
