@@ -357,6 +357,11 @@ BEGIN
     END IF;
     PERFORM twinspan.refuse_while_seeding(tag, mask, twinspan.spend_note('dropped'));
     PERFORM twinspan.refuse_late(tag);
+    -- An identity that the table has already leaves no trace in the catalogs.
+    IF tag = 'ALTER TABLE' AND mask ~ '\mreplica\s+identity\s+(full|default|nothing|using)\M' THEN
+        PERFORM twinspan.take_note('wish', x.objid::bigint) FROM pg_event_trigger_ddl_commands() x
+          WHERE x.classid = 'pg_class'::regclass AND x.object_type = 'table' AND x.command_tag = tag;
+    END IF;
     IF tag IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE') THEN
         again := twinspan.differing_rows(mask);
         extra := twinspan.missing_values(again) || twinspan.detached(command, mask, caller->>'search_path');

@@ -117,11 +117,12 @@ BEGIN
     END IF;
     now := r.now;
     now_index := r.index;
-    IF r.noted AND r.now = r.chosen AND (r.now <> 'i' OR r.index IS NULL OR r.index = r.chosen_index) THEN
+    DELETE FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'wish' AND n.object = t::bigint;
+    IF r.noted AND NOT FOUND AND r.now = r.chosen AND (r.now <> 'i' OR r.index IS NULL OR r.index = r.chosen_index) THEN
         was := r.was;
         was_index := r.was_index;
     ELSE
-        -- What may be noted is of an identity that somebody has changed since: this one is theirs.
+        -- What may be noted is of an identity that somebody has changed since, or chosen himself: this one is theirs.
         was := now;
         was_index := now_index;
     END IF;

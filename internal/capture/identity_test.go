@@ -132,6 +132,33 @@ func TestIdentityFollowsTheTable(t *testing.T) {
 	}
 }
 
+// An identity that somebody chooses is kept, also where the link had chosen the same, and
+// however the command comes.
+func TestIdentityThatIsChosenIsKept(t *testing.T) {
+	t.Parallel()
+	dsn, s := fresh(t, pgtest.Shared(t))
+	pgtest.Exec(t, dsn, fmt.Sprintf(`INSERT INTO twinspan.link (id, name, agent, peer, peer_agent, peer_database, role, phase, epoch, seeded)
+		VALUES ('%[1]s', 'sales', '%[1]s', 'p', '%[1]s', 'd', 'primary', 'replicating', 1, true)`, s.Link))
+	prepare(t, s)
+	pgtest.Exec(t, dsn, `CREATE TABLE own (v int); CREATE TABLE "replica identity full" (v int); CREATE TABLE "chosen" (v int); CREATE TABLE among (v int); CREATE TABLE inside (v int);
+		CREATE TABLE keyed (v int PRIMARY KEY); CREATE TABLE back (v int PRIMARY KEY); CREATE TABLE again (v int); CREATE TABLE parted (v int) PARTITION BY LIST (v); CREATE TABLE part PARTITION OF parted DEFAULT`,
+		`ALTER TABLE keyed REPLICA IDENTITY NOTHING; ALTER TABLE back REPLICA IDENTITY NOTHING`,
+		`COMMENT ON TABLE own IS 'ALTER TABLE own REPLICA IDENTITY FULL'; ALTER TABLE own ALTER v SET DEFAULT 1 /* REPLICA IDENTITY FULL */`,
+		`ALTER TABLE "replica identity full" ALTER v SET DEFAULT 1`,
+		`ALTER TABLE "chosen" REPLICA /* of all */ IDENTITY
+			full`,
+		`ALTER TABLE among ADD w int DEFAULT 1, REPLICA IDENTITY FULL`,
+		`DO $$ BEGIN EXECUTE 'ALTER TABLE ONLY inside REPLICA IDENTITY FULL'; END $$`,
+		`ALTER TABLE keyed REPLICA IDENTITY DEFAULT`,
+		`ALTER TABLE again REPLICA IDENTITY FULL; ALTER TABLE again REPLICA IDENTITY DEFAULT`,
+		`ALTER TABLE parted REPLICA IDENTITY FULL`)
+	remove(t, s, true)
+	got := pgtest.Query(t, dsn, `SELECT string_agg(relname || ' ' || relreplident::text, ', ' ORDER BY relname) FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace`)[0][0]
+	if want := "again d, among f, back n, chosen f, inside f, keyed d, own d, part d, parted f, replica identity full d"; got != want {
+		t.Errorf("afterwards the identities are %s, not %s", got, want)
+	}
+}
+
 // Trying fires no trigger, and what its owner put at a table runs with the owner's rights.
 func TestTryingRunsNothingOfUsers(t *testing.T) {
 	server := pgtest.Start(t, pgtest.WithMajor(18))
