@@ -32,6 +32,11 @@ func TestRewrite(t *testing.T) {
 		{"ALTER TABLE", `ALTER TABLE ALL IN TABLESPACE pg_default OWNED BY me SET TABLESPACE other NOWAIT`, ``},
 		{"CREATE FUNCTION", `CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $a$ DROP INDEX CONCURRENTLY x $a$`, `CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $a$ DROP INDEX CONCURRENTLY x $a$`},
 		{"ALTER TABLE", `ALTER TABLE t OWNER TO SESSION_USER`, `ALTER TABLE t OWNER TO "logged in"`},
+		{"CREATE SCHEMA", `CREATE SCHEMA AUTHORIZATION CURRENT_ROLE CREATE TABLE t (a name DEFAULT current_role)`, `CREATE SCHEMA AUTHORIZATION "r" CREATE TABLE t (a name DEFAULT current_role)`},
+		{"GRANT", `GRANT SELECT ON t TO a, current_user, session_user GRANTED BY current_user`, `GRANT SELECT ON t TO a, "r", "logged in" GRANTED BY "r"`},
+		{"CREATE POLICY", `CREATE POLICY p ON t TO current_user USING (a = current_user)`, `CREATE POLICY p ON t TO "r" USING (a = current_user)`},
+		{"CREATE USER MAPPING", `CREATE USER MAPPING FOR USER SERVER s`, `CREATE USER MAPPING FOR "r" SERVER s`},
+		{"CREATE VIEW", `CREATE VIEW v AS SELECT 1 FROM session_user ORDER BY current_user`, `CREATE VIEW v AS SELECT 1 FROM session_user ORDER BY current_user`},
 		{"CREATE TABLE", `CREATE TABLE t (a text DEFAULT session_user CHECK (a IS DISTINCT FROM session_user))`, `CREATE TABLE t (a text DEFAULT session_user CHECK (a IS DISTINCT FROM session_user))`},
 	} {
 		change := Change{Tag: c.tag, SQL: Raw(c.sql), Conforming: true, Role: "r", Session: "logged in", Tablespaces: []Raw{"fast"}}

@@ -33,7 +33,7 @@ func (c *Change) rewrite(versioned bool) string {
 	if e.allInTablespace() {
 		return ""
 	}
-	e.sessionUser(string(c.Session))
+	e.standIns(c.Tag, string(c.Role), string(c.Session))
 	if len(c.Tablespaces) > 0 && !e.tablespaces(c.Tag, c.Tablespaces) {
 		return ""
 	}
@@ -167,13 +167,31 @@ func (e *editor) ifExists(tag string) {
 	}
 }
 
-// sessionUser names the role that stood for SESSION_USER: here that is the agent's.
-func (e *editor) sessionUser(name string) {
+// standIns names the roles that CURRENT_USER and SESSION_USER stood for: here the session is
+// the agent's, and so may be the rights.
+func (e *editor) standIns(tag, current, session string) {
 	for i, t := range e.tokens {
-		if name != "" && t.is("session_user") && afterRoleWord(e.tokens[:i]) && !(i > 1 && e.tokens[i-1].is("from") && e.tokens[i-2].is("distinct")) {
+		name := session
+		switch {
+		case t.is("current_user", "current_role"), t.is("user") && strings.HasSuffix(tag, " USER MAPPING") && i > 0 && e.tokens[i-1].is("for"):
+			name = current
+		case !t.is("session_user"):
+			continue
+		}
+		if name != "" && t.depth == 0 && namesRole(tag, e.tokens[:i]) {
 			e.cuts = append(e.cuts, cut{t.start, t.end, sqlname.Quote(name)})
 		}
 	}
+}
+
+// namesRole says whether what follows the tokens of a command is the name of a role, and no expression.
+func namesRole(tag string, before []token) bool {
+	switch tag {
+	case "GRANT", "REVOKE", "ALTER DEFAULT PRIVILEGES", "CREATE POLICY", "ALTER POLICY", "CREATE USER MAPPING", "ALTER USER MAPPING", "DROP USER MAPPING":
+		return afterRoleWord(before)
+	}
+	last := len(before) - 1
+	return last > 0 && (before[last].is("to") && before[last-1].is("owner") || tag == "CREATE SCHEMA" && before[last].is("authorization"))
 }
 
 // single says whether the text is one statement. The fence's EXECUTE would take
