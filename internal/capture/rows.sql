@@ -32,7 +32,7 @@ BEGIN
       INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND coalesce(to_jsonb(a)->>'attgenerated', '') = ''
      WHERE c.oid = t AND c.relkind = 'r' AND c.relpersistence = 'p'
-     GROUP BY c.oid, n.oid;
+     GROUP BY c.oid, c.relname, c.relforcerowsecurity, c.relowner, c.reltoastrelid, n.nspname; -- catalogs have keys since 14 only
     IF NOT FOUND THEN
         RETURN;
     END IF;
