@@ -13,7 +13,8 @@ WITH space AS (
 ), rel AS (
     SELECT c.oid, c.relname, c.relkind, c.relpersistence, c.relowner, c.relacl, c.relreplident, c.relrowsecurity, c.relforcerowsecurity,
            c.relpartbound, c.reloptions, c.reloftype, c.relam, n.nspname, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,
-           pg_get_userbyid(c.relowner)::text AS owner
+           pg_get_userbyid(c.relowner)::text AS owner,
+           c.relkind = 'S' AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')) AS owned
       FROM pg_class c JOIN space n ON n.oid = c.relnamespace
      WHERE c.relpersistence <> 't' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid = c.oid)
        AND NOT (c.relkind = 'c' AND EXISTS (SELECT FROM member m WHERE m.classid = 'pg_type'::regclass AND m.objid = c.reltype))
@@ -33,8 +34,9 @@ UNION ALL
 SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' WHEN 'c' THEN 'composite type' ELSE 'table' END,
        name,
        -- A sequence that belongs to a column has the owner of its table.
-       concat_ws(', ', CASE WHEN relkind <> 'S' OR NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = rel.oid AND d.deptype IN ('a', 'i'))
-               THEN 'owner ' || owner END, 'kind ' || relkind::text, CASE relpersistence WHEN 'u' THEN 'unlogged' END,
+       concat_ws(', ', CASE WHEN NOT owned THEN 'owner ' || owner END, 'kind ' || relkind::text,
+           -- From 15 on the sequence of a column is unlogged with its table.
+           CASE WHEN relpersistence = 'u' AND NOT owned THEN 'unlogged' END,
            CASE WHEN relkind IN ('r', 'p') THEN 'replica identity ' || coalesce((SELECT was FROM identity i WHERE i.oid = rel.oid), relreplident::text) END,
            CASE WHEN relrowsecurity THEN 'row security' END, CASE WHEN relforcerowsecurity THEN 'forced row security' END,
            'partitioned by ' || E'\x01k' || pg_get_partkeydef(oid) || E'\x02', E'\x01n' || pg_get_expr(relpartbound, oid) || E'\x02',
@@ -57,11 +59,13 @@ SELECT 'definition of view', name, E'\x01q' || pg_get_viewdef(oid) || E'\x02', f
 UNION ALL
 SELECT 'column', name || '.' || quote_ident(a.attname),
        concat_ws(' ', format_type(a.atttypid, a.atttypmod),
-           'collate ' || (SELECT nullif(coll.name, 'pg_catalog."default"') FROM coll WHERE coll.oid = a.attcollation),
+           'collate ' || (SELECT coll.name FROM coll JOIN pg_type t ON t.oid = a.atttypid WHERE coll.oid = a.attcollation AND coll.oid <> t.typcollation),
            CASE WHEN a.attnotnull THEN 'not null' END,
            CASE WHEN coalesce(to_jsonb(a)->>'attgenerated', '') <> '' THEN 'generated' ELSE NULL END,
            'default ' || (SELECT E'\x01r' || pg_get_expr(d.adbin, d.adrelid) || E'\x02' FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
-           CASE a.attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity by default' END,
+           -- From 17 on a partition has the identity of its parent's column.
+           CASE WHEN EXISTS (SELECT FROM pg_inherits h JOIN pg_attribute pa ON pa.attrelid = h.inhparent AND pa.attname = a.attname AND pa.attidentity <> '' WHERE h.inhrelid = rel.oid AND rel.relpartbound IS NOT NULL) THEN NULL
+                WHEN a.attidentity = 'a' THEN 'identity always' WHEN a.attidentity = 'd' THEN 'identity by default' END,
            'options ' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) o WHERE split_part(o, '=', 1) = ANY (/*options of columns*/)),
            (SELECT nullif(/*acl*/, '') FROM aclexplode(a.attacl) a)),
        false, false, nspname, relname, '', '', '', owner, ''
@@ -87,7 +91,9 @@ SELECT 'index', quote_ident(x.nspname) || '.' || quote_ident(x.relname),
        concat_ws(' ', 'on ' || t.name, CASE WHEN x.relkind = 'I' THEN 'partitioned' END, CASE WHEN i.indisunique THEN 'unique' END, CASE WHEN i.nulls THEN 'nulls not distinct' END,
            'using ' || (SELECT quote_ident(am.amname) FROM pg_am am WHERE am.oid = x.relam),
            '(' || (SELECT string_agg(concat_ws(' ', CASE WHEN k.attnum = 0 THEN E'\x01r' || pg_get_indexdef(i.indexrelid, k.n::int, false) || E'\x02' ELSE (SELECT quote_ident(a.attname) FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = k.attnum) END,
-                       'collate ' || (SELECT nullif(coll.name, 'pg_catalog."default"') FROM coll WHERE coll.oid = i.indcollation[k.n - 1]),
+                       -- The type name has one since 12.
+                       'collate ' || (SELECT nullif(coll.name, coalesce((SELECT d.name FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN coll d ON d.oid = t.typcollation WHERE a.attrelid = i.indrelid AND a.attnum = k.attnum), 'pg_catalog."default"'))
+                            FROM coll WHERE coll.oid = i.indcollation[k.n - 1]),
                        (SELECT CASE op.nspname WHEN 'pg_catalog' THEN '' ELSE quote_ident(op.nspname) || '.' END || quote_ident(op.opcname) FROM op WHERE op.oid = i.indclass[k.n - 1]),
                        (SELECT '(' || string_agg(o, ', ' ORDER BY o COLLATE "C") || ')' FROM pg_attribute a CROSS JOIN unnest(a.attoptions) o
                          WHERE a.attrelid = i.indexrelid AND a.attnum = k.n AND split_part(o, '=', 1) = ANY (/*options of columns of indexes*/)),
@@ -151,9 +157,12 @@ UNION ALL
 SELECT 'type', quote_ident(n.nspname) || '.' || quote_ident(t.typname),
        concat_ws(', ', 'owner ' || pg_get_userbyid(t.typowner), 'kind ' || t.typtype::text,
            'labels ' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
-           CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END, CASE WHEN t.typnotnull THEN 'not null' END, 'default ' || E'\x01s' || t.typdefault || E'\x02',
+           CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
+           'collate ' || (SELECT coll.name FROM coll JOIN pg_type b ON b.oid = t.typbasetype WHERE coll.oid = t.typcollation AND coll.oid <> b.typcollation), CASE WHEN t.typnotnull THEN 'not null' END, 'default ' || E'\x01s' || t.typdefault || E'\x02',
            (SELECT string_agg(quote_ident(o.conname) || ' CHECK (' || E'\x01d' || pg_get_expr(o.conbin, 0) || E'\x02)' || CASE WHEN o.convalidated THEN '' ELSE ' (not validated)' END, ', ' ORDER BY o.conname) FROM pg_constraint o WHERE o.contypid = t.oid AND o.contype = 'c'),
-           'of ' || (SELECT format_type(r.rngsubtype, NULL) FROM pg_range r WHERE r.rngtypid = t.oid)),
+           (SELECT concat_ws(' ', 'of', format_type(r.rngsubtype, NULL), 'collate ' || (SELECT coll.name FROM coll JOIN pg_type b ON b.oid = r.rngsubtype WHERE coll.oid = r.rngcollation AND coll.oid <> b.typcollation),
+                    'by ' || (SELECT quote_ident(op.nspname) || '.' || quote_ident(op.opcname) FROM op WHERE op.oid = r.rngsubopc), 'canonical ' || nullif(r.rngcanonical, 0)::regprocedure::text,
+                    'difference ' || nullif(r.rngsubdiff, 0)::regprocedure::text) FROM pg_range r WHERE r.rngtypid = t.oid)),
        false, false, '', '', '', '', '', pg_get_userbyid(t.typowner)::text, CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) ELSE '' END
   FROM pg_type t JOIN space n ON n.oid = t.typnamespace
  -- What a range brings with it depends on the version.
