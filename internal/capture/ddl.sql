@@ -167,7 +167,9 @@ DECLARE
     d record;
     caller json;
 BEGIN
-    SELECT array_agg(x.object_identity ORDER BY x.objid) FILTER (WHERE x.original) AS objects,
+    -- A column of one named object that is of the type of another counts as named, too (dependency.c,
+    -- object_address_present_add_ref). No command that DROP is written for drops a part of something.
+    SELECT array_agg(x.object_identity ORDER BY x.objid) FILTER (WHERE x.original AND x.objsubid = 0) AS objects,
            -- An index or a default goes with its table, and with CASCADE with a function that it calls: which it was
            -- is not told.
            bool_or(x.normal AND NOT x.original AND CASE x.object_type WHEN 'toast table' THEN false
@@ -179,7 +181,7 @@ BEGIN
            string_agg(CASE tag
                WHEN 'DROP USER MAPPING' THEN format('FOR %s SERVER %I', CASE x.address_names[1] WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(x.address_names[1]) END, x.address_args[1])
                WHEN 'DROP TRANSFORM' THEN format('FOR %s LANGUAGE %I', x.address_names[1], x.address_args[1])
-               ELSE x.object_identity END, ', ' ORDER BY x.objid) FILTER (WHERE x.original) AS list,
+               ELSE x.object_identity END, ', ' ORDER BY x.objid) FILTER (WHERE x.original AND x.objsubid = 0) AS list,
            -- Whether the first copy holds nothing of what was named, and of what depended on it.
            bool_and(twinspan.made_since_copy(x.classid, x.objid)) FILTER (WHERE x.original) AS named_since,
            bool_and(twinspan.made_since_copy(x.classid, x.objid)) FILTER (WHERE x.normal AND NOT x.original
@@ -400,6 +402,8 @@ CREATE OR REPLACE FUNCTION twinspan.say_ddl(tag text, command text, conforming b
 $$
     SELECT twinspan.say('ddl', besides || jsonb_build_object('format', 2, 'tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
             'role', twinspan.raw(caller->>'role'),
+            -- As it is now: by the time the twin comes here the role may be another, or gone.
+            'superuser', (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = caller->>'role'),
             'settings', (SELECT jsonb_object_agg(e.key, twinspan.raw(e.value)) FROM json_each_text(caller) e WHERE e.key NOT IN ('role', 'session') AND e.value IS NOT NULL),
             'objects', (SELECT coalesce(jsonb_agg(twinspan.raw(o)), '[]') FROM unnest(objects) o),
             'roles', (SELECT coalesce(jsonb_agg(twinspan.raw(r.rolname)), '[]') FROM pg_roles r
