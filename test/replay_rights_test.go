@@ -147,6 +147,16 @@ func TestSchemaChangeWaitsForARight(t *testing.T) {
 	on(a, `SET SESSION AUTHORIZATION dba`, `CREATE TYPE s.mood AS ENUM ('a'); CREATE FUNCTION s.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE SCHEMA made CREATE VIEW v AS SELECT 1 AS x`,
 		`CREATE MATERIALIZED VIEW made.m AS SELECT count(*) FROM s.t`, `INSERT INTO s.t VALUES (3, 3)`, `REFRESH MATERIALIZED VIEW made.m`)
 	sameStructure(t, p, "waits", "waits")
+	// What the role was then counts: it need not be a superuser when its change arrives.
+	if _, err := p.A.Client.Suspend(t.Context(), "waits"); err != nil {
+		t.Fatal(err)
+	}
+	on(a, `SET SESSION AUTHORIZATION dba`, `CREATE SCHEMA AUTHORIZATION CURRENT_USER CREATE TABLE dba.t (id int PRIMARY KEY)`, `RESET SESSION AUTHORIZATION`, `ALTER ROLE dba NOSUPERUSER`)
+	if _, err := p.A.Client.Resume(t.Context(), "waits"); err != nil {
+		t.Fatal(err)
+	}
+	sameStructure(t, p, "waits", "waits")
+	on(a, `ALTER ROLE dba SUPERUSER`)
 	if _, err := p.B.Client.SetLink(t.Context(), "waits", api.SetLink{Withdraw: []string{"superuser_commands"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -115,7 +115,7 @@ func (l *Link) explainLack(ctx context.Context, change *ddl.Change, cause error)
 	if err != nil {
 		return nil, "", err
 	}
-	super, err := l.superuserThere(ctx, who)
+	super, err := l.wasSuperuser(ctx, change, who)
 	if err != nil {
 		super = false // it is asked again at the next try
 	}

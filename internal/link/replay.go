@@ -160,10 +160,16 @@ func (l *Link) lends(ctx context.Context, change *ddl.Change) (bool, error) {
 	if err != nil || super {
 		return false, err
 	}
-	if change.Superuser != nil {
+	return l.wasSuperuser(ctx, change, string(change.Role))
+}
+
+// wasSuperuser says whether a role is a superuser of the primary, the role of a change whether it
+// was one when it made that.
+func (l *Link) wasSuperuser(ctx context.Context, change *ddl.Change, name string) (bool, error) {
+	if change.Superuser != nil && name == string(change.Role) {
 		return *change.Superuser, nil
 	}
-	return l.superuserThere(ctx, string(change.Role))
+	return l.superuserThere(ctx, name)
 }
 
 // agreed says whether somebody agreed to what a code is about, on this side.
