@@ -134,6 +134,11 @@ func TestSchemaChangeWaitsForARight(t *testing.T) {
 	on(b, `SET default_transaction_read_only = off`, `GRANT family TO app`)
 	sameStructure(t, p, "waits", "waits")
 
+	// So it does with what its role has for a migration alone, where the link made the roles.
+	on(a, `BEGIN; CREATE ROLE owns; CREATE ROLE migrates; GRANT owns TO migrates; GRANT CREATE ON DATABASE waits TO migrates; SET LOCAL ROLE migrates;
+		CREATE SCHEMA m AUTHORIZATION owns; RESET ROLE; REVOKE owns FROM migrates; REVOKE CREATE ON DATABASE waits FROM migrates; COMMIT`)
+	sameStructure(t, p, "waits", "waits")
+
 	// A superuser of the primary who is none here, within a transaction that had begun.
 	on(a, `SET SESSION AUTHORIZATION dba`, `BEGIN; CREATE TABLE public.first (id int PRIMARY KEY); INSERT INTO public.first VALUES (1); CREATE TABLE s.second (id serial PRIMARY KEY); COMMIT`)
 	waits("right_missing", "dba", "--accept superuser_commands")

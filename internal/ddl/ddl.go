@@ -36,6 +36,8 @@ type Change struct {
 
 	// Since format 2 of the signal; nil where the primary does not say.
 	Superuser *bool `json:"superuser"` // Role is a superuser of the primary
+	Member    []Raw `json:"member"`    // roles that Role is a member of, where it is no superuser
+	Creates   bool  `json:"creates"`   // Role may create schemas in the database
 
 	Before []Raw `json:"before"` // statements that make what the twin may lack
 

@@ -114,6 +114,9 @@ func (l *Link) lacking(ctx context.Context, change *ddl.Change, at lsn.LSN, plac
 	if err := l.compareRoles(ctx, change.NamedRoles()); err != nil {
 		l.log.Debug("roles cannot be compared", "err", err)
 	}
+	if err := l.giveForChange(ctx, change); err != nil {
+		return nil, nil, err
+	}
 	waits, filled, err := l.explainLack(ctx, change, cause)
 	if err != nil {
 		return nil, nil, err

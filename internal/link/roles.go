@@ -191,7 +191,7 @@ func (l *Link) compareRoles(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.giveDue(ctx, answer); err != nil {
+	if err := l.giveDue(ctx, answer.Roles, l.newCreators(answer.Creates)); err != nil {
 		return err
 	}
 	if len(names) > 0 {
@@ -288,10 +288,10 @@ SELECT coalesce(bool_and(NOT (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR 
 // giveDue gives roles that this link made the memberships that the primary's have, each
 // once: what the secondary's operator takes back stays so. One of the two has to be
 // of the link's making, and the group has to have power over this database alone, so
-// that nobody gets more than the primary gives anyway. So may roles that were given
+// that nobody gets more than the primary gives anyway. So may the creators, roles that were given
 // CREATE on the primary's database meanwhile. It works outside of what is applied, in a
 // session of its own, one link of the agent at a time.
-func (l *Link) giveDue(ctx context.Context, there RightsResponse) error {
+func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string]bool) error {
 	made, given := map[string]bool{}, map[string]bool{}
 	for _, n := range l.snapshot().Notices {
 		switch n.Code {
@@ -301,17 +301,16 @@ func (l *Link) giveDue(ctx context.Context, there RightsResponse) error {
 			given[n.Subject] = true
 		}
 	}
-	granted := l.newCreators(there.Creates)
 	type gift struct{ subject, group, sql string }
 	var gifts []gift
-	for _, r := range there.Roles {
+	for _, r := range there {
 		quoted := sqlname.Quote(r.Name)
 		for _, m := range r.MemberOf {
 			if made[r.Name] || made[m.Role] {
 				gifts = append(gifts, gift{r.Name + " in " + m.Role, m.Role, "GRANT " + sqlname.Quote(m.Role) + " TO " + quoted})
 			}
 		}
-		if granted[r.Name] {
+		if creators[r.Name] {
 			gifts = append(gifts, gift{r.Name + " creates", "", "GRANT CREATE ON DATABASE " + sqlname.Quote(l.database) + " TO " + quoted})
 		}
 	}
@@ -351,6 +350,18 @@ func (l *Link) giveDue(ctx context.Context, there RightsResponse) error {
 		return nil
 	})
 	return firstOf(err, l.note(ctx, notices))
+}
+
+// giveForChange gives the role of a change, by the rule of giveDue, what it had on the primary when it
+// made the change: what is asked of the primary now may have been taken from it since, as from a role that
+// is a member of others for a migration alone.
+func (l *Link) giveForChange(ctx context.Context, change *ddl.Change) error {
+	r := pg.Role{Name: string(change.Role)}
+	for _, g := range change.Member {
+		r.MemberOf = append(r.MemberOf, pg.Membership{Role: string(g)})
+	}
+	made := slices.ContainsFunc(l.snapshot().Notices, func(n catalog.Notice) bool { return n.Code == "role_created" && n.Subject == r.Name })
+	return l.giveDue(ctx, []pg.Role{r}, map[string]bool{r.Name: change.Creates && made})
 }
 
 // newCreators are the roles that were given CREATE on the primary's database since it
