@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,14 +47,25 @@ func stopped(t *testing.T, p *linktest.Pair, name, subject string) api.Problem {
 // gives works.
 func TestDriftStopsTheLink(t *testing.T) {
 	t.Parallel()
-	p, a, _ := drifts(t, "drift", `CREATE TABLE t (id int PRIMARY KEY)`, `CREATE TABLE u (id int PRIMARY KEY)`, `CREATE ROLE owning`, `CREATE ROLE other`, `ALTER TABLE t OWNER TO owning`)
+	p, a, _ := drifts(t, "drift", `CREATE TABLE t (id int PRIMARY KEY)`, `CREATE TABLE u (id int PRIMARY KEY)`, `CREATE ROLE owning`, `CREATE ROLE other`, `ALTER TABLE t OWNER TO owning`,
+		`CREATE SCHEMA of_owning AUTHORIZATION owning CREATE VIEW v AS SELECT 1 AS one`, `CREATE TYPE of_owning.kind AS ENUM ('a')`, `CREATE FUNCTION of_owning.f() RETURNS int LANGUAGE sql AS 'SELECT 1'`,
+		`ALTER TYPE of_owning.kind OWNER TO owning`, `ALTER FUNCTION of_owning.f() OWNER TO owning`)
+	pgtest.Exec(t, p.B.Server.DSN("postgres"), `CREATE ROLE other SUPERUSER`) // which it is on the twin alone
 	pgtest.Exec(t, a, `REASSIGN OWNED BY owning TO other`)
-	problem := stopped(t, p, "drift", "public.t")
-	if !strings.Contains(problem.Title, "primary: owner other; twin: owner owning") || !strings.Contains(problem.Hint, "ALTER TABLE public.t OWNER TO \"other\"; then: twinspan link resume drift") {
+	problem := stopped(t, p, "drift", "of_owning")
+	if !strings.Contains(problem.Title, "primary: owner other; twin: owner owning") || !strings.Contains(problem.Hint, "ALTER SCHEMA of_owning OWNER TO \"other\"; then: twinspan link resume drift") {
 		t.Fatalf("the problem is %+v", problem)
 	}
-	pgtest.Exec(t, a, `ALTER TABLE public.t OWNER TO other`, `INSERT INTO t VALUES (1)`)
+	pgtest.Exec(t, p.B.Server.DSN("postgres"), `ALTER ROLE other NOSUPERUSER`)
 	resume(t, p, "drift")
+	noted := func() error {
+		l, err := p.B.Client.Link(t.Context(), "drift")
+		if err == nil && !slices.ContainsFunc(l.Notices, func(n api.Notice) bool { return n.Code == "owner_changed" && n.Subject == "of_owning.f()" }) {
+			err = fmt.Errorf("%s, %+v", l.Phase, l.Notices)
+		}
+		return err
+	}
+	pgtest.Eventually(t, linktest.Patience, noted)
 	sameStructure(t, p, "drift", "drift")
 
 	pgtest.Exec(t, a, `EXPLAIN ANALYZE CREATE TABLE explained AS SELECT id FROM t WHERE false`)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/verify"
@@ -26,6 +27,7 @@ const (
 	unclear                // words whose meaning nobody can compare; the order of columns
 	warned                 // event triggers, commands on which no event trigger sees
 	mends                  // an index, which the link builds
+	passes                 // an owner, who becomes it on the twin, too
 	serious
 )
 
@@ -43,8 +45,15 @@ func weigh(d verify.SchemaDifference, watch catalog.Watch) weight {
 		return warned
 	case d.Kind == "index" && d.State == verify.Missing && d.Repair != "":
 		return mends
+	case changesOwner(d) && d.Repair != "":
+		return passes
 	}
 	return serious
+}
+
+// changesOwner says whether an object belongs to somebody else on the primary.
+func changesOwner(d verify.SchemaDifference) bool {
+	return d.State == verify.Differs && ownerOf(d.Primary) != ownerOf(d.Secondary)
 }
 
 // fromCopy says whether a difference that is found by the first comparison can come
@@ -81,7 +90,15 @@ func (l *Link) noteGlance(ctx context.Context, list []verify.SchemaDifference) e
 // warning, an index that is built, or the end of the link's work.
 func (l *Link) noteDrift(ctx context.Context, list []verify.SchemaDifference, at lsn.LSN) error {
 	var warnings, first, grave, indexes []verify.SchemaDifference
-	err := l.changeWatch(ctx, func(w *catalog.Watch) {
+	watch, err := l.schemaState(ctx)
+	if err != nil {
+		return err
+	}
+	refused, err := l.passOwners(ctx, slices.DeleteFunc(slices.Clone(list), func(d verify.SchemaDifference) bool { return weigh(d, watch) != passes }))
+	if err != nil {
+		return err
+	}
+	err = l.changeWatch(ctx, func(w *catalog.Watch) {
 		for _, d := range list {
 			switch weigh(d, *w) {
 			case warned:
@@ -90,6 +107,10 @@ func (l *Link) noteDrift(ctx context.Context, list []verify.SchemaDifference, at
 				first = append(first, d)
 			case mends:
 				indexes = append(indexes, d)
+			case passes:
+				if slices.ContainsFunc(refused, driftOf(d).Same) {
+					grave = append(grave, d)
+				}
 			case serious:
 				if !w.Compared && fromCopy(d) {
 					first = append(first, d)
@@ -179,14 +200,65 @@ func (l *Link) buildIndexes(ctx context.Context, list []verify.SchemaDifference)
 	return l.note(ctx, notices)
 }
 
+// passOwners gives objects the owners that they have on the primary, where REASSIGN OWNED,
+// which no event trigger sees, has changed them. It returns those that are not given:
+// to a role that is a superuser on the twin alone, for what a function does it does with
+// its owner's rights.
+func (l *Link) passOwners(ctx context.Context, list []verify.SchemaDifference) (refused []catalog.Drift, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	conn, err := l.repairSession(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var notices []catalog.Notice
+	for _, d := range list {
+		owner := ownerOf(d.Primary)
+		if err := l.ensureRoles(ctx, []string{owner}); err != nil {
+			return nil, err
+		}
+		here, err := pg.RolesNamed(ctx, conn, []string{owner})
+		if err != nil {
+			return nil, err
+		}
+		r := pg.RoleIn(here, owner)
+		may := r != nil
+		if may && r.Superuser {
+			if may, err = l.superuserThere(ctx, owner); err != nil {
+				return nil, err
+			}
+		}
+		var failed error
+		if may {
+			failed = verify.RepairSchema(ctx, conn, l.dsn, l.Name(), []verify.SchemaDifference{d})
+		}
+		switch {
+		case !may || failed != nil && lasting(problem.As(failed)):
+			refused = append(refused, driftOf(d))
+		case failed != nil:
+			return nil, failed
+		default:
+			l.log.Info("owner changed", "subject", d.Name, "owner", owner)
+			notices = append(notices, catalog.Notice{At: time.Now().UTC(), Code: "owner_changed", Subject: d.Name,
+				Text: fmt.Sprintf("the %s belongs to %s, as on the primary: REASSIGN OWNED, which crosses not, had changed its owner there", d.Kind, owner)})
+		}
+	}
+	if len(notices) == 0 {
+		return refused, nil
+	}
+	return refused, l.note(ctx, notices)
+}
+
 // driftProblem names what differs, and what is to be done.
 func driftProblem(link string, list []verify.SchemaDifference, at lsn.LSN) *problem.Error {
 	d := list[0]
 	p := problem.New(problem.Diverged, "schema_drifted", "at position %s the schemas differ: %s", at, sentence(list)).On(d.Name)
 	then := fmt.Sprintf("then: twinspan link resume %s", link)
 	leave := fmt.Sprintf("; or leave it so: twinspan link set %s --accept schema_drifted", link)
-	switch owner := ownerOf(d.Primary); {
-	case d.State == verify.Differs && owner != ownerOf(d.Secondary) && d.Repair != "":
+	switch {
+	case changesOwner(d) && d.Repair != "":
 		return p.WithHint("give the command once more on the primary, where REASSIGN OWNED is not seen by event triggers: %s; %s%s", d.Repair, then, leave)
 	case d.State == verify.Missing && d.Repair != "":
 		return p.WithHint("on the secondary (%s): %s; %s%s", throughGate, d.Repair, then, leave)
