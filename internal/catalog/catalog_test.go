@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -349,6 +350,53 @@ func TestSchemaIsClosed(t *testing.T) {
 	pgtest.Exec(t, dsn, `DROP ROLE IF EXISTS nobody_here; CREATE ROLE nobody_here`)
 	if _, err := conn.Exec(testContext(t), `SET ROLE nobody_here; SELECT * FROM twinspan.link`); pg.SQLState(err) != "42501" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Default privileges give rights as an object is made: to everybody, to a role, to the database's owner.
+func TestDefaultPrivilegesGiveNothingHere(t *testing.T) {
+	s := pgtest.Shared(t)
+	name := s.Database(t)
+	dsn := s.DSN(name)
+	owner, other := name+"_owner", name+"_other"
+	pgtest.Exec(t, dsn, `CREATE ROLE `+owner, `CREATE ROLE `+other, `ALTER DATABASE `+name+` OWNER TO `+owner)
+	t.Cleanup(func() {
+		pgtest.Exec(t, dsn, `ALTER DATABASE `+name+` OWNER TO CURRENT_USER`, `DROP OWNED BY `+owner+`, `+other)
+		pgtest.Exec(t, s.DSN("postgres"), `DROP ROLE `+owner+`, `+other)
+	})
+	for _, what := range []string{"TABLES", "SEQUENCES", "FUNCTIONS", "SCHEMAS"} {
+		pgtest.Exec(t, dsn, `ALTER DEFAULT PRIVILEGES GRANT ALL ON `+what+` TO PUBLIC`, `ALTER DEFAULT PRIVILEGES GRANT ALL ON `+what+` TO `+owner+`, `+other+` WITH GRANT OPTION`)
+	}
+	open := func() (list [][]string) {
+		return pgtest.Query(t, dsn, `SELECT r.rolname, 'schema', 'twinspan' FROM pg_roles r WHERE r.rolname IN ($1, $2) AND (has_schema_privilege(r.oid, 'twinspan', 'CREATE') OR r.rolname = $2 AND has_schema_privilege(r.oid, 'twinspan', 'USAGE'))
+			UNION ALL SELECT r.rolname, 'table', c.relname FROM pg_roles r, pg_class c WHERE r.rolname IN ($1, $2) AND c.relnamespace = 'twinspan'::regnamespace AND c.relkind = 'r'
+				AND (has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER, SELECT WITH GRANT OPTION') OR r.rolname = $2 AND has_table_privilege(r.oid, c.oid, 'SELECT'))
+			UNION ALL SELECT r.rolname, 'sequence', c.relname FROM pg_roles r, pg_class c WHERE r.rolname IN ($1, $2) AND c.relnamespace = 'twinspan'::regnamespace AND c.relkind = 'S'
+				AND has_sequence_privilege(r.oid, c.oid, 'USAGE, UPDATE')
+			UNION ALL SELECT r.rolname, 'function', p.proname FROM pg_roles r, pg_proc p WHERE r.rolname IN ($1, $2) AND p.pronamespace = 'twinspan'::regnamespace AND has_function_privilege(r.oid, p.oid, 'EXECUTE')`, owner, other)
+	}
+	conn := connect(t, dsn)
+	if err := catalog.Install(testContext(t), conn); err != nil {
+		t.Fatal(err)
+	}
+	if list := open(); len(list) > 0 {
+		t.Errorf("as it is made, open are %v", list)
+	}
+	pgtest.Exec(t, dsn, `CREATE TABLE twinspan.more (id serial)`, `CREATE FUNCTION twinspan.more() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `GRANT ALL ON SCHEMA twinspan TO `+other, `GRANT ALL ON twinspan.link TO `+owner)
+	if len(open()) < 5 {
+		t.Fatalf("nothing was open: %v", open())
+	}
+	for range 2 { // the second time there is nothing to do
+		if err := catalog.Readable(testContext(t), conn); err != nil {
+			t.Fatal(err)
+		}
+		if list := open(); len(list) > 0 {
+			t.Errorf("open are %v", list)
+		}
+		if rows := pgtest.Query(t, dsn, `SELECT count(*) FROM pg_class WHERE relnamespace = 'twinspan'::regnamespace AND relkind IN ('r', 'S') AND NOT has_table_privilege($1, oid, 'SELECT')
+			UNION ALL SELECT 1 WHERE NOT has_schema_privilege($1, 'twinspan', 'USAGE')`, owner); fmt.Sprint(rows) != "[[0]]" {
+			t.Errorf("the owner cannot read all: %v", rows)
+		}
 	}
 }
 

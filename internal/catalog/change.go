@@ -40,7 +40,7 @@ func ensureReplay(ctx context.Context, q Querier) error {
 	if err != nil || have {
 		return err
 	}
-	_, err = q.Exec(ctx, replaySQL)
+	_, err = q.Exec(ctx, replaySQL+PrivateSQL)
 	return pg.Classify(err, "make the tables of replaying")
 }
 

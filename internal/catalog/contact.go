@@ -34,7 +34,7 @@ func SetContact(ctx context.Context, q Querier, link string, c Contact) error {
 		if old, ok := stored[link]; err != nil || ok && old.Endpoint == c.Endpoint && slices.Equal(old.Fingerprints, c.Fingerprints) {
 			return err
 		}
-	} else if _, err := q.Exec(ctx, peerSQL); err != nil {
+	} else if _, err := q.Exec(ctx, peerSQL+PrivateSQL); err != nil {
 		return pg.Classify(err, "make the table of the peers' keys")
 	}
 	_, err = q.Exec(ctx, `INSERT INTO twinspan.peer (link, endpoint, fingerprints) VALUES ($1::text::uuid, $2, $3)

@@ -42,7 +42,7 @@ func ensureLease(ctx context.Context, q Querier) error {
 	if err != nil || have {
 		return err
 	}
-	_, err = q.Exec(ctx, leaseSQL)
+	_, err = q.Exec(ctx, leaseSQL+PrivateSQL)
 	return pg.Classify(err, "make the table of the leases")
 }
 

@@ -159,7 +159,7 @@ const proofTable = `CREATE TABLE IF NOT EXISTS twinspan.proof (
 // schema is. Run it in the transaction that inserts the record, or in one of a session
 // that the gate lets pass.
 func Prove(ctx context.Context, q Querier, l *Link, key Key) error {
-	if _, err := q.Exec(ctx, proofTable); err != nil {
+	if _, err := q.Exec(ctx, proofTable+PrivateSQL); err != nil {
 		return pg.Classify(err, "make the table of the proofs")
 	}
 	var database uint32

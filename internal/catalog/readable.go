@@ -12,23 +12,38 @@ import (
 // what is granted and revoked here to the twin. They are replaced once the twin's agent understands today's.
 const olderSQL = `pg_catalog.to_regprocedure('twinspan.on_ddl_capture()') IS NOT NULL AND pg_catalog.to_regprocedure('twinspan.capture_command(text,boolean,boolean)') IS NULL`
 
-// PrivateSQL takes the functions of the schema twinspan from everybody but their owner. It belongs
-// to the very statements that make functions there: the database's owner can see the schema, and many
-// of them act with the agent's rights. Triggers fire without that right.
+// excessSQL lists what takes rights in the schema twinspan away that nobody else should have. Default
+// privileges (ALTER DEFAULT PRIVILEGES) give them as an object is made, also to the database's owner, who may read its
+// tables and no more.
+const excessSQL = `
+SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s FROM %s CASCADE', x.what, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END) AS command
+  FROM (SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), a.grantee, false
+          FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid,
+               pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a WHERE n.nspname = 'twinspan' AND a.grantee <> p.proowner
+        UNION ALL
+        SELECT pg_catalog.format('%s twinspan.%I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.relname), a.grantee, a.privilege_type = 'SELECT' AND NOT a.is_grantable
+          FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid, pg_catalog.aclexplode(c.relacl) a WHERE n.nspname = 'twinspan' AND a.grantee <> c.relowner
+        UNION ALL
+        SELECT 'SCHEMA twinspan', a.grantee, a.privilege_type = 'USAGE' AND NOT a.is_grantable
+          FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a WHERE n.nspname = 'twinspan' AND a.grantee <> n.nspowner) x (what, grantee, reads)
+ WHERE NOT (x.reads AND EXISTS (SELECT FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database() AND d.datdba = x.grantee))`
+
+// PrivateSQL takes what is in the schema twinspan from everybody but its owner, all but what the database's
+// owner may read. It belongs to the very statements that make something there: the database's owner can see the schema, and many
+// functions act with the agent's rights. Triggers fire without that right.
 const PrivateSQL = `;
 DO $private$
 DECLARE
-    f text;
+    r record;
 BEGIN
     IF ` + olderSQL + ` THEN
         RETURN;
     END IF;
-    FOR f IN SELECT p.oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-              WHERE n.nspname = 'twinspan' AND EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a WHERE a.grantee = 0) LOOP
+    FOR r IN ` + excessSQL + ` LOOP
         IF pg_catalog.to_regprocedure('twinspan.run_own(text)') IS NOT NULL THEN
-            PERFORM twinspan.run_own(pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f));
+            PERFORM twinspan.run_own(r.command);
         ELSE
-            EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+            EXECUTE r.command;
         END IF;
     END LOOP;
 END
@@ -46,19 +61,16 @@ WITH n AS (
 ), lost AS (
     SELECT EXISTS (SELECT FROM twinspan.lost WHERE NOT discarded) OR EXISTS (SELECT FROM twinspan.lost_change) OR EXISTS (SELECT FROM twinspan.lost_key) AS pending
 ), t AS (
-    SELECT c.oid, c.relname, c.relkind, c.relowner, c.relacl, lost.pending AND c.relname LIKE 'lost\_%' AS hidden
+    SELECT pg_catalog.format('%s twinspan.%I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.relname) AS what, c.relacl, lost.pending AND c.relname LIKE 'lost\_%' AS hidden
       FROM n JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'S'), lost
-), grantee AS (
-    SELECT t.*, a.grantee FROM t, pg_catalog.aclexplode(t.relacl) a WHERE a.grantee <> t.relowner AND a.grantee <> 0
 ), work (rank, command) AS (
-    SELECT DISTINCT 1, pg_catalog.format('REVOKE ALL ON %s twinspan.%I FROM %I', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname, pg_catalog.pg_get_userbyid(grantee))
-      FROM grantee WHERE hidden OR grantee NOT IN (SELECT oid FROM o)
-    UNION SELECT 2, pg_catalog.format('REVOKE ALL ON SCHEMA twinspan FROM %I', pg_catalog.pg_get_userbyid(a.grantee))
-      FROM n, pg_catalog.aclexplode(n.nspacl) a WHERE a.grantee NOT IN (0, n.nspowner) AND a.grantee NOT IN (SELECT oid FROM o)
-    UNION SELECT 3, pg_catalog.format('GRANT SELECT ON %s twinspan.%I TO %I', CASE t.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, t.relname, o.rolname)
-      FROM t, o WHERE NOT t.hidden AND NOT EXISTS (SELECT FROM grantee g WHERE g.oid = t.oid AND g.grantee = o.oid)
-    UNION SELECT 4, pg_catalog.format('GRANT USAGE ON SCHEMA twinspan TO %I', o.rolname)
-      FROM n, o WHERE NOT EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.grantee = o.oid)
+    SELECT 1, x.command FROM (` + excessSQL + `) x
+    UNION ALL SELECT 2, pg_catalog.format('REVOKE ALL ON %s FROM %I', t.what, o.rolname)
+      FROM t, o WHERE t.hidden AND EXISTS (SELECT FROM pg_catalog.aclexplode(t.relacl) a WHERE a.grantee = o.oid)
+    UNION ALL SELECT 3, pg_catalog.format('GRANT SELECT ON %s TO %I', t.what, o.rolname)
+      FROM t, o WHERE NOT t.hidden AND (SELECT coalesce(pg_catalog.string_agg(a.privilege_type || a.is_grantable, ''), '') FROM pg_catalog.aclexplode(t.relacl) a WHERE a.grantee = o.oid) <> 'SELECTfalse'
+    UNION ALL SELECT 4, pg_catalog.format('GRANT USAGE ON SCHEMA twinspan TO %I', o.rolname)
+      FROM n, o WHERE (SELECT coalesce(pg_catalog.string_agg(a.privilege_type || a.is_grantable, ''), '') FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.grantee = o.oid) <> 'USAGEfalse'
 )
 SELECT command FROM work ORDER BY rank, command`
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 )
@@ -37,7 +38,7 @@ func inClaims(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error) erro
 		return pg.Classify(err, "look for claims of the gate")
 	}
 	if !have {
-		_, err := conn.Exec(ctx, makeClaims)
+		_, err := conn.Exec(ctx, makeClaims+catalog.PrivateSQL)
 		// Another link of the database may be making it.
 		if state := pg.SQLState(err); err != nil && state != "23505" && state != "42P07" {
 			return pg.Classify(err, "make the table of claims")
