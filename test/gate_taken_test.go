@@ -26,7 +26,7 @@ func TestGateThatIsTakenAwayIsShutAgain(t *testing.T) {
 			return q.Code == "gate_taken_away" && strings.Contains(q.Hint, "--repair")
 		}), err
 	}
-	for _, taken := range []string{`ALTER TABLE public.t DISABLE TRIGGER twinspan_gate`, `DROP TRIGGER twinspan_gate ON public.t`, `DROP EVENT TRIGGER twinspan_gate`, `ALTER DATABASE sales RESET default_transaction_read_only`} {
+	for _, taken := range []string{`ALTER TABLE public.t DISABLE TRIGGER twinspan_gate`, `CREATE OR REPLACE FUNCTION twinspan.refuse(what text) RETURNS void LANGUAGE plpgsql AS 'BEGIN END'`, `DROP EVENT TRIGGER twinspan_gate`, `ALTER DATABASE sales RESET default_transaction_read_only`} {
 		tamper(t, p.B, "sales", taken)
 		pgtest.Eventually(t, linktest.Patience, func() error {
 			if told, err := shows(); err != nil || !told {

@@ -81,6 +81,14 @@ $$
 DECLARE
     made text;
 BEGIN
+    -- Triggers of these names do not cross, for they are the links' own, and call their functions.
+    IF tag IN ('CREATE TRIGGER', 'ALTER TRIGGER') THEN
+        SELECT x.object_identity INTO made FROM pg_event_trigger_ddl_commands() x JOIN pg_trigger g ON x.classid = 'pg_trigger'::regclass AND g.oid = x.objid
+          JOIN pg_proc p ON p.oid = g.tgfoid AND p.pronamespace <> 'twinspan'::regnamespace WHERE g.tgname ~ '^twinspan_(truncate|gate)(_\d+)?$' LIMIT 1;
+        IF FOUND THEN
+            PERFORM twinspan.refuse_ddl(tag, 'schema_in_use', format('trigger %s has a name of the links'' own triggers, which do not cross', made), 'Choose another name.');
+        END IF;
+    END IF;
     IF tag NOT LIKE 'CREATE %' AND tag <> 'SELECT INTO' OR current_setting('twinspan.pass_gate', true) = 'on' THEN
         RETURN;
     END IF;
@@ -223,7 +231,7 @@ CREATE OR REPLACE FUNCTION twinspan.own(object_type text, schema_name text, iden
 $$
     SELECT coalesce(schema_name = 'twinspan', false) OR coalesce(identity ~ '(^| on )twinspan(\.|$)', false)
         OR object_type IN ('publication', 'publication relation', 'publication namespace', 'subscription', 'event trigger')
-        OR object_type = 'trigger' AND identity ~ '^twinspan_(truncate|gate) on '
+        OR object_type = 'trigger' AND identity ~ '^twinspan_(truncate|gate)(_\d+)? on '
         -- Large objects come in passes, with their owners, rights and comments.
         OR lower(object_type) = 'large object'
 $$;

@@ -311,6 +311,15 @@ func TestTheLinksSchemaIsTheLinks(t *testing.T) {
 			t.Errorf("%s: %v", sql, err)
 		}
 	}
+	must(t, pgtest.Conn(t, dsn), `CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TABLE public.ours (i int PRIMARY KEY);
+		CREATE TRIGGER x AFTER INSERT ON public.ours FOR EACH ROW EXECUTE PROCEDURE public.nothing()`)
+	next()
+	for _, sql := range []string{`CREATE TRIGGER twinspan_gate BEFORE INSERT ON public.ours FOR EACH STATEMENT EXECUTE PROCEDURE public.nothing()`, `ALTER TRIGGER x ON public.ours RENAME TO twinspan_truncate`} {
+		_, err := pgtest.Conn(t, dsn).Exec(testContext(t), `SET twinspan.pass_gate = on; `+sql, pgx.QueryExecModeSimpleProtocol)
+		if err == nil || !strings.Contains(err.Error(), "a name of the links' own triggers") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
 	if list := next(); len(list) > 0 {
 		t.Errorf("said: %v", list)
 	}

@@ -72,9 +72,9 @@ func build(ctx context.Context, conn *pgx.Conn) error {
 			return pg.Classify(err, "create the gate")
 		}
 		var have bool
-		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'twinspan_gate')`).Scan(&have)
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE `+wholeDDL+`)`).Scan(&have)
 		if err == nil && !have {
-			_, err = tx.Exec(ctx, `CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl()`)
+			_, err = tx.Exec(ctx, `DROP EVENT TRIGGER IF EXISTS twinspan_gate; CREATE EVENT TRIGGER twinspan_gate ON ddl_command_start EXECUTE PROCEDURE twinspan.gate_ddl()`)
 		}
 		if err == nil {
 			_, err = tx.Exec(ctx, `ALTER EVENT TRIGGER twinspan_gate ENABLE ALWAYS`)
@@ -162,8 +162,8 @@ func ShutTables(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func shutTables(ctx context.Context, conn *pgx.Conn, m manner) (ended int, err error) {
-	return each(ctx, conn, m, `NOT EXISTS`, func(table string) string {
-		return `SELECT twinspan.shut_gate(to_regclass(` + sqlname.Literal(table) + `))`
+	return each(ctx, conn, m, `SELECT format('%I.%I', n.nspname, c.relname), ''`+openTables, func(t gated) string {
+		return `SELECT twinspan.shut_gate(to_regclass(` + sqlname.Literal(t.table) + `))`
 	})
 }
 
@@ -209,7 +209,10 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 	if err := pg.AwaitCommands(ctx, conn); err != nil {
 		return err
 	}
-	_, err = each(ctx, conn, gently, `EXISTS`, func(table string) string { return `DROP TRIGGER IF EXISTS twinspan_gate ON ` + table })
+	_, err = each(ctx, conn, gently, `SELECT format('%I.%I', n.nspname, c.relname), t.tgname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgfoid = to_regprocedure('twinspan.gate()') WHERE c.relpersistence <> 't' ORDER BY c.oid`, func(t gated) string {
+		return `DROP TRIGGER IF EXISTS ` + sqlname.Quote(t.trigger) + ` ON ` + t.table
+	})
 	if err != nil {
 		return err
 	}
@@ -218,17 +221,19 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 	return pg.Classify(err, "drop the gate's functions")
 }
 
-// each runs a statement for each table that has, or has not, the gate's trigger; it is
-// named quoted, with its schema. It returns how many transactions were ended for it.
-func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statement func(table string) string) (ended int, err error) {
-	rows, err := conn.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname)
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
-		AND `+having+` (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'twinspan_gate') ORDER BY c.oid`)
+// gated is a table, quoted and with its schema, and its trigger of the gate where it has one.
+type gated struct{ table, trigger string }
+
+// each runs a statement for each table that a query lists. It returns how many transactions were
+// ended for it.
+func each(ctx context.Context, conn *pgx.Conn, m manner, query string, statement func(gated) string) (ended int, err error) {
+	rows, err := conn.Query(ctx, query)
 	if err != nil {
 		return 0, pg.Classify(err, "list tables")
 	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t gated, err error) {
+		return t, row.Scan(&t.table, &t.trigger)
+	})
 	if err != nil {
 		return 0, pg.Classify(err, "list tables")
 	}
@@ -248,9 +253,9 @@ func each(ctx context.Context, conn *pgx.Conn, m manner, having string, statemen
 			tables = tables[1:]
 			continue
 		case problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) && !m.end || time.Now().After(end.Add(endPatience)):
-			return ended, inTheWay(ctx, conn, tables[0], err)
+			return ended, inTheWay(ctx, conn, tables[0].table, err)
 		case time.Now().After(end):
-			more, err := endHolders(ctx, conn, tables[0])
+			more, err := endHolders(ctx, conn, tables[0].table)
 			if err != nil {
 				return ended, err
 			}
@@ -290,7 +295,7 @@ func endHolders(ctx context.Context, conn *pgx.Conn, table string) (ended int, e
 }
 
 // apply runs a statement for each of the tables in one transaction.
-func apply(ctx context.Context, conn *pgx.Conn, m manner, tables []string, statement func(table string) string) error {
+func apply(ctx context.Context, conn *pgx.Conn, m manner, tables []gated, statement func(gated) string) error {
 	var sql strings.Builder
 	// A vacuum in the way gives way sooner than the lock's wait ends.
 	fmt.Fprintf(&sql, "SET LOCAL lock_timeout = '%dms'; SET LOCAL deadlock_timeout = '%dms';", m.wait.Milliseconds(), min(100, m.wait.Milliseconds()/2))

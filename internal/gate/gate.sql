@@ -111,25 +111,37 @@ $$;
 
 -- Shuts a table. Foreign tables take triggers of TRUNCATE only in newer versions, and
 -- write through to elsewhere. A note tells these commands from schema changes, which cross to
--- the twin (capture/notes.sql).
+-- the twin (capture/notes.sql). The gate's trigger is told by its function: the name may be taken, by a
+-- trigger of the table's owner that does nothing.
 CREATE OR REPLACE FUNCTION twinspan.shut_gate(t oid) RETURNS void
     LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
     r record;
+    g record;
+    called text;
 BEGIN
     SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relkind INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = t;
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t AND g.tgname = 'twinspan_gate') THEN
-        EXECUTE format('CREATE TRIGGER twinspan_gate BEFORE INSERT OR UPDATE OR DELETE%s ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.gate()',
-            CASE r.relkind WHEN 'f' THEN '' ELSE ' OR TRUNCATE' END, r.name);
+    FOR g IN SELECT x.tgname, x.tgtype = CASE r.relkind WHEN 'f' THEN 30 ELSE 62 END AND x.tgqual IS NULL AND x.tgattr::text = '' AS whole
+               FROM pg_trigger x WHERE x.tgrelid = t AND x.tgfoid = 'twinspan.gate()'::regprocedure AND NOT x.tgisinternal LOOP
+        IF g.whole AND called IS NULL THEN
+            called := g.tgname;
+        ELSE
+            EXECUTE format('DROP TRIGGER %I ON %s', g.tgname, r.name);
+        END IF;
+    END LOOP;
+    IF called IS NULL THEN
+        called := CASE WHEN EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = t AND x.tgname = 'twinspan_gate') THEN 'twinspan_gate_' || t ELSE 'twinspan_gate' END;
+        EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE OR DELETE%s ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.gate()',
+            called, CASE r.relkind WHEN 'f' THEN '' ELSE ' OR TRUNCATE' END, r.name);
     END IF;
     IF to_regprocedure('twinspan.run_own(text)') IS NOT NULL THEN
-        PERFORM twinspan.run_own(format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER twinspan_gate', r.name));
+        PERFORM twinspan.run_own(format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', r.name, called));
     ELSE
-        EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER twinspan_gate', r.name);
+        EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', r.name, called);
     END IF;
 END
 $$;

@@ -21,8 +21,8 @@ $$
 DECLARE
     t text;
 BEGIN
-    FOR t IN SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'twinspan_gate' LOOP
-        EXECUTE format('DROP TRIGGER twinspan_gate ON %s', t);
+    FOR t IN SELECT format('%I ON %s', tgname, tgrelid::regclass) FROM pg_trigger WHERE tgfoid = 'twinspan.gate()'::regprocedure LOOP
+        EXECUTE 'DROP TRIGGER ' || t;
     END LOOP;
     DROP EVENT TRIGGER IF EXISTS twinspan_gate;
     IF to_regprocedure('twinspan.put_back()') IS NOT NULL THEN

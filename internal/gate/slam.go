@@ -93,10 +93,7 @@ func Slam(ctx context.Context, conn *pgx.Conn, note func(*problem.Error)) error 
 // shutEach shuts the gate of each table that lacks it, so that those that can be shut are,
 // whatever becomes of the others. It returns what the last of these failed with.
 func shutEach(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		LEFT JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname = 'twinspan_gate'
-		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
-		AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY c.oid`)
+	rows, err := conn.Query(ctx, `SELECT c.oid`+openTables)
 	if err != nil {
 		return pg.Classify(err, "list tables")
 	}

@@ -43,6 +43,22 @@ type standing struct {
 	database uint32 // its OID, 0 before it was read
 	breached time.Time
 	captures []string // what captured when it was last whole
+	gate     bool     // the gate's functions were seen to be this program's
+	renew    bool     // they are to be made anew
+}
+
+// missingOfGate says what of the gate is gone. Functions of another text are of an earlier release as long as
+// none of this program's were there: they are made anew.
+func (w *standing) missingOfGate(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	gone, changed, err := gate.Missing(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	if w.renew = len(changed) > 0 && !w.gate; w.renew {
+		return gone, nil
+	}
+	w.gate = true
+	return append(gone, changed...), nil
 }
 
 // missing says what captured before and does not any more.
@@ -89,7 +105,7 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 		l.letOwnerRead(ctx, conn)
 		others = onlyOurs(ctx, conn)
 		if refuses(r) {
-			gone, err = gate.Missing(ctx, conn)
+			gone, err = w.missingOfGate(ctx, conn)
 		} else if role.Role(r.Role) == role.Primary && publishes(r) {
 			source := l.source()
 			var captures []string
@@ -165,6 +181,10 @@ func (w *standing) lost(ctx context.Context, l *Link, err error) *problem.Error 
 // verification has found both sides equal since.
 func (w *standing) shutAgain(ctx context.Context, l *Link, gone []string) error {
 	if len(gone) == 0 {
+		if w.renew {
+			l.log.Info("the gate's functions are made anew")
+			return l.withGateSession(ctx, gate.Shut)
+		}
 		if !w.breached.IsZero() && l.verifiedSince(w.breached) {
 			w.breached = time.Time{}
 			l.setAside("breach", nil)

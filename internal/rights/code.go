@@ -72,7 +72,7 @@ WITH RECURSIVE root AS (
     UNION SELECT p.root, 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid FROM part p JOIN pg_catalog.pg_attribute a ON a.attrelid = p.oid AND a.attnum > 0
              AND coalesce(pg_catalog.to_jsonb(a) ->> 'attgenerated', '') <> '' JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     UNION SELECT p.root, 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid FROM part p JOIN pg_catalog.pg_trigger t ON t.tgrelid = p.oid AND NOT t.tgisinternal
-             AND t.tgenabled IN ('A', 'R') AND t.tgname <> 'twinspan_gate'
+             AND t.tgenabled IN ('A', 'R') AND t.tgfoid IS DISTINCT FROM pg_catalog.to_regprocedure('twinspan.gate()')
     UNION SELECT p.root, 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid FROM part p JOIN pg_catalog.pg_rewrite w ON w.ev_class = p.oid AND w.ev_enabled IN ('A', 'R')
     UNION SELECT c.root, 'pg_catalog.pg_opclass'::pg_catalog.regclass, c.oid FROM class c
 ), needs AS (
