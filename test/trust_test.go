@@ -377,7 +377,11 @@ func TestDeleteLeavesWhatItDidNotMake(t *testing.T) {
 		deleted <- err
 	}()
 	told("kind, mine")
+	// What lies elsewhere and would go with it is known, too.
+	pgtest.Exec(t, sales, `CREATE VIEW public.seen AS SELECT * FROM twinspan.version; CREATE TABLE public.typed (id int PRIMARY KEY, x twinspan.link[]); INSERT INTO public.typed VALUES (1)`)
 	pgtest.Exec(t, sales, `ALTER TABLE twinspan.mine SET SCHEMA public; ALTER TYPE twinspan.kind SET SCHEMA public`)
+	told("column x of table public.typed, view public.seen")
+	pgtest.Exec(t, sales, `DROP VIEW public.seen; ALTER TABLE public.typed DROP COLUMN x`)
 	if err := <-deleted; err != nil {
 		t.Error(err)
 	}

@@ -124,6 +124,9 @@ func otherRole(r catalog.Link) role.Role {
 // that was started anew in the middle.
 func (l *Link) removeHere(ctx context.Context) error {
 	r := l.snapshot()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go l.endReaders(ctx)
 	err := l.SettleMode(ctx) // before the slot goes: commits would wait for ever
 	if err != nil {
 		return err
@@ -139,6 +142,48 @@ func (l *Link) removeHere(ctx context.Context) error {
 	l.log.Info("link removed", "role", r.Role, "database", l.database)
 	close(l.removed)
 	return errRemoved
+}
+
+// readersPatience is how long who reads the link's tables, as the database's owner may, keeps its removal waiting.
+const readersPatience = 30 * time.Second
+
+// endReaders ends sessions that hold locks on what is to be dropped of the schema twinspan.
+func (l *Link) endReaders(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(readersPatience):
+	}
+	for ctx.Err() == nil {
+		if err := l.endReadersNow(ctx); err != nil {
+			l.log.Debug("cannot end who reads the link's tables", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (l *Link) endReadersNow(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, 5*time.Second)
+	defer stop()
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/readers"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var who []string
+	err = conn.QueryRow(ctx, `SELECT coalesce(array_agg(format('process %s of %s', b.pid, b.usename)) FILTER (WHERE pg_catalog.pg_terminate_backend(b.pid)), '{}') FROM (
+		SELECT DISTINCT h.pid, h.usename FROM pg_catalog.pg_locks w JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
+		  JOIN pg_catalog.pg_class c ON c.oid = w.relation AND c.relnamespace = pg_catalog.to_regnamespace('twinspan')
+		 CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(w.pid)) x (pid) JOIN pg_catalog.pg_stat_activity h ON h.pid = x.pid
+		 WHERE NOT w.granted AND w.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+		   AND a.application_name LIKE 'twinspan/%' AND a.usename = session_user AND NOT (h.application_name LIKE 'twinspan/%' AND h.usename = session_user)) b`).Scan(&who)
+	if err == nil && len(who) > 0 {
+		l.log.Info("ended who kept the link from being removed", "who", who)
+	}
+	return pg.Classify(err, "end who reads the link's tables")
 }
 
 func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
