@@ -120,6 +120,55 @@ func TestOwnersCanDump(t *testing.T) {
 	}
 }
 
+// An event trigger of a role runs its function with the rights of whoever gives a command. What an agent does to a
+// primary, in its own sessions and in those of applications, is not for it: where it is enabled as ALWAYS, from 17 on.
+func TestEventTriggersOfRolesDoNotSeeAgents(t *testing.T) {
+	for _, major := range []int{15, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			server := pgtest.Shared(t)
+			if major != 15 {
+				server = pgtest.Start(t, pgtest.WithMajor(major))
+			}
+			dsn, s := fresh(t, server)
+			eve := pgtest.Query(t, dsn, `SELECT current_database()`)[0][0] + "_eve"
+			pgtest.Exec(t, dsn, `CREATE ROLE `+eve, `CREATE SCHEMA own AUTHORIZATION `+eve, `CREATE TABLE public.seen (n serial PRIMARY KEY, which text, who text, tag text)`, `GRANT ALL ON public.seen, public.seen_n_seq TO PUBLIC`)
+			t.Cleanup(func() {
+				pgtest.Exec(t, dsn, `DROP EVENT TRIGGER IF EXISTS ordinary`, `DROP EVENT TRIGGER IF EXISTS always`, `DROP OWNED BY `+eve+` CASCADE`, `DROP ROLE `+eve)
+			})
+			for _, which := range []string{"ordinary", "always"} {
+				pgtest.Exec(t, dsn, `CREATE FUNCTION own.`+which+`() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.seen (which, who, tag) VALUES (''`+which+`'', current_user, tg_tag); END'`,
+					`ALTER FUNCTION own.`+which+`() OWNER TO `+eve, `CREATE EVENT TRIGGER `+which+` ON ddl_command_end EXECUTE PROCEDURE own.`+which+`()`)
+			}
+			pgtest.Exec(t, dsn, `ALTER EVENT TRIGGER always ENABLE ALWAYS`, `CREATE TABLE public.keyless (i int)`, `TRUNCATE public.seen`)
+			err := catalog.Insert(testContext(t), connectApply(t, dsn), &catalog.Link{
+				ID: s.Link, Agent: "11111111-1111-4111-8111-111111111111", PeerAgent: "22222222-2222-4222-8222-222222222222",
+				Name: "sales", Peer: "b", PeerDatabase: "sales", Role: "primary", Phase: "replicating", Epoch: 1, Mode: "async",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			prepare(t, s)
+			session := as(t, dsn, eve)
+			must(t, session, `CREATE TABLE own.t (i int); INSERT INTO own.t VALUES (1), (2); ALTER TABLE own.t ADD COLUMN more float DEFAULT random(); CREATE INDEX ON own.t (i); DROP TABLE own.t`)
+			session.Close(context.Background())
+			remove(t, s, true)
+			rows := pgtest.Query(t, dsn, `SELECT which, who, tag FROM public.seen ORDER BY n`)
+			own := 0
+			for _, row := range rows {
+				switch {
+				case row[1] == eve:
+					own++
+				case row[0] == "ordinary" || major >= 17:
+					t.Errorf("the %s trigger ran as %s at %s", row[0], row[1], row[2])
+				}
+			}
+			if own < 8 {
+				t.Errorf("seen are %v", rows)
+			}
+		})
+	}
+}
+
 func connectApply(t testing.TB, dsn string) *pgx.Conn {
 	t.Helper()
 	conn, err := parse(t, dsn).Connect(testContext(t), pg.Session{Name: "test", Apply: true})

@@ -4,8 +4,15 @@
 CREATE OR REPLACE FUNCTION twinspan.run_unseen(command text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS
 $$
+DECLARE
+    fire text := current_setting('event_triggers', true);
 BEGIN
-    PERFORM twinspan.run_own(command);
+    -- From 17 on also those that are enabled as ALWAYS.
+    IF fire = 'on' AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        PERFORM set_config('event_triggers', 'off', true), twinspan.run_own(command), set_config('event_triggers', fire, true);
+    ELSE
+        PERFORM twinspan.run_own(command);
+    END IF;
 END
 $$;
 

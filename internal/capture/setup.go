@@ -45,7 +45,7 @@ func (s *Source) Object() string { return catalog.ObjectName(s.Link) }
 
 func (s *Source) session(purpose string) pg.Session {
 	// The gate lets it pass: a secondary is prepared before it becomes primary.
-	return pg.Session{Name: s.Name + "/" + purpose, Apply: true, Settings: map[string]string{
+	return pg.Session{Name: s.Name + "/" + purpose, Apply: true, Unseen: true, Settings: map[string]string{
 		"lock_timeout": fmt.Sprint(LockTimeout.Milliseconds()),
 		// A vacuum that is in the way gives way to who has waited this long (proc.c,
 		// ProcSleep). The default is a second, when we have given up.

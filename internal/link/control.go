@@ -49,7 +49,7 @@ func (c *control) do(ctx context.Context, f func(ctx context.Context, conn *pgx.
 		if purpose == "" {
 			purpose = "control"
 		}
-		session := pg.Session{Name: c.name + "/" + purpose, Apply: true, Settings: map[string]string{
+		session := pg.Session{Name: c.name + "/" + purpose, Apply: true, Unseen: true, Settings: map[string]string{
 			"lock_timeout":      "5s",
 			"statement_timeout": "15s",
 		}}

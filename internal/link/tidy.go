@@ -83,7 +83,7 @@ func (l *Link) tidy(ctx context.Context) (done bool, err error) {
 
 // withGateSession runs f in a session of its own, which may wait for locks.
 func (l *Link) withGateSession(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/gate", Apply: true})
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/gate", Apply: true, Unseen: true})
 	if err != nil {
 		return err
 	}

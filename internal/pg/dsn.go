@@ -119,6 +119,9 @@ type Session struct {
 	// Fenced, with Apply, is for sessions in which code of users runs (package rights): what
 	// they may write is said by a setting that this code cannot change (TakeSQL).
 	Fenced bool
+	// Unseen, with Apply, is for sessions that change schemas and in which no code of users runs: no
+	// event trigger fires there where the server can do without (17 and later), not even one that is enabled as ALWAYS.
+	Unseen bool
 	// Ordinary makes it a session as an application's is, without DataSettings: to learn
 	// which settings those have.
 	Ordinary bool
@@ -213,9 +216,13 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 	}
 	maps.Copy(c.RuntimeParams, params)
 	c.AfterConnect = settle
+	if s.Unseen {
+		c.AfterConnect = settleUnseen
+	}
 	if d.guard != nil {
+		first := c.AfterConnect
 		c.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-			if err := settle(ctx, conn); err != nil {
+			if err := first(ctx, conn); err != nil {
 				return err
 			}
 			return d.guard(ctx, conn)

