@@ -131,8 +131,14 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 		return nil, errors.Join(err, a.endLinkGrants(record.ID))
 	}
 	a.Log.Info("link made", "link", in.Name, "role", "primary", "database", in.Database, "peer", other.Name)
-	if err := a.links.add(l); err != nil || in.OnIsolation == "" && in.AuditRate == nil {
+	if err := a.links.add(l); err != nil {
 		return l, err
+	}
+	if err := l.AgreeToEventTriggers(ctx); err != nil { // which check has named, or else there is none
+		return l, err
+	}
+	if in.OnIsolation == "" && in.AuditRate == nil {
+		return l, nil
 	}
 	return l, l.Set(ctx, api.SetLink{OnIsolation: in.OnIsolation, AuditRate: in.AuditRate})
 }

@@ -64,6 +64,18 @@ func (l *Link) acceptThere(ctx context.Context, codes []string) error {
 		return nil
 	}
 	r := l.snapshot()
+	if i := slices.Index(codes, eventTriggerOfRole); i >= 0 {
+		if role.Role(r.Role) != role.Primary {
+			return problem.New(problem.Unauthorised, "accept_here", "%s is for the primary's operator to accept", eventTriggerOfRole).On(l.Name()).
+				WithHint("at the primary's agent: twinspan link set %s --accept %s", l.Name(), eventTriggerOfRole)
+		}
+		if codes = slices.Delete(slices.Clone(codes), i, i+1); len(codes) == 0 {
+			return l.AgreeToEventTriggers(ctx)
+		}
+		if err := l.AgreeToEventTriggers(ctx); err != nil {
+			return err
+		}
+	}
 	if role.Role(r.Role) != role.Secondary {
 		return l.place.Peers.Call(ctx, r.Peer, MethodAccept, AcceptRequest{Reference{ID: r.ID, Epoch: r.Epoch}, codes}, nil)
 	}
@@ -130,7 +142,7 @@ func (l *Link) accept(ctx context.Context, code string) error {
 	}
 	if code != "schema_drifted" && code != "schema_differs_since_copy" {
 		return problem.New(problem.Invalid, "accept_unknown", "%s is not a problem that a link can be told to accept", code).On(code).
-			WithHint("schema_drifted, schema_differs_since_copy, drop_objects or %s", superuserCommands)
+			WithHint("schema_drifted, schema_differs_since_copy, drop_objects, %s or %s", eventTriggerOfRole, superuserCommands)
 	}
 	accepted := 0
 	err := l.changeWatch(ctx, func(w *catalog.Watch) {

@@ -90,6 +90,7 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 	var there bool
 	var gone []string
 	var others error
+	var triggers *problem.Error
 	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		// As it is now: it does not change while this session is in use, and with it what the
 		// gate has to do.
@@ -111,10 +112,16 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 			var captures []string
 			captures, err = source.Standing(ctx, conn)
 			gone = w.missing(captures)
+			if err == nil {
+				triggers, err = eventTriggersAgreed(ctx, conn, r)
+			}
 		}
 		return err
 	})
 	l.setAside("database", w.lost(ctx, l, err))
+	if err == nil {
+		l.setAside(eventTriggerOfRole, triggers)
+	}
 	if p := problem.As(others); p == nil || p.Code == "schema_in_use" {
 		l.setAside("schema_in_use", p)
 	}
