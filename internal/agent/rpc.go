@@ -9,6 +9,7 @@ import (
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // handle registers what other agents may ask. A link answers its own peer only.
@@ -168,7 +169,7 @@ func onLinkStream[R any](a *Agent, method string, f func(l *link.Link, ctx conte
 }
 
 func decode(body json.RawMessage, into any) error {
-	if err := json.Unmarshal(body, into); err != nil {
+	if err := wire.Decode(body, into, wire.Room(len(body))); err != nil {
 		return problem.Wrap(err, problem.Invalid, "request_invalid", "read the peer's request")
 	}
 	return nil

@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // MethodFailoverBrake asks the primary to slow writers down.
@@ -251,7 +251,7 @@ func (l *Link) takeOrders(ctx context.Context, request HoldRequest, s *peer.Stre
 			return err
 		}
 		var order HoldOrder
-		if err := json.Unmarshal(body, &order); err != nil || order.Do != orderFence {
+		if err := wire.Decode(body, &order, wire.Room(len(body))); err != nil || order.Do != orderFence {
 			return problem.New(problem.Invalid, "request_invalid", "the driver of the failover orders %q", order.Do)
 		}
 		if err := l.fence(ctx, request.Operation, hold); err != nil {

@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // The methods that carry large objects (docs/design/0011-large-objects.md). The
@@ -105,7 +105,7 @@ func (m remoteObjects) Copy(ctx context.Context, oids []uint32, w io.Writer) (in
 		return 0, err
 	}
 	var closing CopyResult
-	if err := json.Unmarshal(result, &closing); err != nil {
+	if err := wire.Decode(result, &closing, wire.Room(len(result))); err != nil {
 		return 0, problem.Wrap(err, problem.Transient, "stream_ended", "read the end of large objects")
 	}
 	return closing.Rows, nil

@@ -412,7 +412,7 @@ func (s *switcher) order(ctx context.Context, order *HoldOrder) (answer HoldAnsw
 	case kind != wire.FrameResult:
 		return answer, problem.New(problem.Internal, "stream_corrupt", "the primary answers a failover with a frame of kind %#x", kind)
 	}
-	if err := json.Unmarshal(body, &answer); err != nil {
+	if err := wire.Decode(body, &answer, wire.Room(len(body))); err != nil {
 		return answer, problem.Wrap(err, problem.Internal, "stream_corrupt", "read the primary's answer")
 	}
 	return answer, nil

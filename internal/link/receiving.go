@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/lsn"
@@ -25,7 +26,7 @@ const (
 )
 
 // receiver turns the frames of a peer stream into items for the applier. It reads
-// ahead of it by a bounded number of items, which with itemSize bounds the memory of a
+// ahead of it by a bounded number of items and of bytes, which bounds the memory of a
 // link that falls behind; streamed transactions that have committed wait on disk among
 // them.
 type receiver struct {
@@ -35,6 +36,8 @@ type receiver struct {
 	streamed bool   // large transactions come before their commit
 
 	parts chan part
+	space *semaphore.Weighted // bytes of what waits in parts
+	room  int64               // all of space
 
 	cutter
 	received atomic.Uint64
@@ -67,8 +70,9 @@ func (r *receiver) committed() {
 func newReceiver(s *peer.Stream, compress, streamed bool, spool *Spool, ahead int) *receiver {
 	r := &receiver{
 		stream: s, compress: compress, spool: spool, streamed: streamed,
-		parts: make(chan part, ahead), commits: make(chan struct{}, 1), ended: make(chan struct{}),
+		parts: make(chan part, ahead), room: int64(ahead) * itemSize, commits: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
+	r.space = semaphore.NewWeighted(r.room)
 	r.cutter = cutter{keep: spool.keep, note: r.note}
 	return r
 }
@@ -78,6 +82,9 @@ func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
 	if r.kept == nil && r.replay == nil {
 		select {
 		case p, ok := <-r.parts:
+			if ok {
+				r.space.Release(r.weight(p))
+			}
 			switch {
 			case !ok:
 				return apply.Item{}, r.err
@@ -173,14 +180,29 @@ func (r *receiver) receive(ctx context.Context) error {
 			return err
 		}
 		p.came = time.Now()
-		select {
-		case r.parts <- p:
-		case <-ctx.Done():
+		if err := r.put(ctx, p); err != nil {
 			p.close()
-			return context.Cause(ctx)
+			return err
 		}
 	}
 }
+
+// put has a part wait for the applier, once there is room. A part holds at least one record, which may be much
+// longer than the usual item.
+func (r *receiver) put(ctx context.Context, p part) error {
+	if r.space.Acquire(ctx, r.weight(p)) != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case r.parts <- p:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// weight is what a part takes of space. One that is longer than all of it waits alone.
+func (r *receiver) weight(p part) int64 { return min(int64(len(p.Records)), r.room) }
 
 // note takes a position that came with the stream.
 func (r *receiver) note(position lsn.LSN, complete bool) {

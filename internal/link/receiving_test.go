@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -102,6 +103,35 @@ func received(t *testing.T, from io.Reader) []event {
 		events = append(events, eventsOf(item)...)
 	}
 	return events
+}
+
+// Items that wait are bounded in bytes, too: a peer may send many records that are just not long enough for the disk.
+func TestLongRecordsDoNotWaitTogether(t *testing.T) {
+	const ahead = 64
+	r := newReceiver(nil, false, false, NewSpool(t.TempDir(), 0), ahead)
+	long := part{Item: apply.Item{Records: make([]byte, bigRecord-1)}}
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	if err := r.put(t.Context(), long); err != nil {
+		t.Fatal(err)
+	}
+	if r.put(over, long) == nil {
+		t.Errorf("%d bytes wait of %d at most", 2*len(long.Records), ahead*itemSize)
+	}
+	for range 3 {
+		if item, err := r.Next(t.Context()); err != nil || len(item.Records) != len(long.Records) {
+			t.Fatalf("%d bytes, %v", len(item.Records), err)
+		}
+		if err := r.put(t.Context(), long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short := newReceiver(nil, false, false, NewSpool(t.TempDir(), 0), ahead)
+	for range ahead { // as many as ever
+		if err := short.put(t.Context(), part{Item: apply.Item{Records: make([]byte, itemSize)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // FuzzReceive: no bytes of a peer make the receiver panic, or take memory that they

@@ -3,7 +3,6 @@ package link
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/internal/schema"
 	"github.com/twinspan/twinspan/internal/seed"
 	"github.com/twinspan/twinspan/internal/sequence"
+	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // remote is the primary's half of a seeding, as the secondary reaches it. It
@@ -61,7 +61,7 @@ func (m *remote) Copy(ctx context.Context, token string, r seed.CopyRequest, w i
 		return 0, err
 	}
 	var closing CopyResult
-	if err := json.Unmarshal(result, &closing); err != nil {
+	if err := wire.Decode(result, &closing, wire.Room(len(result))); err != nil {
 		return 0, problem.Wrap(err, problem.Transient, "stream_ended", "read the end of a chunk")
 	}
 	return closing.Rows, nil
@@ -79,6 +79,9 @@ func (m *remote) sequences(ctx context.Context) ([]sequence.Sequence, error) {
 // of a hundred thousand tables.
 const maxAnswer = 256 << 20
 
+// answerRoom is what such an answer may take when it is read, beside as much as its text.
+const answerRoom = 256 << 20
+
 // ask fetches an answer that may be too large for a call, as JSON.
 func ask[T any](ctx context.Context, l *Link, method string, request any) (T, error) {
 	var answer T
@@ -86,7 +89,7 @@ func ask[T any](ctx context.Context, l *Link, method string, request any) (T, er
 	if _, err := l.fetch(ctx, method, request, true, &limited{&b}); err != nil {
 		return answer, err
 	}
-	if err := json.Unmarshal(b.Bytes(), &answer); err != nil {
+	if err := wire.Decode(b.Bytes(), &answer, answerRoom+b.Len()); err != nil {
 		return answer, problem.Wrap(err, problem.Transient, "stream_ended", "read the answer to %s", method)
 	}
 	return answer, nil

@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"encoding/json"
 	"net"
 	"time"
 
@@ -244,7 +243,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if kind != wire.FrameResult {
 		return problem.New(problem.Internal, "stream_corrupt", "the stream begins with a frame of kind %#x", kind)
 	}
-	if err := json.Unmarshal(payload, &header); err != nil {
+	if err := wire.Decode(payload, &header, wire.Room(len(payload))); err != nil {
 		return problem.Wrap(err, problem.Internal, "stream_corrupt", "read the stream's header")
 	}
 	if err := l.followTimeline(ctx, header.Timeline); err != nil {

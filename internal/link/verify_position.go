@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"sync"
 	"time"
@@ -208,7 +207,7 @@ func readSnapshotAnswer(s *peer.Stream) (answer SnapshotAnswer, err error) {
 	if kind != wire.FrameResult {
 		return answer, problem.New(problem.Internal, "stream_corrupt", "the primary answers a verification with a frame of kind %#x", kind)
 	}
-	if err := json.Unmarshal(payload, &answer); err != nil {
+	if err := wire.Decode(payload, &answer, wire.Room(len(payload))); err != nil {
 		return answer, problem.Wrap(err, problem.Internal, "stream_corrupt", "read the primary's snapshot")
 	}
 	return answer, nil

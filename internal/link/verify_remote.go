@@ -3,11 +3,11 @@ package link
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/verify"
+	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // remoteSide is the primary's side of a verification, as the secondary reaches
@@ -56,7 +56,7 @@ func readAt[T any](ctx context.Context, m *remoteSide, r VerifyRead) (T, error) 
 	if _, err := m.link.fetch(ctx, MethodVerifyRead, r, true, &limited{&b}); err != nil {
 		return answer, err
 	}
-	if err := json.Unmarshal(b.Bytes(), &answer); err != nil {
+	if err := wire.Decode(b.Bytes(), &answer, answerRoom+b.Len()); err != nil {
 		return answer, problem.Wrap(err, problem.Transient, "stream_ended", "read the primary's answer")
 	}
 	return answer, nil

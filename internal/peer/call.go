@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/wire"
 )
 
 const (
@@ -18,7 +19,11 @@ const (
 	maxMethod = 200
 	// openTimeout is how long a stream may take to say what it wants.
 	openTimeout = 30 * time.Second
-	// largeBodies bounds the memory of all requests' bodies longer than a frame.
+	// bodyTimeout is how long each frame of a request may take.
+	bodyTimeout = 2 * time.Minute
+	// smallFrame is the longest frame of a request that everybody may send at any time; whoever sends a longer one
+	// takes a share of largeBodies, which bounds the memory of all such requests.
+	smallFrame  = 64 << 10
 	largeBodies = 4 * MaxBody
 )
 
@@ -97,7 +102,7 @@ func (e *Endpoint) Call(ctx context.Context, peer, method string, request, respo
 // take reads the answer of a call and closes its stream.
 func (s *Stream) take(response any) error {
 	defer s.Close()
-	answer, err := s.readBody(func() error { return nil })
+	answer, err := s.readBody(func() error { return nil }, 0)
 	if err != nil {
 		return err
 	}
@@ -105,7 +110,7 @@ func (s *Stream) take(response any) error {
 	if response == nil {
 		return nil
 	}
-	if err := json.Unmarshal(answer, response); err != nil {
+	if err := wire.Decode(answer, response, wire.Room(len(answer))); err != nil {
 		return problem.Wrap(err, problem.Incompatible, "peer_protocol", "the answer to %s cannot be understood", s.method).On(s.session.peer)
 	}
 	return nil
@@ -182,19 +187,31 @@ func (s *session) answer(st *Stream) (err error) {
 				WithHint("the agent's log on %s has the details", s.endpoint.name())
 		}
 	}()
+	held := false
+	large := func() error {
+		if held {
+			return nil
+		}
+		err := s.endpoint.bodies.Acquire(st.ctx, MaxBody)
+		held = err == nil
+		return err
+	}
+	defer func() {
+		if held {
+			s.endpoint.bodies.Release(MaxBody)
+		}
+	}()
+	st.admit = func(length int) error {
+		if length <= smallFrame {
+			return nil
+		}
+		return large()
+	}
 	m, err := s.readOpen(st)
 	if err != nil {
 		return err
 	}
-	release := func() {}
-	defer func() { release() }()
-	body, err := st.readBody(func() error {
-		if err := s.endpoint.bodies.Acquire(st.ctx, MaxBody); err != nil {
-			return err
-		}
-		release = func() { s.endpoint.bodies.Release(MaxBody) }
-		return nil
-	})
+	body, err := st.readBody(large, bodyTimeout)
 	if err != nil {
 		return err
 	}

@@ -60,10 +60,10 @@ func (s *session) tell(kind byte, id uint32, why []byte) {
 
 // listen obeys the control stream.
 func (s *session) listen() error {
-	in := bufio.NewReader(s.control.stream)
+	in := bufio.NewReader(counted{s.control.stream, s.link.unread})
 	var buf []byte
 	for {
-		kind, payload, err := readFrame(in, buf, maxControl)
+		kind, payload, err := readFrame(in, buf, maxControl, nil)
 		if err != nil {
 			return connectionBroke(err)
 		}

@@ -52,8 +52,8 @@ func appendFrame(b []byte, kind byte, payload []byte) []byte {
 // readFrame reads one frame into buf, which is grown as needed but never past limit: a
 // longer frame is refused before memory is taken for it. The payload is part of the
 // returned buffer. io.EOF means that the source ended between frames;
-// io.ErrUnexpectedEOF, that it ended within one.
-func readFrame(r io.Reader, buf []byte, limit int) (kind byte, payload []byte, err error) {
+// io.ErrUnexpectedEOF, that it ended within one. admit, unless nil, is asked before memory is taken.
+func readFrame(r io.Reader, buf []byte, limit int, admit func(length int) error) (kind byte, payload []byte, err error) {
 	var header [frameHeader]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return 0, buf[:0], err
@@ -63,6 +63,11 @@ func readFrame(r io.Reader, buf []byte, limit int) (kind byte, payload []byte, e
 		return 0, buf[:0], problem.New(problem.Incompatible, "peer_protocol", "the peer announced a frame of %d bytes, the limit is %d", length, limit)
 	}
 	if uint32(cap(buf)) < length {
+		if admit != nil {
+			if err := admit(int(length)); err != nil {
+				return 0, buf[:0], err
+			}
+		}
 		buf = make([]byte, length)
 	}
 	buf = buf[:length]

@@ -20,7 +20,7 @@ func FuzzFrame(f *testing.F) {
 		r := bytes.NewReader(b)
 		var again, buf []byte
 		for {
-			kind, payload, err := readFrame(r, buf, limit)
+			kind, payload, err := readFrame(r, buf, limit, nil)
 			if cap(payload) > limit {
 				t.Fatalf("took %d bytes", cap(payload))
 			}

@@ -61,7 +61,7 @@ func exchangeHello(rw io.ReadWriter, mine hello) (hello, error) {
 	if _, err := rw.Write(appendFrame(nil, frameHello, b)); err != nil {
 		return hello{}, err
 	}
-	kind, payload, err := readFrame(rw, nil, maxHello)
+	kind, payload, err := readFrame(rw, nil, maxHello, nil)
 	if err != nil {
 		return hello{}, err
 	}

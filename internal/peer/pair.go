@@ -174,7 +174,7 @@ func ask(conn io.ReadWriter, request joinRequest) (joinAnswer, error) {
 	if _, err := conn.Write(appendFrame(nil, framePair, b)); err != nil {
 		return joinAnswer{}, err
 	}
-	kind, payload, err := readFrame(conn, nil, maxFault)
+	kind, payload, err := readFrame(conn, nil, maxFault, nil)
 	if err != nil {
 		return joinAnswer{}, err
 	}
@@ -194,7 +194,7 @@ func ask(conn io.ReadWriter, request joinRequest) (joinAnswer, error) {
 // servePairing hears one request of an agent that nobody knows yet, and answers it. The
 // handshake's deadline still holds.
 func (e *Endpoint) servePairing(conn *tls.Conn, certificate *x509.Certificate) error {
-	kind, payload, err := readFrame(conn, nil, maxPairing)
+	kind, payload, err := readFrame(conn, nil, maxPairing, nil)
 	if err != nil {
 		return problem.Wrap(err, problem.Transient, "pairing_failed", "no pairing request came")
 	}

@@ -112,7 +112,7 @@ func newSession(ctx context.Context, e *Endpoint, conn *tls.Conn, p Peer, finger
 		log: e.logger().With("peer", p.Name),
 	}
 	s.ctx, s.end = context.WithCancelCause(ctx)
-	s.link = newLink(conn)
+	s.link = newLink(conn, dialled, s.end)
 	limitUnsent(conn.NetConn())
 	s.clock.start(theirs.Clock)
 	config, make := muxConfig(handshake), yamux.Server
@@ -208,6 +208,7 @@ func (s *session) open(ctx context.Context, method string) (*Stream, error) {
 		}
 		return nil, problem.Wrap(err, problem.Transient, "peer_lost", "no stream to peer %s", s.peer).On(s.peer)
 	}
+	s.link.unread.opened(mux.StreamID())
 	st := newStream(ctx, s, mux)
 	st.method = method
 	s.mu.Lock()
@@ -255,16 +256,22 @@ type link struct {
 	start  time.Time
 	header []byte // a data header whose body is to come; the one writer's
 	joined []byte
+	unread *unread
+	end    context.CancelCauseFunc // of the session
 }
 
-func newLink(conn net.Conn) *link {
-	return &link{Conn: conn, start: time.Now(), joined: make([]byte, 0, muxHeader+chunk)}
+func newLink(conn net.Conn, dialled bool, end context.CancelCauseFunc) *link {
+	return &link{Conn: conn, end: end, start: time.Now(), joined: make([]byte, 0, muxHeader+chunk), unread: &unread{dialled: dialled, streams: map[uint32]*unreadStream{}}}
 }
 
 func (l *link) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if n > 0 {
 		l.heard.Store(int64(time.Since(l.start)))
+		if err := l.unread.arrived(b[:n]); err != nil {
+			l.end(err)
+			return n, err
+		}
 	}
 	return n, err
 }

@@ -43,6 +43,8 @@ type Stream struct {
 	in      *bufio.Reader
 	payload []byte
 	outcome error // how reading ended
+	// admit is asked before memory is taken for a frame; nil where this side opened the stream.
+	admit func(length int) error
 
 	writing sync.Mutex // held while a frame is written
 	out     []byte     // gathers small writes
@@ -58,7 +60,7 @@ type Stream struct {
 }
 
 func newStream(ctx context.Context, s *session, mux *yamux.Stream) *Stream {
-	st := &Stream{session: s, mux: mux, id: mux.StreamID(), in: bufio.NewReaderSize(mux, readAhead)}
+	st := &Stream{session: s, mux: mux, id: mux.StreamID(), in: bufio.NewReaderSize(counted{mux, s.link.unread}, readAhead)}
 	st.ctx, st.cancel = context.WithCancelCause(ctx)
 	return st
 }
@@ -151,6 +153,7 @@ func (s *Stream) giveUp(why *problem.Error) {
 		s.session.tell(frameReset, s.id, encodeFault(why))
 	}
 	s.session.forget(s)
+	s.session.link.unread.closed(s.id)
 	s.mux.Close()
 }
 
@@ -163,6 +166,8 @@ func (s *Stream) fail(err error) {
 	err = s.failure
 	s.mu.Unlock()
 	s.cancel(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.mux.SetDeadline(time.Unix(1, 0))
 }
 
@@ -271,7 +276,7 @@ func (s *Stream) read() (byte, []byte, error) {
 	if failure != nil {
 		return 0, nil, failure
 	}
-	kind, payload, err := readFrame(s.in, s.payload, MaxFrame)
+	kind, payload, err := readFrame(s.in, s.payload, MaxFrame, s.admit)
 	s.payload = payload
 	if err != nil {
 		return 0, nil, s.broken(err)
@@ -342,11 +347,14 @@ func (s *Stream) writeBody(body []byte) error {
 	return s.write(frameLast, body)
 }
 
-// readBody receives what writeBody sent. large is called once, before more than one
-// frame's worth of memory is taken.
-func (s *Stream) readBody(large func() error) (json.RawMessage, error) {
+// readBody receives what writeBody sent. large is called before more than one frame's worth of memory is taken.
+// Each frame has to come within patience, unless that is 0.
+func (s *Stream) readBody(large func() error, patience time.Duration) (json.RawMessage, error) {
 	var body []byte
 	for first := true; ; first = false {
+		if patience > 0 {
+			s.deadline(time.Now().Add(patience))
+		}
 		kind, payload, err := s.read()
 		if err == io.EOF {
 			err = s.broken(protocolError("the peer ended a call in the middle of its body"))
@@ -367,8 +375,23 @@ func (s *Stream) readBody(large func() error) (json.RawMessage, error) {
 		}
 		body = append(body, payload...)
 		if kind == frameLast {
+			if patience > 0 {
+				s.deadline(time.Time{})
+			}
+			if cap(s.payload) > smallFrame {
+				s.payload = nil
+			}
 			return body, nil
 		}
+	}
+}
+
+// deadline has readers give up at t, unless the stream is dead, of which its own deadline tells them.
+func (s *Stream) deadline(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == nil {
+		s.mux.SetReadDeadline(t)
 	}
 }
 

@@ -76,7 +76,7 @@ func TestPairingConnectionCanDoNothingElse(t *testing.T) {
 		check(t, conn.SetDeadline(time.Now().Add(patience)))
 		_, err = conn.Write(first)
 		check(t, err)
-		kind, payload, err := readFrame(conn, nil, maxFault)
+		kind, payload, err := readFrame(conn, nil, maxFault, nil)
 		if err != nil || kind != frameError || decodeFault(payload).Code != "peer_protocol" {
 			t.Errorf("%q: got %#x %s %v", first, kind, payload, err)
 		}
