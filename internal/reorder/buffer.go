@@ -20,6 +20,16 @@ import (
 	"github.com/twinspan/twinspan/internal/wire"
 )
 
+// A peer decides how many transactions are open, and what it says of tables in them.
+const (
+	// mostInMemory bounds the blocks of all open transactions together: beyond it the longest goes to its file.
+	mostInMemory = 16 << 20
+	// mostOpen is how many are open at most, more than a server has sessions; mostDescribed bounds the
+	// descriptions of tables that they hold, in bytes.
+	mostOpen      = 10_000
+	mostDescribed = 64 << 20
+)
+
 // Budget is how much disk buffers may take together, in bytes. A
 // golang.org/x/sync/semaphore.Weighted is one.
 type Budget interface {
@@ -39,6 +49,8 @@ type Buffer struct {
 	decoder pgoutput.Decoder
 	packed  []byte
 	told    uint64 // counts descriptions of tables
+	// memory and described are the bytes of the blocks and of the descriptions of open transactions.
+	memory, described int
 
 	given atomic.Int64  // transactions that were given away and are not closed
 	freed chan struct{} // has an element when one was closed
@@ -157,6 +169,9 @@ func (b *Buffer) start(m pgoutput.StreamStart) error {
 		return corrupt("a block of transaction %d that is not the one expected (first: %t)", m.XID, m.First)
 	}
 	if t == nil {
+		if len(b.open) >= mostOpen {
+			return corrupt("more than %d transactions at once", mostOpen)
+		}
 		t = &Transaction{buffer: b, xid: m.XID, section: -1, tables: map[uint32]description{}, newer: map[uint32]description{}}
 		b.open[m.XID] = t
 	}
@@ -176,8 +191,12 @@ func (b *Buffer) keep(ctx context.Context, xid uint32, kind byte, rest []byte) e
 		}
 		b.told++
 		id := binary.BigEndian.Uint32(rest)
+		b.described -= len(t.tables[id].message)
 		t.tables[id] = description{b.told, append([]byte{kind}, rest...)}
 		delete(t.newer, id)
+		if b.described += len(t.tables[id].message); b.described > mostDescribed {
+			return corrupt("descriptions of tables of more than %d bytes in transactions that are not finished", mostDescribed)
+		}
 	}
 	return t.write(ctx, xid, header[:], rest)
 }
@@ -189,10 +208,10 @@ func (b *Buffer) describedOutside(message []byte) {
 		return
 	}
 	b.told++
-	b.described(binary.BigEndian.Uint32(message[1:]), description{b.told, bytes.Clone(message)})
+	b.renew(binary.BigEndian.Uint32(message[1:]), description{b.told, bytes.Clone(message)})
 }
 
-func (b *Buffer) described(id uint32, d description) {
+func (b *Buffer) renew(id uint32, d description) {
 	for _, t := range b.open {
 		if old, ok := t.tables[id]; ok && old.number < d.number && t.newer[id].number < d.number {
 			t.newer[id] = d
@@ -209,9 +228,9 @@ func (b *Buffer) commit(xid uint32, c pgoutput.Commit) (*Transaction, error) {
 	t.commit, t.given = c, true
 	b.given.Add(1)
 	for id, d := range t.tables {
-		b.described(id, d)
+		b.renew(id, d)
 	}
-	t.tables = nil
+	b.forget(t)
 	return t, nil
 }
 
@@ -228,7 +247,35 @@ func (b *Buffer) abort(m pgoutput.StreamAbort) error {
 		return nil
 	}
 	delete(b.open, m.XID)
+	b.forget(t)
 	t.Close()
+	return nil
+}
+
+// forget takes what a transaction holds that is not open any more off the bounds. Its block stays with
+// whoever has taken it.
+func (b *Buffer) forget(t *Transaction) {
+	b.memory -= len(t.block)
+	for _, d := range t.tables {
+		b.described -= len(d.message)
+	}
+	t.tables = nil
+}
+
+// spillLongest moves the longest blocks of open transactions to their files until all fit in memory.
+func (b *Buffer) spillLongest(ctx context.Context) error {
+	for b.memory > mostInMemory {
+		var longest *Transaction
+		for _, t := range b.open {
+			if longest == nil || len(t.block) > len(longest.block) {
+				longest = t
+			}
+		}
+		if err := longest.spill(ctx); err != nil {
+			return err
+		}
+		longest.block = nil
+	}
 	return nil
 }
 

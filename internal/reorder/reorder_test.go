@@ -421,3 +421,58 @@ func BenchmarkTake(b *testing.B) {
 	}
 	buffer.Close()
 }
+
+// Whatever a primary sends, what is not finished takes little memory: the blocks of very many transactions go to
+// the disk sooner, and descriptions of tables without end are refused.
+func TestManyOpenTransactionsTakeLittleMemory(t *testing.T) {
+	const many = 300
+	b, budget, _ := newBuffer(t, 1<<30)
+	defer b.Close()
+	row := append([]byte{'I'}, bytes.Repeat([]byte{7}, 50_000)...)
+	for n := range 4 {
+		for xid := range uint32(many) {
+			take(t, b, start(xid+1, n == 0), in(xid+1, row), stop)
+			held := 0
+			for _, x := range b.open {
+				held += cap(x.block)
+			}
+			if held > 2*mostInMemory || b.memory > mostInMemory {
+				t.Fatalf("%d bytes are in memory, counted %d", held, b.memory)
+			}
+		}
+	}
+	for xid := range uint32(many) {
+		if xid%2 == 0 {
+			take(t, b, abort(xid+1, xid+1))
+			continue
+		}
+		for _, whole := range take(t, b, commit(xid+1, uint64(xid))) {
+			if messages := replayed(t, whole); len(messages) != 6 || !bytes.Equal(messages[3], row) {
+				t.Fatalf("transaction %d has %d messages", xid+1, len(messages))
+			}
+			whole.Close()
+		}
+	}
+	if b.memory != 0 || budget.left != budget.most {
+		t.Errorf("left are %d bytes in memory, %d on disk", b.memory, budget.most-budget.left)
+	}
+
+	wide := slices.Concat(relation(1, 1), bytes.Repeat([]byte{0}, 1<<20))
+	take(t, b, start(1, true))
+	var err error
+	for id := uint32(0); err == nil && id < 100; id++ {
+		copy(wide[1:], u32(id%70))
+		_, _, err = b.Take(t.Context(), in(1, wide))
+	}
+	if problem.CodeOf(err) != "stream_corrupt" || b.described < mostDescribed {
+		t.Errorf("%d bytes of descriptions: %v", b.described, err)
+	}
+	other, _, _ := newBuffer(t, 1<<30)
+	for xid := range uint32(mostOpen) {
+		take(t, other, start(xid+1, true), stop)
+	}
+	if _, _, err := other.Take(t.Context(), start(mostOpen+1, true)); problem.CodeOf(err) != "stream_corrupt" {
+		t.Errorf("one more: %v", err)
+	}
+	other.Close()
+}

@@ -77,6 +77,7 @@ func (t *Transaction) Close() {
 
 // write adds bytes that belong to a (sub)transaction.
 func (t *Transaction) write(ctx context.Context, xid uint32, parts ...[]byte) error {
+	before := len(t.block)
 	if t.section < 0 || t.last != xid {
 		t.section, t.last = len(t.block), xid
 		t.block = binary.BigEndian.AppendUint32(t.block, xid)
@@ -86,8 +87,9 @@ func (t *Transaction) write(ctx context.Context, xid uint32, parts ...[]byte) er
 		t.block = append(t.block, part...)
 	}
 	binary.BigEndian.PutUint32(t.block[t.section+4:], uint32(len(t.block)-t.section-sectionHeader))
+	t.buffer.memory += len(t.block) - before
 	if len(t.block) < blockSize {
-		return nil
+		return t.buffer.spillLongest(ctx)
 	}
 	return t.spill(ctx)
 }
@@ -121,6 +123,7 @@ func (t *Transaction) spill(ctx context.Context) error {
 		return diskProblem(err)
 	}
 	t.section = -1
+	b.memory -= len(t.block)
 	t.block = t.block[:0]
 	if cap(t.block) > 4*blockSize {
 		t.block = nil // a large record has been in it
