@@ -125,7 +125,7 @@ type SetLink struct {
 	OnIsolation        string   `json:"onIsolation,omitempty" pattern:"^(serve|fence(=.+)?)$" patternDescription:"serve, fence or fence=AFTER" doc:"What a primary does that has lost its twin: serve, or fence=AFTER, which refuses writes once it has not heard of it for so long; serve by default, fence alone after 30s" example:"fence=1m"`
 	MaxRate            *int64   `json:"maxRate,omitempty" minimum:"0" doc:"The most bytes of rows a second that the first copy moves; 0 is no limit"`
 	AuditRate          *int64   `json:"auditRate,omitempty" minimum:"0" doc:"How many bytes of tables each side reads in a second at most to compare them in the background; 0 switches that off"`
-	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of problems that are accepted: schema_drifted, schema_differs_since_copy, drop_objects; superuser_commands, at the secondary's agent alone"`
+	Accept             []string `json:"accept,omitempty" nullable:"false" doc:"Codes of problems that are accepted: schema_drifted, schema_differs_since_copy, drop_objects; event_trigger_of_role, at the primary's agent alone; superuser_commands, at the secondary's"`
 	Withdraw           []string `json:"withdraw,omitempty" nullable:"false" doc:"Codes whose acceptance is taken back: superuser_commands"`
 }
 

@@ -56,7 +56,8 @@ tables together, before compression. "none" takes the limit away.
 
 --accept lets a difference be that stopped the link (schema_drifted; resume it then) or
 that it warns of (schema_differs_since_copy), or let a repair drop what it has named
-(drop_objects). Given at the secondary's agent, --accept
+(drop_objects). Given at the primary's agent, --accept event_trigger_of_role trusts the
+roles whose functions event triggers run there now. Given at the secondary's agent, --accept
 superuser_commands has schema changes of roles that are superusers on the primary and
 not on the secondary made with the agent's rights; --withdraw takes that back.`
 
@@ -115,7 +116,7 @@ func (a *app) linkSet() *cobra.Command {
 	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "audit-rate", "accept", "withdraw")
 	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "on-isolation", cobra.FixedCompletions([]string{"serve", "fence", "fence=1m"}, cobra.ShellCompDirectiveNoFileComp))
-	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy", "superuser_commands", "drop_objects"}, cobra.ShellCompDirectiveNoFileComp))
+	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy", "superuser_commands", "drop_objects", "event_trigger_of_role"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "sync-timeout", cobra.FixedCompletions([]string{"wait", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
