@@ -194,6 +194,10 @@ func TestWhatIsCode(t *testing.T) {
 	add(true, `(i int)`, `CREATE FUNCTION s.lt(int, int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1 < $2'`, `CREATE OPERATOR s.<<< (LEFTARG = int, RIGHTARG = int, FUNCTION = s.lt)`, `ALTER TABLE @ ADD CHECK (i OPERATOR(s.<<<) 100)`)
 	add(true, `(i int)`, `CREATE FUNCTION s.cmp(int, int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 - $2'`,
 		`CREATE OPERATOR CLASS s.oc FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 s.cmp(int, int)`, `CREATE INDEX ON @ (i s.oc)`)
+	pgtest.Exec(t, p.target, `CREATE TYPE s.ranged AS RANGE (subtype = int, subtype_opclass = s.oc)`, `CREATE FUNCTION s.diff(float8, float8) RETURNS float8 IMMUTABLE LANGUAGE sql AS 'SELECT $1 - $2'`, `CREATE TYPE s.apart AS RANGE (subtype = float8, subtype_diff = s.diff)`)
+	add(true, `(i s.ranged)`)
+	add(true, `(i s.ranged[])`)
+	add(true, `(i s.apart)`)
 	d, err := pg.ParseDSN(p.target)
 	if err != nil {
 		t.Fatal(err)

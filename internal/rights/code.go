@@ -62,6 +62,8 @@ WITH RECURSIVE root AS (
     SELECT p.root, f.oid, f.opcfamily FROM part p JOIN pg_catalog.pg_index i ON i.indrelid = p.oid JOIN pg_catalog.pg_opclass f ON f.oid >= 16384 AND f.oid = ANY (i.indclass::pg_catalog._oid)
     UNION
     SELECT p.root, f.oid, f.opcfamily FROM part p JOIN pg_catalog.pg_partitioned_table i ON i.partrelid = p.oid JOIN pg_catalog.pg_opclass f ON f.oid >= 16384 AND f.oid = ANY (i.partclass::pg_catalog._oid)
+    UNION
+    SELECT k.root, f.oid, f.opcfamily FROM kind k JOIN pg_catalog.pg_range r ON r.rngtypid = k.oid JOIN pg_catalog.pg_opclass f ON f.oid >= 16384 AND f.oid = r.rngsubopc
 ), object AS (
     SELECT p.root, 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AS class, p.oid FROM part p
     UNION SELECT p.root, 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM part p JOIN pg_catalog.pg_index i ON i.indrelid = p.oid
