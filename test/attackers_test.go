@@ -93,6 +93,12 @@ func (b *battle) statements(role, database string, draw func() string) {
 	for _, c := range sessions {
 		c.Close(context.Background())
 	}
+	// Anybody can leave a prepared transaction, and whoever takes a snapshot of the log waits for it.
+	for _, s := range []*linktest.Side{b.p.A, b.p.B} {
+		for _, x := range pgtest.Query(b.t, s.Server.DSN("postgres"), `SELECT database, gid FROM pg_prepared_xacts`) {
+			pgtest.Exec(b.t, s.Server.DSN(x[0]), `ROLLBACK PREPARED `+sqlname.Literal(x[1]))
+		}
+	}
 	b.held(role+" in "+database, last)
 	b.t.Logf("%d statements of %s in %s", attack.Statements(), role, database)
 }
