@@ -26,8 +26,7 @@ objects, sequences and the schema are compared too. A row that differs is looked
 at another position before it is said.
 
 A difference is the problem audit_difference until it is found equal again. "link verify
---repair" brings it in line; a materialized view is filled anew by REFRESH MATERIALIZED
-VIEW on the primary.
+--repair" brings it in line.
 
 --now has a pass begin at once, and does not wait for it.`
 

@@ -28,8 +28,8 @@ A row is told by its key and the columns that differ; --values shows what they h
 
 With --repair the secondary is brought in line: rows that differ are replaced by the
 primary's, rows that are too many deleted, missing and invalid indexes and constraints
-built, sequences set. The primary is never written to. What was repaired is compared
-again.
+built, sequences set, large objects brought anew. Materialized views are compared too,
+and refreshed. The primary is never written to. What was repaired is compared again.
 
 Interrupting the command cancels the verification; with --no-wait it goes on by itself,
 and --status shows it.

@@ -126,14 +126,24 @@ func (w *worker) batch(ctx context.Context, s span, steps []step, done uint32) e
 			make = append(make, x.oid)
 		}
 	}
+	copied, err := w.replace(ctx, remove, make, func(tx pgx.Tx) error { return advance(ctx, tx, w.target.Link, s, done) })
+	if err != nil {
+		return err
+	}
+	w.sum.copied.Add(int64(copied))
+	w.sum.removed.Add(int64(len(steps) - len(make)))
+	return nil
+}
+
+// replace removes objects and makes those that the primary has, in one transaction that ends with last.
+func (w *worker) replace(ctx context.Context, remove, make []uint32, last func(pgx.Tx) error) (made int, err error) {
 	var objects []Object
-	var err error
 	if len(make) > 0 {
 		if objects, err = w.target.Remote.Describe(ctx, make); err != nil {
-			return err
+			return 0, err
 		}
 		if err := w.roles.need(ctx, w.conn, objects); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	err = pg.InTx(ctx, w.conn, func(tx pgx.Tx) error {
@@ -143,14 +153,9 @@ func (w *worker) batch(ctx context.Context, s span, steps []step, done uint32) e
 		if err := w.create(ctx, tx, objects); err != nil {
 			return err
 		}
-		return advance(ctx, tx, w.target.Link, s, done)
+		return last(tx)
 	})
-	if err != nil {
-		return pg.Classify(err, "bring large objects")
-	}
-	w.sum.copied.Add(int64(len(objects)))
-	w.sum.removed.Add(int64(len(steps) - len(make)))
-	return nil
+	return len(objects), pg.Classify(err, "bring large objects")
 }
 
 func unlink(ctx context.Context, tx pgx.Tx, oids []uint32) error {

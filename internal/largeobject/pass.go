@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,6 +88,24 @@ func (t *Target) Pass(ctx context.Context, force bool) (Result, error) {
 	result := Result{Objects: p.objects, Copied: sum.copied.Load(), Removed: sum.removed.Load(), Bytes: sum.bytes.Load()}
 	t.Log.Info("large objects brought", "link", t.Name, "objects", result.Objects, "copied", result.Copied, "removed", result.Removed, "bytes", result.Bytes)
 	return result, nil
+}
+
+// Anew brings some objects whatever the twin has of them: what somebody has changed there no pass sees.
+// Those that the primary has no more are removed. No pass may run meanwhile.
+func (t *Target) Anew(ctx context.Context, oids []uint32) error {
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	w := worker{target: t, conn: conn, roles: &roleMaker{target: t}, sum: &counted{}}
+	for part := range slices.Chunk(oids, batchObjects) {
+		if _, err := w.replace(ctx, part, part, func(pgx.Tx) error { return nil }); err != nil {
+			return err
+		}
+	}
+	t.Log.Info("large objects brought anew", "link", t.Name, "objects", len(oids), "bytes", w.sum.bytes.Load())
+	return nil
 }
 
 // ranges works through what is left of a pass.

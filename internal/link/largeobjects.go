@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -211,16 +212,7 @@ func (l *Link) BringLargeObjects(ctx context.Context, force bool) (sum largeobje
 	if err != nil {
 		return sum, err
 	}
-	r := l.snapshot()
-	target := &largeobject.Target{
-		DSN: l.dsn, Link: r.ID, Name: r.Name, Remote: remoteObjects{l}, Workers: l.place.Workers, Log: l.place.Log,
-		Roles: l.noteRoles,
-		Progress: func(done, total int64) {
-			if !l.snapshot().Seeded {
-				l.step(fmt.Sprintf("copying large objects, %d of %d", done, total))
-			}
-		},
-	}
+	target := l.objectsTarget()
 	passes := 1
 	if force && state.Running {
 		passes = 2 // the one under way began before now
@@ -235,6 +227,36 @@ func (l *Link) BringLargeObjects(ctx context.Context, force bool) (sum largeobje
 	}
 	_, err = l.readObjectsState(ctx)
 	return sum, err
+}
+
+// objectsTarget is the twin's half of bringing large objects.
+func (l *Link) objectsTarget() *largeobject.Target {
+	r := l.snapshot()
+	return &largeobject.Target{
+		DSN: l.dsn, Link: r.ID, Name: r.Name, Remote: remoteObjects{l}, Workers: l.place.Workers, Log: l.place.Log,
+		Roles: l.noteRoles,
+		Progress: func(done, total int64) {
+			if !l.snapshot().Seeded {
+				l.step(fmt.Sprintf("copying large objects, %d of %d", done, total))
+			}
+		},
+	}
+}
+
+// bringAnew brings large objects that differ, by their numbers.
+func (l *Link) bringAnew(ctx context.Context, numbers []string) error {
+	oids := make([]uint32, len(numbers))
+	for i, n := range numbers {
+		oid, err := strconv.ParseUint(n, 10, 32)
+		if err != nil {
+			return problem.Wrap(err, problem.Internal, "", "read the number of a large object")
+		}
+		oids[i] = uint32(oid)
+	}
+	c := &l.beside.collector
+	c.passing.Lock()
+	defer c.passing.Unlock()
+	return l.objectsTarget().Anew(ctx, oids)
 }
 
 // LargeObjectsLag says how old the twin's large objects may be, and how many the

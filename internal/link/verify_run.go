@@ -55,7 +55,8 @@ func (v *verifier) run(ctx context.Context) error {
 }
 
 func (v *verifier) comparison(tables []string) verify.Comparison {
-	return verify.Comparison{Tables: tables, Schema: len(v.request.Tables) == 0, Values: v.request.Values, Most: v.request.Limit, Workers: v.request.Workers, Reader: v.link.reader()}
+	return verify.Comparison{Tables: tables, Schema: len(v.request.Tables) == 0, Values: v.request.Values, Most: v.request.Limit, Workers: v.request.Workers, Reader: v.link.reader(),
+		Stored: v.request.Repair}
 }
 
 func (v *verifier) snapshotRequest() SnapshotRequest {
@@ -135,8 +136,12 @@ func (v *verifier) second(ctx context.Context, c *verify.Comparison, found *veri
 		if err != nil {
 			return err
 		}
+		over := round == mostRounds || failed != nil || !progress(found, left)
+		if over && failed == nil {
+			failed = left.StaleView()
+		}
 		v.settle(found, left, failed)
-		if round == mostRounds || failed != nil || !progress(found, left) {
+		if over {
 			if again != nil {
 				again.close(context.WithoutCancel(ctx))
 			}
@@ -152,7 +157,7 @@ func progress(before, left *verify.Findings) bool {
 	rows := func(f *verify.Findings) (n int, more bool) {
 		for _, t := range f.Tables {
 			n += len(t.Rows)
-			more = more || t.More
+			more = more || t.More && !t.View // a refresh fills all of it
 		}
 		return n, more
 	}
@@ -162,7 +167,7 @@ func progress(before, left *verify.Findings) bool {
 }
 
 // repair brings the secondary in line. Both sides are given up before indexes are
-// built: building one waits for older snapshots.
+// built and views refreshed: that waits for older snapshots, and for whoever reads the view.
 func (v *verifier) repair(ctx context.Context, x *sides, closeSides func(), found *verify.Findings) error {
 	conn, err := v.link.repairSession(ctx)
 	if err != nil {
@@ -170,14 +175,22 @@ func (v *verifier) repair(ctx context.Context, x *sides, closeSides func(), foun
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var failed error
-	if len(found.Tables) > 0 {
+	if found.WithRows() {
 		v.step("repairing rows")
 		failed = v.repairRows(ctx, conn, x, found)
 	}
 	closeSides()
+	if objects := found.Objects(); len(objects) > 0 && ctx.Err() == nil {
+		v.step("bringing large objects")
+		failed = errors.Join(failed, v.link.bringAnew(ctx, objects))
+	}
 	if len(found.Schema) > 0 && ctx.Err() == nil {
 		v.step("repairing indexes, constraints and sequences")
 		failed = errors.Join(failed, verify.RepairSchema(ctx, conn, v.link.dsn, v.link.Name(), found.Schema))
+	}
+	if ctx.Err() == nil {
+		v.step("refreshing materialized views")
+		failed = errors.Join(failed, verify.RefreshViews(ctx, conn, v.link.dsn, v.link.Name(), found))
 	}
 	return failed
 }

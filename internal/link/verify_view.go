@@ -54,7 +54,7 @@ func showRow(link string, t *verify.TableFinding, r *verify.RowDifference) api.D
 			d.Values = append(d.Values, p)
 		}
 	}
-	if d.Repair == "" && !verify.IsLargeObjects(t.Table) {
+	if d.Repair == "" {
 		d.Repair = "twinspan link verify " + link + " --repair"
 	}
 	return d

@@ -16,17 +16,13 @@ type Portion struct {
 // Portions lists what there is to compare, and what is left out and why. Both sides
 // must be able to read spans.
 func (c *Comparison) Portions(a, b *Database) (list []Portion, skipped []Skipped, err error) {
-	views := map[string]bool{}
-	for _, t := range a.Tables {
-		views[t.Name.String()] = t.View
-	}
 	var f Findings
 	plan, err := c.plan(a, b, &f)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, p := range plan {
-		list = append(list, Portion{Subject: p.Subject, Rows: p.rows, Bytes: p.bytes, View: views[p.Table.String()]})
+		list = append(list, Portion{Subject: p.Subject, Rows: p.rows, Bytes: p.bytes, View: p.view})
 	}
 	f.sort()
 	return list, f.Skipped, nil
@@ -35,7 +31,7 @@ func (c *Comparison) Portions(a, b *Database) (list []Portion, skipped []Skipped
 // Portion compares one, or its span where that is set; no finding means that it is
 // equal. A table that cannot be read now is told by why.
 func (c *Comparison) Portion(ctx context.Context, primary, secondary Side, p Portion) (finding *TableFinding, why string, err error) {
-	finding, _, err = c.table(ctx, primary, secondary, planned{p.Subject, p.Rows, p.Bytes})
+	finding, _, err = c.table(ctx, primary, secondary, planned{p.Subject, p.Rows, p.Bytes, p.View})
 	if why, out := leftOut(err); out {
 		return nil, why, nil
 	}

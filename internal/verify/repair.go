@@ -24,13 +24,14 @@ type Rows interface {
 // transaction. The session must be one of pg.Session{Apply: true, Fenced: true}, and for tables
 // with a key nothing may be applied meanwhile: now has the primary's rows at just
 // this position. then has those of the comparison that f is of, whose secondary
-// side is given too. Large objects are not repaired.
+// side is given too. Large objects and materialized views are passed over: the ones are brought anew
+// (largeobject), the others refreshed (RefreshViews).
 func RepairRows(ctx context.Context, conn *pgx.Conn, f *Findings, secondary *Snapshot, now, then Rows) error {
 	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 		w := &rights.Writer{TX: tx, DSN: secondary.DSN, Link: secondary.Link}
 		for i := range f.Tables {
 			t := &f.Tables[i]
-			if IsLargeObjects(t.Table) {
+			if !t.written() {
 				continue
 			}
 			here, err := w.Table(ctx, t.Table, t.finding()...)
@@ -50,6 +51,14 @@ func RepairRows(ctx context.Context, conn *pgx.Conn, f *Findings, secondary *Sna
 		}
 		return nil
 	})
+}
+
+// written says that rows are written to repair it.
+func (t *TableFinding) written() bool { return !t.View && !IsLargeObjects(t.Table) }
+
+// WithRows says whether RepairRows has something to do.
+func (f *Findings) WithRows() bool {
+	return slices.ContainsFunc(f.Tables, func(t TableFinding) bool { return t.written() })
 }
 
 // finding is under which settings rows are found by their texts as the comparison had them.
@@ -233,7 +242,7 @@ func repairRank(d *SchemaDifference) int {
 // whose session_replication_role is replica and that passes the gate. It needs the row's values, or else
 // there is none but for rows that are too many.
 func (t *TableFinding) Statement(d *RowDifference) string {
-	if len(t.Key) == 0 || IsLargeObjects(t.Table) {
+	if len(t.Key) == 0 || !t.written() {
 		return ""
 	}
 	conditions := make([]string, len(t.Key))

@@ -70,6 +70,7 @@ type TableFinding struct {
 	Subject
 	Rows []RowDifference
 	More bool // there are more than were looked at
+	View bool // it is a materialized view
 
 	blocks Blocks // in which they lie
 }
@@ -198,6 +199,7 @@ func describe(ctx context.Context, primary, secondary Side) (a, b *Database, err
 type planned struct {
 	Subject
 	rows, bytes int64
+	view        bool
 }
 
 // plan lists the tables whose rows are compared, the largest first.
@@ -234,10 +236,10 @@ func (c *Comparison) plan(a, b *Database, f *Findings) ([]planned, error) {
 			f.Skipped = append(f.Skipped, Skipped{Name: t.Name.String(), Why: why, Never: t.Skip != ""})
 			continue
 		}
-		list = append(list, planned{subject(t, method), t.Rows, t.Bytes})
+		list = append(list, planned{subject(t, method), t.Rows, t.Bytes, t.View})
 	}
 	if c.wanted(largeObjects, matched) && a.LargeObjects+b.LargeObjects > 0 {
-		list = append(list, planned{subject(largeObjectsKnown().Table, method), max(a.LargeObjects, b.LargeObjects), a.LargeObjectBytes})
+		list = append(list, planned{subject(largeObjectsKnown().Table, method), max(a.LargeObjects, b.LargeObjects), a.LargeObjectBytes, false})
 	}
 	for i, found := range matched {
 		if !found {
@@ -336,7 +338,7 @@ func (c *Comparison) table(ctx context.Context, primary, secondary Side, t plann
 	if err != nil || len(found.Rows) == 0 {
 		return nil, count, err
 	}
-	found.More = found.More || more
+	found.More, found.View = found.More || more, t.view
 	return found, count, nil
 }
 
@@ -428,7 +430,7 @@ func (c *Comparison) Confirm(ctx context.Context, primary, secondary Side, f *Fi
 		second, count, err := c.list(ctx, primary, secondary, first.Subject, first.blocks)
 		if err == nil {
 			second.Rows = both(first.Rows, second.Rows, IsLargeObjects(first.Table))
-			second.More = second.More || first.More
+			second.More, second.View = second.More || first.More, first.View
 			err = c.byKey(ctx, primary, secondary, second)
 		}
 		if err == nil {
