@@ -121,6 +121,12 @@ func TestFailedIndexIsNoDifference(t *testing.T) {
 	if v := verify(t, p.A.Client, "failed", api.Verify{}); v.State != api.Equal {
 		t.Errorf("verify says %s: %+v", v.State, v.Differences)
 	}
+	// Nor is that of a partitioned table which takes a failed one over.
+	pgtest.Exec(t, a, `CREATE TABLE parted (a int, b int) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parted DEFAULT; INSERT INTO parted VALUES (1, 0)`)
+	if _, err := pgtest.Try(t.Context(), a, `CREATE INDEX CONCURRENTLY part_failed ON part ((a / b))`); err == nil {
+		t.Fatal("the index was made")
+	}
+	pgtest.Exec(t, a, `CREATE INDEX parted_failed ON parted ((a / b))`, `DROP TABLE parted`)
 	pgtest.Exec(t, a, `DELETE FROM t`, `INSERT INTO t VALUES (1)`, `REINDEX INDEX mended`, `DROP INDEX given_up`,
 		`COMMENT ON INDEX renamed IS 'invalid'`, `ALTER INDEX renamed RENAME TO other`, `DROP INDEX other`, `REINDEX INDEX used`, `ALTER TABLE t ADD CONSTRAINT used_key UNIQUE USING INDEX used`)
 	pgtest.Eventually(t, linktest.Patience, func() error {

@@ -382,6 +382,8 @@ BEGIN
         END LOOP;
         SELECT coalesce(array_agg(x.emptied), '{}') INTO extra FROM twinspan.tables_of_script(mask, since, true) x;
         SELECT coalesce(array_agg(x.t), '{}'), jsonb_strip_nulls(jsonb_build_object('before', jsonb_agg(twinspan.raw(x.emptied)))) INTO again, besides FROM twinspan.tables_of_script(mask, since, false) x;
+    ELSIF tag = 'CREATE INDEX' THEN
+        besides := jsonb_build_object('invalid', twinspan.left_invalid(mask));
     ELSIF tag IN ('ALTER INDEX', 'ALTER TABLE', 'COMMENT') THEN
         named := twinspan.named_index(tag, command, mask, caller->>'search_path');
         IF NOT named.carried THEN

@@ -169,7 +169,7 @@ BEGIN
                 ERRCODE = 'feature_not_supported',
                 MESSAGE = format('the server would refuse UPDATE and DELETE of the linked table %s, whatever its replica identity (%s)', r.name, said),
                 DETAIL = format('Twinspan code: %s', 'ddl_not_updatable'),
-                HINT = 'Give the table a primary key first; or make its generated columns STORED.';
+                HINT = 'Give the table a primary key first; or make its generated columns STORED; or take it out of a publication that has a column list or WHERE for it.';
         END IF;
         RAISE WARNING USING
             MESSAGE = format('the server refuses UPDATE and DELETE of the linked table %s, whatever its replica identity (%s)', r.name, said),

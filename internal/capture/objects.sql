@@ -322,6 +322,15 @@ BEGIN
 END
 $$;
 
+-- Whether CREATE INDEX on a partitioned table has taken over a partition's index whose making had failed: then
+-- its own is invalid, though not by ON ONLY. The twin does not have that index, and may fail to make it.
+CREATE OR REPLACE FUNCTION twinspan.left_invalid(mask text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT mask !~ '\mon\s+only\M' AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() x
+      JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relkind = 'I' JOIN pg_index i ON i.indexrelid = c.oid AND NOT i.indisvalid)
+$$;
+
 -- The tables that a command on an extension has made (its script's began at since), or found there,
 -- and how rows that the script has put into them are taken out of the twin's, where it runs as well: the
 -- primary's come with the stream.

@@ -39,6 +39,8 @@ type Change struct {
 	Member    []Raw `json:"member"`    // roles that Role is a member of, where it is no superuser
 	Creates   bool  `json:"creates"`   // Role may create schemas in the database
 
+	Invalid bool `json:"invalid"` // an index was made that nobody can use, for one of a partition had failed before
+
 	Before []Raw `json:"before"` // statements that make what the twin may lack
 
 	// What the primary's catalogs have in place of a part of SQL; "" where that part stands.

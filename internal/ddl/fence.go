@@ -79,6 +79,9 @@ func (c *Change) Script(r Rights) Script {
 	for _, b := range c.Before {
 		main = append(main, string(b))
 	}
+	if c.Invalid {
+		sql = tolerated(sql)
+	}
 	s.add(call + texts(append(main, sql)) + ")")
 	s.tidy(r.Settle)
 	if len(after) > 0 {
@@ -90,6 +93,12 @@ func (c *Change) Script(r Rights) Script {
 	}
 	s.add("DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text[], pg_catalog.text[], pg_catalog.text[])")
 	return s
+}
+
+// tolerated makes of a CREATE INDEX one that may meet the rows for which it has no entry: the
+// primary's index is invalid for their sake, which is none to the twin.
+func tolerated(sql string) string {
+	return "DO " + sqlname.Literal("BEGIN EXECUTE "+sqlname.Literal(sql)+"; EXCEPTION WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN NULL; END")
 }
 
 // becomeViews lists the tables that a change makes views: before version 16 a rule can.
