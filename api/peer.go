@@ -63,6 +63,15 @@ type Invitation struct {
 	Grants      []Grant   `json:"grants" nullable:"false" doc:"What the agent that joins will be granted"`
 }
 
+// OpenInvitation is an invitation that nobody has used. Its token is not known any more.
+type OpenInvitation struct {
+	ID       string    `json:"id" doc:"By which it is taken back"`
+	Created  time.Time `json:"created" doc:"When it was made"`
+	Expires  time.Time `json:"expires" doc:"When it ends by itself"`
+	Attempts int       `json:"attempts" doc:"How often it was tried with a wrong secret"`
+	Grants   []Grant   `json:"grants" nullable:"false" doc:"What the agent that joins will be granted"`
+}
+
 // JoinRequest accepts another agent's invitation.
 type JoinRequest struct {
 	Token  string  `json:"token" minLength:"1" doc:"What peer invite printed on the other side"`

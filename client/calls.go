@@ -38,6 +38,16 @@ func (c *Client) Invite(ctx context.Context, ttl time.Duration, grants ...api.Gr
 	return out, c.call(ctx, http.MethodPost, "/v1/invitations", in, &out)
 }
 
+// Invitations lists the invitations that nobody has used yet.
+func (c *Client) Invitations(ctx context.Context) (out []api.OpenInvitation, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/invitations", nil, &out)
+}
+
+// Uninvite takes back an invitation that nobody has used.
+func (c *Client) Uninvite(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/invitations/"+url.PathEscape(id), nil, nil)
+}
+
 // Join accepts another agent's invitation and returns that agent as a peer.
 func (c *Client) Join(ctx context.Context, in api.JoinRequest) (out api.Peer, err error) {
 	return out, c.call(ctx, http.MethodPost, "/v1/peers/join", in, &out)

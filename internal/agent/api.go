@@ -134,6 +134,20 @@ func (a *Agent) Invite(ctx context.Context, in api.Invite) (api.Invitation, erro
 	return api.Invitation{Grants: describeGrants(grants, func(string) string { return "" }), Token: token, Endpoint: a.config.Endpoint.Advertise, Fingerprint: a.identity.Fingerprint(), Expires: expires.UTC()}, nil
 }
 
+// Invitations implements httpapi.Agent.
+func (a *Agent) Invitations(context.Context) ([]api.OpenInvitation, error) {
+	open, err := a.endpoint.Invitations()
+	var list []api.OpenInvitation
+	for _, i := range open {
+		list = append(list, api.OpenInvitation{ID: i.ID, Created: i.Created, Expires: i.Expires, Attempts: i.Attempts,
+			Grants: describeGrants(i.Grants, func(string) string { return "" })})
+	}
+	return list, err
+}
+
+// Uninvite implements httpapi.Agent.
+func (a *Agent) Uninvite(_ context.Context, id string) error { return a.endpoint.Uninvite(id) }
+
 // Join implements httpapi.Agent.
 func (a *Agent) Join(ctx context.Context, in api.JoinRequest) (api.Peer, error) {
 	grants, err := grantsOf(in.Grants)

@@ -103,7 +103,6 @@ func (a *app) initCommand() *cobra.Command {
 	cmd.MarkFlagRequired("name")
 	cmd.MarkFlagsMutuallyExclusive("postgres", "managed")
 	cmd.MarkFlagsOneRequired("postgres", "managed")
-	cmd.MarkFlagsMutuallyExclusive("adopt", "managed")
 	cmd.MarkFlagsMutuallyExclusive("adopt", "no-connect")
 	for _, flag := range []string{"port", "listen", "allow", "password-file"} {
 		cmd.MarkFlagsMutuallyExclusive("postgres", flag)

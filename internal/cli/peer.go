@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,7 +38,7 @@ comes with what the link needs. "twinspan peer grant NAME" shows it.`
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "links", "Trust other agents", peerLong,
-		a.peerInvite(), a.peerJoin(), a.peerExport(), a.peerAdd(), a.peerList(), a.peerGrant(), a.peerRevoke(), a.peerTrust(), a.peerSet(), a.peerRemove(), a.peerRotate())
+		a.peerInvite(), a.peerInvitations(), a.peerUninvite(), a.peerJoin(), a.peerExport(), a.peerAdd(), a.peerList(), a.peerGrant(), a.peerRevoke(), a.peerTrust(), a.peerSet(), a.peerRemove(), a.peerRotate())
 }
 
 func (a *app) peerInvite() *cobra.Command {
@@ -74,6 +75,49 @@ Who joins by it may check and measure the network, and more with --grant.
 	grants = grantFlag(cmd, "what the agent that joins may ask for here, as `grant` (none by default)")
 	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "`time` that the token holds, at most a week")
 	return cmd
+}
+
+func (a *app) peerInvitations() *cobra.Command {
+	return &cobra.Command{
+		Use:   "invitations",
+		Short: "List the tokens that nobody has used yet",
+		Long: `List the invitations by which somebody can still become a peer: until when, and
+what who joins may ask for. The tokens themselves are not kept. A wrong attempt says
+that somebody has an identifier of a token and not its secret; after some of them the
+invitation ends.`,
+		Args: cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			all, err := c.Invitations(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(all, func(w io.Writer) {
+				var rows [][]string
+				for _, i := range all {
+					rows = append(rows, []string{i.ID, when(i.Created), when(i.Expires), strconv.Itoa(i.Attempts), dash(strings.Join(grantsText(i.Grants), "; "))})
+				}
+				terminal.Table(w, []string{"ID", "MADE", "UNTIL", "WRONG ATTEMPTS", "WHO JOINS MAY"}, rows)
+			})
+		}),
+	}
+}
+
+func (a *app) peerUninvite() *cobra.Command {
+	return &cobra.Command{
+		Use:   "uninvite ID",
+		Short: "Take back a token that nobody has used",
+		Long: `Take back an invitation: from now on its token lets nobody in. "twinspan peer
+invitations" lists the identifiers. An agent that has joined is removed with
+"twinspan peer remove".`,
+		Args: cobra.ExactArgs(1),
+		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := c.Uninvite(ctx, args[0]); err != nil {
+				return err
+			}
+			a.say("The invitation %s is taken back.", args[0])
+			return nil
+		}),
+	}
 }
 
 func (a *app) peerJoin() *cobra.Command {

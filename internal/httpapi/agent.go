@@ -19,6 +19,9 @@ type Agent interface {
 	Peers(ctx context.Context) ([]api.Peer, error)
 	// Invite makes an invitation; a ttl of 0 means the default.
 	Invite(ctx context.Context, in api.Invite) (api.Invitation, error)
+	// Invitations lists those that are open; Uninvite takes one back.
+	Invitations(ctx context.Context) ([]api.OpenInvitation, error)
+	Uninvite(ctx context.Context, id string) error
 	// Join dials the agent that a token names and waits for its answer.
 	Join(ctx context.Context, in api.JoinRequest) (api.Peer, error)
 	// ExportPeer returns what another agent needs to add this one.

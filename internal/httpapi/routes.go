@@ -34,6 +34,9 @@ type (
 		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the peer"`
 		Force bool   `query:"force" doc:"End the trust at once, also when links depend on it"`
 	}
+	invited struct {
+		ID string `path:"id" minLength:"1" maxLength:"64" doc:"Identifier of the invitation"`
+	}
 	verify struct {
 		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Body api.Verify
@@ -133,6 +136,16 @@ func (r *routes) peers() {
 			i.Grants = list(i.Grants)
 			return i, err
 		})
+	add(r, "peers", http.MethodGet, "/v1/invitations", "listInvitations", "List the invitations that nobody has used yet",
+		func(ctx context.Context, _ *none) ([]api.OpenInvitation, error) {
+			all, err := r.agent.Invitations(ctx)
+			for i := range all {
+				all[i].Grants = list(all[i].Grants)
+			}
+			return list(all), err
+		})
+	add(r, "peers", http.MethodDelete, "/v1/invitations/{id}", "uninvite", "Take back an invitation that nobody has used",
+		func(ctx context.Context, in *invited) (*nothing, error) { return nil, r.agent.Uninvite(ctx, in.ID) })
 	add(r, "peers", http.MethodPost, "/v1/peers/join", "join", "Become a peer of the agent that made a token",
 		func(ctx context.Context, in *with[api.JoinRequest]) (api.Peer, error) {
 			return trusted(r.agent.Join(ctx, in.Body))

@@ -151,6 +151,9 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("peers", len(peers) == 1 && peers[0].Connected, err)
 	invitation, err := c.Invite(ctx, 90*time.Minute)
 	check("invite", invitation.Token == "tok-a", err)
+	open, err := c.Invitations(ctx)
+	check("invitations", len(open) == 1 && open[0].Attempts == 1 && open[0].Grants != nil, err)
+	check("uninvite", true, c.Uninvite(ctx, "0a"))
 	joined, err := c.Join(ctx, api.JoinRequest{Token: "tok-b"})
 	check("join", joined.Name == "b", err)
 	added, err := c.AddPeer(ctx, api.AddPeer{Name: "c", Endpoint: "c:5022", Certificate: "PEM"})
@@ -226,7 +229,7 @@ func useEverything(t *testing.T, c *client.Client) {
 func TestEverythingOverTheSocket(t *testing.T) {
 	s := serve(t, sample(), false)
 	useEverything(t, dial(t, client.Dial{Socket: s.dir.Socket()}))
-	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Join[tok-b]",
+	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Invitations[]", "Uninvite[0a]", "Join[tok-b]",
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "SetPeer[c SHA256:y ]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 AuditRate:<nil> FromPeer:false CreateRoles:false WithPasswords:false}]",

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -168,29 +169,15 @@ func (e *Endpoint) Trust(name, fingerprint string) error {
 // endInvitations removes those that a peer has used, by whichever of its keys. Its key may
 // be another by now: then redeem refuses the old one, for it is not trusted.
 func (e *Endpoint) endInvitations(p Peer) error {
-	dir := filepath.Join(e.Identity.Dir(), invitationsDir)
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return invitationProblem(err, "read directory")
-	}
-	for _, entry := range entries {
-		name, isInvitation := strings.CutSuffix(entry.Name(), ".toml")
-		raw, err := hex.DecodeString(name)
-		if !isInvitation || err != nil || len(raw) != tokenID {
-			continue
+	return e.eachInvitation(func(id [tokenID]byte, inv invitation) error {
+		if !p.trusts(inv.UsedBy) {
+			return nil
 		}
-		inv, err := e.readInvitation([tokenID]byte(raw))
-		if err != nil || !p.trusts(inv.UsedBy) {
-			continue // one that cannot be understood lets nobody in
-		}
-		if err := removeFile(filepath.Join(dir, entry.Name())); err != nil {
+		if err := removeFile(e.invitationPath(id)); err != nil {
 			return invitationProblem(err, "remove")
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // sweepInvitations removes those that were over long ago and counts the others.
@@ -226,6 +213,79 @@ func (e *Endpoint) sweepInvitations(now time.Time) error {
 	}
 	if open >= maxInvitations {
 		return problem.New(problem.Resource, "invitations_many", "%d invitations are open", open).WithHint("wait until some expire")
+	}
+	return nil
+}
+
+// OpenInvitation is one by which somebody can still become a peer.
+type OpenInvitation struct {
+	ID       string
+	Created  time.Time
+	Expires  time.Time
+	Attempts int // with a wrong secret
+	Grants   []Grant
+}
+
+// Invitations lists those that are open, the oldest first.
+func (e *Endpoint) Invitations() ([]OpenInvitation, error) {
+	e.guests.Lock()
+	defer e.guests.Unlock()
+	list := []OpenInvitation{}
+	err := e.eachInvitation(func(id [tokenID]byte, inv invitation) error {
+		if inv.UsedBy == "" && inv.Wrong < maxWrong && time.Now().Before(inv.Expires) {
+			list = append(list, OpenInvitation{hex.EncodeToString(id[:]), inv.Created, inv.Expires, inv.Wrong, inv.Grants})
+		}
+		return nil
+	})
+	slices.SortFunc(list, func(a, b OpenInvitation) int { return a.Created.Compare(b.Created) })
+	return list, err
+}
+
+// Uninvite takes back an invitation that is open: its token lets nobody in any more.
+func (e *Endpoint) Uninvite(id string) error {
+	e.guests.Lock()
+	defer e.guests.Unlock()
+	unknown := problem.New(problem.NotFound, "invitation_unknown", "there is no open invitation %q", id).On(id).
+		WithHint("twinspan peer invitations lists them; a peer that has joined goes with: twinspan peer remove NAME")
+	raw, err := hex.DecodeString(id)
+	if err != nil || len(raw) != tokenID {
+		return unknown
+	}
+	inv, err := e.readInvitation([tokenID]byte(raw))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && inv.UsedBy != "":
+		return unknown
+	case err != nil && problem.KindOf(err) != problem.Resource:
+		return err
+	}
+	if err := removeFile(e.invitationPath([tokenID]byte(raw))); err != nil {
+		return invitationProblem(err, "remove")
+	}
+	e.logger().Info("invitation taken back", "invitation", id)
+	return nil
+}
+
+// eachInvitation calls f for those that can be understood; others let nobody in.
+func (e *Endpoint) eachInvitation(f func(id [tokenID]byte, inv invitation) error) error {
+	entries, err := os.ReadDir(filepath.Join(e.Identity.Dir(), invitationsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return invitationProblem(err, "read directory")
+	}
+	for _, entry := range entries {
+		name, isInvitation := strings.CutSuffix(entry.Name(), ".toml")
+		raw, err := hex.DecodeString(name)
+		if !isInvitation || err != nil || len(raw) != tokenID {
+			continue
+		}
+		id := [tokenID]byte(raw)
+		if inv, err := e.readInvitation(id); err == nil {
+			if err := f(id, inv); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -33,6 +33,34 @@ func wantCode(t *testing.T, what string, err error, code string) {
 	}
 }
 
+func TestInvitationsAreListedAndTakenBack(t *testing.T) {
+	a, b := newAgent(t, "a"), newAgent(t, "b")
+	b.Listen = ""
+	a.start(t)
+	b.start(t)
+	first, second := invite(t, a), invite(t, a)
+	open, err := a.Invitations()
+	if err != nil || len(open) != 2 || !open[0].Expires.After(open[0].Created) {
+		t.Fatalf("open: %+v, %v", open, err)
+	}
+	_, err = b.Join(background(t), first, JoinOptions{})
+	check(t, err)
+	left, err := a.Invitations()
+	if err != nil || len(left) != 1 {
+		t.Fatalf("after one was used: %+v, %v", left, err)
+	}
+	check(t, a.Uninvite(left[0].ID))
+	c := newAgent(t, "c")
+	c.Listen = ""
+	c.start(t)
+	_, err = c.Join(background(t), second, JoinOptions{})
+	wantCode(t, "a token that was taken back", err, "invitation_unknown")
+	for _, o := range open {
+		wantCode(t, "one that is used or taken back", a.Uninvite(o.ID), "invitation_unknown")
+	}
+	wantCode(t, "what is no identifier", a.Uninvite("../identity/key"), "invitation_unknown")
+}
+
 func TestInvitationMakesPeersOfBoth(t *testing.T) {
 	a, b := newAgent(t, "a"), newAgent(t, "b")
 	a.Handle("echo", echo)

@@ -17,6 +17,7 @@ func peerEntries() []Entry {
 		{"invitation_key", Blocks, "Another agent answers", "The agent at the address is not the one that made the invitation.", "Check the address."},
 		{"invitation_own", Blocks, "The invitation is the agent's own", "", "Use it at the other agent."},
 		{"invitation_ttl", Blocks, "The invitation's duration is out of bounds", "", "Choose up to 30 days."},
+		{"invitation_unknown", Blocks, "There is no such invitation", "It was taken back, has been used, or never was.", "`twinspan peer invitations` lists those that are open; ask for a new one: `twinspan peer invite`"},
 		{"invitations_many", Blocks, "Too many invitations are open", "", "Wait until some expire."},
 		{"method_unknown", Blocks, "The peer does not know the call", "", same},
 		{"pairing_busy", Warns, "Too many attempts to join", "", "Try again in some seconds."},
@@ -94,6 +95,7 @@ func serverEntries() []Entry {
 func agentEntries() []Entry {
 	return []Entry{
 		{"adopt_alive", Blocks, "Somebody works the links", "Links are taken over from an agent that is gone.", "Stop the agent that the text names; its sessions end within seconds."},
+		{"adopt_managed", Blocks, "A managed server cannot be taken over", "Its data lie in the agent's directory, and go with it.", "Run a server on the old directory's `instance`, if it is there, and name that with `--postgres`. Else make the agent without `--adopt`, and the links anew."},
 		{"adopt_nothing", Blocks, "There are no links to take over", "Copies of linked databases are passed by.", "See that `--postgres` leads to the server on which the links stand."},
 		{"adopt_rights", Blocks, "The role cannot take links over", "A superuser can, and the role that made the schema twinspan.", "Give `--postgres` one of them."},
 		{"adopt_several", Blocks, "Links of several agents are beside the server", "", "`--adopt=AGENT-ID` says whose are taken over."},

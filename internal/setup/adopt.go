@@ -30,6 +30,10 @@ type adoption struct {
 // be told which, or where somebody works them.
 func planAdoption(ctx context.Context, in Request) (adoption, error) {
 	var plan adoption
+	if in.Managed {
+		return plan, problem.New(problem.Invalid, "adopt_managed", "a managed server lies in its agent's directory and goes with it: links are taken over beside a server that runs by itself").
+			WithHint("if the old directory's instance is there, run a server on it and name that: init --adopt --postgres DSN; else make the agent without --adopt, and the links anew")
+	}
 	server, err := pg.ParseDSN(in.DSN)
 	if err != nil {
 		return plan, err

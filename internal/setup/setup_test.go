@@ -104,6 +104,7 @@ func TestWrongParametersAreRefusedBeforeAnythingIsMade(t *testing.T) {
 		"name_invalid":       {Name: "a/b", Managed: true},
 		"endpoint_invalid":   {Name: "a", Managed: true, Endpoint: "x"},
 		"dsn_invalid":        {Name: "a", DSN: "postgres://u:hunter2@h:p:q/"},
+		"adopt_managed":      {Name: "a", Managed: true, Adopt: "any"},
 		"parameters_invalid": {Name: "a", Managed: true, API: "x"},
 	} {
 		in.Dir = dir(t, "a")

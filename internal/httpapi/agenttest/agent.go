@@ -99,6 +99,14 @@ func (a *Agent) Invite(_ context.Context, in api.Invite) (api.Invitation, error)
 		Expires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, a.enter("Invite", time.Duration(in.TTLSeconds)*time.Second, in.Grants)
 }
 
+// Invitations answers one that was tried once.
+func (a *Agent) Invitations(context.Context) ([]api.OpenInvitation, error) {
+	return []api.OpenInvitation{{ID: "0a", Attempts: 1}}, a.enter("Invitations")
+}
+
+// Uninvite answers nothing.
+func (a *Agent) Uninvite(_ context.Context, id string) error { return a.enter("Uninvite", id) }
+
 // Join answers a peer named b.
 func (a *Agent) Join(_ context.Context, in api.JoinRequest) (api.Peer, error) {
 	return api.Peer{Name: "b", ID: "idb", Endpoint: "b:5022", Fingerprint: "SHA256:b", Connected: true}, a.enter("Join", in.Token)
