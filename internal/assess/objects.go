@@ -257,6 +257,10 @@ func (l *primaryLook) programs(ctx context.Context) error {
 			  WHERE e.evtenabled <> 'D' AND NOT o.rolsuper AND evtname NOT LIKE 'twinspan\_%' AND evtname NOT LIKE '!twinspan\_%' ORDER BY 1`,
 			"the event trigger runs a function of role {2}, who is no superuser, with the rights of whoever changes the schema, superusers among them: on this server, and on the other one once that is the primary",
 			"ALTER FUNCTION {3} OWNER TO a superuser, and let nobody else replace it"},
+		{"fdw_validator_of_role", problem.Warns,
+			`SELECT format('%I', w.fdwname), pg_get_userbyid(p.proowner)::text, p.oid::regprocedure::text FROM pg_foreign_data_wrapper w JOIN pg_proc p ON p.oid = w.fdwvalidator JOIN pg_roles o ON o.oid = p.proowner WHERE NOT o.rolsuper ORDER BY 1`,
+			"the foreign data wrapper has options validated by a function of role {2}, who is no superuser: the first copy makes servers and foreign tables with the agent's rights, and the function runs with them",
+			"ALTER FUNCTION {3} OWNER TO a superuser, and let nobody else replace it"},
 		{"function_in_c", problem.Warns,
 			`SELECT p.oid::regprocedure::text, p.probin, '' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language a ON a.oid = p.prolang
 			  WHERE a.lanname = 'c' AND ` + ownIn("pg_proc", "p.oid") + ` ORDER BY 1`,

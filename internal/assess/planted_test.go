@@ -50,6 +50,8 @@ var planted = []struct{ sql, want string }{
 	  CREATE EVENT TRIGGER "Always" ON sql_drop EXECUTE FUNCTION e(); ALTER EVENT TRIGGER "Always" ENABLE ALWAYS`, `informs event_trigger_fires_on_twin "Always"`},
 	{`CREATE FUNCTION of_app() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; ALTER FUNCTION of_app() OWNER TO shop; CREATE EVENT TRIGGER of_app ON sql_drop EXECUTE FUNCTION of_app()`,
 		`warns event_trigger_of_role of_app`},
+	{`CREATE FUNCTION valid(text[], oid) RETURNS bool LANGUAGE sql AS 'SELECT true'; ALTER FUNCTION valid(text[], oid) OWNER TO shop; CREATE FOREIGN DATA WRAPPER lax VALIDATOR valid; CREATE FOREIGN DATA WRAPPER bare`,
+		`warns fdw_validator_of_role lax`},
 	{`CREATE FUNCTION in_c(int, int) RETURNS int LANGUAGE c STRICT AS '$libdir/autoinc', 'autoinc'`, `warns function_in_c public.in_c(integer,integer)`},
 	{`CREATE SCHEMA cron; CREATE TABLE cron.job (id int PRIMARY KEY)`, `informs jobs_not_carried cron.job`},
 	{`CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw; CREATE FOREIGN TABLE distant (a int) SERVER far`, `informs foreign_server far`},
