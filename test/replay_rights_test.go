@@ -48,6 +48,7 @@ var ways = []struct{ name, sql string }{
 	{"check", `ALTER TABLE eve.%[1]s_t ADD CONSTRAINT c CHECK (eve.%[1]s(i) > 0)`},
 	{"view", `CREATE MATERIALIZED VIEW eve.%[1]s_m AS SELECT eve.%[1]s(i) FROM eve.%[1]s_t`},
 	{"domain", `ALTER DOMAIN eve.%[1]s_d ADD CHECK (eve.%[1]s(VALUE) > 0)`},
+	{"filled", `ALTER TABLE eve.%[1]s_t ADD COLUMN at timestamptz DEFAULT now(), ADD CONSTRAINT f CHECK (eve.%[1]s(i) < 100)`},
 	{"index", `CREATE INDEX ON eve.%[1]s_t (eve.%[1]s(i)) WHERE eve.%[1]s(i) > 0`},
 }
 

@@ -12,8 +12,8 @@ type Setting struct{ Name, Value string }
 
 // Rights say with whose rights a change is made on the twin, and in what a session.
 type Rights struct {
-	// Name makes the name of the function that fences the change one that nobody
-	// foresees: code of the users' that ran in the session before may have made
+	// Name makes the names of the functions that fence the change ones that nobody
+	// foresees, of its two halves: code of the users' that ran in the session before may have made
 	// functions there. It has letters and digits only.
 	Name string
 	// Ordinary is what an ordinary session of the twin's database has of those
@@ -61,20 +61,10 @@ func (c *Change) Script(r Rights) Script {
 	for _, a := range c.After {
 		after = append(after, filling(string(a)))
 	}
-	name := "pg_temp.twinspan_change_" + r.Name
-	const parameters = "(needed pg_catalog.text[], asked pg_catalog.text[], commands pg_catalog.text[])"
 	var s Script
 	for _, table := range c.becomeViews() {
 		s.add("DO " + sqlname.Literal(strings.Replace(ungate, "$table", sqlname.Literal(table), 1)))
 	}
-	if r.Lent {
-		s.add("CREATE FUNCTION " + name + parameters + " RETURNS pg_catalog.void LANGUAGE plpgsql AS " + sqlname.Literal(lent(string(c.Role), r.Filled)))
-	} else {
-		s.add("CREATE FUNCTION " + name + parameters + " RETURNS pg_catalog.void LANGUAGE plpgsql SECURITY DEFINER AS " + sqlname.Literal(fenced))
-		s.add("ALTER FUNCTION " + name + " OWNER TO " + sqlname.Quote(string(c.Role)))
-	}
-	s.Main = len(s.Statements)
-	call := "SELECT " + name + "(" + pairs(needed) + ", " + pairs(asked) + ", "
 	var main []string
 	for _, b := range c.Before {
 		main = append(main, string(b))
@@ -82,17 +72,33 @@ func (c *Change) Script(r Rights) Script {
 	if c.Invalid {
 		sql = tolerated(sql)
 	}
-	s.add(call + texts(append(main, sql)) + ")")
-	s.tidy(r.Settle)
+	half := len(r.Name) / 2
+	s.Main = s.fence(c, r, r.Name[:half], needed, asked, append(main, sql))
 	if len(after) > 0 {
 		if r.Aside != "" {
 			s.add(r.Aside)
 		}
-		s.add(call + texts(after) + ")")
-		s.tidy(r.Settle)
+		// By a function of its own: the first belongs to the role, whose code has run and may have changed it.
+		s.fence(c, r, r.Name[half:], needed, asked, after)
 	}
-	s.add("DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text[], pg_catalog.text[], pg_catalog.text[])")
 	return s
+}
+
+// fence adds what runs commands with the rights of the change, and returns which statement does.
+func (s *Script) fence(c *Change, r Rights, name string, needed, asked []Setting, commands []string) (main int) {
+	name = "pg_temp.twinspan_change_" + name
+	const parameters = "(needed pg_catalog.text[], asked pg_catalog.text[], commands pg_catalog.text[])"
+	if r.Lent {
+		s.add("CREATE FUNCTION " + name + parameters + " RETURNS pg_catalog.void LANGUAGE plpgsql AS " + sqlname.Literal(lent(string(c.Role), r.Filled)))
+	} else {
+		s.add("CREATE FUNCTION " + name + parameters + " RETURNS pg_catalog.void LANGUAGE plpgsql SECURITY DEFINER AS " + sqlname.Literal(fenced))
+		s.add("ALTER FUNCTION " + name + " OWNER TO " + sqlname.Quote(string(c.Role)))
+	}
+	main = len(s.Statements)
+	s.add("SELECT " + name + "(" + pairs(needed) + ", " + pairs(asked) + ", " + texts(commands) + ")")
+	s.tidy(r.Settle)
+	s.add("DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text[], pg_catalog.text[], pg_catalog.text[])")
+	return main
 }
 
 // tolerated makes of a CREATE INDEX one that may meet the rows for which it has no entry: the

@@ -80,7 +80,7 @@ func (l *Link) replay(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 	if err != nil {
 		return nil, err
 	}
-	var random [8]byte
+	var random [16]byte
 	rand.Read(random[:]) // never fails (crypto/rand)
 	script := change.Script(ddl.Rights{Name: hex.EncodeToString(random[:]), Ordinary: ordinary, Lent: lent || filled != "", Filled: filled, Versioned: versioned, Aside: gate.AsideSQL, Settle: pg.SettleSQL})
 	if len(script.Statements) == 0 {
