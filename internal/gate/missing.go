@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -72,6 +73,9 @@ var functions = sync.OnceValue(func() map[string]function {
 	return all
 })
 
+// later are functions that the first release had not.
+var later = []string{"twinspan.ticket", "twinspan.copied"}
+
 // functionsChanged lists the functions that are gone, or belong to somebody else than the schema, and those of another text.
 func functionsChanged(ctx context.Context, conn *pgx.Conn) (gone, changed []string, err error) {
 	rows, err := conn.Query(ctx, `SELECT 'twinspan.' || p.proname, pg_catalog.md5(p.prosrc), p.prosecdef::text, coalesce(pg_catalog.array_to_string(p.proconfig, ' '), ''), p.proowner = n.nspowner
@@ -91,7 +95,7 @@ func functionsChanged(ctx context.Context, conn *pgx.Conn) (gone, changed []stri
 	})
 	for name, want := range functions() {
 		switch f, ok := found[name]; {
-		case !ok && name != "twinspan.ticket": // which an earlier release has not
+		case !ok && !slices.Contains(later, name):
 			gone = append(gone, "the function "+name)
 		case f != want:
 			changed = append(changed, "the function "+name)

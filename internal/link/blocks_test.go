@@ -106,7 +106,9 @@ func TestBlocksBecomeTransactions(t *testing.T) {
 					r.err = err
 					return
 				}
-				r.parts <- p
+				if r.err = r.put(t.Context(), p); r.err != nil {
+					return
+				}
 			}
 		}()
 		got := handed(t, r)
