@@ -158,7 +158,7 @@ func diffLines(a, b []string) string {
 // and pgtest.Equal does not look at.
 var besidesDump = []struct{ what, sql string }{
 	{"index states", `SELECT i.indexrelid::regclass, i.indisvalid, i.indisready, i.indislive FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
-		WHERE c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'pg_toast', 'information_schema', 'twinspan') AND c.relnamespace::regnamespace::text !~ '^pg_temp'`},
+		WHERE c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'pg_toast', 'information_schema', 'twinspan') AND c.relnamespace::regnamespace::text !~ '^pg_(toast_)?temp'`},
 	{"materialized views", `SELECT c.oid::regclass, c.relispopulated, CASE WHEN c.relispopulated THEN
 		md5(query_to_xml(format('SELECT r::text FROM %s r ORDER BY r::text COLLATE "C"', c.oid::regclass), true, true, '')::text) END FROM pg_class c WHERE c.relkind = 'm'`},
 	{"enum values", `SELECT enumtypid::regtype, enumlabel, row_number() OVER (PARTITION BY enumtypid ORDER BY enumsortorder) FROM pg_enum`},

@@ -300,11 +300,20 @@ func (w *walking) compare(t *testing.T, patience time.Duration) *mishap {
 // modeLine says of a trigger or rule when it fires. A twin puts aside those that would fire there.
 var modeLine = regexp.MustCompile(`(?m)^ALTER TABLE .* (ENABLE (ALWAYS|REPLICA)|DISABLE) (TRIGGER|RULE) .*;\n*`)
 
-// withoutModes leaves out what a link changes: modes, and replica identities.
+// identityLine is a replica identity that somebody chose, or a link.
+var identityLine = regexp.MustCompile(`(?m)^ALTER TABLE ONLY .* REPLICA IDENTITY .*;\n*`)
+
+// clusterLine is the mark of CLUSTER ... USING, which crosses no link (docs/design/0013).
+var clusterLine = regexp.MustCompile(`(?m)^ALTER TABLE .* CLUSTER ON .*;\n*`)
+
+// withoutModes leaves out what a link changes, modes and replica identities, which verify compares, and what does not cross.
 func withoutModes(d dump) dump {
 	for _, bodies := range d {
 		for i, body := range bodies {
-			bodies[i] = strings.TrimSpace(modeLine.ReplaceAllString(identity.ReplaceAllString(body, ""), ""))
+			for _, line := range []*regexp.Regexp{modeLine, identityLine, clusterLine} {
+				body = line.ReplaceAllString(body, "")
+			}
+			bodies[i] = strings.TrimSpace(body)
 		}
 	}
 	return d
