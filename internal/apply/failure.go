@@ -73,6 +73,9 @@ func (e *engine) changeProblem(b *batch, f *failure) error {
 		return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Diverged, "row_duplicate", "%s", what).On(subject).WithHint(divergedHint)
 	case f.err.Code == pg.StateUndefinedObject:
 		return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Transient, "object_missing", "%s waits", what).On(subject).WithHint(pg.UndefinedObjectHint)
+	case pg.RefusesInfinity(f.err):
+		return problem.New(problem.Diverged, "value_too_new", "%s: the secondary's version does not know infinite intervals, and column %s has one", what, strings.Join(r.infinite(c), " or ")).
+			On(subject).WithHint(pg.InfinityHint)
 	}
 	return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Diverged, "apply_failed", "%s", what).On(subject).
 		WithHint("remove the cause on the secondary, then resume the link")
@@ -115,6 +118,17 @@ func shapeOf(r *relation, c *group.Change) string {
 		}
 	}
 	return "UPDATE " + r.name.String() + " SET " + strings.Join(set, ", ")
+}
+
+// infinite are the columns whose new values have something infinite, of those that may have values which
+// this server does not know.
+func (r *relation) infinite(c *group.Change) (names []string) {
+	for _, i := range r.textOnly {
+		if i < c.New.Len && strings.Contains(string(c.New.Column(i).Value), "infinity") {
+			names = append(names, r.columns[i].name)
+		}
+	}
+	return names
 }
 
 // subject is the table and the key of a change. Of tables without a key only the

@@ -157,6 +157,34 @@ func TestNothingAgainstPgbench(t *testing.T) {
 	}
 }
 
+// Infinite intervals came with version 17: of a newer primary's columns those are named that may have one.
+func TestColumnsOfValuesThatTheSecondaryDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	newer := pgtest.Start(t, pgtest.WithMajor(17))
+	dsn := newer.DSN(newer.Database(t))
+	pgtest.Exec(t, dsn, `CREATE DOMAIN span AS interval; CREATE TYPE pair AS (n int, s span); CREATE TYPE spans AS RANGE (subtype = interval)`,
+		`CREATE TABLE t (id int PRIMARY KEY, i interval, d span, list interval[], p pair, r spans, m spans_multirange, at timestamptz, v text)`)
+	report := look(t, assess.Primary{DSN: parse(t, dsn), DumpMajor: newestDump})
+	want := []string{"public.t.d", "public.t.i", "public.t.list", "public.t.m", "public.t.p", "public.t.r"}
+	if !slices.Equal(report.Needs.Newer, want) {
+		t.Errorf("of the columns may have one %v, not %v", report.Needs.Newer, want)
+	}
+	for _, of := range []struct {
+		server *pgtest.Server
+		want   []string
+	}{{pgtest.Shared(t), want}, {newer, nil}} {
+		var told []string
+		for _, f := range secondary(t, of.server.DSN("postgres"), assess.Target{Source: report.Source, Needs: report.Needs, Database: "twin"}) {
+			if f.Code == "value_too_new" {
+				told = append(told, f.Object)
+			}
+		}
+		if !slices.Equal(told, of.want) {
+			t.Errorf("a secondary of version %d is told of %v, not %v", of.server.Major, told, of.want)
+		}
+	}
+}
+
 // TestEmpty makes one thing of each sort in a database of its own.
 func TestEmpty(t *testing.T) {
 	s := pgtest.Shared(t)

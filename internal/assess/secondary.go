@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -33,7 +34,7 @@ func Secondary(ctx context.Context, server *pg.DSN, t Target) ([]Finding, error)
 	defer conn.Close(context.WithoutCancel(ctx))
 	l := secondaryLook{Target: t, server: server, conn: conn, found: f}
 	for _, step := range []func(context.Context) error{
-		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeLabels, l.judgeRoles, l.judgeTakeover,
+		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeValues, l.judgeLabels, l.judgeRoles, l.judgeTakeover,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -223,6 +224,18 @@ func (l *secondaryLook) judgeSettings(ctx context.Context) error {
 		}
 		l.found.warnsIf(refused != "", "setting_not_carried", s.Name, "the secondary's server does not take this setting of the database: "+refused,
 			"on the primary: ALTER DATABASE "+sqlname.Quote(l.Source.Database)+" RESET "+s.Name+"; or accept that the twin does without it")
+	}
+	return nil
+}
+
+// judgeValues names the columns that may get values which this server does not know.
+func (l *secondaryLook) judgeValues(context.Context) error {
+	if len(pg.WithNewValues(l.version/10000, l.Source.Major)) == 0 {
+		return nil
+	}
+	for _, column := range l.Needs.Newer {
+		l.found.add(problem.Informs, "value_too_new", column, fmt.Sprintf("the column holds intervals: version %d of the secondary does not know infinite ones, and one that is written on the primary stops the link", l.version/10000),
+			"write none there: ALTER TABLE ... ADD CHECK (isfinite(...)); or have the secondary on version 17 or newer")
 	}
 	return nil
 }

@@ -38,6 +38,8 @@ type Needs struct {
 	Settings   []pg.Setting `json:"settings,omitempty"`
 	Collations []Collation  `json:"collations,omitempty"`
 	Labels     []string     `json:"labels,omitempty"` // providers of its security labels
+	// Newer are columns that may have values which servers before this version do not know.
+	Newer []string `json:"newer,omitempty"`
 }
 
 // Collation is one that columns of the primary database use.
@@ -117,6 +119,11 @@ func readNeeds(ctx context.Context, conn *pgx.Conn, major int) (Needs, error) {
 	}
 	if n.Collations, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Collation]); err != nil {
 		return n, pg.Classify(err, "list the collations of columns")
+	}
+	if types := pg.WithNewValues(0, major); len(types) > 0 {
+		if n.Newer, err = pg.ColumnsHolding(ctx, conn, types); err != nil {
+			return n, err
+		}
 	}
 	// What extensions hold labels of comes with them; large objects come without.
 	err = conn.QueryRow(ctx, `SELECT coalesce(array_agg(DISTINCT s.provider), '{}') FROM pg_catalog.pg_seclabel s WHERE s.classoid NOT IN ('pg_largeobject'::regclass, 'pg_publication'::regclass, 'pg_subscription'::regclass)

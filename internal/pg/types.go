@@ -2,8 +2,11 @@ package pg
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Rows is a session or a transaction that answers queries.
@@ -74,6 +77,51 @@ func UnportableTypes(ctx context.Context, q Rows, also ...uint32) (map[uint32]bo
 	}
 	return types, nil
 }
+
+// holdingSQL lists the columns of permanent tables whose values have parts of some types.
+const holdingSQL = `
+WITH RECURSIVE built (base, oid) AS (
+    SELECT typbasetype, oid FROM pg_catalog.pg_type WHERE typtype = 'd'
+    UNION ALL
+    SELECT typelem, oid FROM pg_catalog.pg_type WHERE typcategory = 'A' AND typelem <> 0
+    UNION ALL
+    SELECT rngsubtype, rngtypid FROM pg_catalog.pg_range
+    UNION ALL
+    SELECT rngtypid, (to_jsonb(r)->>'rngmultitypid')::oid FROM pg_catalog.pg_range r WHERE to_jsonb(r)->>'rngmultitypid' IS NOT NULL
+    UNION ALL
+    SELECT a.atttypid, t.oid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped WHERE t.typtype = 'c'
+), holding AS (
+    SELECT unnest($1::oid[]) AS oid
+    UNION
+    SELECT t.oid FROM holding h JOIN built t ON t.base = h.oid
+)
+SELECT format('%I.%I.%I', n.nspname, c.relname, a.attname)
+  FROM holding h
+  JOIN pg_catalog.pg_attribute a ON a.atttypid = h.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND c.relpersistence = 'p'
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+ ORDER BY 1`
+
+// ColumnsHolding lists the columns of the database's permanent tables whose values have parts of some types.
+func ColumnsHolding(ctx context.Context, q Rows, types []uint32) ([]string, error) {
+	rows, err := q.Query(ctx, holdingSQL, types)
+	if err != nil {
+		return nil, Classify(err, "list the columns of a type")
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return list, Classify(err, "list the columns of a type")
+}
+
+// RefusesInfinity says whether a server refused an infinite interval, which it does not know
+// (WithNewValues). Its message, in whatever language, names the type and quotes the value.
+func RefusesInfinity(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "22007" && strings.Contains(e.Message, "interval") && strings.Contains(e.Message, "infinity")
+}
+
+// InfinityHint says what to do about it.
+const InfinityHint = "on the primary give the rows finite values, then resume the link with --repair; or have the secondary on version 17 or newer"
 
 // StateUndefinedObject is the SQLSTATE of a value that names what the server does not have
 // (undefined_object): a role in a regrole or aclitem, as a rule, for whatever is in the

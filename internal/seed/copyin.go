@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"sync/atomic"
 
@@ -235,6 +236,9 @@ func targetError(name sqlname.Table, err error) error {
 		return schemaChanged(name, "the twin's table is another one")
 	case state == pg.StateUndefinedObject:
 		return problem.Wrap(p, problem.Transient, "object_missing", "the copy of %s waits", name).On(name.String()).WithHint(pg.UndefinedObjectHint)
+	case pg.RefusesInfinity(err):
+		return problem.New(problem.Incompatible, "value_too_new", "the twin's version does not know infinite intervals, and a row of %s has one%s", name, columnOf(err)).
+			On(name.String()).WithHint(pg.InfinityHint)
 	case strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23"):
 		// Its message may quote the value, as its detail does.
 		reason := "SQLSTATE " + state
@@ -246,6 +250,21 @@ func targetError(name sqlname.Table, err error) error {
 			WithHint("the twin's encoding, its extensions' versions or a CHECK whose function sees other data differ from the primary's; make them alike and try again")
 	}
 	return p
+}
+
+// copyColumn is where COPY says which column it reads (copyfromparse.c); values follow.
+var copyColumn = regexp.MustCompile(`^COPY .*, line \d+, column ([^:]+):`)
+
+// columnOf names the column of an error of COPY, in words to be put behind others.
+func columnOf(err error) string {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		return ""
+	}
+	if m := copyColumn.FindStringSubmatch(e.Where); m != nil {
+		return " in column " + m[1]
+	}
+	return ""
 }
 
 // counter counts what is written, and holds it up to keep a pace.
