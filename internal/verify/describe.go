@@ -35,7 +35,7 @@ func keptMode(class, oid, mode string) string {
 // dropped while the query ran has no text: the functions that print definitions look
 // at the catalogs as they are now, whatever the snapshot.
 func fingerprint(version int, identities, kept bool) string {
-	was, statistics := "(SELECT NULL::oid AS oid, NULL::text AS was WHERE false) AS none", "NULL::text"
+	was, statistics := "(SELECT NULL::oid AS oid, NULL::text AS was, NULL::name AS was_index WHERE false)", "NULL::text"
 	if identities {
 		was = "twinspan.identity"
 	}

@@ -19,8 +19,11 @@ WITH space AS (
      WHERE c.relpersistence <> 't' AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid = c.oid)
        AND NOT (c.relkind = 'c' AND EXISTS (SELECT FROM member m WHERE m.classid = 'pg_type'::regclass AND m.objid = c.reltype))
 ), identity AS (
-    -- What the link made FULL had another identity before.
-    SELECT oid, was::text FROM /*identity*/
+    -- What the link made FULL had another identity before. One whose index is gone is the same as none.
+    SELECT c.oid, CASE WHEN coalesce(i.was::text, c.relreplident::text) = 'i' AND NOT EXISTS (SELECT FROM pg_index x JOIN pg_class n ON n.oid = x.indexrelid
+                      WHERE x.indrelid = c.oid AND CASE WHEN i.oid IS NULL THEN x.indisreplident ELSE n.relname = i.was_index END)
+                  THEN 'n' ELSE coalesce(i.was::text, c.relreplident::text) END AS was
+      FROM rel c LEFT JOIN /*identity*/ i ON i.oid = c.oid
 ), op AS (
     SELECT o.oid, o.opcname, n.nspname FROM pg_opclass o JOIN pg_namespace n ON n.oid = o.opcnamespace
 ), coll AS (
@@ -37,7 +40,7 @@ SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 
        concat_ws(', ', CASE WHEN NOT owned THEN 'owner ' || owner END, 'kind ' || relkind::text,
            -- From 15 on the sequence of a column is unlogged with its table.
            CASE WHEN relpersistence = 'u' AND NOT owned THEN 'unlogged' END,
-           CASE WHEN relkind IN ('r', 'p') THEN 'replica identity ' || coalesce((SELECT was FROM identity i WHERE i.oid = rel.oid), relreplident::text) END,
+           CASE WHEN relkind IN ('r', 'p') THEN 'replica identity ' || (SELECT was FROM identity i WHERE i.oid = rel.oid) END,
            CASE WHEN relrowsecurity THEN 'row security' END, CASE WHEN relforcerowsecurity THEN 'forced row security' END,
            'partitioned by ' || E'\x01k' || pg_get_partkeydef(oid) || E'\x02', E'\x01n' || pg_get_expr(relpartbound, oid) || E'\x02',
            'child of ' || (SELECT string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = rel.oid),

@@ -281,8 +281,11 @@ func TestVersionsMakeTheirOwn(t *testing.T) {
 
 // What a server keeps for itself, or does by itself, is nobody's definition.
 func TestServersOwnIsNotCompared(t *testing.T) {
-	a, b := two(t, `CREATE TABLE t (id int PRIMARY KEY, s text)`, `CREATE INDEX i ON t (s)`, `CREATE FUNCTION f(bool, bool) RETURNS bool LANGUAGE sql AS 'SELECT $1 = $2'`)
-	pgtest.Exec(t, a, `UPDATE pg_attribute SET attoptions = '{server_own=1,other=2}' WHERE attrelid = 't'::regclass AND attnum > 0`,
+	a, b := two(t, `CREATE TABLE t (id int PRIMARY KEY, s text)`, `CREATE INDEX i ON t (s)`, `CREATE FUNCTION f(bool, bool) RETURNS bool LANGUAGE sql AS 'SELECT $1 = $2'`,
+		`CREATE TABLE k (id int NOT NULL)`, `CREATE UNIQUE INDEX ki ON k (id)`)
+	pgtest.Exec(t, b, `ALTER TABLE k REPLICA IDENTITY NOTHING`, `DROP INDEX ki`)
+	pgtest.Exec(t, a, `ALTER TABLE k REPLICA IDENTITY USING INDEX ki`, `DROP INDEX ki`,
+		`UPDATE pg_attribute SET attoptions = '{server_own=1,other=2}' WHERE attrelid = 't'::regclass AND attnum > 0`,
 		`UPDATE pg_class SET reloptions = '{server_own=1}' WHERE oid = 't'::regclass`, `CLUSTER t USING i`,
 		`CREATE OPERATOR === (leftarg = bool, rightarg = bool, function = f, negator = !==)`, `DROP OPERATOR === (bool, bool)`,
 		`CREATE COLLATION pg_catalog.imported (locale = 'C')`)
