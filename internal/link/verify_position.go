@@ -227,16 +227,21 @@ func (l *Link) openSides(ctx context.Context, request SnapshotRequest, read func
 	if err != nil {
 		return nil, err
 	}
-	// It sees nothing before its first query.
+	// So does a session's first run of the query: it is planned, and the catalogs are read for it.
+	if _, err := exported(ctx, holder); err != nil {
+		holder.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	// The transaction sees nothing before its first query.
 	if _, err := holder.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		holder.Close(context.WithoutCancel(ctx))
 		return nil, pg.Classify(err, "take the secondary's snapshot")
 	}
 	x := &sides{holder: holder}
 	x.meeting, err = l.meet(ctx, request, func(ctx context.Context, m *meeting) error {
-		var id string
-		if err := holder.QueryRow(ctx, "SELECT pg_export_snapshot()").Scan(&id); err != nil {
-			return pg.Classify(err, "take the secondary's snapshot")
+		id, err := exported(ctx, holder)
+		if err != nil {
+			return err
 		}
 		x.secondary = &verify.Snapshot{DSN: l.dsn, Link: l.Name(), ID: id, Workers: request.Workers, Rate: request.Rate, Piece: request.Piece, LockTimeout: twinLockTimeout, Read: read}
 		return nil
@@ -251,6 +256,12 @@ func (l *Link) openSides(ctx context.Context, request SnapshotRequest, read func
 	}
 	l.log.Log(ctx, level, "verification at a position", "lsn", x.position, "dur", x.pause)
 	return x, nil
+}
+
+// exported exports a session's snapshot.
+func exported(ctx context.Context, conn *pgx.Conn) (id string, err error) {
+	err = conn.QueryRow(ctx, "SELECT pg_export_snapshot()").Scan(&id)
+	return id, pg.Classify(err, "take the secondary's snapshot")
 }
 
 // close gives both snapshots up.
