@@ -52,7 +52,8 @@ matrix: ## Fetch PostgreSQL 10 to 18 and test the version pairings
 walk: ## Take random walks through schemas, settings and failovers over a link (STEPS=1000 SEED=drawn WALKS=5)
 	@scripts/ensure-tests
 	@for n in $$(seq $(or $(WALKS),5)); do \
-		TWINSPAN_WALK=$(or $(STEPS),1000) TWINSPAN_WALK_SEED=$(or $(SEED),$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')) \
+		seed=$(or $(SEED),$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')); \
+		TWINSPAN_TEST_ODD=$${TWINSPAN_TEST_ODD:-half} TWINSPAN_TEST_SEED=$$seed TWINSPAN_WALK=$(or $(STEPS),1000) TWINSPAN_WALK_SEED=$$seed \
 		go test -count=1 -v -timeout 60m -run 'TestWalk$$' ./test || exit 1; \
 	done
 

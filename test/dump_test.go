@@ -155,13 +155,13 @@ func diffLines(a, b []string) string {
 }
 
 // besidesDump are the facts of a schema and its contents that pg_dump leaves out
-// and pgtest.Equal does not look at.
+// and pgtest.Equal does not look at. Names are whole, whatever the path of a session.
 var besidesDump = []struct{ what, sql string }{
-	{"index states", `SELECT i.indexrelid::regclass, i.indisvalid, i.indisready, i.indislive FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+	{"index states", `SELECT concat(x.relnamespace::regnamespace, '.', x.relname), i.indisvalid, i.indisready, i.indislive FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
 		WHERE c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'pg_toast', 'information_schema', 'twinspan') AND c.relnamespace::regnamespace::text !~ '^pg_(toast_)?temp'`},
-	{"materialized views", `SELECT c.oid::regclass, c.relispopulated, CASE WHEN c.relispopulated THEN
+	{"materialized views", `SELECT concat(c.relnamespace::regnamespace, '.', c.relname), c.relispopulated, CASE WHEN c.relispopulated THEN
 		md5(query_to_xml(format('SELECT r::text FROM %s r ORDER BY r::text COLLATE "C"', c.oid::regclass), true, true, '')::text) END FROM pg_class c WHERE c.relkind = 'm'`},
-	{"enum values", `SELECT enumtypid::regtype, enumlabel, row_number() OVER (PARTITION BY enumtypid ORDER BY enumsortorder) FROM pg_enum`},
+	{"enum values", `SELECT concat(t.typnamespace::regnamespace, '.', t.typname), enumlabel, row_number() OVER (PARTITION BY enumtypid ORDER BY enumsortorder) FROM pg_enum JOIN pg_type t ON t.oid = enumtypid`},
 	{"extensions", `SELECT extname, extversion, extnamespace::regnamespace FROM pg_extension`},
 }
 

@@ -327,7 +327,7 @@ func modes(t *testing.T, dsn string) []string {
 		kept = `(SELECT k.mode FROM twinspan.trigger_mode k WHERE k.class = x.class AND k.object = x.oid AND x.mode = 'O')`
 	}
 	var lines []string
-	for _, row := range pgtest.Query(t, dsn, `SELECT x.relation, x.name, coalesce(`+kept+`, x.mode)::text FROM (
+	for _, row := range pgtest.Query(t, dsn, `SELECT (SELECT concat(c.relnamespace::regnamespace, '.', c.relname) FROM pg_class c WHERE c.oid = x.relation), x.name, coalesce(`+kept+`, x.mode)::text FROM (
 		SELECT 'pg_trigger'::regclass AS class, oid, tgrelid::regclass AS relation, tgname AS name, tgenabled AS mode FROM pg_trigger WHERE NOT tgisinternal
 		UNION ALL SELECT 'pg_rewrite'::regclass, oid, ev_class::regclass, rulename, ev_enabled FROM pg_rewrite WHERE rulename <> '_RETURN'
 		) x WHERE x.name !~ '^twinspan_' AND x.relation::text !~ '^(twinspan|pg_catalog|information_schema)\.' AND x.relation::oid >= 16384`) {

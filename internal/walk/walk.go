@@ -179,7 +179,17 @@ func (w *Walk) Next() Action {
 		w.left["prepared transaction"]++
 		a.End = Commit
 	}
+	if a.End != "" && w.chance(3) {
+		s := &a.SQL[w.rng.IntN(len(a.SQL))]
+		w.made++
+		s.SQL = saved(fmt.Sprintf("s%d", w.made), s.SQL)
+	}
 	return a
+}
+
+// saved gives a command of a transaction twice, with a savepoint before it to which the first time is rolled back.
+func saved(savepoint, sql string) string {
+	return fmt.Sprintf("SAVEPOINT %[1]s; %[2]s; ROLLBACK TO SAVEPOINT %[1]s; %[2]s; RELEASE SAVEPOINT %[1]s", savepoint, sql)
 }
 
 // pick returns an index, as often as its weight says.
