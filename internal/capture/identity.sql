@@ -28,7 +28,7 @@ $$;
 -- What cannot be tried is not spoken against: a table with rules, where other tables would be locked, one that
 -- somebody has locked, and what the owner may not write himself. Everything is rolled back, locks included.
 CREATE OR REPLACE FUNCTION twinspan.refusal(t oid) RETURNS text
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET row_security = on SET lock_timeout = '100ms' AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET row_security = on SET lock_timeout = '100ms' SET exit_on_error = off AS
 $$
 DECLARE
     trier text := format('twinspan.trier_%s', pg_backend_pid());
@@ -89,7 +89,7 @@ $$;
 -- key is there again. Where nothing does, as for a table without a key that has a virtual generated column, the table
 -- is left as it was, with a warning; a command that takes UPDATE and DELETE from a table that had them is refused.
 CREATE OR REPLACE FUNCTION twinspan.keep_identity(t oid, refuse boolean) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET exit_on_error = off AS
 $$
 DECLARE
     r record;

@@ -259,7 +259,7 @@ $$;
 -- executed from its beginning to its end. A function may execute a string again and again (nested).
 -- Where the text is not needed, only the place is moved.
 CREATE OR REPLACE FUNCTION twinspan.pick(q text, tag text, conforming boolean, nested boolean, needed boolean) RETURNS text
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET exit_on_error = off AS
 $$
 DECLARE
     moment constant bigint := (extract(epoch FROM statement_timestamp()) * 1000000)::bigint & 2199023255551;

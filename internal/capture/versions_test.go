@@ -11,11 +11,17 @@ import (
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
-// No statement fails because of the link, on any version: what a database without a link
-// takes, or refuses, a linked one takes and refuses.
+// No statement fails because of the link, on any version and under any settings of the
+// session: what a database without a link takes, or refuses, a linked one takes and refuses.
 func TestStatementsWorkOnEveryVersion(t *testing.T) {
-	for _, major := range []int{10, 12, 14, 15, 17, 18} {
-		t.Run(fmt.Sprint(major), func(t *testing.T) {
+	const odd = "&exit_on_error=on&quote_all_identifiers=on&transform_null_equals=on&array_nulls=off&xmloption=document&row_security=off&check_function_bodies=off" +
+		"&default_transaction_isolation=serializable&enable_indexscan=off&plpgsql.variable_conflict=use_column&plpgsql.extra_errors=all&search_path=public,pg_catalog"
+	for _, c := range []struct {
+		major    int
+		settings string
+	}{{10, ""}, {12, ""}, {14, ""}, {15, ""}, {15, odd}, {17, ""}, {18, ""}} {
+		major := c.major
+		t.Run(fmt.Sprint(major, c.settings != ""), func(t *testing.T) {
 			t.Parallel()
 			server := pgtest.Start(t, pgtest.WithMajor(major))
 			plain := server.DSN(server.Database(t))
@@ -36,8 +42,8 @@ func TestStatementsWorkOnEveryVersion(t *testing.T) {
 			making, changing := pgtest.Statements()
 			all := slices.Concat(making, changing)
 			for _, sql := range all {
-				_, want := pgtest.Try(testContext(t), plain, sql)
-				_, got := pgtest.Try(testContext(t), linked, sql)
+				_, want := pgtest.Try(testContext(t), plain+c.settings, sql)
+				_, got := pgtest.Try(testContext(t), linked+c.settings, sql)
 				if pg.SQLState(got) != pg.SQLState(want) {
 					t.Errorf("%s\nwithout a link: %v\nlinked: %v", sql, want, got)
 				}

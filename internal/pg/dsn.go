@@ -145,6 +145,9 @@ func DataSettings() map[string]string {
 		"array_nulls":                         "on",
 		"search_path":                         "",
 		"standard_conforming_strings":         "on",
+		"quote_all_identifiers":               "off",
+		"exit_on_error":                       "off", // errors are rolled back to a savepoint
+		"transform_null_equals":               "off",
 		"row_security":                        "off",
 		"synchronize_seqscans":                "off",
 		"default_transaction_read_only":       "off",

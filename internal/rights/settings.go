@@ -13,7 +13,7 @@ import (
 // runs: they say how values are read that are written as literals there, or what may
 // become of the session.
 var kept = []string{
-	"array_nulls", "xmloption", "synchronous_commit", "synchronize_seqscans", "client_encoding", "application_name",
+	"array_nulls", "xmloption", "exit_on_error", "synchronous_commit", "synchronize_seqscans", "client_encoding", "application_name",
 	"default_transaction_read_only", "default_transaction_isolation", "default_transaction_deferrable",
 	"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout",
 }
