@@ -114,12 +114,16 @@ func (l *Link) lacking(ctx context.Context, change *ddl.Change, at lsn.LSN, plac
 	if err := l.compareRoles(ctx, change.NamedRoles()); err != nil {
 		l.log.Debug("roles cannot be compared", "err", err)
 	}
-	if err := l.giveForChange(ctx, change); err != nil {
+	gave, err := l.giveForChange(ctx, change)
+	if err != nil {
 		return nil, nil, err
 	}
 	waits, filled, err := l.explainLack(ctx, change, cause)
 	if err != nil {
 		return nil, nil, err
+	}
+	if gave {
+		waits = nil // nobody else has to do anything before the next try
 	}
 	script, err := l.replay(ctx, change, at, place, filled)
 	return script, waits, err

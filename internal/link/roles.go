@@ -191,7 +191,7 @@ func (l *Link) compareRoles(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.giveDue(ctx, answer.Roles, l.newCreators(answer.Creates)); err != nil {
+	if _, err := l.giveDue(ctx, answer.Roles, l.newCreators(answer.Creates)); err != nil {
 		return err
 	}
 	if len(names) > 0 {
@@ -291,7 +291,7 @@ SELECT coalesce(bool_and(NOT (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR 
 // that nobody gets more than the primary gives anyway. So may the creators, roles that were given
 // CREATE on the primary's database meanwhile. It works outside of what is applied, in a
 // session of its own, one link of the agent at a time.
-func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string]bool) error {
+func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string]bool) (gave bool, err error) {
 	made, given := map[string]bool{}, map[string]bool{}
 	for _, n := range l.snapshot().Notices {
 		switch n.Code {
@@ -316,21 +316,22 @@ func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string
 	}
 	gifts = slices.DeleteFunc(gifts, func(g gift) bool { return g.group != "" && given[g.subject] })
 	if len(gifts) == 0 {
-		return nil
+		return false, nil
 	}
 	l.place.Roles.Lock()
 	defer l.place.Roles.Unlock()
 	databases := l.place.Linked(l.PeerAgent())
 	var notices []catalog.Notice
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		for _, g := range gifts {
-			var both bool
-			err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1) AND ($2 = '' OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2))`,
-				strings.TrimSuffix(strings.TrimSuffix(g.subject, " creates"), " in "+g.group), g.group).Scan(&both)
+			var due bool
+			err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND ($2 <> '' OR NOT has_database_privilege(oid, current_database(), 'CREATE')))
+				AND ($2 = '' OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2))`,
+				strings.TrimSuffix(strings.TrimSuffix(g.subject, " creates"), " in "+g.group), g.group).Scan(&due)
 			if err != nil {
 				return pg.Classify(err, "look for roles")
 			}
-			if !both {
+			if !due {
 				continue
 			}
 			if g.group != "" {
@@ -349,13 +350,13 @@ func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string
 		}
 		return nil
 	})
-	return firstOf(err, l.note(ctx, notices))
+	return len(notices) > 0, firstOf(err, l.note(ctx, notices))
 }
 
 // giveForChange gives the role of a change, by the rule of giveDue, what it had on the primary when it
 // made the change: what is asked of the primary now may have been taken from it since, as from a role that
 // is a member of others for a migration alone.
-func (l *Link) giveForChange(ctx context.Context, change *ddl.Change) error {
+func (l *Link) giveForChange(ctx context.Context, change *ddl.Change) (gave bool, err error) {
 	r := pg.Role{Name: string(change.Role)}
 	for _, g := range change.Member {
 		r.MemberOf = append(r.MemberOf, pg.Membership{Role: string(g)})
