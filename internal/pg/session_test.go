@@ -23,7 +23,7 @@ func TestSettingsReachTheSession(t *testing.T) {
 		"standard_conforming_strings": "off", "row_security": "on", "synchronize_seqscans": "on",
 		"default_transaction_read_only": "on", "default_transaction_isolation": "serializable",
 		"statement_timeout": "7s", "lock_timeout": "7s", "idle_in_transaction_session_timeout": "7s",
-		"client_encoding": "LATIN1", "lc_monetary": "POSIX", "synchronous_commit": "off",
+		"client_encoding": "LATIN1", "lc_monetary": "POSIX", "synchronous_commit": "off", "quote_all_identifiers": "on", "transform_null_equals": "on", "exit_on_error": "on",
 	}
 	want := pg.DataSettings()
 	for k := range want {

@@ -79,18 +79,21 @@ var oddities = []oddity{
 	{name: "lc_monetary", values: []string{"POSIX"}},
 	{name: "lc_numeric", values: []string{"POSIX"}},
 	{name: "lc_time", values: []string{"POSIX"}},
+	{name: "quote_all_identifiers", values: []string{"on"}},
+	{name: "transform_null_equals", values: []string{"on"}},
 	{name: "search_path", values: []string{"nowhere, public", "public, pg_catalog"}},
 	{name: "statement_timeout", values: []string{"1s", "3s"}, agent: true},
 	{name: "lock_timeout", values: []string{"100ms", "1s"}, agent: true},
 	{name: "idle_in_transaction_session_timeout", values: []string{"1s", "3s"}, agent: true},
 	{name: "default_transaction_isolation", values: []string{"repeatable read", "serializable"}, agent: true},
 	{name: "standard_conforming_strings", values: []string{"off"}, agent: true},
+	{name: "exit_on_error", values: []string{"on"}, agent: true},
 }
 
 // settled are the same settings as they are by default, for the sessions of this package.
 var settled = map[string]string{
 	"extra_float_digits": "1", "bytea_output": "hex", "datestyle": "ISO, MDY", "intervalstyle": "postgres", "timezone": "UTC",
-	"lc_monetary": "C", "search_path": `"$user", public`,
+	"lc_monetary": "C", "search_path": `"$user", public`, "quote_all_identifiers": "off", "transform_null_equals": "off",
 }
 
 // drawn are the settings of one server by level.
