@@ -3,6 +3,7 @@ package rights_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -334,6 +335,13 @@ func TestSettingsAreAnOrdinarySessions(t *testing.T) {
 	list, err := rights.Ordinary(testContext(t), d, "test")
 	if err != nil {
 		t.Fatal(err)
+	}
+	own, err := pg.ParseDSN(w.dsn + "&search_path=pg_catalog&IntervalStyle=iso_8601&TimeZone=UTC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := rights.Ordinary(testContext(t), own, "test"); err != nil || !slices.Equal(same, list) {
+		t.Errorf("with settings in the connection string %v, without %v, %v", same, list, err)
 	}
 	r := rights.NewRunner(eve, list)
 	if _, err := w.run(t, r, `INSERT INTO s.ran VALUES (concat_ws('|', current_setting('search_path'), current_setting('TimeZone'), current_setting('DateStyle'), current_setting('app.tenant'),

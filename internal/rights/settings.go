@@ -32,7 +32,7 @@ const SignSQL = `SELECT pg_catalog.md5(pg_catalog.string_agg(r.setconfig::pg_cat
 
 // Ordinary returns the settings of an ordinary session of a database that those of
 // agents' sessions are not: what agents set for themselves, and what the database sets.
-// Settings of roles are not ordinary. The session to look at it has the given name.
+// Settings of roles are not ordinary, nor are those of the agent's connection string. The session to look at it has the given name.
 func Ordinary(ctx context.Context, dsn *pg.DSN, name string) ([]Setting, error) {
 	conn, err := dsn.Connect(ctx, pg.Session{Name: name + "/settings", Ordinary: true})
 	if err != nil {
@@ -74,10 +74,11 @@ func Ordinary(ctx context.Context, dsn *pg.DSN, name string) ([]Setting, error) 
 		low := strings.ToLower(name)
 		usable[low] = true
 		ofRole := source == "user" || source == "database user"
+		ofAgent := ofRole || source == "client" || source == "session" // the last two from its connection string
 		switch {
-		case said[low] && ofRole:
-			// What the database says is hidden by what it says for the agent's role.
-		case ofRole && boot != nil:
+		case said[low] && ofAgent:
+			// What the database says is hidden by what is set for the agent alone.
+		case (ofRole || ofAgent && ours[low]) && boot != nil:
 			values[low] = *boot
 		case setting != nil && (ours[low] || said[low]):
 			values[low] = *setting
