@@ -64,7 +64,12 @@ func reach(ctx context.Context, from, to *linktest.Side, name, database string) 
 	if _, err := pgtest.Try(ctx, a, `CREATE TABLE IF NOT EXISTS arrived (n int PRIMARY KEY)`); err != nil {
 		return err
 	}
-	n, err := pgtest.Try(ctx, a, `INSERT INTO arrived SELECT count(*) FROM arrived RETURNING n`)
+	// The other side's sessions may have another path.
+	table, err := pgtest.Try(ctx, a, `SELECT concat(relnamespace::regnamespace, '.arrived') FROM pg_class WHERE oid = 'arrived'::regclass`)
+	if err != nil {
+		return err
+	}
+	n, err := pgtest.Try(ctx, a, fmt.Sprintf(`INSERT INTO %[1]s SELECT count(*) FROM %[1]s RETURNING n`, table[0][0]))
 	if err != nil {
 		return err
 	}
@@ -78,7 +83,7 @@ func reach(ctx context.Context, from, to *linktest.Side, name, database string) 
 	for {
 		var there bool
 		// Before the first time there is no such table.
-		if err := twin.QueryRow(ctx, `SELECT EXISTS (SELECT FROM arrived WHERE n = $1::text::int)`, n[0][0]).Scan(&there); err == nil && there {
+		if err := twin.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+table[0][0]+` WHERE n = $1::text::int)`, n[0][0]).Scan(&there); err == nil && there {
 			return nil
 		}
 		l, err := to.Client.Link(ctx, name)
