@@ -83,11 +83,22 @@ BEGIN
 END
 $$;
 
+-- Whether a publication of somebody else's holds a part of the table's columns or rows: it may be what the
+-- server refuses UPDATE and DELETE for, with a link or without. Generated columns are another reason.
+CREATE OR REPLACE FUNCTION twinspan.published_in_part(t oid) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+    WITH RECURSIVE up (oid) AS (SELECT t UNION SELECT i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.oid)
+    SELECT EXISTS (SELECT FROM pg_publication_rel p JOIN up ON up.oid = p.prrelid WHERE coalesce(to_jsonb(p)->>'prattrs', to_jsonb(p)->>'prqual') IS NOT NULL)
+       AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped AND coalesce(to_jsonb(a)->>'attgenerated', '') <> '')
+$$;
+
 -- Gives a table an identity with which the server takes UPDATE and DELETE, unless it has one:
 -- its key, FULL, another index that tells rows apart. The index comes last, for one that is an identity cannot be
 -- dropped concurrently, nor can its columns become nullable. What the table had is noted, and comes back when a
 -- key is there again. Where nothing does, as for a table without a key that has a virtual generated column, the table
 -- is left as it was, with a warning; a command that takes UPDATE and DELETE from a table that had them is refused.
+-- Where it is somebody else's publication that stands against all, the table gets what it would have without that.
 CREATE OR REPLACE FUNCTION twinspan.keep_identity(t oid, refuse boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET exit_on_error = off AS
 $$
@@ -136,6 +147,7 @@ BEGIN
             UNION ALL SELECT 'd', NULL, 4 FROM twinspan.telling(t) k WHERE k.is_primary AND NOT (r.now = 'd' OR was = 'd')
             UNION ALL SELECT 'f', NULL, 5 WHERE r.now <> 'f'
             UNION ALL SELECT 'i', k.index, CASE WHEN k.owned THEN 6 ELSE 7 END FROM twinspan.telling(t) k WHERE NOT k.is_primary AND NOT (r.now = 'i' AND k.chosen)
+            UNION ALL SELECT CASE WHEN EXISTS (SELECT FROM twinspan.telling(t) k WHERE k.is_primary) THEN 'd'::"char" ELSE 'f' END, NULL, 8 WHERE twinspan.published_in_part(t)
             ORDER BY rank, index
         LOOP
             IF choice.identity <> now OR choice.identity = 'i' AND choice.index IS DISTINCT FROM now_index THEN
@@ -149,7 +161,7 @@ BEGIN
                 now := choice.identity;
                 now_index := choice.index;
             END IF;
-            said := twinspan.refusal(t);
+            said := CASE WHEN choice.rank < 8 THEN twinspan.refusal(t) END;
             EXIT WHEN said IS NULL;
         END LOOP;
         IF said IS NOT NULL THEN
@@ -169,7 +181,7 @@ BEGIN
                 ERRCODE = 'feature_not_supported',
                 MESSAGE = format('the server would refuse UPDATE and DELETE of the linked table %s, whatever its replica identity (%s)', r.name, said),
                 DETAIL = format('Twinspan code: %s', 'ddl_not_updatable'),
-                HINT = 'Give the table a primary key first; or make its generated columns STORED; or take it out of a publication that has a column list or WHERE for it.';
+                HINT = 'Give the table a primary key first; or make its generated columns STORED.';
         END IF;
         RAISE WARNING USING
             MESSAGE = format('the server refuses UPDATE and DELETE of the linked table %s, whatever its replica identity (%s)', r.name, said),

@@ -126,6 +126,10 @@ func TestIdentityFollowsTheTable(t *testing.T) {
 
 	// A new table may be filled before it gets its key, as restores do.
 	pgtest.Exec(t, dsn, `CREATE TABLE v (v int, g int GENERATED ALWAYS AS (v + 1) VIRTUAL); INSERT INTO v VALUES (1), (2); ALTER TABLE v ADD COLUMN w int; ALTER TABLE v ADD PRIMARY KEY (v); UPDATE v SET w = 1; DELETE FROM v`)
+
+	// Somebody else's publication for which the server refuses UPDATE, with a link or without, stands against no command.
+	pgtest.Exec(t, dsn, `CREATE TABLE p (a int, v int); CREATE PUBLICATION others FOR TABLE p (a)`, `ALTER TABLE p ADD COLUMN w int`,
+		`ALTER TABLE p ADD PRIMARY KEY (v)`, `ALTER TABLE p DROP CONSTRAINT p_pkey`, `DROP PUBLICATION others`, `INSERT INTO p VALUES (1, 1); UPDATE p SET v = 2; DELETE FROM p`)
 	remove(t, s, true)
 	if got := pgtest.Query(t, dsn, `SELECT string_agg(relreplident::text, '' ORDER BY relname) FROM pg_class WHERE relname IN ('t', 'v')`)[0][0]; got != "fd" {
 		t.Errorf("afterwards the identities are %s", got)
