@@ -62,6 +62,13 @@ extensions: ## Create, use, move and drop every extension that the server has, o
 	@scripts/ensure-tests
 	@TWINSPAN_EXTENSIONS=all go test -count=1 -v -timeout 30m -run 'TestExtensions$$' ./test
 
+.PHONY: regress
+regress: ## Run PostgreSQL's own regression SQL on a linked primary and beside it (VERSION=15 FILES=all)
+	@scripts/ensure-postgres
+	@scripts/fetch-majors $(or $(VERSION),15)
+	@sql=$$(scripts/fetch-regress $(or $(VERSION),15)) && TWINSPAN_REGRESS=$(or $(VERSION),15) TWINSPAN_REGRESS_SQL=$$sql TWINSPAN_REGRESS_FILES='$(FILES)' \
+		go test -count=1 -v -timeout 120m -run 'TestRegress$$' ./test
+
 .PHONY: ha
 ha: ## Link a Patroni cluster, switch it over and kill its leader (installs patroni and etcd)
 	@scripts/ensure-postgres

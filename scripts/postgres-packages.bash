@@ -143,17 +143,17 @@ private_apt() {
 		-o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o APT::Get::List-Cleanup=false "$@"
 }
 
-# prepare_apt SUITE reads the package lists of a suite of Debian and of its security
-# updates, where these are served.
+# prepare_apt SUITE [deb-src] reads the package lists of a suite of Debian and of its security
+# updates, where these are served; with deb-src those of source packages.
 prepare_apt() {
-	local suite=$1 root=$SCRATCH/apt-$1 mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg
+	local suite=$1 kind=${2:-deb} root=$SCRATCH/apt-$1 mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg
 	mirror=$(debian_mirror)
 	[ -n "$mirror" ] || die "this machine has no Debian mirror among its package sources" "install a pg_dump that is at least as new as your servers by hand, and name its directory with TWINSPAN_PG_BIN"
 	mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial"
 	: >"$root/status"
-	echo "deb [signed-by=$keys] $mirror $suite main" >"$root/sources.list"
+	echo "$kind [signed-by=$keys] $mirror $suite main" >"$root/sources.list"
 	if [ "$suite" != sid ]; then
-		echo "deb [signed-by=$keys] ${mirror%/}-security $suite-security main" >>"$root/sources.list"
+		echo "$kind [signed-by=$keys] ${mirror%/}-security $suite-security main" >>"$root/sources.list"
 		private_apt "$suite" apt-get -o APT::Update::Error-Mode=any update >"$root/log" 2>&1 && return 0
 		echo "the security updates of Debian $suite could not be read: going on without them" >&2
 		sed -i '$d' "$root/sources.list"
