@@ -15,7 +15,8 @@ CREATE OR REPLACE FUNCTION twinspan.telling(t oid) RETURNS TABLE (index name, is
 $$
     SELECT n.relname, x.indisprimary, x.indisreplident, EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u'))
       FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class n ON n.oid = x.indexrelid
-     WHERE x.indrelid = t AND x.indisunique AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL AND x.indexprs IS NULL
+     -- By a key WITHOUT OVERLAPS, which is an index of GiST, the twin looks nothing up.
+     WHERE x.indrelid = t AND x.indisunique AND NOT x.indisexclusion AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL AND x.indexprs IS NULL
        AND NOT EXISTS (SELECT FROM pg_catalog.unnest(x.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k (attnum, n) JOIN pg_catalog.pg_attribute a ON a.attrelid = t AND a.attnum = k.attnum
                         WHERE k.n <= coalesce((pg_catalog.to_jsonb(x)->>'indnkeyatts')::pg_catalog.int4, x.indnatts)
                           AND (NOT a.attnotnull OR coalesce(pg_catalog.to_jsonb(a)->>'attgenerated', '')

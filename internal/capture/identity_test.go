@@ -26,6 +26,7 @@ var updatable = []struct {
 	{"virtual_with_unique", "CREATE TABLE %s (v int, g int GENERATED ALWAYS AS (v * 2), id serial NOT NULL); CREATE UNIQUE INDEX ON %[1]s (id)", 18, "i"},
 	{"virtual_with_deferrable_key", "CREATE TABLE %s (v int, g int GENERATED ALWAYS AS (v * 2), id serial PRIMARY KEY DEFERRABLE, u serial NOT NULL UNIQUE)", 18, "i"},
 	{"deferrable", "CREATE TABLE %s (v int PRIMARY KEY DEFERRABLE)", 10, "f"},
+	{"without_overlaps", "CREATE TABLE %s (v int, r int4range DEFAULT int4range((random() * 1000000000)::int, 2000000000), p int4range DEFAULT '[1,2)', PRIMARY KEY (r, p WITHOUT OVERLAPS))", 18, "f"},
 	{"nothing", "CREATE TABLE %s (v int PRIMARY KEY); ALTER TABLE %[1]s REPLICA IDENTITY NOTHING", 10, "d"},
 	{"keyless", "CREATE TABLE %s (v int)", 10, "f"},
 	{"keyed", "CREATE TABLE %s (id serial PRIMARY KEY, v int)", 10, "d"},
