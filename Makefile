@@ -65,8 +65,8 @@ extensions: ## Create, use, move and drop every extension that the server has, o
 .PHONY: regress
 regress: ## Run PostgreSQL's own regression SQL on a linked primary and beside it (VERSION=15 FILES=all)
 	@scripts/ensure-postgres
-	@scripts/fetch-majors $(or $(VERSION),15)
-	@sql=$$(scripts/fetch-regress $(or $(VERSION),15)) && TWINSPAN_REGRESS=$(or $(VERSION),15) TWINSPAN_REGRESS_SQL=$$sql TWINSPAN_REGRESS_FILES='$(FILES)' \
+	@scripts/fetch-newest $(or $(VERSION),15)
+	@sql=$$(scripts/fetch-regress $(or $(VERSION),15)) && TWINSPAN_TEST_MINOR=newest TWINSPAN_REGRESS=$(or $(VERSION),15) TWINSPAN_REGRESS_SQL=$$sql TWINSPAN_REGRESS_FILES='$(FILES)' \
 		go test -count=1 -v -timeout 120m -run 'TestRegress$$' ./test
 
 .PHONY: ha
