@@ -70,6 +70,8 @@ var forms = []form{
 		`BEGIN; CREATE TABLE sd (id int PRIMARY KEY); INSERT INTO sd VALUES (1); ALTER TABLE sd ADD a timestamptz DEFAULT now(); INSERT INTO sd VALUES (2, NULL); UPDATE sd SET a = '2001-01-01' WHERE id = 1; ALTER TABLE sd ADD b int; COMMIT`}},
 	{"volatile default", []string{`ALTER TABLE old ADD u uuid DEFAULT gen_random_uuid()`, `UPDATE old SET a = 'v' WHERE id = 3`, `ALTER TABLE old_keyless ADD r float8 DEFAULT random()`, `UPDATE old_keyless SET b = 'y' WHERE a = 2`,
 		`ALTER TABLE old ADD n bigserial`, `ALTER TABLE old_keyless ADD idn int GENERATED ALWAYS AS IDENTITY`, `ALTER TABLE old ADD long text DEFAULT repeat(md5(random()::text), 400)`, `DELETE FROM old_keyless WHERE a = 3`}},
+	{"very long values", []string{`CREATE TABLE vast (id int PRIMARY KEY, v text, z bytea); INSERT INTO vast VALUES (1, repeat('ä"\', 6000000), repeat('z', 9000000)::bytea), (2, NULL, NULL), (3, 'short', repeat('y', 20000000)::bytea)`,
+		`ALTER TABLE vast ADD r float8 DEFAULT random()`, `DELETE FROM vast WHERE id = 1`}},
 	{"type with volatile using", []string{`ALTER TABLE old ALTER u TYPE text USING u || clock_timestamp()::text`, `ALTER TABLE old_keyless ALTER r TYPE text USING md5(random()::text)`, `UPDATE old_keyless SET b = 'z'`,
 		`CREATE FUNCTION wild(int) RETURNS int VOLATILE LANGUAGE sql AS 'SELECT (random() * 1000)::int'; ALTER TABLE old ALTER c TYPE bigint USING wild(c)`}},
 	{"type with settings", []string{`CREATE TABLE ts1 (id int PRIMARY KEY, a timestamptz, t text)`, `INSERT INTO ts1 VALUES (1, '2020-06-01 12:00+00', '02/03/2020')`,

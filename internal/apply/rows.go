@@ -14,7 +14,8 @@ import (
 type reading struct {
 	relation uint32 // by which its messages go
 	columns  int
-	skip     bool // the table holds later rows already
+	skip     bool   // the table holds later rows already
+	part     []byte // the beginning of rows that come in pieces
 }
 
 // readRelation is the first number of relations that stand for tables whose rows are
@@ -26,6 +27,7 @@ const readRelation = 0xffff0000
 func (e *engine) rowsSignal(ctx context.Context, kind string, payload []byte) error {
 	var p struct {
 		Schema, Table, Rows []byte
+		More                bool // what comes next belongs to the same rows
 		Columns             []struct {
 			Name []byte
 			Type uint32
@@ -55,6 +57,9 @@ func (e *engine) rowsSignal(ctx context.Context, kind string, payload []byte) er
 		}
 		return e.message(ctx, msg)
 	case "rows_end":
+		if e.reading != nil && len(e.reading.part) > 0 {
+			return corrupt("rows without their end")
+		}
 		e.reading = nil
 		// What follows names the table by its own number: it must not overtake these.
 		return e.drain(ctx)
@@ -64,6 +69,13 @@ func (e *engine) rowsSignal(ctx context.Context, kind string, payload []byte) er
 	}
 	if e.reading.skip {
 		return nil
+	}
+	if p.More || len(e.reading.part) > 0 {
+		e.reading.part = append(e.reading.part, p.Rows...)
+		if p.More {
+			return nil
+		}
+		p.Rows, e.reading.part = e.reading.part, nil
 	}
 	var fields [][]byte
 	for rest := p.Rows; len(rest) > 0; {

@@ -30,6 +30,8 @@ DECLARE
     block bigint := 0;
     body text;
     part text;
+    piece constant int := 8 * 1024 * 1024; -- bytes
+    whole bytea;
     r record;
 BEGIN
     SELECT n.nspname, c.relname, c.relforcerowsecurity, format('%I.%I', n.nspname, c.relname) AS name, pg_get_userbyid(c.relowner) AS owner,
@@ -81,7 +83,13 @@ END$body$, r.list, r.name, CASE WHEN current_setting('server_version_num')::int 
         EXIT WHEN NOT r.long AND block >= r.blocks;
         EXECUTE read INTO part USING rows, block;
         EXIT WHEN r.long AND part = '';
-        IF part <> '' THEN
+        IF octet_length(part) > 4 * piece THEN -- a document must stay below 256 MB (jsonb.h)
+            whole := convert_to(part, getdatabaseencoding()::name);
+            FOR i IN 0 .. (octet_length(whole) - 1) / piece LOOP
+                PERFORM twinspan.say('rows', jsonb_build_object('rows', translate(encode(substring(whole FROM i * piece + 1 FOR piece), 'base64'), E'\n', ''),
+                    'more', (i + 1) * piece < octet_length(whole)));
+            END LOOP;
+        ELSIF part <> '' THEN
             PERFORM twinspan.say('rows', jsonb_build_object('rows', twinspan.raw(part)));
         END IF;
         block := block + 1;
