@@ -326,7 +326,7 @@ func (s *Source) Remove(ctx context.Context, last bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.on_ddl_end(), twinspan.on_drop(), twinspan.on_drop_index(), twinspan.on_truncate(),
+	_, err = conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.on_ddl_end(), twinspan.on_drop(), twinspan.on_drop_index(), twinspan.on_truncate(), twinspan.published_in_part(oid),
 		twinspan.keep_identity(oid, boolean), twinspan.watch_truncate(oid), twinspan.without_identity(oid[]), twinspan.telling(oid), twinspan.refusal(oid),
 		twinspan.keep_identity(oid), twinspan.without_identity()`)
 	return pg.Classify(err, "drop the functions of the primary")
