@@ -3,6 +3,7 @@ package pg
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -35,7 +36,7 @@ WITH RECURSIVE built (base, oid) AS (
      WHERE t.typsend = 0 OR t.typreceive = 0 OR t.typtype IN ('c', 'p')
         OR t.oid IN (24, 2202, 2203, 2204, 2205, 2206, 4096, 4089, 3734, 3769, 4191)
         OR t.typcategory = 'A' AND t.typelem >= 16384
-        OR t.oid = ANY ($1)
+        OR t.oid IN (0/*also*/)
     UNION
     SELECT t.oid FROM bad b JOIN built t ON t.base = b.oid
 )
@@ -63,7 +64,11 @@ func WithNewValues(major, source int) []uint32 {
 // UnportableTypes lists the types of columns of the database's permanent tables
 // whose values must cross as text; with also those that hold one of more types.
 func UnportableTypes(ctx context.Context, q Rows, also ...uint32) (map[uint32]bool, error) {
-	rows, err := q.Query(ctx, unportableSQL, append([]uint32{}, also...))
+	var more strings.Builder
+	for _, oid := range also {
+		fmt.Fprintf(&more, ", %d", oid)
+	}
+	rows, err := q.Query(ctx, strings.Replace(unportableSQL, "/*also*/", more.String(), 1))
 	if err != nil {
 		return nil, Classify(err, "list the types of columns")
 	}
