@@ -80,7 +80,7 @@ WITH RECURSIVE base AS (
 SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
        CASE WHEN b.base = 17 THEN 'bytes' WHEN b.base IN (700, 701) THEN 'float'
             WHEN b.typlen <> -1 OR b.base IN (650, 869, 1700) THEN 'plain' ELSE 'long' END,
-       coalesce(to_jsonb(a)->>'attgenerated', '') <> '', b.base >= 16384
+       coalesce(to_jsonb(a)->>'attgenerated', '') <> '', b.base >= 16384 OR b.base = 142 OR b.base = 1042 AND a.atttypmod = -1
   FROM pg_attribute a
   JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'm') AND c.relpersistence = 'p'
   JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0

@@ -22,9 +22,10 @@ const (
 )
 
 // output is the expression of the text that a value's output function writes. For types
-// that users made it is not a cast to text, for that may be a function of theirs: format
-// calls the output function (varlena.c, text_format), and num_nulls tells a NULL from a
-// composite value whose fields are NULL.
+// that users made it is not a cast to text, for that may be a function of theirs, nor for
+// xml, whose cast keeps a declaration that is never sent (xml.c, xml_out_internal), nor for
+// bpchar, whose cast drops blanks: format calls the output function (varlena.c,
+// text_format), and num_nulls tells a NULL from a composite value whose fields are NULL.
 func output(c Column) string {
 	name := "t." + sqlname.Quote(c.Name)
 	if c.Made {

@@ -239,3 +239,15 @@ func TestCastsOfUsersCompareNothing(t *testing.T) {
 		})
 	}
 }
+
+// Values are compared as they are sent: a declaration of XML, which is never sent, is no
+// difference; blanks at the end, which a cast to text drops, are one.
+func TestValuesAreComparedAsSent(t *testing.T) {
+	a, b := two(t, `CREATE DOMAIN page AS xml; CREATE TABLE t (id int PRIMARY KEY, x xml, p page, c bpchar)`)
+	pgtest.Exec(t, a, `INSERT INTO t VALUES (1, '<?xml version="1.0"?><a/>', '<?xml version="1.0"?><b/>', 'c'), (2, NULL, NULL, 'd ')`)
+	pgtest.Exec(t, b, `INSERT INTO t VALUES (1, '<a/>', '<b/>', 'c'), (2, NULL, NULL, 'd')`)
+	f := compare(t, a, b, Comparison{})
+	if len(f.Tables) != 1 || len(f.Tables[0].Rows) != 1 || len(f.Schema) > 0 {
+		t.Errorf("found %+v", f)
+	}
+}

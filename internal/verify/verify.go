@@ -91,7 +91,7 @@ type Column struct {
 	Type      string `json:"type"`           // as format_type prints it
 	Family    Family `json:"family"`         // how its text is had
 	Generated bool   `json:"generated"`      // it cannot be written
-	Made      bool   `json:"made,omitempty"` // a user or an extension made its type, domains resolved
+	Made      bool   `json:"made,omitempty"` // a cast to text may be a function of a user's, or (xml, bpchar) give other than is sent
 }
 
 // Family says how the text of a column's values is had.
