@@ -16,6 +16,8 @@ type reading struct {
 	columns  int
 	skip     bool   // the table holds later rows already
 	part     []byte // the beginning of rows that come in pieces
+	// back brings back constraints that are NOT VALID: those of the rows that are older need not satisfy them.
+	back []string
 }
 
 // readRelation is the first number of relations that stand for tables whose rows are
@@ -47,6 +49,9 @@ func (e *engine) rowsSignal(ctx context.Context, kind string, payload []byte) er
 		if err := e.empty(ctx, name); err != nil {
 			return err
 		}
+		if err := e.loosen(ctx, name); err != nil {
+			return err
+		}
 		msg := binary.BigEndian.AppendUint32([]byte{byte(pgoutput.TypeRelation)}, e.reading.relation)
 		msg = append(append(append(append(msg, p.Schema...), 0), p.Table...), 0, 'n')
 		msg = binary.BigEndian.AppendUint16(msg, uint16(len(p.Columns)))
@@ -60,9 +65,13 @@ func (e *engine) rowsSignal(ctx context.Context, kind string, payload []byte) er
 		if e.reading != nil && len(e.reading.part) > 0 {
 			return corrupt("rows without their end")
 		}
+		r := e.reading
 		e.reading = nil
 		// What follows names the table by its own number: it must not overtake these.
-		return e.drain(ctx)
+		if err := e.drain(ctx); err != nil || r == nil || len(r.back) == 0 {
+			return err
+		}
+		return e.script(ctx, &Script{Statements: r.back, Tag: tagResend, Subject: name.String()})
 	}
 	if e.reading == nil {
 		return corrupt("rows of no table")
@@ -102,6 +111,46 @@ func (e *engine) rowsSignal(ctx context.Context, kind string, payload []byte) er
 		}
 	}
 	return nil
+}
+
+// looseSQL lists the constraints of a table that are NOT VALID, those of its ancestors too, for they come
+// from there, and of its columns' domains: how each is dropped and made again. The first to be dropped comes first.
+const looseSQL = `WITH RECURSIVE up (oid, level) AS (
+	SELECT pg_catalog.to_regclass($1)::pg_catalog.oid, 0 UNION SELECT i.inhparent, up.level + 1 FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid),
+	kind (oid) AS (
+	SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
+	UNION SELECT x.oid FROM kind k JOIN pg_catalog.pg_type t ON t.oid = k.oid CROSS JOIN LATERAL (VALUES (t.typbasetype), (t.typelem)) x (oid) WHERE x.oid >= 16384)
+	SELECT pg_catalog.concat('ALTER ', l.what, ' DROP CONSTRAINT IF EXISTS ', l.name), pg_catalog.concat('ALTER ', l.what, ' ADD CONSTRAINT ', l.name, ' ', pg_catalog.pg_get_constraintdef(l.oid)),
+	       coalesce('COMMENT ON CONSTRAINT ' || l.name || ' ON ' || l.place || pg_catalog.format(' IS %L', d.description), '')
+	  FROM (SELECT c.oid, pg_catalog.quote_ident(c.conname) AS name, pg_catalog.format('TABLE %I.%I', n.nspname, r.relname) AS what, pg_catalog.format('%I.%I', n.nspname, r.relname) AS place, up.level
+	          FROM (SELECT oid, max(level) AS level FROM up GROUP BY oid) up JOIN pg_catalog.pg_constraint c ON c.conrelid = up.oid
+	          JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+	         WHERE c.contype IN ('c', 'n') AND NOT c.convalidated AND c.conislocal AND coalesce(pg_catalog.to_jsonb(c)->>'conenforced', 'true') = 'true'
+	           AND EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.conrelid = pg_catalog.to_regclass($1) AND o.conname = c.conname)
+	        UNION ALL
+	        SELECT c.oid, pg_catalog.quote_ident(c.conname), pg_catalog.format('DOMAIN %I.%I', n.nspname, t.typname), pg_catalog.format('DOMAIN %I.%I', n.nspname, t.typname), 0
+	          FROM kind k JOIN pg_catalog.pg_constraint c ON c.contypid = k.oid JOIN pg_catalog.pg_type t ON t.oid = k.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+	         WHERE NOT c.convalidated) l
+	  LEFT JOIN pg_catalog.pg_description d ON d.classoid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objoid = l.oid
+	 ORDER BY l.level DESC, l.oid`
+
+// loosen takes from a table what is NOT VALID until its rows are there: the primary has rows that do not
+// satisfy it, and nobody can write such.
+func (e *engine) loosen(ctx context.Context, name sqlname.Table) error {
+	rows, err := e.ask(ctx, looseSQL, name.SQL())
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	var drops, comments []string
+	for _, r := range rows {
+		drops = append(drops, string(r[0]))
+		e.reading.back = append([]string{string(r[1])}, e.reading.back...)
+		if comment := string(r[2]); comment != "" {
+			comments = append(comments, comment)
+		}
+	}
+	e.reading.back = append(e.reading.back, comments...)
+	return e.script(ctx, &Script{Statements: drops, Tag: tagResend, Subject: name.String()})
 }
 
 // empty takes all rows out of a table. TRUNCATE, which is quicker, is not for tables that
