@@ -38,6 +38,9 @@ type Source struct {
 	Link string  // the link's id
 	Name string  // the link's name, for the names of sessions
 	Log  *slog.Logger
+	// Waits, when set, is told what is waited for again and again, and with nil that it is
+	// not any more.
+	Waits func(error)
 }
 
 // Object is the name of the link's slot and publication.
@@ -222,11 +225,20 @@ func (s *Source) eachTable(ctx context.Context, conn *pgx.Conn, what, sql string
 // patiently repeats what failed for want of a lock, with pauses in which the
 // application goes on.
 func (s *Source) patiently(ctx context.Context, do func() error) error {
-	end := time.Now().Add(lockPatience)
+	end, told := time.Now().Add(lockPatience), false
+	defer func() {
+		if told {
+			s.Waits(nil)
+		}
+	}()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 3*time.Second) {
 		err := do()
 		if problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) {
 			return err
+		}
+		if s.Waits != nil {
+			s.Waits(err)
+			told = true
 		}
 		select {
 		case <-ctx.Done():

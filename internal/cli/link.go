@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -244,7 +245,9 @@ func (a *app) linkDelete() *cobra.Command {
 			if err := a.confirm(args[0], sure); err != nil {
 				return err
 			}
+			stop := a.sayWaits(ctx, c, args[0])
 			d, err := c.DeleteLink(ctx, args[0], force)
+			stop()
 			if err != nil {
 				return err
 			}
@@ -254,6 +257,39 @@ func (a *app) linkDelete() *cobra.Command {
 	cmd.Flags().BoolVar(&force, "force", false, "do not ask the peer: remove what this side has")
 	cmd.Flags().BoolVar(&sure, "yes", false, "do not ask")
 	return cmd
+}
+
+// waitsShown is after how long a removal is asked what it waits for, and again.
+const waitsShown = 2 * time.Second
+
+// sayWaits says what holds a link up, each thing once, until stop is called.
+func (a *app) sayWaits(ctx context.Context, c *client.Client, name string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		said := map[string]bool{}
+		tick := time.NewTicker(waitsShown)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			l, err := c.Link(ctx, name)
+			if err != nil {
+				continue
+			}
+			for _, p := range l.Problems {
+				if !said[p.Title] {
+					said[p.Title] = true
+					a.say("link %s: %s", name, p.Title)
+				}
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // confirm has a person type the name; a script is taken at its word.

@@ -32,7 +32,7 @@ func PutAside(ctx context.Context, conn *pgx.Conn) error {
 		return pg.Classify(err, "look for the gate")
 	}
 	return pg.Insist(ctx, conn, asidePatience, func() error {
-		_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; `+AsideSQL+`; SET lock_timeout = 0`)
+		_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; `+AsideSQL+`; RESET lock_timeout`)
 		return pg.Classify(err, "put aside what fires on a secondary")
 	})
 }
@@ -47,7 +47,7 @@ func PutBack(ctx context.Context, conn *pgx.Conn) error {
 	err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regprocedure('twinspan.put_back()') IS NOT NULL`).Scan(&have)
 	if err == nil && have {
 		err = pg.Insist(ctx, conn, time.Second, func() error {
-			_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; SELECT twinspan.put_back(); SET lock_timeout = 0`)
+			_, err := conn.Exec(ctx, `SET lock_timeout = '30s'; SELECT twinspan.put_back(); RESET lock_timeout`)
 			return err
 		})
 	}

@@ -40,7 +40,8 @@ type running struct {
 
 func (l *Link) source() capture.Source {
 	r := l.snapshot()
-	return capture.Source{DSN: l.dsn, Link: r.ID, Name: r.Name, Log: l.place.Log}
+	return capture.Source{DSN: l.dsn, Link: r.ID, Name: r.Name, Log: l.place.Log,
+		Waits: func(err error) { l.setTrouble(problem.As(err)) }}
 }
 
 // MakePrimary records a link in its primary database and asks the peer for the

@@ -81,9 +81,13 @@ func (l *Link) tidy(ctx context.Context) (done bool, err error) {
 	return true, nil
 }
 
+// gateLock is how long work on the gate waits for a lock: whoever cannot be ended, frozen or
+// prepared, is named then, and it is tried again.
+const gateLock = "20s"
+
 // withGateSession runs f in a session of its own, which may wait for locks.
 func (l *Link) withGateSession(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/gate", Apply: true, Unseen: true})
+	conn, err := l.dsn.Connect(ctx, pg.Session{Name: l.Name() + "/gate", Apply: true, Unseen: true, Settings: map[string]string{"lock_timeout": gateLock}})
 	if err != nil {
 		return err
 	}

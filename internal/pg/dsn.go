@@ -200,6 +200,9 @@ func (d *DSN) ConnectReplication(ctx context.Context, s Session) (*pgconn.PgConn
 func (d *DSN) session(s Session) *pgx.ConnConfig {
 	c := d.config.Copy()
 	c.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if t := tracerOf(s.Settings); t != nil {
+		c.Tracer = t
+	}
 	params := DataSettings()
 	if s.Ordinary {
 		clear(params)
