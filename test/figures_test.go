@@ -1,7 +1,14 @@
 package test
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/twinspan/twinspan/api"
@@ -17,8 +24,9 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
-	a, b := p.A.Server.DSN("sales"), func() string { return p.B.Server.DSN("sales") }
-	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`)
+	primary, twin := p.A, p.B
+	a, b := func() string { return primary.Server.DSN("sales") }, func() string { return twin.Server.DSN("sales") }
+	pgtest.Exec(t, a(), `CREATE TABLE t (id int PRIMARY KEY)`)
 	p.Create(t, "sales", "sales")
 	p.WaitPhase(t, "sales", api.Replicating)
 
@@ -34,9 +42,9 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 		}
 		return position
 	}
-	written := func() lsn.LSN { return read(a, `SELECT pg_current_wal_lsn()`) }
+	written := func() lsn.LSN { return read(a(), `SELECT pg_current_wal_lsn()`) }
 	confirmed := func() lsn.LSN {
-		return read(a, `SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%'`)
+		return read(a(), `SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%'`)
 	}
 	applied := func() lsn.LSN {
 		return read(b(), `SELECT pg_replication_origin_progress(roname, true) FROM pg_replication_origin WHERE roname LIKE 'twinspan%'`)
@@ -78,6 +86,12 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 			if l.Health == api.Healthy && l.Lag.Seconds == nil {
 				return fmt.Errorf("healthy, and it is not known how far behind; %s", where)
 			}
+			series := metricsOf(t, side)
+			for name, known := range map[string]bool{"lag_bytes": want.behind != nil, "lag_seconds": want.seconds, "peer_heard_timestamp_seconds": want.heard} {
+				if strings.Contains(series, "\ntwinspan_link_"+name+"{") != known {
+					return fmt.Errorf("the metrics have %s, or lack it; %s", name, where)
+				}
+			}
 			return nil
 		})
 	}
@@ -91,12 +105,12 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.WaitPhase(t, "sales", api.Suspended)
-	pgtest.Exec(t, a, `INSERT INTO t SELECT generate_series(1, 1000)`)
+	pgtest.Exec(t, a(), `INSERT INTO t SELECT generate_series(1, 1000)`)
 	shows("suspended", p.A, both)
 	shows("suspended", p.B, both)
 
 	p.B.Kill()
-	pgtest.Exec(t, a, `INSERT INTO t SELECT generate_series(1001, 2000)`)
+	pgtest.Exec(t, a(), `INSERT INTO t SELECT generate_series(1001, 2000)`)
 	shows("the twin's agent is away", p.A, figures{written: written, confirmed: confirmed, behind: confirmed, heard: true})
 
 	p.A.Stop()
@@ -118,8 +132,66 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 	p.A.Server.Stop() // which writes log still
 	shows("the primary's server is gone", p.B, figures{applied: applied, confirmed: applied, heard: true})
 	p.A.Server.Restart()
-	pgtest.Exec(t, a, `INSERT INTO t VALUES (0)`)
+	pgtest.Exec(t, a(), `INSERT INTO t VALUES (0)`)
 	p.WaitEqual(t, "sales", "sales")
 	shows("the primary's server is back", p.A, both)
 	shows("the primary's server is back", p.B, both)
+
+	lock := pgtest.Conn(t, b())
+	if _, err := lock.Exec(t.Context(), `BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, a(), `INSERT INTO t SELECT generate_series(2001, 3000)`)
+	shows("behind in applying", p.A, both)
+	shows("behind in applying", p.B, both)
+	if _, err := lock.Exec(t.Context(), `ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitEqual(t, "sales", "sales")
+
+	sender, err := strconv.Atoi(pgtest.Query(t, a(), `SELECT active_pid::text FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%'`)[0][0])
+	if err == nil {
+		err = syscall.Kill(sender, syscall.SIGSTOP)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, a(), `INSERT INTO t SELECT generate_series(3001, 4000)`)
+	shows("behind in receiving", p.A, both)
+	shows("behind in receiving", p.B, both)
+	if err := syscall.Kill(sender, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitEqual(t, "sales", "sales")
+
+	if _, err := p.A.Client.Failover(t.Context(), "sales", api.FailoverRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if waitSettled(t, p, "sales") != p.B {
+		t.Fatal("the sides have not changed places")
+	}
+	primary, twin = p.B, p.A
+	pgtest.Exec(t, a(), `INSERT INTO t VALUES (-1)`)
+	waitEqual(t, p, "sales", "sales")
+	shows("after a failover", p.A, both)
+	shows("after a failover", p.B, both)
+}
+
+// metricsOf is what an agent tells Prometheus.
+func metricsOf(t *testing.T, s *linktest.Side) string {
+	t.Helper()
+	var dialer net.Dialer
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", s.Dir.Socket())
+	}}
+	answer, err := (&http.Client{Transport: transport}).Get("http://agent/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
