@@ -16,7 +16,6 @@ type FailoverRequest struct {
 	Type           FailoverType `json:"type,omitempty" enum:"planned,forced" doc:"planned by default"`
 	Cutover        bool         `json:"cutover,omitempty" doc:"Planned: remove the link afterwards; the former primary stays read-only"`
 	DrainSeconds   float64      `json:"drainSeconds,omitempty" minimum:"0" maximum:"86400" doc:"Planned: how long writing transactions may go on before they are ended; 10 by default"`
-	Together       bool         `json:"together,omitempty" doc:"Planned: wait, before writers are held and again before the decision, until told to proceed: others are to change places with this link"`
 	AcceptDataLoss bool         `json:"acceptDataLoss,omitempty" doc:"Forced: go on although transactions may be left behind"`
 	Insist         bool         `json:"insist,omitempty" doc:"Forced: go on although the primary is there and a planned failover is possible"`
 }
@@ -70,12 +69,25 @@ type FailoverPoint string
 // The points of a failover of several links.
 const (
 	PointHold     FailoverPoint = "hold"     // everything is prepared; writers are not held yet
-	PointDecision FailoverPoint = "decision" // writers are held and everything is applied
+	PointPromise  FailoverPoint = "promise"  // writers are held and everything is applied
+	PointDecision FailoverPoint = "decision" // it does what is decided for all
 )
 
-// FailoverProceed lets a failover that waits for others go on.
-type FailoverProceed struct {
-	To FailoverPoint `json:"to" enum:"hold,decision" doc:"What it waits for"`
+// FailoversRequest asks several links to change places as one, as planned.
+type FailoversRequest struct {
+	Links        []string `json:"links" nullable:"false" doc:"Names of the links; none for all of the agent"`
+	Cutover      bool     `json:"cutover,omitempty" doc:"Remove the links afterwards; the former primaries stay read-only"`
+	DrainSeconds float64  `json:"drainSeconds,omitempty" minimum:"0" maximum:"86400" doc:"How long writing transactions may go on before they are ended; 10 by default"`
+}
+
+// Failovers is a change of places of several links as one.
+type Failovers struct {
+	State     FailoverState      `json:"state" enum:"running,done,undone" doc:"How it stands"`
+	Decided   bool               `json:"decided" doc:"Whether it is decided that the links change places: it cannot be given up any more"`
+	StartedAt time.Time          `json:"startedAt" doc:"When it began"`
+	EndedAt   *time.Time         `json:"endedAt" doc:"When it was over; null before"`
+	Links     []FailoverProgress `json:"links" nullable:"false" doc:"Each link's part, in the order in which they were named"`
+	Problem   *Problem           `json:"problem" doc:"Why it did not come about, or what is not known yet; null otherwise"`
 }
 
 // FailoverState says how a failover stands.
@@ -96,7 +108,7 @@ type FailoverProgress struct {
 	Steps       []FailoverStep `json:"steps" nullable:"false" doc:"What was done, and is being done, in order"`
 	StartedAt   time.Time      `json:"startedAt" doc:"When it began"`
 	EndedAt     *time.Time     `json:"endedAt" doc:"When it was over; null before"`
-	Waiting     FailoverPoint  `json:"waiting" enum:",hold,decision" doc:"What it waits to be told to proceed to, when others change places with it; empty otherwise"`
+	Waiting     FailoverPoint  `json:"waiting" enum:",hold,promise,decision" doc:"Where it waits for other links that change places with it; empty otherwise"`
 	HoldSeconds float64        `json:"holdSeconds" doc:"How long writers waited; 0 before they do, and when forced"`
 	Ended       int            `json:"ended" doc:"Writing transactions that did not finish in time and were ended"`
 	Primary     string         `json:"primary" doc:"The agent beside the new primary; empty before that is decided"`

@@ -68,6 +68,7 @@ type Link struct {
 	Mode         Mode        `json:"mode" enum:"async,sync" doc:"When a commit on the primary returns"`
 	Suspended    bool        `json:"suspended" doc:"Whether somebody asked the link to stop for now"`
 	Peer         LinkPeer    `json:"peer" doc:"The other side"`
+	Step         string      `json:"step,omitempty" doc:"What is being done while the sides change places, in words; missing otherwise, and while it is not known"`
 	Seeding      Progress    `json:"seeding,omitzero" doc:"The first copy, as last heard of; stays as it ended once it is done, and is missing while nothing is known of it"`
 	Position     Position    `json:"position" doc:"How far the primary's log has come on its way"`
 	Lag          Lag         `json:"lag" doc:"How far the secondary is behind, as far as it is known"`

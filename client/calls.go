@@ -200,9 +200,24 @@ func (c *Client) FailoverProgress(ctx context.Context, name string) (out api.Fai
 	return out, c.call(ctx, http.MethodGet, linkPath(name)+"/failover", nil, &out)
 }
 
-// ProceedFailover lets a failover that waits for those of other links go on.
-func (c *Client) ProceedFailover(ctx context.Context, name string, in api.FailoverProceed) (out api.FailoverProgress, err error) {
-	return out, c.call(ctx, http.MethodPost, linkPath(name)+"/failover/proceed", in, &out)
+// FailoverTogether has the sides of several links change places as one. It has only begun
+// when it returns; asked again for the same links, it describes the one under way.
+func (c *Client) FailoverTogether(ctx context.Context, in api.FailoversRequest) (out api.Failovers, err error) {
+	if in.Links == nil {
+		in.Links = []string{}
+	}
+	return out, c.call(ctx, http.MethodPost, "/v1/failovers", in, &out)
+}
+
+// Failovers describes the failover of several links that the agent drives, or the last.
+func (c *Client) Failovers(ctx context.Context) (out api.Failovers, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/failovers", nil, &out)
+}
+
+// CancelFailovers gives up the failover of several links that is under way, unless it is
+// decided.
+func (c *Client) CancelFailovers(ctx context.Context) (out api.Failovers, err error) {
+	return out, c.call(ctx, http.MethodDelete, "/v1/failovers", nil, &out)
 }
 
 // CancelFailover gives up the failover under way, unless it is decided.

@@ -49,6 +49,7 @@ type Agent struct {
 	seeders  *turns.Pool
 	roles    sync.Mutex // held by a link that makes roles
 	links    registry
+	together together
 	key      catalog.Key // proves that records are the agent's
 	lease    *lease.Lease
 	troubles troubles
@@ -207,6 +208,6 @@ func (a *Agent) place() link.Place {
 	return link.Place{
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Key: a.key, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
-		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence,
+		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence, Outcome: a.outcome,
 	}
 }

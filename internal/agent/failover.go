@@ -23,8 +23,11 @@ func (a *Agent) handleFailover() {
 		return l.HandleFailoverCancel()
 	}, func(r link.Reference) string { return r.ID })
 	onLink(a, link.MethodFailoverGo, func(ctx context.Context, l *link.Link, r link.FailoverGoRequest) (any, error) {
-		return l.HandleFailoverGo(r.FailoverProceed)
+		return nil, l.HandleFailoverGo(r.From)
 	}, func(r link.FailoverGoRequest) string { return r.ID })
+	onLink(a, link.MethodFailoverOutcome, func(ctx context.Context, l *link.Link, r link.OutcomeRequest) (any, error) {
+		return a.outcome(ctx, r.Together)
+	}, func(r link.OutcomeRequest) string { return r.ID })
 	onLink(a, link.MethodFailoverPlan, func(ctx context.Context, l *link.Link, r link.PlanRequest) (any, error) {
 		return l.HandleFailoverPlan(ctx, r)
 	}, func(r link.PlanRequest) string { return r.ID })
@@ -52,7 +55,7 @@ func (a *Agent) Failover(ctx context.Context, name string, in api.FailoverReques
 	if err != nil {
 		return api.FailoverProgress{}, err
 	}
-	return l.Failover(ctx, in)
+	return l.Failover(ctx, in, nil)
 }
 
 // FailoverPlan implements httpapi.Agent.
@@ -75,15 +78,6 @@ func (a *Agent) FailoverProgress(ctx context.Context, name string) (api.Failover
 		return api.FailoverProgress{}, err
 	}
 	return l.FailoverProgress(ctx)
-}
-
-// ProceedFailover implements httpapi.Agent.
-func (a *Agent) ProceedFailover(ctx context.Context, name string, in api.FailoverProceed) (api.FailoverProgress, error) {
-	l, err := a.links.named(name)
-	if err != nil {
-		return api.FailoverProgress{}, err
-	}
-	return l.ProceedFailover(ctx, in)
 }
 
 // CancelFailover implements httpapi.Agent.

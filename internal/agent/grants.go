@@ -36,7 +36,7 @@ func needs(method string) (need, bool) {
 	switch method {
 	case link.MethodProbe, link.MethodCheck, link.MethodReport, link.MethodState, link.MethodEnd,
 		link.MethodVerifyShow, link.MethodAuditShow, link.MethodLost, link.MethodRejoinPlan, link.MethodRolesShow,
-		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverPlan, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn:
+		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverOutcome, link.MethodFailoverPlan, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn:
 		return free, true
 	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodAuditStart, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
 		return linked, true

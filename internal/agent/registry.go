@@ -18,6 +18,7 @@ type registry struct {
 	mu       sync.Mutex
 	byID     map[string]*link.Link
 	run      func(*link.Link)                // starts a link's supervisor; nil until the links were found
+	aside    func(func(context.Context))     // starts what is done beside the links
 	rests    error                           // why there is none, other than that the agent starts
 	cutovers map[string]api.FailoverProgress // the last failover of links that are gone, by name
 	making   sync.Mutex                      // held while a link is made, so that two of a name cannot be
@@ -33,6 +34,17 @@ func (r *registry) add(l *link.Link) error {
 		r.byID[l.ID()] = l
 		r.run(l)
 	}
+	return nil
+}
+
+// beside has something done beside the links, as long as they are at work.
+func (r *registry) beside(f func(context.Context)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.run == nil {
+		return r.whyNot()
+	}
+	r.aside(f)
 	return nil
 }
 
@@ -179,6 +191,7 @@ func (a *Agent) runLinks(ctx context.Context, decided func()) error {
 			}
 		})
 	}
+	a.links.aside = func(f func(context.Context)) { running.Go(func() { f(ctx) }) }
 	a.links.mu.Unlock()
 	for _, l := range found {
 		if err := a.links.add(l); err != nil {

@@ -108,7 +108,7 @@ func Install(ctx context.Context, q Beginner) error {
 		return err
 	}
 	err = pgx.BeginFunc(ctx, q, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, schemaSQL+homeSQL+auditSQL+PrivateSQL)
+		_, err := tx.Exec(ctx, schemaSQL+homeSQL+auditSQL+togetherSQL+PrivateSQL)
 		return err
 	})
 	if state := pg.SQLState(err); state == "42P06" || state == "23505" {

@@ -35,10 +35,13 @@ it on both sides, which transactions would be waited for or ended, about how lon
 would wait, and with --type forced what would be left behind. The exit status is 1 when
 something stands against it.
 
-Several links, or --all of the agent, change places as one: all are prepared before the
-first one's writers are held, and everything of all is applied before the first is
-decided. Until then whatever stops one undoes all. From then on each decides by itself:
-a link that is interrupted in that moment alone stays as it was, and the command says so.
+Several links, or --all of the agent, change places as one: all, or none. The agent drives
+them, also when the command is lost: given again for the same links it shows how far they
+are, and --status or --cancel go with the names, or --all, as well. An interrupt (Ctrl-C)
+gives a failover up that is not decided. All are prepared before
+the first one's writers are held, and everything of all is applied before the one commit
+that decides for all. Whatever stops one before that undoes all; what is interrupted after
+it goes through when its agent is back.
 
 forced is for a primary that is lost, and is given at the secondary's agent. What the
 secondary does not have is left behind: the command says how much that is as far as
@@ -61,6 +64,7 @@ func (a *app) linkFailover() *cobra.Command {
   twinspan link failover sales --plan
   twinspan link failover sales --cutover
   twinspan link failover sales stock
+  twinspan link failover sales stock --status
   twinspan link failover sales --type forced --accept-data-loss`,
 		ValidArgsFunction: a.completeLinks,
 		PreRunE: func(_ *cobra.Command, args []string) error {
@@ -76,7 +80,7 @@ func (a *app) linkFailover() *cobra.Command {
 				return errors.New("--accept-data-loss and --insist are for a forced failover: --type forced")
 			case plan && (in.AcceptDataLoss || in.Insist):
 				return errors.New("--plan changes nothing: --accept-data-loss and --insist are for the failover itself")
-			case (all || len(args) > 1) && (in.Type == api.Forced || status || cancel || plan):
+			case (all || len(args) > 1) && (in.Type == api.Forced || plan):
 				return errors.New("several links change places together only as planned; each by itself otherwise")
 			case drain < 0:
 				return errors.New("--drain-timeout is not negative")
@@ -86,7 +90,7 @@ func (a *app) linkFailover() *cobra.Command {
 		},
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
 			if all || len(args) > 1 {
-				return a.failoverTogether(ctx, c, args, in)
+				return a.failoverTogether(ctx, c, args, in, status, cancel)
 			}
 			if plan {
 				return a.failoverPlan(ctx, c, args[0], in)
@@ -169,46 +173,6 @@ func (a *app) waitFollowed(ctx context.Context, c *client.Client, name string) {
 		case <-tick.C:
 		}
 	}
-}
-
-// failoverTogether lets several links, or all, change places as one.
-func (a *app) failoverTogether(ctx context.Context, c *client.Client, names []string, in api.FailoverRequest) error {
-	if len(names) == 0 {
-		links, err := c.Links(ctx)
-		if err != nil {
-			return err
-		}
-		for _, l := range links {
-			names = append(names, l.Name)
-		}
-		if len(names) == 0 {
-			return problem.New(problem.NotFound, "link_unknown", "the agent has no links")
-		}
-	}
-	shown := map[string]int{}
-	ended, err := c.FailoverTogether(ctx, names, in, func(all []api.FailoverProgress) {
-		for _, p := range all {
-			for ; shown[p.Link] < len(p.Steps); shown[p.Link]++ {
-				fmt.Fprintf(a.errs, "%s: %s\n", p.Link, p.Steps[shown[p.Link]].Name)
-			}
-		}
-	})
-	if len(ended) == len(names) {
-		show := func(w io.Writer) {
-			for _, p := range ended {
-				showFailover(w, p)
-			}
-		}
-		if err := errors.Join(err, a.answer(ended, show)); err != nil {
-			return err
-		}
-		for _, p := range ended {
-			if err := failoverError(p); err != nil {
-				return err
-			}
-		}
-	}
-	return err
 }
 
 // confirmLoss has a person accept what a forced failover leaves behind.

@@ -20,6 +20,9 @@ func state(l api.Link) string {
 	if l.Phase == api.Seeding && l.Seeding.Step != "" {
 		text += ", " + l.Seeding.Step
 	}
+	if l.Step != "" {
+		text += ", " + l.Step
+	}
 	return text
 }
 

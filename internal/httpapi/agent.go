@@ -89,10 +89,15 @@ type Agent interface {
 	FailoverPlan(ctx context.Context, name string, in api.FailoverPlanRequest) (api.FailoverPlan, error)
 	// FailoverProgress returns the one under way, or the last.
 	FailoverProgress(ctx context.Context, name string) (api.FailoverProgress, error)
-	// ProceedFailover lets one that waits for those of other links go on.
-	ProceedFailover(ctx context.Context, name string, in api.FailoverProceed) (api.FailoverProgress, error)
 	// CancelFailover gives up the one under way, unless it is decided.
 	CancelFailover(ctx context.Context, name string) (api.FailoverProgress, error)
+	// FailoverTogether has several links change places as one and returns at once; asked
+	// again for the same links, it describes the one under way.
+	FailoverTogether(ctx context.Context, in api.FailoversRequest) (api.Failovers, error)
+	// Failovers returns the one of several links under way, or the last.
+	Failovers(ctx context.Context) (api.Failovers, error)
+	// CancelFailovers gives up the one under way, unless it is decided.
+	CancelFailovers(ctx context.Context) (api.Failovers, error)
 	// LinkRoles compares the roles of both instances that a link's database needs.
 	LinkRoles(ctx context.Context, name string) (api.LinkRoles, error)
 	// BringRoles gives the secondary's what they lack, and compares again.

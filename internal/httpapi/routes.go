@@ -235,11 +235,16 @@ func (r *routes) links() {
 			return p, err
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/failover", "getFailover", "Describe the change of places under way, or the last", failover(r.agent.FailoverProgress))
-	add(r, "links", http.MethodPost, "/v1/links/{name}/failover/proceed", "proceedFailover", "Let a change of places go on that waits for those of other links",
-		func(ctx context.Context, in *namedWith[api.FailoverProceed]) (api.FailoverProgress, error) {
-			return stepped(r.agent.ProceedFailover(ctx, in.Name, in.Body))
-		})
 	add(r, "links", http.MethodDelete, "/v1/links/{name}/failover", "cancelFailover", "Give up the change of places under way, unless it is decided", failover(r.agent.CancelFailover))
+	several := func(do func(context.Context) (api.Failovers, error)) func(context.Context, *none) (api.Failovers, error) {
+		return func(ctx context.Context, _ *none) (api.Failovers, error) { return allStepped(do(ctx)) }
+	}
+	add(r, "links", http.MethodPost, "/v1/failovers", "failOverTogether", "Begin a planned change of places of several links as one",
+		func(ctx context.Context, in *with[api.FailoversRequest]) (api.Failovers, error) {
+			return allStepped(r.agent.FailoverTogether(ctx, in.Body))
+		})
+	add(r, "links", http.MethodGet, "/v1/failovers", "getFailovers", "Describe the change of places of several links that this agent drives, or the last", several(r.agent.Failovers))
+	add(r, "links", http.MethodDelete, "/v1/failovers", "cancelFailovers", "Give up the change of places of several links under way, unless it is decided", several(r.agent.CancelFailovers))
 	add(r, "links", http.MethodGet, "/v1/links/{name}/roles", "getLinkRoles", "Compare the roles of both instances that a link's database needs",
 		func(ctx context.Context, in *named) (api.LinkRoles, error) {
 			return compared(r.agent.LinkRoles(ctx, in.Name))
@@ -328,6 +333,15 @@ func trusted(p api.Peer, err error) (api.Peer, error) {
 func stepped(p api.FailoverProgress, err error) (api.FailoverProgress, error) {
 	p.Steps = list(p.Steps)
 	return p, err
+}
+
+// allStepped is complete for a failover of several links.
+func allStepped(f api.Failovers, err error) (api.Failovers, error) {
+	f.Links = list(f.Links)
+	for i := range f.Links {
+		f.Links[i], _ = stepped(f.Links[i], nil)
+	}
+	return f, err
 }
 
 // compared is complete for roles.

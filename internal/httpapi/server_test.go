@@ -120,7 +120,8 @@ func sample() *agenttest.Agent {
 		Views:   map[string][]api.Link{"sales": {link}},
 		Verifications: []api.Verification{{Link: "sales", State: api.Verifying},
 			{Link: "sales", State: api.Different, Rows: 7, Differences: []api.Difference{{Kind: "row", Object: "public.t", State: "extra"}}}},
-		Failovers: []api.FailoverProgress{{Link: "sales", State: api.FailoverRunning},
+		Together: []api.Failovers{{Links: []api.FailoverProgress{{Link: "sales"}}}},
+		Changing: []api.FailoverProgress{{Link: "sales", State: api.FailoverRunning},
 			{Link: "sales", State: api.FailoverDone, HoldSeconds: 0.5, Steps: []api.FailoverStep{{Name: "deciding"}}}},
 		Compared: api.LinkRoles{Link: "sales", Agent: "b", Roles: []api.LinkRole{{Name: "app", State: api.RoleMissing}}, Done: []api.RoleDone{{Name: "app"}}},
 		Coming:   api.FailoverPlan{Link: "sales", Blocked: true, Waits: []api.FailoverWaiter{{GID: "p1", Fate: api.FateBlocks}}},
@@ -197,10 +198,14 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("failover progress", failover.HoldSeconds == 0.5 && failover.Steps[0].Name == "deciding", err)
 	coming, err := c.FailoverPlan(ctx, "sales", api.FailoverPlanRequest{Type: api.Planned, DrainSeconds: 2.5})
 	check("failover plan", coming.Blocked && coming.Waits[0].GID == "p1" && coming.Problems != nil, err)
-	_, err = c.ProceedFailover(ctx, "sales", api.FailoverProceed{To: api.PointHold})
-	check("proceed failover", true, err)
 	_, err = c.CancelFailover(ctx, "sales")
 	check("cancel failover", true, err)
+	several, err := c.FailoverTogether(ctx, api.FailoversRequest{Links: []string{"sales", "stock"}, Cutover: true})
+	check("failover of several links", several.Links[0].Steps != nil, err)
+	_, err = c.Failovers(ctx)
+	check("failovers", true, err)
+	_, err = c.CancelFailovers(ctx)
+	check("cancel failovers", true, err)
 	audit, err := c.Audit(ctx, "sales")
 	check("audit", audit.Compared != nil, err)
 	_, err = c.BeginAudit(ctx, "sales")
@@ -234,7 +239,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 AuditRate:<nil> FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
-		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 Together:false AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "FailoverPlan[sales {Type:planned Cutover:false DrainSeconds:2.5}]", "ProceedFailover[sales hold]", "CancelFailover[sales]", "Audit[sales]", "BeginAudit[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LinkRoles[sales]", "BringRoles[sales {WithPasswords:true}]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
+		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "FailoverPlan[sales {Type:planned Cutover:false DrainSeconds:2.5}]", "CancelFailover[sales]", "FailoverTogether[{Links:[sales stock] Cutover:true DrainSeconds:0}]", "Failovers[]", "CancelFailovers[]", "Audit[sales]", "BeginAudit[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LinkRoles[sales]", "BringRoles[sales {WithPasswords:true}]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

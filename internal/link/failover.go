@@ -19,7 +19,6 @@ const (
 	MethodFailover       = "failover.start"  // change places
 	MethodFailoverShow   = "failover.show"   // how far is it?
 	MethodFailoverCancel = "failover.cancel" // give it up, unless it is decided
-	MethodFailoverGo     = "failover.go"     // the others are as far as you
 
 	MethodFailoverPlan   = "failover.plan"   // what would it meet on your side?
 	MethodFailoverAssess = "failover.assess" // what stands against it on your side?
@@ -37,6 +36,7 @@ const (
 type FailoverRequest struct {
 	Reference
 	api.FailoverRequest
+	Together *Together `json:"together,omitempty"` // what it is part of
 }
 
 // defaultDrain is how long writing transactions may go on.
@@ -53,19 +53,24 @@ type failover struct {
 	id      string
 	request api.FailoverRequest
 	stop    context.CancelCauseFunc
-	ctx     context.Context
-	barrier chan struct{}                       // closed when everything before the barrier is committed
-	met     sync.Once                           // closes it
-	points  map[api.FailoverPoint]chan struct{} // closed when it may go on
-	driven  bool                                // by the link's work; its goroutine alone uses this
-	began   time.Time                           // of the step under way
-	held    time.Time                           // when writers began to wait
+	// together is the failover of several links that it is part of, promised whether it
+	// may not be given up any more. The mutex of failovers guards promised.
+	together *Together
+	promised bool
+	ctx      context.Context
+	barrier  chan struct{}                       // closed when everything before the barrier is committed
+	met      sync.Once                           // closes it
+	points   map[api.FailoverPoint]chan struct{} // closed when it may go on
+	driven   bool                                // by the link's work; its goroutine alone uses this
+	began    time.Time                           // of the step under way
+	held     time.Time                           // when writers began to wait
 
 	view api.FailoverProgress
 }
 
-// Failover begins a change of places and returns at once.
-func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.FailoverProgress, error) {
+// Failover begins a change of places and returns at once; with together it is part of one of
+// several links.
+func (l *Link) Failover(ctx context.Context, request api.FailoverRequest, together *Together) (api.FailoverProgress, error) {
 	r := l.snapshot()
 	if request.Type == "" {
 		request.Type = api.Planned
@@ -78,7 +83,7 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 			return api.FailoverProgress{}, noPlanned(err, r.Name)
 		}
 		var answer api.FailoverProgress
-		err := l.place.Peers.Call(ctx, r.Peer, MethodFailover, FailoverRequest{Reference{ID: r.ID, Epoch: r.Epoch}, request}, &answer)
+		err := l.place.Peers.Call(ctx, r.Peer, MethodFailover, FailoverRequest{Reference{ID: r.ID, Epoch: r.Epoch}, request, together}, &answer)
 		return answer, noPlanned(err, r.Name)
 	}
 	if phase := role.Phase(r.Phase); phase != role.Replicating {
@@ -91,6 +96,7 @@ func (l *Link) Failover(ctx context.Context, request api.FailoverRequest) (api.F
 		request.DrainSeconds = defaultDrain.Seconds()
 	}
 	next := newFailover(r.Name, request)
+	next.together = together
 	l.failovers.mu.Lock()
 	if c := l.failovers.current; c != nil && c.view.State == api.FailoverRunning {
 		l.failovers.mu.Unlock()
@@ -148,7 +154,7 @@ func (l *Link) sameAgents(ctx context.Context) error {
 func newFailover(name string, request api.FailoverRequest) *failover {
 	now := time.Now()
 	f := &failover{id: rand.Text(), request: request, barrier: make(chan struct{}), began: now,
-		points: map[api.FailoverPoint]chan struct{}{api.PointHold: make(chan struct{}), api.PointDecision: make(chan struct{})}}
+		points: map[api.FailoverPoint]chan struct{}{api.PointHold: make(chan struct{}), api.PointPromise: make(chan struct{}), api.PointDecision: make(chan struct{})}}
 	f.ctx, f.stop = context.WithCancelCause(context.Background())
 	f.view = api.FailoverProgress{Link: name, Type: request.Type, State: api.FailoverRunning, StartedAt: now.UTC()}
 	return f
@@ -251,6 +257,15 @@ func (l *Link) FailoverProgress(ctx context.Context) (api.FailoverProgress, erro
 	return other, err
 }
 
+// changing is what the failover is doing that this side drives; empty without one.
+func (l *Link) changing() string {
+	view, have := l.ownFailover()
+	if n := len(view.Steps); have && view.State == api.FailoverRunning && n > 0 {
+		return view.Steps[n-1].Name
+	}
+	return ""
+}
+
 func (l *Link) ownFailover() (view api.FailoverProgress, have bool) {
 	l.failovers.mu.Lock()
 	defer l.failovers.mu.Unlock()
@@ -291,39 +306,11 @@ func (l *Link) HandleFailoverCancel() (api.FailoverProgress, error) {
 	if c == nil || c.view.State != api.FailoverRunning {
 		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_unknown", "no failover of the link is under way").On(l.snapshot().Name)
 	}
+	if c.promised {
+		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_promised", "the link has promised to do as the others that change places with it").On(l.snapshot().Name).
+			WithHint("twinspan link failover --all --status shows what they do")
+	}
 	c.stop(problem.New(problem.Cancelled, "failover_cancelled", "the failover was given up"))
-	return shown(c), nil
-}
-
-// FailoverGoRequest asks the secondary's agent to go on.
-type FailoverGoRequest struct {
-	Reference
-	api.FailoverProceed
-}
-
-// ProceedFailover lets a failover that waits for those of other links go on.
-func (l *Link) ProceedFailover(ctx context.Context, in api.FailoverProceed) (api.FailoverProgress, error) {
-	if _, have := l.ownFailover(); have {
-		if view, err := l.HandleFailoverGo(in); err == nil {
-			return view, nil
-		}
-	}
-	r := l.snapshot()
-	var other api.FailoverProgress
-	err := l.place.Peers.Call(ctx, r.Peer, MethodFailoverGo, FailoverGoRequest{Reference{ID: r.ID, Epoch: r.Epoch}, in}, &other)
-	return other, err
-}
-
-// HandleFailoverGo lets a failover that this side drives go on.
-func (l *Link) HandleFailoverGo(in api.FailoverProceed) (api.FailoverProgress, error) {
-	l.failovers.mu.Lock()
-	defer l.failovers.mu.Unlock()
-	c := l.failovers.current
-	if c == nil || c.view.State != api.FailoverRunning || c.view.Waiting != in.To || in.To == "" {
-		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_not_waiting", "no failover of the link waits for others").On(l.snapshot().Name)
-	}
-	c.view.Waiting = ""
-	close(c.points[in.To])
 	return shown(c), nil
 }
 
@@ -332,7 +319,7 @@ func (l *Link) HandleFailover(ctx context.Context, r FailoverRequest) (api.Failo
 	if err := l.secondaryAt(r.Reference); err != nil {
 		return api.FailoverProgress{}, err
 	}
-	return l.Failover(ctx, r.FailoverRequest)
+	return l.Failover(ctx, r.FailoverRequest, r.Together)
 }
 
 // currentFailover returns the failover under way that the stored operation names.

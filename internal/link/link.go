@@ -48,7 +48,9 @@ type Place struct {
 	// Fence makes the connection string of a linked database one that refuses sessions once
 	// another process works the agent's links.
 	Fence func(*pg.DSN) *pg.DSN
-	Log   *slog.Logger
+	// Outcome says what was decided for links of which this agent drives all together.
+	Outcome func(context.Context, Together) (Outcome, error)
+	Log     *slog.Logger
 }
 
 // Link is one side of a link at work.

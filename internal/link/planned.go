@@ -33,8 +33,6 @@ const (
 	brakeTime  = 2 * time.Second
 	// nearPatience is how long a failover waits for the twin to be so near.
 	nearPatience = 40 * time.Second
-	// othersPatience is how long a link waits for those that change places with it.
-	othersPatience = 30 * time.Second
 	// barrierPatience is how long writers wait for the twin to apply the rest.
 	barrierPatience = 30 * time.Second
 )
@@ -66,6 +64,7 @@ func (l *Link) switchOver(ctx context.Context) error {
 	if err := l.ascertain(ctx); err != nil {
 		return err
 	}
+	whole := ctx
 	f := l.currentFailover(l.snapshot().Operation)
 	err := error(errForgotten)
 	if f != nil && !f.driven && l.Role() == role.Secondary {
@@ -83,10 +82,10 @@ func (l *Link) switchOver(ctx context.Context) error {
 			err = l.lateIn(f)
 		}
 	}
-	ending := context.WithoutCancel(ctx)
-	if ascertained := l.ascertain(ending); ascertained != nil {
-		return ascertained // neither decided nor undone until that is known
+	if unsettled := l.settle(whole, f); unsettled != nil {
+		return unsettled // neither decided nor undone until that is known
 	}
+	ending := context.WithoutCancel(ctx)
 	if l.Role() == role.Primary {
 		l.completeFailover(ending, f)
 		return errChanged
@@ -95,15 +94,21 @@ func (l *Link) switchOver(ctx context.Context) error {
 	if undone != nil {
 		return undone
 	}
-	if err := l.withGateSession(ending, gate.RefuseNow); err != nil {
+	refusing, late := context.WithTimeout(ending, refusePatience)
+	if err := l.withGateSession(refusing, gate.RefuseNow); err != nil {
 		l.log.Warn("new sessions may be read/write by default", "err", err)
 	}
+	late()
 	l.ReleaseSequences()
 	if f != nil {
 		l.endFailover(f, err)
 	}
 	return errChanged
 }
+
+// refusePatience is how long an undone failover waits for whoever is changing the settings of
+// the database. Whoever follows then does it again.
+const refusePatience = 5 * time.Second
 
 // failoverPatience is how long a planned failover may take beside the time in which
 // writers may finish: what is not done then is undone.
@@ -194,8 +199,11 @@ func (s *switcher) run(ctx context.Context) error {
 		{"fencing the old primary", s.fence},
 		{"bringing the last large objects", s.changedObjects},
 		{"setting sequences", s.sequences},
-		{"waiting for the other links", s.point(api.PointDecision)},
-		{"deciding", s.decide},
+		{"giving triggers their modes back", s.putBack},
+		{"waiting for the other links", s.point(api.PointPromise)},
+		{"promising to do as the other links", s.ifTogether(s.promise)},
+		{"waiting for what is decided", s.ifTogether(s.verdict)},
+		{"deciding", func(ctx context.Context) error { return s.decide(ctx, s.f.id, s.f.held) }},
 	} {
 		if step.do == nil {
 			continue
@@ -206,26 +214,6 @@ func (s *switcher) run(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// point returns a step that waits for the failovers of other links; nil when there are
-// none.
-func (s *switcher) point(p api.FailoverPoint) func(context.Context) error {
-	if !s.f.request.Together {
-		return nil
-	}
-	return func(ctx context.Context) error {
-		ctx, stop := context.WithTimeoutCause(ctx, othersPatience,
-			problem.New(problem.Transient, "others_late", "the other links that were to change places with this one did not come so far within %s", othersPatience).WithHint("try again"))
-		defer stop()
-		s.showFailover(s.f, func(view *api.FailoverProgress) { view.Waiting = p })
-		select {
-		case <-s.f.points[p]:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }
 
 // during runs a step, unless the stream that is applied meanwhile breaks.
@@ -469,28 +457,27 @@ func (s *switcher) sequences(ctx context.Context) error {
 }
 
 // decide makes this side the primary, in one commit.
-func (s *switcher) decide(ctx context.Context) error {
-	mine := s.snapshot()
-	// Before the position from which this side's log is followed: it is no change of schema.
-	if err := s.putBack(ctx); err != nil {
-		return err
-	}
-	start, system, err := s.endOfOwnLog(ctx)
+func (l *Link) decide(ctx context.Context, operation string, held time.Time) error {
+	mine := l.snapshot()
+	start, system, err := l.endOfOwnLog(ctx)
 	if err != nil {
 		return err
 	}
-	return s.turn(ctx, func(r *catalog.Link) error {
-		if r.Operation != s.f.id {
+	return l.turn(ctx, func(r *catalog.Link) error {
+		if r.Operation != operation {
 			return errMovedOn
 		}
 		if err := stepFrom(r, mine, role.Decide); err != nil {
 			return err
 		}
 		now := time.Now()
-		r.StartLSN, r.SystemID, r.Parted, r.PrimaryAddress = start, system, 0, s.place.Address
-		r.LastFailover = &catalog.Failover{Type: planned, At: now.UTC(), HoldSeconds: now.Sub(s.f.held).Seconds(), Operation: s.f.id}
+		r.StartLSN, r.SystemID, r.Parted, r.PrimaryAddress = start, system, 0, l.place.Address
+		r.LastFailover = &catalog.Failover{Type: planned, At: now.UTC(), Operation: operation}
+		if !held.IsZero() {
+			r.LastFailover.HoldSeconds = now.Sub(held).Seconds()
+		}
 		return nil
-	}, s.writableByDefault)
+	}, l.writableByDefault)
 }
 
 // writableByDefault makes new sessions read/write. The gate follows when this is

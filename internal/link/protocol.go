@@ -83,6 +83,7 @@ type Report struct {
 	Diverged  bool            `json:"diverged,omitempty"`
 	Suspended bool            `json:"suspended"`
 	Change    int64           `json:"change"`
+	Step      string          `json:"step,omitempty"` // of a change of places
 	Seeding   api.Progress    `json:"seeding"`
 	Received  lsn.LSN         `json:"received"`
 	Applied   lsn.LSN         `json:"applied"`

@@ -114,6 +114,7 @@ func (l *Link) report(ctx context.Context) error {
 
 // stand describes this side.
 func (l *Link) stand() Report {
+	step := l.changing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.record
@@ -121,7 +122,7 @@ func (l *Link) stand() Report {
 		Format:    capture.Format,
 		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
 		Phase:     r.Phase, Seeded: r.Seeded, Diverged: r.Diverged, Suspended: r.Suspended, Change: r.Change,
-		Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
+		Step: step, Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
 		LargeObjects: l.largeObjectsLocked(), Audit: l.auditLocked(), SchemaChanges: l.schema.changes, Settings: l.settings(r),
 	}
 	report.Applied, report.Received = report.Durable, report.Durable

@@ -24,7 +24,7 @@ func (l *Link) view() api.Link {
 	}
 	status, _ := l.place.Peers.Status(l.snapshot().Peer)
 	connected := status.Connected
-	sent := l.sent()
+	sent, step := l.sent(), l.changing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, report, answer := l.record, l.live.report, l.live.answer
@@ -48,9 +48,13 @@ func (l *Link) view() api.Link {
 	// hears it.
 	if fresh || role.Role(r.Role) == role.Secondary {
 		v.Rates, v.Time, v.SpilledBytes, v.LargeObjects, v.Audit = report.Rates, report.Time, report.Spilled, l.largeObjectsLocked(), l.auditLocked()
+		v.Step = report.Step
 		v.Position.Received, v.Position.Applied, v.Position.Confirmed = positionText(report.Received), positionText(report.Applied), positionText(report.Durable)
 	} else {
 		v.Seeding.BytesPerSecond, v.Seeding.EtaSeconds = 0, 0
+	}
+	if step != "" {
+		v.Step = step
 	}
 	var written, applied lsn.LSN
 	if role.Role(r.Role) == role.Secondary {

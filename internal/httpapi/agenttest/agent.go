@@ -31,8 +31,10 @@ type Agent struct {
 	// Verifications are what a verification of any link looks like, one after the
 	// other, the last one for ever.
 	Verifications []api.Verification `json:"verifications"`
-	// Failovers are the same for a failover of any link.
-	Failovers []api.FailoverProgress `json:"failovers"`
+	// Changing are the same for a failover of any link.
+	Changing []api.FailoverProgress `json:"changing"`
+	// Together are the same for several links as one.
+	Together []api.Failovers `json:"together"`
 	// Audited is how the audit of every link stands.
 	Audited api.AuditReport `json:"audited"`
 	// Compared is how the roles of every link stand.
@@ -256,7 +258,7 @@ func (a *Agent) verification(method string, args ...any) (api.Verification, erro
 	return next(a, &a.Verifications, problem.New(problem.NotFound, "verification_unknown", "the link was not verified"), method, args...)
 }
 
-// Failover answers the next of Failovers.
+// Failover answers the next of Changing.
 func (a *Agent) Failover(_ context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error) {
 	return a.failover("Failover", name, in)
 }
@@ -278,23 +280,37 @@ func (a *Agent) FailoverPlan(_ context.Context, name string, in api.FailoverPlan
 	return a.Coming, a.enter("FailoverPlan", name, in)
 }
 
-// FailoverProgress answers the next of Failovers.
+// FailoverProgress answers the next of Changing.
 func (a *Agent) FailoverProgress(_ context.Context, name string) (api.FailoverProgress, error) {
 	return a.failover("FailoverProgress", name)
 }
 
-// ProceedFailover answers the next of Failovers.
-func (a *Agent) ProceedFailover(_ context.Context, name string, in api.FailoverProceed) (api.FailoverProgress, error) {
-	return a.failover("ProceedFailover", name, in.To)
-}
-
-// CancelFailover answers the next of Failovers.
+// CancelFailover answers the next of Changing.
 func (a *Agent) CancelFailover(_ context.Context, name string) (api.FailoverProgress, error) {
 	return a.failover("CancelFailover", name)
 }
 
+// FailoverTogether answers the next of Together.
+func (a *Agent) FailoverTogether(_ context.Context, in api.FailoversRequest) (api.Failovers, error) {
+	return a.together("FailoverTogether", in)
+}
+
+// Failovers answers the next of Together.
+func (a *Agent) Failovers(context.Context) (api.Failovers, error) {
+	return a.together("Failovers")
+}
+
+// CancelFailovers answers the next of Together.
+func (a *Agent) CancelFailovers(context.Context) (api.Failovers, error) {
+	return a.together("CancelFailovers")
+}
+
+func (a *Agent) together(method string, args ...any) (api.Failovers, error) {
+	return next(a, &a.Together, problem.New(problem.NotFound, "failover_unknown", "no links have changed places together"), method, args...)
+}
+
 func (a *Agent) failover(method string, args ...any) (api.FailoverProgress, error) {
-	return next(a, &a.Failovers, problem.New(problem.NotFound, "failover_unknown", "the link has not changed places"), method, args...)
+	return next(a, &a.Changing, problem.New(problem.NotFound, "failover_unknown", "the link has not changed places"), method, args...)
 }
 
 // next answers a call with the next of a list, the last one for ever.

@@ -1,0 +1,16 @@
+-- Changes of places of several links as one. together is at the agent that drives them all,
+-- in the database of the first of them, and says what was decided; null is not yet.
+CREATE TABLE IF NOT EXISTS twinspan.together (
+    failover text PRIMARY KEY,
+    link     uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,
+    decided  boolean
+);
+-- promise is of a secondary that changes places with others, and does what was decided there:
+-- agent drives them all, leader is the link whose database has the decision.
+CREATE TABLE IF NOT EXISTS twinspan.promise (
+    link      uuid PRIMARY KEY REFERENCES twinspan.link ON DELETE CASCADE,
+    operation text NOT NULL,
+    failover  text NOT NULL,
+    leader    uuid NOT NULL,
+    agent     uuid NOT NULL
+);
