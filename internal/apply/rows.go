@@ -126,7 +126,8 @@ const looseSQL = `WITH RECURSIVE up (oid, level) AS (
 	          FROM (SELECT oid, max(level) AS level FROM up GROUP BY oid) up JOIN pg_catalog.pg_constraint c ON c.conrelid = up.oid
 	          JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
 	         WHERE c.contype IN ('c', 'n') AND NOT c.convalidated AND c.conislocal AND coalesce(pg_catalog.to_jsonb(c)->>'conenforced', 'true') = 'true'
-	           AND EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.conrelid = pg_catalog.to_regclass($1) AND o.conname = c.conname)
+	           -- A NOT NULL is inherited whatever its name.
+	           AND (c.contype = 'n' OR EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.conrelid = pg_catalog.to_regclass($1) AND o.conname = c.conname))
 	        UNION ALL
 	        SELECT c.oid, pg_catalog.quote_ident(c.conname), pg_catalog.format('DOMAIN %I.%I', n.nspname, t.typname), pg_catalog.format('DOMAIN %I.%I', n.nspname, t.typname), 0
 	          FROM kind k JOIN pg_catalog.pg_constraint c ON c.contypid = k.oid JOIN pg_catalog.pg_type t ON t.oid = k.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
