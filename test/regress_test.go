@@ -288,8 +288,15 @@ func (r *regress) heed(t *testing.T, problems []api.Problem) {
 // again makes the link anew, for the files to come.
 func (r *regress) again(t *testing.T) {
 	t.Helper()
-	if _, err := r.pair.A.Client.DeleteLink(t.Context(), database, true); err != nil {
-		t.Fatal(err)
+	for _, side := range []*linktest.Side{r.pair.A, r.pair.B} {
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			links, err := side.Client.Links(t.Context())
+			if err != nil || len(links) == 0 {
+				return err
+			}
+			_, err = side.Client.DeleteLink(t.Context(), database, true)
+			return fmt.Errorf("side %s has the link still: %v", side.Name, err)
+		})
 	}
 	pgtest.Exec(t, r.pair.B.Server.DSN("postgres"), `DROP DATABASE IF EXISTS `+database+` WITH (FORCE)`)
 	r.link(t)
