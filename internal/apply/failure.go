@@ -75,7 +75,7 @@ func (e *engine) changeProblem(b *batch, f *failure) error {
 		return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Transient, "object_missing", "%s waits", what).On(subject).WithHint(pg.UndefinedObjectHint)
 	case pg.RefusesInfinity(f.err):
 		return problem.New(problem.Diverged, "value_too_new", "%s: the secondary's version does not know infinite intervals, and column %s has one", what, strings.Join(r.infinite(c), " or ")).
-			On(subject).WithHint(pg.InfinityHint)
+			On(subject).WithHint("on the primary give the row a finite value, then resume the link with --repair; or have the secondary on version 17 or newer")
 	}
 	return problem.Wrap(serverProblem(f.err, "the server refuses"), problem.Diverged, "apply_failed", "%s", what).On(subject).
 		WithHint("remove the cause on the secondary, then resume the link")

@@ -125,9 +125,6 @@ func RefusesInfinity(err error) bool {
 	return errors.As(err, &e) && e.Code == "22007" && strings.Contains(e.Message, "interval") && strings.Contains(e.Message, "infinity")
 }
 
-// InfinityHint says what to do about it.
-const InfinityHint = "on the primary give the rows finite values, then resume the link with --repair; or have the secondary on version 17 or newer"
-
 // StateUndefinedObject is the SQLSTATE of a value that names what the server does not have
 // (undefined_object): a role in a regrole or aclitem, as a rule, for whatever is in the
 // database comes with the stream (regproc.c, acl.c).

@@ -142,7 +142,7 @@ func linkEntries() []Entry {
 		{"table_unknown", Blocks, "A table is not in the plan", "", "Report it."},
 		{"timeline_unreadable", Blocks, "The primary's timeline cannot be told", "The server does not answer about the history of its log as expected.", "Report it."},
 		{"transaction_in_the_way", Warns, "A transaction keeps a verification waiting", "", "End it, and verify again."},
-		{"value_too_new", Blocks, "A value that the secondary's version does not know", "Version 17 brought infinite intervals; an older server has no such value. `check` names the columns that may get one; the link stops where one is written, and nothing after it is applied.", "On the primary give the rows finite values, then `link resume NAME --repair`; or have the secondary on version 17 or newer."},
+		{"value_too_new", Blocks, "A value that the secondary's version does not know", "Version 17 brought infinite intervals; an older server has no such value. `check` names the columns that may get one; the link stops where one is written, and nothing after it is applied.", "On the primary give the rows finite values, then `link resume NAME --repair`, without `--repair` while the first copy is made; or have the secondary on version 17 or newer."},
 		{"verification_cancelled", Informs, "The verification was cancelled", "", ""},
 		{"verification_lost", Warns, "The verification is gone", "The agent beside the secondary was started anew while it ran.", "Verify again."},
 		{"verification_running", Blocks, "A verification is under way", "A link is verified once at a time.", "Wait for it, or `twinspan link verify --cancel`."},

@@ -238,7 +238,7 @@ func targetError(name sqlname.Table, err error) error {
 		return problem.Wrap(p, problem.Transient, "object_missing", "the copy of %s waits", name).On(name.String()).WithHint(pg.UndefinedObjectHint)
 	case pg.RefusesInfinity(err):
 		return problem.New(problem.Incompatible, "value_too_new", "the twin's version does not know infinite intervals, and a row of %s has one%s", name, columnOf(err)).
-			On(name.String()).WithHint(pg.InfinityHint)
+			On(name.String()).WithHint("on the primary give the rows finite values, then resume the link, which goes on with the copy; or have the secondary on version 17 or newer")
 	case strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23"):
 		// Its message may quote the value, as its detail does.
 		reason := "SQLSTATE " + state
