@@ -242,7 +242,7 @@ func (s *Source) patiently(ctx context.Context, do func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return err // which says who is in the way
 		case <-time.After(pause):
 		}
 	}

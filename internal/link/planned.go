@@ -79,7 +79,7 @@ func (l *Link) switchOver(ctx context.Context) error {
 		defer late()
 		err = s.run(ctx)
 		if errors.Is(context.Cause(ctx), failoverLate) && l.Role() == role.Secondary {
-			err = l.lateIn(f)
+			err = l.lateIn(f, err)
 		}
 	}
 	if unsettled := l.settle(whole, f); unsettled != nil {
@@ -120,13 +120,17 @@ func (f *failover) patience() time.Duration {
 
 var failoverLate = problem.New(problem.Transient, "failover_late", "the change of places was not done in time").WithHint("try again")
 
-// lateIn says in which step a failover was when its time was up.
-func (l *Link) lateIn(f *failover) error {
+// lateIn says in which step a failover was when its time was up, and whom that waited for as
+// far as err tells.
+func (l *Link) lateIn(f *failover, err error) error {
 	l.failovers.mu.Lock()
 	defer l.failovers.mu.Unlock()
 	step := "beginning"
 	if n := len(f.view.Steps); n > 0 {
 		step = f.view.Steps[n-1].Name
+	}
+	if p := problem.As(err); p != nil && (p.Code == "lock_not_available" || p.Code == "transaction_prepared") {
+		return problem.New(problem.Transient, "failover_late", "the change of places was not done within %s; it was %s: %v", f.patience(), step, p).On(l.Name()).WithHint("%s", p.Hint)
 	}
 	return problem.New(problem.Transient, "failover_late", "the change of places was not done within %s; it was %s", f.patience(), step).On(l.Name()).
 		WithHint("see what that step waits for on both sides: twinspan link show %s; then try again", l.Name())
