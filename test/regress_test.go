@@ -256,7 +256,7 @@ func (r *regress) arrive(ctx context.Context, t *testing.T) error {
 		l, err := r.pair.B.Client.Link(ctx, database)
 		if err == nil {
 			err = fmt.Errorf("phase %s, applied %s of %s; problems %+v", l.Phase, l.Position.Applied, end, l.Problems)
-			if at, bad := lsn.Parse(l.Position.Applied); bad == nil && at >= end {
+			if at, bad := lsn.Parse(l.Position.Applied); bad == nil && at >= end && l.Phase == api.Replicating {
 				return nil
 			}
 		}
