@@ -58,17 +58,16 @@ BEGIN
     END IF;
     BEGIN
         IF r.code THEN
-            PERFORM twinspan.run_unseen(format('CREATE FUNCTION %s(try text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on AS %L',
-                trier, 'BEGIN EXECUTE try; END'));
-            PERFORM twinspan.run_unseen(format('ALTER FUNCTION %s(text) OWNER TO %I', trier, r.owner));
-        END IF;
-        FOREACH try IN ARRAY tries LOOP
-            IF r.code THEN
-                EXECUTE format('SELECT %s(%L)', trier, try);
-            ELSE
+            -- It is called once: code of its owner can make it SECURITY INVOKER.
+            PERFORM twinspan.run_unseen(format('CREATE FUNCTION %s(tries text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on AS %L',
+                trier, 'DECLARE try pg_catalog.text; BEGIN FOREACH try IN ARRAY tries LOOP EXECUTE try; END LOOP; END'));
+            PERFORM twinspan.run_unseen(format('ALTER FUNCTION %s(text[]) OWNER TO %I', trier, r.owner));
+            EXECUTE format('SELECT %s(%L)', trier, tries);
+        ELSE
+            FOREACH try IN ARRAY tries LOOP
                 EXECUTE try;
-            END IF;
-        END LOOP;
+            END LOOP;
+        END IF;
         RAISE EXCEPTION USING ERRCODE = 'TW000', MESSAGE = 'tried';
     EXCEPTION
         WHEN SQLSTATE 'TW000' THEN

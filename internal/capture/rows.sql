@@ -32,9 +32,10 @@ DECLARE
     part text;
     piece constant int := 8 * 1024 * 1024; -- bytes
     whole bytea;
+    made oid;
     r record;
 BEGIN
-    SELECT n.nspname, c.relname, c.relforcerowsecurity, format('%I.%I', n.nspname, c.relname) AS name, pg_get_userbyid(c.relowner) AS owner,
+    SELECT n.nspname, c.relname, c.relowner, c.relforcerowsecurity, format('%I.%I', n.nspname, c.relname) AS name, pg_get_userbyid(c.relowner) AS owner,
            c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0 AS long, pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
            coalesce(string_agg(format('x.%I', a.attname), ', ' ORDER BY a.attnum), '') AS list,
            coalesce(jsonb_agg(jsonb_build_object('name', twinspan.raw(a.attname), 'type', a.atttypid::bigint) ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL), '[]') AS columns
@@ -78,9 +79,14 @@ END$body$, r.list, r.name, CASE WHEN current_setting('server_version_num')::int 
         SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmlbinary = 'base64' SET enable_indexscan = off SET enable_bitmapscan = off SET enable_tidscan = on AS %L$make$,
         reader, body));
     PERFORM twinspan.run_unseen(format('ALTER FUNCTION %s(refcursor, bigint) OWNER TO %I', reader, r.owner));
+    -- Its owner's code runs in each call, and can change it: it is proved before the next.
+    made := to_regprocedure(format('%s(refcursor, bigint)', reader));
     PERFORM twinspan.say('rows_begin', jsonb_build_object('schema', twinspan.raw(r.nspname), 'table', twinspan.raw(r.relname), 'columns', r.columns));
     LOOP
         EXIT WHEN NOT r.long AND block >= r.blocks;
+        IF block > 0 AND NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = made AND p.prosecdef AND p.proowner = r.relowner AND p.provolatile = 'v' AND p.prosrc = body) THEN
+            RAISE EXCEPTION USING ERRCODE = 'TSF02', MESSAGE = format('code at table %s has changed the function that reads its rows for the link, which is its owner''s', r.name);
+        END IF;
         EXECUTE read INTO part USING rows, block;
         EXIT WHEN r.long AND part = '';
         IF octet_length(part) > 4 * piece THEN -- a document must stay below 256 MB (jsonb.h)
