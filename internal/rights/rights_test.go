@@ -157,6 +157,26 @@ func TestRunForScripts(t *testing.T) {
 	}
 }
 
+// The session in which code of one role runs has a function that runs SQL with the rights of another.
+func TestNobodyElseCallsTheFence(t *testing.T) {
+	w := newWorld(t)
+	pgtest.Exec(t, w.dsn, `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'mallory_of_rights') THEN CREATE ROLE mallory_of_rights; END IF; END $$`,
+		`ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO mallory_of_rights`)
+	t.Cleanup(func() { pgtest.Exec(t, w.dsn, `DROP OWNED BY mallory_of_rights`) })
+	if _, err := w.run(t, rights.NewRunner(eve, nil), `INSERT INTO s.ran SELECT 'own', current_user, session_user`); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.run(t, rights.NewRunner("mallory_of_rights", nil), `DO $$ DECLARE f text; BEGIN
+		SELECT format('pg_temp.%I', proname) INTO STRICT f FROM pg_proc WHERE pronamespace = pg_my_temp_schema() AND pg_get_userbyid(proowner) = 'eve "x';
+		EXECUTE 'SELECT ' || f || '(''INSERT INTO s.ran SELECT other, current_user, session_user'')'; END $$`)
+	if state(err) != "42501" {
+		t.Errorf("somebody else called it: %v", err)
+	}
+	if got := w.value(t, `SELECT string_agg(what, ',') FROM s.ran`); got != "own" {
+		t.Errorf("done was %s", got)
+	}
+}
+
 // TestNoWayBack tries the ways from which code could reach the session's own role.
 func TestNoWayBack(t *testing.T) {
 	w := newWorld(t)

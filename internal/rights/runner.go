@@ -97,13 +97,18 @@ const prepared = `(SELECT pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.p
 const stateLeft = "TSF02"
 
 // Make is the statements that make the function, or make it anew. They succeed or fail
-// together with the transaction that they are in.
+// together with the transaction that they are in. Nobody but its owner may call it, whatever default
+// privileges say: code of another role's may run in the same session.
 func (r *Runner) Make() []string {
 	name := "pg_temp." + sqlname.Quote(r.function)
 	return []string{
 		"DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text) CASCADE",
 		"CREATE FUNCTION " + name + "(twinspan_sql pg_catalog.text) RETURNS pg_catalog.int8 LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS " + sqlname.Literal(r.body),
 		"ALTER FUNCTION " + name + "(pg_catalog.text) OWNER TO " + sqlname.Quote(r.role),
+		"DO " + sqlname.Literal("DECLARE g pg_catalog.text; BEGIN FOR g IN SELECT DISTINCT CASE a.grantee WHEN '0' THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END"+
+			" FROM pg_catalog.pg_proc p CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a"+
+			" WHERE p.oid OPERATOR(pg_catalog.=) "+sqlname.Literal(name+"(pg_catalog.text)")+"::pg_catalog.regprocedure::pg_catalog.oid AND a.grantee OPERATOR(pg_catalog.<>) p.proowner"+
+			" LOOP EXECUTE pg_catalog.concat("+sqlname.Literal("REVOKE ALL ON FUNCTION "+name+"(pg_catalog.text) FROM ")+", g); END LOOP; END"),
 	}
 }
 
