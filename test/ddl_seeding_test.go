@@ -86,6 +86,8 @@ var seedingRefusals = []string{
 	`CREATE TABLE parent (id int, n int); ALTER TABLE old INHERIT parent`, `CREATE OR REPLACE FUNCTION old_function(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1'; DROP FUNCTION old_function(int) CASCADE`,
 	`CREATE OR REPLACE VIEW old_view AS SELECT id FROM old; DROP VIEW old_view`, `CREATE TABLE fresh (id int PRIMARY KEY); CREATE OR REPLACE VIEW old_view AS SELECT id FROM fresh; DROP TABLE fresh CASCADE`,
 	`CREATE SEQUENCE IF NOT EXISTS old_sequence; ALTER SEQUENCE old_sequence INCREMENT 2`, `CREATE INDEX IF NOT EXISTS old_index ON old (n); DROP INDEX old_index`, `CREATE TABLE IF NOT EXISTS old (id int); DROP TABLE old CASCADE`,
+	// The next part of the table would be asked for by a query that calls the function as the agent.
+	`CREATE INDEX ON old (id) WHERE n > old_function(0)`, `CREATE STATISTICS folds ON (n + old_function(0)), id FROM old`,
 }
 
 // What came into being after the copy's snapshot may be altered and dropped while it is

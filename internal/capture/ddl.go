@@ -64,7 +64,7 @@ func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 // schemaFunctions are those that notes.sql, text.sql and ddl.sql make.
 var schemaFunctions = [...]string{
 	"twinspan.bare(text, boolean)", "twinspan.capture_command(text, boolean, boolean)", "twinspan.capture_ddl(text, text, text, json)", "twinspan.capture_drop(text)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.detached(text, text, text)",
-	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.folded(text)", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.granted()", "twinspan.immutable(pg_node_tree)", "twinspan.left_invalid(text)", "twinspan.made_like(text, text, text)", "twinspan.made_since_copy(oid, oid)", "twinspan.mask(text, boolean)",
+	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.folded(text)", "twinspan.folds_while_copied()", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.granted()", "twinspan.immutable(pg_node_tree)", "twinspan.left_invalid(text)", "twinspan.made_like(text, text, text)", "twinspan.made_since_copy(oid, oid)", "twinspan.mask(text, boolean)",
 	"twinspan.missing_values(oid[])", "twinspan.named_index(text, text, text, text)", "twinspan.names_it(text, text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
 	"twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()", "twinspan.ordinary(text, boolean)", "twinspan.own(text, text, text)",
 	"twinspan.part(text, integer, integer)", "twinspan.partition_bound(text, text, text, text)", "twinspan.pass_over(text, text, boolean)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",

@@ -462,6 +462,24 @@ BEGIN
 END
 $$;
 
+-- Whether an index or statistics of a table that is being copied call a function of a user's. The copy has judged
+-- its tables once; an expression that comes later is evaluated where the next part of the table is asked for, with the
+-- agent's rights (plancat.c, get_relation_info).
+CREATE OR REPLACE FUNCTION twinspan.folds_while_copied() RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND (NOT k.seeded AND k.phase IN ('suspended', 'broken') OR k.phase = 'seeding') AND NOT k.deleting)
+       AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() x
+                     LEFT JOIN pg_index i ON x.classid = 'pg_class'::regclass AND i.indexrelid = x.objid
+                     LEFT JOIN pg_statistic_ext s ON x.classid = 'pg_statistic_ext'::regclass AND s.oid = x.objid
+                     JOIN pg_depend d ON d.classid = x.classid AND d.objid = x.objid AND d.refobjid >= 16384
+                      AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_cast'::regclass)
+                    WHERE (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL OR s.oid IS NOT NULL)
+                      AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')
+                      AND (EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND k.seeded AND k.phase = 'seeding')
+                           OR NOT twinspan.made_since_copy('pg_class'::regclass, coalesce(i.indrelid, s.stxrelid))))
+$$;
+
 -- While the first copy is made its snapshot is of an older schema, and what indexes and
 -- constraints there are is built from a dump of then: so nothing of that is altered or
 -- dropped. What may be is what came into being since; owners, which nothing of the copy
@@ -470,6 +488,10 @@ CREATE OR REPLACE FUNCTION twinspan.refuse_while_seeding(tag text, mask text, co
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
 BEGIN
+    IF tag IN ('CREATE INDEX', 'CREATE STATISTICS') AND twinspan.folds_while_copied() THEN
+        PERFORM twinspan.refuse_ddl(tag, 'ddl_while_seeding', 'the table is being copied, and a query on it would call functions of users that the command names',
+            'Wait until the link is replicating (twinspan link show).');
+    END IF;
     IF NOT EXISTS (SELECT FROM twinspan.link WHERE role = 'primary' AND NOT seeded AND phase IN ('seeding', 'suspended', 'broken') AND NOT deleting) THEN
         RETURN;
     END IF;
