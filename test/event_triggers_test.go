@@ -18,11 +18,15 @@ func TestEventTriggersOfRolesAreAgreedTo(t *testing.T) {
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "sales")
 	sales := p.A.Server.DSN("sales")
-	pgtest.Exec(t, sales, `CREATE ROLE eve`, `CREATE SCHEMA eve AUTHORIZATION eve`, `CREATE FUNCTION eve.early() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'`, `ALTER FUNCTION eve.early() OWNER TO eve`,
+	pgtest.Exec(t, sales, `CREATE ROLE eve`, `CREATE SCHEMA eve AUTHORIZATION eve`, `CREATE SEQUENCE public.ran`, `GRANT ALL ON public.ran TO PUBLIC`,
+		`CREATE FUNCTION eve.early() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN IF current_setting('application_name') ~ '^twinspan/' THEN PERFORM nextval('public.ran'); END IF; END $$`, `ALTER FUNCTION eve.early() OWNER TO eve`,
 		`CREATE EVENT TRIGGER early ON ddl_command_end EXECUTE FUNCTION eve.early()`, `ALTER EVENT TRIGGER early ENABLE ALWAYS`)
 	request := api.CreateLink{Name: "sales", Database: "sales", Peer: "b"}
 	_, err := p.A.Client.CreateLink(t.Context(), request)
 	refusedWith(t, "an event trigger of eve's", err, "event_trigger_of_role")
+	if ran := pgtest.Query(t, sales, `SELECT is_called FROM public.ran`)[0][0]; ran != "f" && ran != "false" {
+		t.Error("the function ran as the agent before anybody had accepted it")
+	}
 	request.Accept = []string{"event_trigger_of_role"}
 	if _, err := p.A.Client.CreateLink(t.Context(), request); err != nil {
 		t.Fatal(err)
