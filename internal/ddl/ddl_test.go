@@ -93,7 +93,7 @@ func TestScript(t *testing.T) {
 	call := s.Statements[s.Main]
 	for _, part := range []string{
 		"SELECT pg_temp.twinspan_change_abc(", "ARRAY['CREATE TABLE t (a text DEFAULT ''\xe9'')']", // bytes stay what they are
-		`ARRAY['search_path', '"$user", public']`, `ARRAY['lc_monetary', 'C.UTF-8']`,
+		`ARRAY['search_path', '"$user", public, pg_temp']`, `ARRAY['lc_monetary', 'C.UTF-8']`,
 	} {
 		if !strings.Contains(call, part) {
 			t.Errorf("the call lacks %q: %s", part, call)

@@ -303,6 +303,9 @@ func (c *Change) settings(ordinary []Setting) (needed, asked []Setting) {
 		case stored:
 			needed = append(needed, Setting{name, value})
 		case agentsOwn(name):
+		case name == "search_path" && value != "" && !strings.Contains(value, "pg_temp"):
+			// What code of somebody's left among the session's temporary objects is met last, not first.
+			needed = append(needed, Setting{name, value + ", pg_temp"})
 		case slices.Contains(carried, name):
 			needed = append(needed, Setting{name, value})
 		default:
