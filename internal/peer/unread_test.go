@@ -77,7 +77,7 @@ func TestPeerWhoseBytesNobodyReadsIsCutOff(t *testing.T) {
 				s.mux.Close()
 				all.Wait()
 			})
-			if most > 400<<20 {
+			if most > 800<<20 { // much of it garbage, and more with the race detector
 				t.Errorf("%d MB were taken", most>>20)
 			}
 			await(t, "the reason to be said", func() bool { return strings.Contains(a.logs.String(), "that nobody reads") })
