@@ -133,7 +133,11 @@ func (l *Link) explainLack(ctx context.Context, change *ddl.Change, cause error)
 	if remedy == "" {
 		remedy = "give it on the secondary the right that the server names"
 	} else {
+		inside := strings.HasPrefix(remedy, "GRANT ") && strings.Contains(remedy, " ON ") && !strings.Contains(remedy, " ON DATABASE ")
 		remedy = "on the secondary: " + remedy
+		if inside { // the gate refuses commands on objects
+			remedy = "in a superuser's session that passes the gate (" + throughGate + ") " + remedy
+		}
 	}
 	if super && !agreed {
 		remedy = fmt.Sprintf("%s is a superuser on the primary and not on the secondary: twinspan link set %s --accept %s at the secondary's agent has such commands run with the agent's rights; or %s", sqlname.Quote(who), l.Name(), superuserCommands, remedy)
