@@ -29,6 +29,9 @@ $$
 DECLARE
     temporary pg_catalog.bool;
 BEGIN
+    IF TG_EVENT OPERATOR(pg_catalog.=) 'ddl_command_end' AND TG_TAG OPERATOR(pg_catalog.~~) 'DROP %' AND TG_TAG OPERATOR(pg_catalog.<>) 'DROP OWNED' THEN
+        RETURN; -- it has been seen to, and nobody asks
+    END IF;
     -- What is about temporary objects alone is over here: there may be very many.
     IF TG_EVENT OPERATOR(pg_catalog.=) 'sql_drop' THEN
         SELECT pg_catalog.bool_and(x.is_temporary) INTO temporary FROM pg_catalog.pg_event_trigger_dropped_objects() x;
@@ -296,9 +299,8 @@ BEGIN
         PERFORM twinspan.pass_over(stack, tag, conforming);
         RETURN;
     END IF;
-    -- DROP has been seen to. Nothing of the others crosses: they change no content, or belong to each server alone.
-    IF tag LIKE 'DROP %' AND tag <> 'DROP OWNED'
-        OR tag IN ('REINDEX', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION') THEN
+    -- Nothing of these crosses: they change no content, or belong to each server alone.
+    IF tag IN ('REINDEX', 'CREATE PUBLICATION', 'ALTER PUBLICATION', 'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION') THEN
         RETURN;
     ELSIF twinspan.spend_note('own') THEN
         RETURN;
@@ -648,7 +650,9 @@ DECLARE
     stack pg_catalog.text;
     temporary constant pg_catalog.bool := pg_catalog.current_setting('twinspan.caller', true) OPERATOR(pg_catalog.=) '';
 BEGIN
-    IF temporary THEN
+    IF TG_TAG OPERATOR(pg_catalog.~~) 'DROP %' AND TG_TAG OPERATOR(pg_catalog.<>) 'DROP OWNED' THEN
+        RETURN; -- it has been seen to
+    ELSIF temporary THEN
         GET DIAGNOSTICS stack = PG_CONTEXT;
         stack := pg_catalog.substr(stack, pg_catalog.strpos(pg_catalog.concat(stack, E'\n'), E'\n') OPERATOR(pg_catalog.+) 1);
         IF stack OPERATOR(pg_catalog.=) '' THEN

@@ -211,7 +211,8 @@ CREATE OR REPLACE FUNCTION twinspan.on_ddl_end() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
 BEGIN
-    IF twinspan.copied() THEN
+    -- Of temporary objects there may be very many.
+    IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') OR twinspan.copied() THEN
         RETURN;
     END IF;
     PERFORM twinspan.keep_identity(c.objid, c.command_tag NOT LIKE 'CREATE %'), twinspan.watch_truncate(c.objid)
@@ -232,8 +233,8 @@ CREATE OR REPLACE FUNCTION twinspan.on_drop() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
 BEGIN
-    IF NOT twinspan.copied() AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
-                WHERE NOT d.is_temporary AND d.object_type IN ('index', 'table constraint', 'table column')) THEN
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
+                WHERE NOT d.is_temporary AND d.object_type IN ('index', 'table constraint', 'table column')) AND NOT twinspan.copied() THEN
         PERFORM twinspan.keep_identity(w.oid, true)
            FROM twinspan.without_identity((SELECT array_agg(DISTINCT l.relation) FROM pg_locks l
                  WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid() AND l.granted
