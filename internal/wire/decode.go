@@ -23,8 +23,8 @@ func Decode(text []byte, into any, most int) error {
 }
 
 // Room is how much memory a request or a frame of a peer may take when it is read, by its length: what agents say to each
-// other takes about as much as its text.
-func Room(length int) int { return 8*length + 128<<10 }
+// other takes about as much as its text, a list of short keys fourteen times as much.
+func Room(length int) int { return 16*length + 128<<10 }
 
 // weigher estimates from above what json.Unmarshal takes, beside what it is given. It goes through a
 // text that need not be JSON; json.Unmarshal takes nothing for one that is not.
