@@ -17,7 +17,8 @@ func Follows(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		names = append(names, t.name)
 	}
 	var follows bool
-	err := conn.QueryRow(ctx, `SELECT count(*) = $2 AND coalesce(current_setting('event_triggers', true), 'on') = 'on'
+	// Agents switch them off for themselves: what counts is what other sessions begin with.
+	err := conn.QueryRow(ctx, `SELECT count(*) = $2 AND coalesce((SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'event_triggers'), 'on') = 'on'
 		FROM pg_catalog.pg_event_trigger WHERE evtname = ANY ($1) AND evtenabled = 'A'`, names, len(names)).Scan(&follows)
 	return follows, pg.Classify(err, "look for the event triggers")
 }
