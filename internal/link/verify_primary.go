@@ -29,6 +29,8 @@ const (
 	// transactionPatience is how long a verification waits for transactions that were
 	// running when it began.
 	transactionPatience = 10 * time.Minute
+	// transactionUntold is how long it waits before it says for whom.
+	transactionUntold = 30 * time.Second
 )
 
 // snapshots are what verifications hold on a primary, by their tokens.
@@ -162,6 +164,8 @@ func (l *Link) waitForTransactions(ctx context.Context, end time.Time) error {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	tell := time.Now().Add(transactionUntold)
+	defer l.setAside("transaction", nil)
 	for {
 		var over bool
 		if err := conn.QueryRow(ctx, `SELECT txid_snapshot_xmin(txid_current_snapshot()) >= $1`, next).Scan(&over); err != nil {
@@ -170,8 +174,23 @@ func (l *Link) waitForTransactions(ctx context.Context, end time.Time) error {
 		if over {
 			return nil
 		}
-		if time.Now().After(end) {
-			return transactionInTheWay(ctx, conn)
+		now := time.Now()
+		if now.After(end) {
+			who, err := oldestTransaction(ctx, conn)
+			if err != nil {
+				return err
+			}
+			return problem.New(problem.Transient, "transaction_in_the_way", "a transaction on the primary has been running for longer than %s: %s", transactionPatience, who).
+				On(who).WithHint("end it, and verify again")
+		}
+		if now.After(tell) {
+			who, err := oldestTransaction(ctx, conn)
+			if err != nil {
+				return err
+			}
+			l.setAside("transaction", problem.New(problem.Transient, "transaction_in_the_way", "a verification waits for a transaction on the primary: %s", who).
+				On(who).WithHint("it goes on when that ends, and gives up after %s", transactionPatience))
+			tell = now.Add(transactionUntold)
 		}
 		select {
 		case <-ctx.Done():
@@ -181,17 +200,15 @@ func (l *Link) waitForTransactions(ctx context.Context, end time.Time) error {
 	}
 }
 
-// transactionInTheWay names the oldest transaction.
-func transactionInTheWay(ctx context.Context, conn *pgx.Conn) error {
-	var who string
-	err := conn.QueryRow(ctx, `SELECT who FROM (
+// oldestTransaction names the oldest transaction that has written, in whatever database.
+func oldestTransaction(ctx context.Context, conn *pgx.Conn) (who string, err error) {
+	err = conn.QueryRow(ctx, `SELECT who FROM (
 		SELECT 'process ' || pid || coalesce(' (' || nullif(application_name, '') || ')', '') AS who, xact_start AS since FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 		UNION ALL SELECT 'prepared transaction ' || gid, prepared FROM pg_prepared_xacts) x ORDER BY since LIMIT 1`).Scan(&who)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return pg.Classify(err, "look for running transactions")
+		return "", pg.Classify(err, "look for running transactions")
 	}
-	return problem.New(problem.Transient, "transaction_in_the_way", "a transaction on the primary has been running for longer than %s: %s", transactionPatience, who).
-		On(who).WithHint("end it, and verify again")
+	return who, nil
 }
 
 // HandleVerifyRead reads at a snapshot.
