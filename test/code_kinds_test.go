@@ -134,7 +134,7 @@ func codeKinds() []codeKind {
 				FUNCTION 1 eve.c_%[1]s_cmp(eve.y_%[1]s, eve.y_%[1]s)`,
 			columns: `, o eve.y_%[1]s DEFAULT '(7)'`, after: `CREATE INDEX ON eve.t_%[1]s (o)`, change: `CREATE INDEX more_%[1]s ON eve.t_%[1]s (o, i)`},
 		{name: "aggregate", must: "seeding:t replay:pt", before: `CREATE FUNCTION eve.c_%[1]s(s int, v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN PERFORM eve.note('%[1]s'); RETURN s + v; END $f$; CREATE AGGREGATE eve.a_%[1]s(int) (SFUNC = eve.c_%[1]s, STYPE = int, INITCOND = '0')`,
-			after: `CREATE MATERIALIZED VIEW eve.m_%[1]s AS SELECT eve.a_%[1]s(x) FROM eve.t_%[1]s`, change: `CREATE MATERIALIZED VIEW eve.more_%[1]s AS SELECT eve.a_%[1]s(i) FROM eve.t_%[1]s`,
+			after: `CREATE MATERIALIZED VIEW eve.m_%[1]s AS SELECT eve.a_%[1]s(x) FROM eve.t_%[1]s`, change: `REFRESH MATERIALIZED VIEW eve.m_%[1]s; CREATE MATERIALIZED VIEW eve.more_%[1]s AS SELECT eve.a_%[1]s(i) FROM eve.t_%[1]s`,
 			naive: `SELECT eve.a_%[1]s(x) FROM eve.t_%[1]s`},
 		{name: "view", aside: true, must: "replay:p", after: `CREATE VIEW eve.v_%[1]s AS SELECT i, eve.f_%[1]s(x) FROM eve.t_%[1]s; GRANT SELECT ON eve.v_%[1]s TO shop`, change: `CREATE OR REPLACE VIEW eve.v_%[1]s AS SELECT i, eve.f_%[1]s(x + 1) AS f_%[1]s FROM eve.t_%[1]s; SELECT * FROM eve.v_%[1]s`,
 			naive: `SELECT * FROM eve.v_%[1]s`},
