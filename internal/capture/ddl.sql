@@ -29,7 +29,7 @@ $$
 DECLARE
     temporary pg_catalog.bool;
 BEGIN
-    IF TG_EVENT OPERATOR(pg_catalog.=) 'ddl_command_end' AND TG_TAG OPERATOR(pg_catalog.~~) 'DROP %' AND TG_TAG OPERATOR(pg_catalog.<>) 'DROP OWNED' THEN
+    IF TG_EVENT OPERATOR(pg_catalog.<>) 'sql_drop' AND TG_TAG OPERATOR(pg_catalog.~~) 'DROP %' AND TG_TAG OPERATOR(pg_catalog.<>) 'DROP OWNED' THEN
         RETURN; -- it has been seen to, and nobody asks
     END IF;
     -- What is about temporary objects alone is over here: there may be very many.
