@@ -158,8 +158,9 @@ func (l *Link) waitForTransactions(ctx context.Context, end time.Time) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	// A snapshot's xmax is behind the last transaction that has ended: what has begun since may be running, too.
 	var next int64
-	if err := conn.QueryRow(ctx, `SELECT txid_snapshot_xmax(txid_current_snapshot())`).Scan(&next); err != nil {
+	if err := conn.QueryRow(ctx, `SELECT txid_current()`).Scan(&next); err != nil {
 		return pg.Classify(err, "look for running transactions")
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
