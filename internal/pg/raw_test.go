@@ -159,7 +159,8 @@ func TestRawCloseWakesTheReader(t *testing.T) {
 		done <- err
 	}()
 	r.Close()
-	if err := <-done; !errors.Is(err, net.ErrClosed) {
+	// The server may be quicker to close its end.
+	if err := <-done; !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %v", err)
 	}
 	ended, cancel := context.WithCancel(testContext(t))
