@@ -214,28 +214,20 @@ func (l *Link) passOwners(ctx context.Context, list []verify.SchemaDifference) (
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var notices []catalog.Notice
+	may := map[string]bool{} // own what it owns on the primary
 	for _, d := range list {
 		owner := ownerOf(d.Primary)
-		if err := l.ensureRoles(ctx, []string{owner}); err != nil {
-			return nil, err
-		}
-		here, err := pg.RolesNamed(ctx, conn, []string{owner})
-		if err != nil {
-			return nil, err
-		}
-		r := pg.RoleIn(here, owner)
-		may := r != nil
-		if may && r.Superuser {
-			if may, err = l.superuserThere(ctx, owner); err != nil {
+		if _, known := may[owner]; !known {
+			if may[owner], err = l.mayOwn(ctx, conn, owner); err != nil {
 				return nil, err
 			}
 		}
 		var failed error
-		if may {
+		if may[owner] {
 			failed = verify.RepairSchema(ctx, conn, l.dsn, l.Name(), []verify.SchemaDifference{d})
 		}
 		switch {
-		case !may || failed != nil && lasting(problem.As(failed)):
+		case !may[owner] || failed != nil && lasting(problem.As(failed)):
 			refused = append(refused, driftOf(d))
 		case failed != nil:
 			return nil, failed
@@ -249,6 +241,23 @@ func (l *Link) passOwners(ctx context.Context, list []verify.SchemaDifference) (
 		return refused, nil
 	}
 	return refused, l.note(ctx, notices)
+}
+
+// mayOwn says whether a role, which is made where the twin lacks it, may own what it owns on
+// the primary.
+func (l *Link) mayOwn(ctx context.Context, conn *pgx.Conn, owner string) (bool, error) {
+	if err := l.ensureRoles(ctx, []string{owner}); err != nil {
+		return false, err
+	}
+	here, err := pg.RolesNamed(ctx, conn, []string{owner})
+	if err != nil {
+		return false, err
+	}
+	r := pg.RoleIn(here, owner)
+	if r == nil || !r.Superuser {
+		return r != nil, nil
+	}
+	return l.superuserThere(ctx, owner)
 }
 
 // driftProblem names what differs, and what is to be done.
