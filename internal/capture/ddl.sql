@@ -394,6 +394,10 @@ BEGIN
         besides := jsonb_strip_nulls(jsonb_build_object('before', CASE WHEN named.before IS NOT NULL THEN jsonb_build_array(twinspan.raw(named.before)) END));
     END IF;
     extra := extra || twinspan.folded(command);
+    IF tag ~ '^(CREATE|ALTER) (FUNCTION|PROCEDURE|ROUTINE)$' AND mask ~ '\m(set|reset)\s+(role|session_authorization|session\s+authorization)\M' THEN
+        besides := besides || (SELECT jsonb_build_object('config', coalesce((SELECT jsonb_agg(twinspan.raw(o.c) ORDER BY o.number) FROM unnest(p.proconfig) WITH ORDINALITY o (c, number)), '[]'))
+                                 FROM pg_event_trigger_ddl_commands() x JOIN pg_proc p ON x.classid = 'pg_proc'::regclass AND p.oid = x.objid LIMIT 1);
+    END IF;
     caller := (twinspan.session_settings(tag, command, mask) || caller::jsonb)::json;
     PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra,
         besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'bound', twinspan.raw(twinspan.partition_bound(command, tag, mask, caller->>'search_path')),
@@ -407,12 +411,11 @@ BEGIN
 END
 $$;
 
--- Says a schema change: what to run, as whom, under which settings, and what to run behind it;
--- besides is what of the catalogs replaces a part of the text.
-CREATE OR REPLACE FUNCTION twinspan.say_ddl(tag text, command text, conforming boolean, caller json, objects text[], extra text[], besides jsonb) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+-- A schema change as it is said.
+CREATE OR REPLACE FUNCTION twinspan.described(tag text, command text, conforming boolean, caller json, objects text[], extra text[], besides jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT twinspan.say('ddl', besides || jsonb_build_object('format', 2, 'tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
+    SELECT besides || jsonb_build_object('format', 2, 'tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
             'role', twinspan.raw(caller->>'role'),
             -- As it is now: by the time the twin comes here the role may be another, or gone.
             'superuser', (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = caller->>'role'),
@@ -425,7 +428,15 @@ $$
                        WHERE r.rolname NOT LIKE 'pg\_%' AND (strpos(lower(command), lower(r.rolname)) > 0 OR r.rolname = caller->>'session')),
             'session', twinspan.raw(caller->>'session'),
             'tablespaces', (SELECT coalesce(jsonb_agg(twinspan.raw(s.spcname)), '[]') FROM pg_tablespace s WHERE strpos(lower(command), lower(s.spcname)) > 0),
-            'after', (SELECT coalesce(jsonb_agg(twinspan.raw(e)), '[]') FROM unnest(extra) e)))
+            'after', (SELECT coalesce(jsonb_agg(twinspan.raw(e)), '[]') FROM unnest(extra) e))
+$$;
+
+-- Says a schema change: what to run, as whom, under which settings, and what to run behind it;
+-- besides is what of the catalogs replaces a part of the text.
+CREATE OR REPLACE FUNCTION twinspan.say_ddl(tag text, command text, conforming boolean, caller json, objects text[], extra text[], besides jsonb) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT twinspan.say('ddl', twinspan.described(tag, command, conforming, caller, objects, extra, besides))
 $$;
 
 -- Whether a text names what the command has made or changed, as far as it has to:

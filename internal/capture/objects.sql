@@ -343,3 +343,69 @@ $$
      WHERE d.refclassid = 'pg_extension'::regclass AND d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND twinspan.written(d.xmin, d.cmin, since) = made
        AND mask ~ '^(create\s+extension|alter\s+extension\s+\S+\s+update)\M' AND (made OR mask ~ '^alter' AND d.refobjid = (SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_extension'::regclass LIMIT 1))
 $$;
+
+-- A table or materialized view that was made without firing an event trigger (EXPLAIN ANALYZE CREATE TABLE AS), as the
+-- change that makes it on the twin; NULL where it is gone. shape is what the stream says of the table: its name and
+-- columns then, whatever has become of them. Without it the table has the columns that it was made with, which are those that the
+-- transaction wrote that made its system columns, for what was done to it since is in the stream; with whole it is as it is now, and so is a view.
+CREATE OR REPLACE FUNCTION twinspan.made_unseen(t oid, shape json, whole boolean) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    r record;
+    command text;
+    parts text[] := '{}';
+BEGIN
+    SELECT c.relkind, c.relname, n.nspname, pg_get_userbyid(c.relowner) AS owner, c.relispopulated, c.reloptions, m.amname,
+           pg_relation_size(c.oid) + CASE WHEN c.reltoastrelid <> 0 THEN pg_relation_size(c.reltoastrelid) ELSE 0 END AS bytes,
+           (SELECT a.xmin FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = -1) AS made
+      INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid
+     WHERE c.oid = t AND (c.relkind = 'm' OR c.relkind = 'r' AND c.relpersistence = 'p' AND c.reloftype = 0 AND (shape IS NOT NULL OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)));
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF r.relkind = 'm' THEN
+        command := format('CREATE MATERIALIZED VIEW %I.%I (%s)%s%s AS %s%s', r.nspname, r.relname,
+            (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped),
+            CASE WHEN r.amname <> 'heap' THEN format(' USING %I', r.amname) ELSE '' END, CASE WHEN r.reloptions IS NOT NULL THEN ' WITH (' || array_to_string(r.reloptions, ', ') || ')' ELSE '' END,
+            rtrim(pg_get_viewdef(t), ';'), CASE WHEN r.relispopulated THEN '' ELSE ' WITH NO DATA' END);
+        IF whole THEN
+            parts := twinspan.table_parts(t);
+        END IF;
+    ELSIF whole THEN
+        command := twinspan.table_text(t);
+        parts := twinspan.table_parts(t);
+    ELSE
+        SELECT format('CREATE TABLE %I.%I (%s)%s%s', coalesce(convert_from(decode(shape->>'schema', 'base64'), getdatabaseencoding()), r.nspname), coalesce(convert_from(decode(shape->>'name', 'base64'), getdatabaseencoding()), r.relname),
+                coalesce(string_agg(format('%I %s%s', x.name, format_type(x.type, x.modifier),
+                    CASE WHEN a.attcollation <> 0 AND y.typcollation <> 0 AND a.attcollation <> y.typcollation THEN format(' COLLATE %I.%I', ln.nspname, l.collname) END), ', ' ORDER BY x.number), ''),
+                CASE WHEN r.amname <> 'heap' THEN format(' USING %I', r.amname) ELSE '' END, CASE WHEN r.reloptions IS NOT NULL THEN ' WITH (' || array_to_string(r.reloptions, ', ') || ')' ELSE '' END)
+          INTO command
+          FROM (SELECT o.number::int AS number, convert_from(decode(o.c->>'name', 'base64'), getdatabaseencoding()) AS name, (o.c->>'type')::oid AS type, (o.c->>'modifier')::int AS modifier
+                  FROM json_array_elements(shape->'columns') WITH ORDINALITY o (c, number)
+                UNION ALL
+                SELECT a.attnum, a.attname, a.atttypid, a.atttypmod FROM pg_attribute a
+                 WHERE shape IS NULL AND a.attrelid = t AND NOT a.attisdropped AND a.attnum > 0
+                   AND a.attnum <= (SELECT max(b.attnum) FROM pg_attribute b WHERE b.attrelid = t AND b.xmin = r.made)) x
+          JOIN pg_type y ON y.oid = x.type
+          LEFT JOIN pg_attribute a ON a.attrelid = t AND a.attnum = x.number
+          LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace;
+    END IF;
+    RETURN twinspan.described(CASE r.relkind WHEN 'm' THEN 'CREATE MATERIALIZED VIEW' ELSE 'CREATE TABLE' END, command, true,
+        json_build_object('role', r.owner, 'session', r.owner, 'standard_conforming_strings', 'on'), ARRAY[format('%I.%I', r.nspname, r.relname)], parts, jsonb_build_object('bytes', r.bytes));
+END
+$$;
+
+-- The table or materialized view that an object is, or belongs to, by its identity; NULL where there is none.
+CREATE OR REPLACE FUNCTION twinspan.relation_of(identity text) RETURNS oid
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    parts text[] := parse_ident(identity, false);
+    found oid;
+BEGIN
+    found := to_regclass(format('%I.%I', parts[1], parts[2]));
+    RETURN coalesce((SELECT i.indrelid FROM pg_index i WHERE i.indexrelid = found), found);
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END
+$$;

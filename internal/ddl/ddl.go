@@ -48,6 +48,12 @@ type Change struct {
 	Bound     Raw `json:"bound"`     // FOR VALUES, of a partition that is made or attached
 	Extension Raw `json:"extension"` // the extension that is made or changed
 	Version   Raw `json:"version"`   // its version now
+
+	// Config are all settings that a function has now, of which the change sets or resets one that is no
+	// business of the fence's: role or session_authorization; nil where it does not.
+	Config *[]Raw `json:"config"`
+
+	Bytes int64 `json:"bytes"` // of a relation that no event trigger saw: how large it is
 }
 
 // Parse reads the payload of a signal of kind "ddl".

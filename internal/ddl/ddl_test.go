@@ -211,3 +211,27 @@ func TestWhatTheCatalogsSay(t *testing.T) {
 		}
 	}
 }
+
+// What no function with its owner's rights can say of another is said without the fence.
+func TestRoleSettingsOfFunctions(t *testing.T) {
+	for sql, want := range map[string]string{
+		`CREATE FUNCTION f(a int DEFAULT 1) RETURNS int SET role = "Some ""One" LANGUAGE sql AS 'SET role x' SET work_mem TO '1MB';`: `CREATE FUNCTION f(a int DEFAULT 1) RETURNS int  LANGUAGE sql AS 'SET role x' SET work_mem TO '1MB';`,
+		`CREATE PROCEDURE p() SET SESSION AUTHORIZATION me SET role FROM CURRENT LANGUAGE sql AS ''`:                                 `CREATE PROCEDURE p()   LANGUAGE sql AS ''`,
+		`ALTER FUNCTION f(int) SET role TO me`:                                          "",
+		`ALTER FUNCTION f(int) RESET ROLE;`:                                             "",
+		`ALTER ROUTINE "set role"(int) SET ROLE me STABLE`:                              `ALTER ROUTINE "set role"(int)  STABLE`,
+		`ALTER FUNCTION a."B" RESET session_authorization COST 3 SET ROLE FROM CURRENT`: `ALTER FUNCTION a."B"  COST 3`,
+		`ALTER FUNCTION f RESET ROLE`:                                                   "",
+	} {
+		tag := strings.Join(strings.Fields(sql)[:2], " ")
+		c := Change{Tag: tag, SQL: Raw(sql), Conforming: true, Role: "me", Objects: []Raw{"public.f(integer)"}, Config: &[]Raw{"work_mem=1MB", `role=Some "One`}}
+		if got := c.rewrite(false); got != want {
+			t.Errorf("%s becomes %q, want %q", sql, got, want)
+		}
+		s := c.Script(Rights{Name: "abcxyz"})
+		set := `UPDATE pg_catalog.pg_proc SET proconfig = ARRAY['work_mem=1MB', 'role=Some "One']::pg_catalog.text[] WHERE oid OPERATOR(pg_catalog.=) 'public.f(integer)'::pg_catalog.regprocedure`
+		if last := strings.TrimSpace(s.Statements[len(s.Statements)-1]); last != set {
+			t.Errorf("%s ends with %s", sql, last)
+		}
+	}
+}

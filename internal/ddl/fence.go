@@ -50,7 +50,7 @@ type Script struct {
 // meaning on the twin.
 func (c *Change) Script(r Rights) Script {
 	sql := c.rewrite(r.Versioned)
-	if sql == "" {
+	if sql == "" && c.Config == nil {
 		return Script{}
 	}
 	if c.Tag == "DROP OWNED" {
@@ -73,7 +73,12 @@ func (c *Change) Script(r Rights) Script {
 		sql = tolerated(sql)
 	}
 	half := len(r.Name) / 2
-	s.Main = s.fence(c, r, r.Name[:half], needed, asked, append(main, sql))
+	if sql != "" {
+		s.Main = s.fence(c, r, r.Name[:half], needed, asked, append(main, sql))
+	}
+	if c.Config != nil {
+		s.add(c.configured())
+	}
 	if len(after) > 0 {
 		if r.Aside != "" {
 			s.add(r.Aside)
@@ -99,6 +104,19 @@ func (s *Script) fence(c *Change, r Rights, name string, needed, asked []Setting
 	s.tidy(r.Settle)
 	s.add("DROP FUNCTION IF EXISTS " + name + "(pg_catalog.text[], pg_catalog.text[], pg_catalog.text[])")
 	return main
+}
+
+// configured gives a function all the settings that the primary's has.
+func (c *Change) configured() string {
+	config := "NULL"
+	if len(*c.Config) > 0 {
+		list := make([]string, len(*c.Config))
+		for i, s := range *c.Config {
+			list[i] = string(s)
+		}
+		config = texts(list)
+	}
+	return "UPDATE pg_catalog.pg_proc SET proconfig = " + config + " WHERE oid OPERATOR(pg_catalog.=) " + sqlname.Literal(c.Subject()) + "::pg_catalog.regprocedure"
 }
 
 // tolerated makes of a CREATE INDEX one that may meet the rows for which it has no entry: the
@@ -303,7 +321,10 @@ func (c *Change) settings(ordinary []Setting) (needed, asked []Setting) {
 		case stored:
 			needed = append(needed, Setting{name, value})
 		case agentsOwn(name):
-		case name == "search_path" && value != "" && !strings.Contains(value, "pg_temp"):
+		case name == "search_path" && strings.TrimSpace(value) == "":
+			// No schema but what is searched anyway: before it that of temporary objects would be.
+			needed = append(needed, Setting{name, "pg_catalog, pg_temp"})
+		case name == "search_path" && !strings.Contains(value, "pg_temp"):
 			// What code of somebody's left among the session's temporary objects is met last, not first.
 			needed = append(needed, Setting{name, value + ", pg_temp"})
 		case slices.Contains(carried, name):

@@ -30,7 +30,7 @@ func (c *Change) rewrite(versioned bool) string {
 	if versioned && (c.Tag == "CREATE EXTENSION" || c.Updates()) {
 		e.version(string(c.Version))
 	}
-	if e.allInTablespace() {
+	if e.allInTablespace() || c.Config != nil && !e.roleSettings() {
 		return ""
 	}
 	e.standIns(c.Tag, string(c.Role), string(c.Session))
@@ -311,4 +311,56 @@ func afterRoleWord(tokens []token) bool {
 		}
 	}
 	return false
+}
+
+// roleSettings takes out SET and RESET of role and session_authorization, which no function with its owner's rights, as
+// the fence is, can say of another (guc.c, GUC_NOT_WHILE_SEC_REST): the settings are the primary's afterwards. It returns
+// false when an ALTER asked for nothing else.
+func (e *editor) roleSettings() bool {
+	left := 0 // behind the function's name and parameters
+	for i := e.named(); i < len(e.tokens); i++ {
+		t := e.tokens[i]
+		at := i + 1
+		switch {
+		case t.depth > 0 || t.word == ";":
+			continue
+		case !t.is("set", "reset") || at >= len(e.tokens):
+		case e.tokens[at].is("role", "session_authorization"):
+			at++
+		case e.tokens[at].is("session") && at+1 < len(e.tokens) && e.tokens[at+1].is("authorization"):
+			at += 2
+		default:
+			at = i + 1
+		}
+		if at == i+1 { // something else
+			left++
+			continue
+		}
+		if t.is("set") {
+			switch {
+			case at+1 < len(e.tokens) && e.tokens[at].is("from"):
+				at += 2
+			case at+1 < len(e.tokens) && (e.tokens[at].is("to") || e.tokens[at].word == "="):
+				at += 2
+			default:
+				at++
+			}
+		}
+		at = min(at, len(e.tokens))
+		e.remove(i, at-1)
+		i = at - 1
+	}
+	return left > 0
+}
+
+// named returns where the name of a function and its parameters are over, in CREATE and ALTER.
+func (e *editor) named() int {
+	i := slices.IndexFunc(e.tokens, func(t token) bool { return t.is("function", "procedure", "routine") }) + 2
+	for i+1 < len(e.tokens) && e.tokens[i].word == "." {
+		i += 2
+	}
+	if i < len(e.tokens) && e.tokens[i].word == "(" {
+		i += slices.IndexFunc(e.tokens[i:], func(t token) bool { return t.depth == 0 && t.word == ")" }) + 1
+	}
+	return i
 }
