@@ -150,6 +150,18 @@ func TestManyRowsOfTablesWithoutKey(t *testing.T) {
 		if f := a.Status().Fallbacks; f != 0 {
 			t.Errorf("%d fallbacks", f)
 		}
+		// Of types without an equality, and with a NULL in each column, too.
+		pgtest.Exec(t, p.source, "CREATE TABLE plain (j json, p point); ALTER TABLE plain REPLICA IDENTITY FULL")
+		pgtest.Exec(t, p.target, "CREATE TABLE plain (j json, p point); ALTER TABLE plain REPLICA IDENTITY FULL")
+		p.do(`INSERT INTO plain SELECT '{"a":  1}', '(1,2)' FROM generate_series(1, 10000)`, "INSERT INTO plain SELECT NULL, '(1,2)' FROM generate_series(1, 300)", "INSERT INTO plain SELECT '1', NULL FROM generate_series(1, 300)",
+			"INSERT INTO plain SELECT FROM generate_series(1, 300)", "DELETE FROM plain WHERE ctid IN (SELECT ctid FROM plain LIMIT 9000)", "DELETE FROM plain WHERE ctid IN (SELECT ctid FROM plain WHERE j IS NULL LIMIT 400)",
+			"DELETE FROM plain WHERE ctid IN (SELECT ctid FROM plain WHERE p IS NULL LIMIT 350)", "INSERT INTO arrays SELECT 7, ARRAY[1, NULL] FROM generate_series(1, 3000)", "DELETE FROM arrays WHERE ctid IN (SELECT ctid FROM arrays WHERE a = 7 LIMIT 2500)",
+			"INSERT INTO parts SELECT i % 2, 'dup' FROM generate_series(1, 3000) i", "DELETE FROM parts WHERE ctid IN (SELECT ctid FROM parts WHERE v = 'dup' LIMIT 2500)")
+		a = p.apply()
+		p.same()
+		if f := a.Status().Fallbacks; f != 0 {
+			t.Errorf("%d fallbacks", f)
+		}
 		// Rows that are equal, but in other bytes on the secondary, are found one by one.
 		p.do("DELETE FROM t WHERE a = 101 AND scale(n) = 2")
 		p.apply()

@@ -136,7 +136,10 @@ func updateSQL(r *relation, set []string, from string, where []string) string {
 // (1.0 and 1.00) come after one that is the same in every byte. Types without an
 // equality are compared by what their output function writes, which format calls and a
 // cast to text need not.
-func (b *builder) oneRow(null group.Columns) string {
+func (b *builder) oneRow(null group.Columns) string { return b.someRows(null, 1) }
+
+// someRows finds exactly so many.
+func (b *builder) someRows(null group.Columns, some int) string {
 	var where, columns, params []string
 	for _, c := range b.r.written {
 		col := b.r.columns[c]
@@ -161,7 +164,12 @@ func (b *builder) oneRow(null group.Columns) string {
 	if len(columns) > 0 {
 		order = " ORDER BY pg_catalog.record_image_eq(ROW(" + strings.Join(columns, ", ") + "), ROW(" + strings.Join(params, ", ") + ")) DESC"
 	}
-	found := " FROM " + b.r.sql() + " AS x WHERE " + strings.Join(where, " AND ") + order + " LIMIT 1)"
+	found := fmt.Sprintf(" FROM %s AS x WHERE %s%s LIMIT %d)", b.r.sql(), strings.Join(where, " AND "), order, some)
+	if some > 1 && b.r.only == "" {
+		return "(t.tableoid, t.ctid) IN (SELECT x.tableoid, x.ctid" + found
+	} else if some > 1 {
+		return "t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT x.ctid" + found + ")"
+	}
 	if b.r.only == "" { // every partition has its own row of a ctid
 		return "(t.tableoid, t.ctid) OPERATOR(pg_catalog.=) (SELECT x.tableoid, x.ctid" + found
 	}
@@ -171,10 +179,10 @@ func (b *builder) oneRow(null group.Columns) string {
 // output is the text that a value's output function writes; the value is not NULL.
 func output(sql string) string { return "pg_catalog.format('%s', " + sql + ")" }
 
-// deleteOneStatement deletes one row of a table without a key.
-func (r *relation) deleteOneStatement(null group.Columns) *statement {
+// deleteSomeStatement deletes so many rows of a table without a key.
+func (r *relation) deleteSomeStatement(null group.Columns, some int) *statement {
 	b := builder{r: r}
-	return b.statement("DELETE FROM " + r.sql() + " AS t WHERE " + b.oneRow(null))
+	return b.statement("DELETE FROM " + r.sql() + " AS t WHERE " + b.someRows(null, some))
 }
 
 // updateOneStatement updates one row of a table without a key.

@@ -3,6 +3,7 @@ package apply
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
 	"strings"
 
 	"github.com/twinspan/twinspan/internal/group"
@@ -22,10 +23,8 @@ const (
 // writeWholeDeletes deletes rows of a table without a key.
 func (e *engine) writeWholeDeletes(r *relation, rows []group.Row, text, mixed bool) {
 	null := nullsOf(r, rows)
-	if mixed || len(rows) < fewRows || r.only == "" || !r.arrayable(nil, text) || len(r.joined(null)) == 0 {
-		for _, row := range rows {
-			e.w.deleteOne(r, row, opSet)
-		}
+	if mixed || len(rows) < fewRows || r.only == "" || !r.arrayable(nil, text) {
+		e.deleteEach(r, rows)
 		return
 	}
 	e.w.shape = appendColumns(append(e.w.shape[:0], 'Y', bit(text)), null)
@@ -51,6 +50,24 @@ func (e *engine) writeWholeDeletes(r *relation, rows []group.Row, text, mixed bo
 		rows = rows[n:]
 	}
 	e.s.exec(joinOff, opSet, anyCount)
+}
+
+// deleteEach deletes rows by a statement for each. Those that are the same in every byte go together, for
+// each statement reads the table: as many at a time as a power of two says, so that statements are few.
+func (e *engine) deleteEach(r *relation, rows []group.Row) {
+	counts := make(map[string]int, len(rows))
+	for _, row := range rows {
+		counts[string(row)]++
+	}
+	for _, row := range rows {
+		n := counts[string(row)]
+		delete(counts, string(row))
+		for n > 0 {
+			some := 1 << (bits.Len(uint(n)) - 1)
+			e.w.deleteSome(r, row, some, opSet)
+			n -= some
+		}
+	}
 }
 
 // nullsOf returns the columns that are NULL in any of the rows.
@@ -80,6 +97,11 @@ func (r *relation) joined(null group.Columns) []int {
 	return out
 }
 
+// wholeText is the text of values together, as their types' output functions write them.
+func wholeText(values []string) string {
+	return "CAST(pg_catalog.record_out(ROW(" + strings.Join(values, ", ") + ")) AS pg_catalog.text)"
+}
+
 // wholeDeleteStatement deletes rows of a table without a key, each as often as the last
 // parameter says. It finds only rows that are the same in every byte; where there are too
 // few of them, the number of deleted rows tells, and they are deleted one by one.
@@ -100,6 +122,9 @@ func (r *relation) wholeDeleteStatement(null group.Columns, text bool) *statemen
 		on = append(on, r.equalsElement("x", c, text))
 	}
 	arrays, names = append(arrays, fmt.Sprintf("$%d::pg_catalog._int4", len(r.written)+1)), append(names, "n", "o")
+	if len(on) == 0 { // rows that are the same in every byte have the same text, by which they can be hashed
+		on = append(on, wholeText(here)+" OPERATOR(pg_catalog.=) "+wholeText(there))
+	}
 	on = append(on, "pg_catalog.record_image_eq(ROW("+strings.Join(here, ", ")+"), ROW("+strings.Join(there, ", ")+"))")
 	return r.setStatement(r.written, "DELETE FROM "+r.sql()+" AS t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.ctid FROM"+
 		" (SELECT x.ctid, v.n, pg_catalog.row_number() OVER (PARTITION BY v.o) AS k FROM "+r.sql()+" AS x JOIN unnest("+strings.Join(arrays, ", ")+

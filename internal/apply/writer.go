@@ -2,6 +2,7 @@ package apply
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/twinspan/twinspan/internal/group"
 	"github.com/twinspan/twinspan/internal/pgoutput"
@@ -63,12 +64,15 @@ func (w *writer) update(r *relation, old, row []byte, op int, want int64, identi
 }
 
 // deleteOne deletes one row that is the old tuple.
-func (w *writer) deleteOne(r *relation, old []byte, op int) {
+func (w *writer) deleteOne(r *relation, old []byte, op int) { w.deleteSome(r, old, 1, op) }
+
+// deleteSome deletes so many rows that are the old tuple: a power of two.
+func (w *writer) deleteSome(r *relation, old []byte, some, op int) {
 	w.old, w.new = split(w.old, old), w.new[:0]
 	w.null = nulls(w.null, w.old)
-	w.shape = appendColumns(append(w.shape[:0], 'd'), w.null)
-	st := r.statement(w.shape, func() *statement { return r.deleteOneStatement(w.null) })
-	w.single(r, st, op, 1)
+	w.shape = appendColumns(append(w.shape[:0], 'd', byte(bits.Len(uint(some)))), w.null)
+	st := r.statement(w.shape, func() *statement { return r.deleteSomeStatement(w.null, some) })
+	w.single(r, st, op, int64(some))
 }
 
 // updateOne updates one row that is the old tuple.
