@@ -164,7 +164,7 @@ func (n *renewal) run(ctx context.Context) error {
 	}
 	// What is accepted stays; what only a person makes is for the comparison that follows.
 	n.left = func(d verify.SchemaDifference) bool {
-		return weigh(d, watch) == known || weigh(d, watch) == warned || weigh(d, watch) == unclear || d.Kind == "extension" || d.Kind == "default acl"
+		return weigh(d, watch) == known || weigh(d, watch) == warned || weigh(d, watch) == unclear || d.Kind == "extension"
 	}
 	accepted := []string{acceptCompare, acceptTables}
 	if drop {

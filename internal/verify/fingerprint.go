@@ -29,7 +29,7 @@ type Schema struct {
 
 // Format is how this release writes entries. Those of another format say the same in
 // other words, and cannot be compared.
-const Format = 2
+const Format = 3
 
 // Unknown is an option that the link does not know, and does not compare.
 type Unknown struct {

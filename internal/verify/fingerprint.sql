@@ -186,12 +186,26 @@ SELECT o.type, o.identity, CASE WHEN x.owner = 0 THEN '' ELSE 'owner ' || pg_get
         UNION ALL SELECT 'pg_conversion'::regclass, oid, conowner FROM pg_conversion UNION ALL SELECT 'pg_collation'::regclass, oid, collowner FROM pg_collation
         UNION ALL SELECT 'pg_ts_config'::regclass, oid, cfgowner FROM pg_ts_config UNION ALL SELECT 'pg_ts_dict'::regclass, oid, dictowner FROM pg_ts_dict
         UNION ALL SELECT 'pg_ts_parser'::regclass, oid, 0 FROM pg_ts_parser UNION ALL SELECT 'pg_ts_template'::regclass, oid, 0 FROM pg_ts_template
-        UNION ALL SELECT 'pg_default_acl'::regclass, oid, 0 FROM pg_default_acl UNION ALL SELECT 'pg_am'::regclass, oid, 0 FROM pg_am
+        UNION ALL SELECT 'pg_am'::regclass, oid, 0 FROM pg_am
         UNION ALL SELECT 'pg_language'::regclass, oid, lanowner FROM pg_language UNION ALL SELECT 'pg_foreign_server'::regclass, oid, srvowner FROM pg_foreign_server
         UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, fdwowner FROM pg_foreign_data_wrapper UNION ALL SELECT 'pg_transform'::regclass, oid, 0 FROM pg_transform) x
  CROSS JOIN LATERAL pg_identify_object(x.class, x.oid, 0) o
  WHERE x.oid >= 16384 AND o.identity IS NOT NULL AND coalesce(o.schema, '') NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND coalesce(o.schema, '') !~ '^pg_temp'
    AND NOT EXISTS (SELECT FROM member m WHERE m.classid = x.class AND m.objid = x.oid)
+UNION ALL
+SELECT 'default acl', o.identity, (SELECT /*acl*/ FROM aclexplode(d.defaclacl) a WHERE a.grantee <> d.defaclrole), false, false, '', '', '',
+       json_build_object('of', concat(format('ALTER DEFAULT PRIVILEGES FOR ROLE %I', pg_get_userbyid(d.defaclrole)), ' IN SCHEMA ' || quote_ident(n.nspname)),
+           'on', CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS' WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END,
+           'has', (SELECT json_agg(g.is) FROM (SELECT json_build_object('to', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, 'grants', a.is_grantable,
+                          'may', string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type)) AS is
+                     FROM aclexplode(d.defaclacl) a WHERE a.privilege_type <> 'MAINTAIN' GROUP BY a.grantee, a.is_grantable ORDER BY a.grantee, a.is_grantable) g),
+           'otherwise', (SELECT json_agg(g.is) FROM (SELECT json_build_object('to', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, 'grants', a.is_grantable,
+                          'may', string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type)) AS is
+                     FROM aclexplode(acldefault(CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END, d.defaclrole)) a
+                    WHERE d.defaclnamespace = 0 AND a.privilege_type <> 'MAINTAIN' GROUP BY a.grantee, a.is_grantable ORDER BY a.grantee, a.is_grantable) g))::text, '', '', ''
+  FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace CROSS JOIN LATERAL pg_identify_object('pg_default_acl'::regclass, d.oid, 0) o
+ WHERE d.oid >= 16384 AND o.identity IS NOT NULL AND coalesce(n.nspname, '') NOT IN ('pg_catalog', 'information_schema', 'twinspan') AND coalesce(n.nspname, '') !~ '^pg_temp'
+   AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_default_acl'::regclass AND m.objid = d.oid)
 UNION ALL
 SELECT 'comment', o.type || ' ' || o.identity, d.description, false, false, '', '', '', '', '', '', ''
   FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) o

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -176,6 +177,47 @@ func TestOwnersAreComparedAndMended(t *testing.T) {
 	}
 	if left := compareSchemas(t, a, b); len(left) > 0 {
 		t.Errorf("left: %+v", left)
+	}
+}
+
+// What ALTER DEFAULT PRIVILEGES said is compared, and can be brought in line, whatever either side has.
+func TestDefaultPrivilegesAreRepaired(t *testing.T) {
+	t.Parallel()
+	a, b := two(t, `CREATE SCHEMA s`)
+	pgtest.Exec(t, a, `CREATE ROLE "of ""all"`, `CREATE ROLE of_defaults`)
+	t.Cleanup(func() {
+		for _, dsn := range []string{a, b} {
+			pgtest.Exec(t, dsn, `DROP OWNED BY of_defaults`, `DROP OWNED BY "of ""all"`)
+		}
+		pgtest.Exec(t, a, `DROP ROLE "of ""all"`, `DROP ROLE of_defaults`)
+	})
+	const of = `ALTER DEFAULT PRIVILEGES FOR ROLE "of ""all" `
+	pgtest.Exec(t, a, of+`GRANT SELECT, INSERT ON TABLES TO of_defaults`, of+`GRANT UPDATE ON TABLES TO of_defaults WITH GRANT OPTION`, of+`REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC`, of+`IN SCHEMA s GRANT USAGE ON SEQUENCES TO of_defaults`,
+		of+`REVOKE DELETE ON TABLES FROM "of ""all"`, of+`IN SCHEMA s GRANT USAGE ON TYPES TO PUBLIC`)
+	pgtest.Exec(t, b, of+`GRANT DELETE ON TABLES TO of_defaults WITH GRANT OPTION`, of+`GRANT SELECT ON TABLES TO PUBLIC`, of+`IN SCHEMA s GRANT ALL ON FUNCTIONS TO of_defaults`, of+`REVOKE USAGE ON TYPES FROM PUBLIC`, of+`IN SCHEMA s GRANT USAGE ON TYPES TO of_defaults WITH GRANT OPTION`)
+	list := compareSchemas(t, a, b)
+	var found []string
+	for _, d := range list {
+		found = append(found, string(d.State)+" "+d.Name)
+		if d.Kind != "default acl" || d.Repair == "" {
+			t.Errorf("a difference: %+v", d)
+		}
+	}
+	const name = `for role "of ""all" `
+	slices.Sort(found)
+	want := []string{"differs " + name + "in schema s on types", "differs " + name + "on tables", "extra " + name + "in schema s on functions", "extra " + name + "on types", "missing " + name + "in schema s on sequences", "missing " + name + "on functions"}
+	if !slices.Equal(found, want) {
+		t.Fatalf("found %q, want %q", found, want)
+	}
+	if err := RepairSchema(t.Context(), pgtest.Conn(t, b), parsed(t, b), "test", list); err != nil {
+		t.Fatal(err)
+	}
+	if left := compareSchemas(t, a, b); len(left) > 0 {
+		t.Errorf("left: %+v", left)
+	}
+	acls := `SELECT defaclobjtype, defaclnamespace::regnamespace, (SELECT string_agg(x::text, ' ' ORDER BY x::text) FROM unnest(defaclacl) x) FROM pg_default_acl ORDER BY 1, 2`
+	if here, there := fmt.Sprint(pgtest.Query(t, a, acls)), fmt.Sprint(pgtest.Query(t, b, acls)); here != there {
+		t.Errorf("the primary has %s, the secondary %s", here, there)
 	}
 }
 

@@ -73,7 +73,12 @@ func compareEntries(a, b *Entry, sameVersion bool) (d SchemaDifference, differs 
 	case b == nil:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Missing, Primary: a.Detail, entry: *a}
 	case a == nil:
-		return SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: unmarked(b.Detail), entry: Entry{Table: b.Table, Object: b.Object}}, true
+		d = SchemaDifference{Kind: b.Kind, Name: b.Name, State: Extra, Secondary: unmarked(b.Detail), entry: Entry{Table: b.Table, Object: b.Object}}
+		if b.Kind == defaultACL {
+			d.here = *b
+			d.Repair = strings.Join(d.statements(), "; ")
+		}
+		return d, true
 	case b.Invalid:
 		d = SchemaDifference{Kind: a.Kind, Name: a.Name, State: Differs, Primary: a.Detail, Secondary: invalid + b.Detail, entry: *a}
 	case a.Kind == columnOrder && !sameColumns(a.Detail, b.Detail): // said of the columns themselves
@@ -137,6 +142,8 @@ func (d *SchemaDifference) statements() []string {
 		return []string{owner}
 	}
 	switch {
+	case d.Kind == defaultACL:
+		return d.privileges()
 	case d.Kind == "sequence" && d.State == Differs:
 		return []string{"ALTER SEQUENCE " + e.Table.SQL() + " " + e.Definition}
 	case d.Kind == "index" && strings.HasPrefix(d.Secondary, invalid):

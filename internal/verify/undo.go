@@ -77,7 +77,7 @@ type Remedies struct {
 }
 
 // byHand are kinds of objects that are not made or dropped without a person.
-var byHand = [...]string{"extension", "event trigger", "default acl"}
+var byHand = [...]string{"extension", "event trigger", defaultACL}
 
 // RemediesFor sorts differences. What servers have of extensions is their own, and no
 // difference here.
