@@ -139,6 +139,14 @@ func TestSchemaChangeWaitsForARight(t *testing.T) {
 	on(a, `BEGIN; CREATE ROLE owns; CREATE ROLE migrates; GRANT owns TO migrates; GRANT CREATE ON DATABASE waits TO migrates; SET LOCAL ROLE migrates;
 		CREATE SCHEMA m AUTHORIZATION owns; RESET ROLE; REVOKE owns FROM migrates; REVOKE CREATE ON DATABASE waits FROM migrates; COMMIT`)
 	sameStructure(t, p, "waits", "waits")
+	// It does not stay so afterwards.
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		rows := pgtest.Query(t, b, `SELECT pg_has_role('migrates', 'owns', 'MEMBER'), has_database_privilege('migrates', 'waits', 'CREATE'), pg_has_role('app', 'family', 'MEMBER')`)
+		if fmt.Sprint(rows) != "[[f f t]]" {
+			return fmt.Errorf("migrates is in owns, creates, and app is in family: %v", rows)
+		}
+		return nil
+	})
 
 	// A superuser of the primary who is none here, within a transaction that had begun.
 	on(a, `SET SESSION AUTHORIZATION dba`, `BEGIN; CREATE TABLE public.first (id int PRIMARY KEY); INSERT INTO public.first VALUES (1); CREATE TABLE s.second (id serial PRIMARY KEY); COMMIT`)

@@ -197,6 +197,9 @@ func (l *Link) compareRoles(ctx context.Context, names []string) error {
 	if len(names) > 0 {
 		return nil
 	}
+	if err := l.takeBack(ctx); err != nil {
+		return err
+	}
 	var lacks *problem.Error
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		here, err := pg.RolesNamed(ctx, conn, roleNames(answer.Roles))
@@ -299,22 +302,24 @@ func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string
 			made[n.Subject] = true
 		case "role_given":
 			given[n.Subject] = true
+		case "role_taken":
+			delete(given, n.Subject)
 		}
 	}
-	type gift struct{ subject, group, sql string }
-	var gifts []gift
+	type due struct{ subject, group, sql string }
+	var gifts []due
 	for _, r := range there {
 		quoted := sqlname.Quote(r.Name)
 		for _, m := range r.MemberOf {
 			if made[r.Name] || made[m.Role] {
-				gifts = append(gifts, gift{r.Name + " in " + m.Role, m.Role, "GRANT " + sqlname.Quote(m.Role) + " TO " + quoted})
+				gifts = append(gifts, due{r.Name + " in " + m.Role, m.Role, "GRANT " + sqlname.Quote(m.Role) + " TO " + quoted})
 			}
 		}
 		if creators[r.Name] {
-			gifts = append(gifts, gift{r.Name + " creates", "", "GRANT CREATE ON DATABASE " + sqlname.Quote(l.database) + " TO " + quoted})
+			gifts = append(gifts, due{r.Name + " creates", "", "GRANT CREATE ON DATABASE " + sqlname.Quote(l.database) + " TO " + quoted})
 		}
 	}
-	gifts = slices.DeleteFunc(gifts, func(g gift) bool { return g.group != "" && given[g.subject] })
+	gifts = slices.DeleteFunc(gifts, func(g due) bool { return g.group != "" && given[g.subject] })
 	if len(gifts) == 0 {
 		return false, nil
 	}
@@ -324,14 +329,14 @@ func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string
 	var notices []catalog.Notice
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		for _, g := range gifts {
-			var due bool
+			var lacks bool
 			err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND ($2 <> '' OR NOT has_database_privilege(oid, current_database(), 'CREATE')))
 				AND ($2 = '' OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2))`,
-				strings.TrimSuffix(strings.TrimSuffix(g.subject, " creates"), " in "+g.group), g.group).Scan(&due)
+				strings.TrimSuffix(strings.TrimSuffix(g.subject, " creates"), " in "+g.group), g.group).Scan(&lacks)
 			if err != nil {
 				return pg.Classify(err, "look for roles")
 			}
-			if !due {
+			if !lacks {
 				continue
 			}
 			if g.group != "" {
