@@ -59,29 +59,30 @@ func TestRepairBringsTheSchema(t *testing.T) {
 	}
 }
 
-// What was made unseen and then used stops the link at once, and repair brings it.
-func TestRepairBringsWhatWasMadeUnseen(t *testing.T) {
+// What somebody dropped on the twin and the primary then uses stops the link at once, and repair brings it.
+func TestRepairBringsWhatWasDropped(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
-	p.A.Server.CreateDatabase(t, "unseen")
-	a := p.A.Server.DSN("unseen")
-	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t VALUES (1)`)
-	p.Create(t, "unseen", "unseen")
-	p.WaitPhase(t, "unseen", api.Replicating)
-	for code, steps := range map[string][]string{
-		"schema_differs":       {`EXPLAIN ANALYZE CREATE TABLE explained AS SELECT id FROM t`, `INSERT INTO explained VALUES (2)`},
-		"schema_change_failed": {`EXPLAIN ANALYZE CREATE MATERIALIZED VIEW seen AS SELECT id FROM t`, `REFRESH MATERIALIZED VIEW seen`},
+	p.A.Server.CreateDatabase(t, "dropped")
+	a := p.A.Server.DSN("dropped")
+	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t VALUES (1)`, `CREATE TABLE u (id int)`, `INSERT INTO u VALUES (1)`, `CREATE VIEW v AS SELECT id FROM t`)
+	p.Create(t, "dropped", "dropped")
+	p.WaitPhase(t, "dropped", api.Replicating)
+	for code, steps := range map[string][2]string{
+		"schema_differs":       {`DROP TABLE u`, `INSERT INTO u VALUES (2)`},
+		"schema_change_failed": {`DROP VIEW v`, `ALTER VIEW v ALTER COLUMN id SET DEFAULT 1`},
 	} {
-		pgtest.Exec(t, a, steps...)
-		p.WaitPhase(t, "unseen", api.Broken)
-		l, err := p.B.Client.Link(t.Context(), "unseen")
+		tamper(t, p.B, "dropped", steps[0])
+		pgtest.Exec(t, a, steps[1])
+		p.WaitPhase(t, "dropped", api.Broken)
+		l, err := p.B.Client.Link(t.Context(), "dropped")
 		if err != nil || len(l.Problems) == 0 || l.Problems[0].Code != code || !strings.Contains(l.Problems[0].Hint, "--repair") {
 			t.Fatalf("the link says %+v, %v", l.Problems, err)
 		}
-		if _, err := p.A.Client.ResumeWithRepair(t.Context(), "unseen"); err != nil {
+		if _, err := p.A.Client.ResumeWithRepair(t.Context(), "dropped"); err != nil {
 			t.Fatal(err)
 		}
-		p.WaitPhase(t, "unseen", api.Replicating)
-		sameStructure(t, p, "unseen", "unseen")
+		p.WaitPhase(t, "dropped", api.Replicating)
+		sameStructure(t, p, "dropped", "dropped")
 	}
 }

@@ -41,7 +41,7 @@ func needs(method string) (need, bool) {
 	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodAuditStart, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
 		return linked, true
 	case link.MethodInvert, link.MethodBegin, link.MethodTables, link.MethodSchema, link.MethodCopy, link.MethodSequences, link.MethodStream, link.MethodRenew,
-		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead, link.MethodRights,
+		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead, link.MethodUnseen, link.MethodRights,
 		link.MethodPlanObjects, link.MethodListObjects, link.MethodDescribeObjects, link.MethodCopyObjects, link.MethodLostPage:
 		return sending, true
 	case link.MethodCreate, link.MethodRepair:

@@ -124,6 +124,7 @@ func (a *Agent) handle() {
 	}, func(r link.AcceptRequest) string { return r.ID })
 	onLinkStream(a, link.MethodSchemaSign, (*link.Link).HandleSchemaSign, func(r link.Reference) string { return r.ID })
 	onLinkStream(a, link.MethodSchemaRead, (*link.Link).HandleSchemaRead, func(r link.SchemaReadRequest) string { return r.ID })
+	onLinkStream(a, link.MethodUnseen, (*link.Link).HandleUnseen, func(r link.UnseenRequest) string { return r.ID })
 	onLinkStream(a, link.MethodCopy, (*link.Link).HandleCopy, func(r link.CopyRequest) string { return r.ID })
 	onLinkStream(a, link.MethodStream, (*link.Link).HandleStream, func(r link.StreamRequest) string { return r.ID })
 }

@@ -254,7 +254,7 @@ func (e *engine) commit(ctx context.Context, m pgoutput.Commit) error {
 	if e.tx.skip != (m.End <= e.a.Start) {
 		return corrupt("a commit from %s to %s around the start position %s", m.LSN, m.End, e.a.Start)
 	}
-	if err := e.heldAtCommit(); err != nil {
+	if err := e.heldAtCommit(ctx); err != nil {
 		return err
 	}
 	e.open = false

@@ -90,7 +90,7 @@ func (r *relation) hasOwnTypes() bool {
 // fresh is the relation as it was described, before it was looked up.
 func (r *relation) fresh() *relation {
 	next := &relation{
-		role: r.role, name: r.name, identity: r.identity, message: r.message,
+		role: r.role, name: r.name, identity: r.identity, message: r.message, id: r.id, modifiers: r.modifiers, gone: r.gone,
 		skipBefore: r.skipBefore, repair: r.repair, statements: map[string]*statement{},
 	}
 	for _, c := range r.columns {

@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 
 	"github.com/twinspan/twinspan/internal/pgoutput"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // heldMemory is how many bytes of rows wait in memory for their table.
@@ -18,9 +20,10 @@ const heldMemory = 4 << 20
 // CREATE TABLE AS writes its rows before it is known that it was run.
 type held struct {
 	dir    string
-	memory []byte   // messages, each behind its length
-	file   *os.File // what did not fit, without a name; nil usually
-	size   int64    // of the file
+	of     []*relation // whose rows they are
+	memory []byte      // messages, each behind its length
+	file   *os.File    // what did not fit, without a name; nil usually
+	size   int64       // of the file
 }
 
 func (h *held) empty() bool { return len(h.memory) == 0 && h.size == 0 }
@@ -104,8 +107,11 @@ var transient = regexp.MustCompile(`^pg_temp_[0-9]+$`)
 
 // hold keeps the message being taken, whose table is not there.
 func (e *engine) hold(r *relation) error {
-	if transient.MatchString(r.name.Name) {
+	if r.gone || transient.MatchString(r.name.Name) {
 		return nil
+	}
+	if !slices.Contains(e.held.of, r) {
+		e.held.of = append(e.held.of, r)
 	}
 	return e.held.add(e.raw)
 }
@@ -132,15 +138,65 @@ func (e *engine) release(ctx context.Context) error {
 	})
 }
 
-// heldAtCommit refuses rows whose table has not come with their transaction.
-func (e *engine) heldAtCommit() error {
-	if e.held.empty() {
-		return nil
-	}
-	for _, r := range e.relations {
-		if r.missing && !transient.MatchString(r.name.Name) {
+// heldAtCommit has tables made that have not come with their transaction: EXPLAIN ANALYZE of a command that
+// makes one tells nobody so. Rows of one that is there no more mean nothing; others are refused.
+func (e *engine) heldAtCommit(ctx context.Context) error {
+	var asked []sqlname.Table
+	for !e.held.empty() {
+		if len(e.held.of) == 0 {
+			return corrupt("rows of a table that it does not name")
+		}
+		r := e.held.of[0]
+		if e.a.OnUnseen == nil || slices.Contains(asked, r.name) {
 			return r.match(nil)
 		}
+		asked = append(asked, r.name)
+		if err := e.drain(ctx); err != nil {
+			return err
+		}
+		e.tx.signals++
+		script, seen, err := e.a.OnUnseen(ctx, r.unseen(e.tx.xid, Signal{At: e.tx.final, Place: e.tx.signals}))
+		switch {
+		case err != nil:
+			return err
+		case seen:
+			return r.match(nil)
+		case script != nil:
+			err = e.script(ctx, script)
+		default:
+			r.gone = true
+			e.a.Log.InfoContext(ctx, "rows of a table passed over that is gone", "table", r.name.String(), "lsn", e.tx.final)
+			err = e.release(ctx)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return corrupt("rows of a table that it does not name")
+	return nil
+}
+
+// Unseen is a table that no command made, as the stream describes it. Names are in the
+// encoding of the primary's database.
+type Unseen struct {
+	Signal         // where it is missed, as if there were a signal
+	XID     uint32 // the transaction's
+	OID     uint32
+	Schema  []byte
+	Name    []byte
+	Columns []UnseenColumn
+}
+
+// UnseenColumn is a column of it.
+type UnseenColumn struct {
+	Name     []byte `json:"name"`
+	Type     uint32 `json:"type"`     // on the primary
+	Modifier int32  `json:"modifier"` // of the type, -1 for none
+}
+
+func (r *relation) unseen(xid uint32, at Signal) Unseen {
+	u := Unseen{Signal: at, XID: xid, OID: r.id, Schema: []byte(r.name.Schema), Name: []byte(r.name.Name)}
+	for i, c := range r.columns {
+		u.Columns = append(u.Columns, UnseenColumn{Name: []byte(c.name), Type: c.sourceID, Modifier: r.modifiers[i]})
+	}
+	return u
 }

@@ -25,15 +25,18 @@ const (
 // the secondary has it. It embeds what planning knows of it.
 type relation struct {
 	group.Table
-	role     role
-	name     sqlname.Table
-	identity byte
-	message  []byte // the Relation message, for comparing
-	columns  []column
+	role      role
+	name      sqlname.Table
+	identity  byte
+	message   []byte // the Relation message, for comparing
+	columns   []column
+	id        uint32  // on the primary
+	modifiers []int32 // of the columns' types there
 
 	resolved bool
 	oid      uint32        // on the secondary
 	rootOID  uint32        // of root
+	gone     bool          // the primary does not have it any more, and no command has made it here
 	missing  bool          // the secondary does not have it; it may come later in its transaction
 	only     string        // "ONLY " for tables, nothing for partitioned ones
 	order    group.Order   // what its shape demands
@@ -100,7 +103,7 @@ func (e *engine) describe(msg []byte, m *pgoutput.Relation) {
 	}
 	r := &relation{
 		name: sqlname.Table{Schema: schema, Name: string(m.Name)}, identity: m.Identity,
-		message: bytes.Clone(msg), statements: map[string]*statement{},
+		message: bytes.Clone(msg), statements: map[string]*statement{}, id: m.ID,
 	}
 	if schema == "twinspan" {
 		r.role = ignored
@@ -110,6 +113,7 @@ func (e *engine) describe(msg []byte, m *pgoutput.Relation) {
 	}
 	for _, c := range m.Columns {
 		r.columns = append(r.columns, column{name: string(c.Name), sourceID: c.TypeID, inKey: c.Key})
+		r.modifiers = append(r.modifiers, c.Modifier)
 	}
 	r.skipBefore, r.repair = e.a.SkipBefore[r.name], e.a.Repair[r.name]
 	e.relations[m.ID] = r

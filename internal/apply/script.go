@@ -27,6 +27,9 @@ type Script struct {
 	// (the same where nil), and what to tell people meanwhile, for the script waits for
 	// the right. An error is the end. Without it a missing right is a refusal like others.
 	Lacking func(ctx context.Context, cause error) (next *Script, waits *problem.Error, err error)
+	// Absent is asked, once, when the server says that a relation is not there: for what makes it before,
+	// with the rest of the script; nil where nothing does.
+	Absent func(ctx context.Context) (*Script, error)
 	// Refused is told when the script cannot be run, with the position and the place of
 	// the signal among those of its transaction.
 	Refused func(ctx context.Context, at lsn.LSN, place int)
@@ -53,7 +56,7 @@ const blockedAfter = 3 * time.Second
 func (e *engine) script(ctx context.Context, script *Script) error {
 	b := &batch{savepoint: e.inTarget}
 	defer e.a.status.blocked.Store(nil)
-	began, entered, collisions := time.Now(), false, 0
+	began, entered, collisions, asked := time.Now(), false, 0, false
 	defer e.clearing(ctx, began)()
 	for backoff := firstBackoff; ; backoff = min(backoff*2, mostBackoff) {
 		x := e.s.begin()
@@ -92,6 +95,16 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 					return waits
 				}
 			}
+		case f.state() == "42P01" && script.Absent != nil && !asked:
+			asked = true
+			next, err := script.Absent(ctx)
+			if err != nil {
+				return err
+			}
+			if next == nil {
+				return e.refused(ctx, script, f)
+			}
+			script = next
 		case passing(f):
 			if time.Since(began) > blockedAfter {
 				e.a.status.blocked.Store(problem.New(problem.Transient, "schema_change_waits", "%s of %s waits for a lock that somebody holds on the secondary", script.Tag, script.Subject).
@@ -100,10 +113,7 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 		case collided(f) && collisions < mostCollisions:
 			collisions++
 		default:
-			if script.Refused != nil && !hopeless(f) {
-				script.Refused(ctx, e.tx.final, e.tx.signals)
-			}
-			return e.scriptProblem(script, f)
+			return e.refused(ctx, script, f)
 		}
 		e.a.status.retries.Add(1)
 		e.a.Log.DebugContext(ctx, "schema change waits", "subject", script.Subject, "code", f.state(), "dur", backoff)
@@ -117,6 +127,14 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 		return err
 	}
 	return e.release(ctx)
+}
+
+// refused tells that a script cannot be run.
+func (e *engine) refused(ctx context.Context, script *Script, f *failure) error {
+	if script.Refused != nil && !hopeless(f) {
+		script.Refused(ctx, e.tx.final, e.tx.signals)
+	}
+	return e.scriptProblem(script, f)
 }
 
 // lacksRight says whether a right is missing.

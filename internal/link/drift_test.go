@@ -51,6 +51,9 @@ func TestWeightOfDifferences(t *testing.T) {
 		{verify.SchemaDifference{Kind: "index", Name: "x", State: verify.Missing, Repair: "CREATE INDEX"}, mends},
 		{verify.SchemaDifference{Kind: "index", Name: "x", State: verify.Differs, Repair: "REINDEX"}, serious},
 		{verify.SchemaDifference{Kind: "table", Name: "x", State: verify.Extra}, serious},
+		{verify.SchemaDifference{Kind: "table", Name: "x", State: verify.Missing}, makes},
+		{verify.SchemaDifference{Kind: "materialized view", Name: "x", State: verify.Missing}, makes},
+		{verify.SchemaDifference{Kind: "view", Name: "x", State: verify.Missing}, serious},
 		{verify.SchemaDifference{Kind: "table", Name: "x", State: verify.Differs, Primary: "owner a, kind r", Secondary: "owner b, kind r", Repair: "ALTER"}, passes},
 		{verify.SchemaDifference{Kind: "table", Name: "x", State: verify.Differs, Primary: "owner a, kind r", Secondary: "owner b, kind p"}, serious},
 	} {

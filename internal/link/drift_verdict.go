@@ -28,6 +28,7 @@ const (
 	warned                 // event triggers, commands on which no event trigger sees
 	mends                  // an index, which the link builds
 	passes                 // an owner, who becomes it on the twin, too
+	makes                  // a relation that no event trigger saw
 	serious
 )
 
@@ -47,6 +48,8 @@ func weigh(d verify.SchemaDifference, watch catalog.Watch) weight {
 		return mends
 	case changesOwner(d) && d.Repair != "":
 		return passes
+	case d.State == verify.Missing && (d.Kind == "table" || d.Kind == "materialized view"):
+		return makes
 	}
 	return serious
 }
@@ -98,6 +101,11 @@ func (l *Link) noteDrift(ctx context.Context, list []verify.SchemaDifference, at
 	if err != nil {
 		return err
 	}
+	unmade, err := l.makeUnseen(ctx, slices.DeleteFunc(slices.Clone(list), func(d verify.SchemaDifference) bool { return weigh(d, watch) != makes }))
+	if err != nil {
+		return err
+	}
+	refused = append(refused, unmade...)
 	err = l.changeWatch(ctx, func(w *catalog.Watch) {
 		for _, d := range list {
 			switch weigh(d, *w) {
@@ -107,7 +115,7 @@ func (l *Link) noteDrift(ctx context.Context, list []verify.SchemaDifference, at
 				first = append(first, d)
 			case mends:
 				indexes = append(indexes, d)
-			case passes:
+			case passes, makes:
 				if slices.ContainsFunc(refused, driftOf(d).Same) {
 					grave = append(grave, d)
 				}

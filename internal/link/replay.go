@@ -87,7 +87,7 @@ func (l *Link) replay(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 		l.log.Info("schema change passed over", "tag", change.Tag, "subject", change.Subject())
 		return nil, nil
 	}
-	return &apply.Script{
+	made := &apply.Script{
 		Statements: slices.Concat([]string{gate.BackSQL}, script.Statements, []string{gate.EnsureSQL, gate.AsideSQL}), Main: script.Main + 1, Tag: change.Tag, Subject: change.Subject(),
 		Renamed: change.RenamedSchemas(),
 		Lacking: func(ctx context.Context, cause error) (*apply.Script, *problem.Error, error) {
@@ -98,7 +98,9 @@ func (l *Link) replay(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 				l.log.Warn("cannot note the change at which the stream stands", "err", err)
 			}
 		},
-	}, nil
+	}
+	made.Absent = func(ctx context.Context) (*apply.Script, error) { return l.absent(ctx, change, at, place, made) }
+	return made, nil
 }
 
 // lacking answers a right that a change lacks: roles are compared, which may give what

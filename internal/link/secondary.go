@@ -258,7 +258,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	applier := &apply.Applier{
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
 		SourceMajor: header.Major, SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
-		OnSignal: l.signal, SpoolDir: l.place.Spool.Dir(),
+		OnSignal: l.signal, OnUnseen: l.unseen, SpoolDir: l.place.Spool.Dir(),
 		OnCommit: in.committed, Prompt: l.promptly, Limits: apply.Limits{Bytes: bytes},
 	}
 	applier.SkipTables, applier.RepairTables, applier.Unsettled = how.skip, how.repair, how.unsettled

@@ -1,0 +1,253 @@
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/twinspan/twinspan/internal/apply"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/ddl"
+	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/peer"
+	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/verify"
+)
+
+// MethodUnseen asks the primary what makes a table or materialized view that was made there without firing an
+// event trigger, as EXPLAIN ANALYZE CREATE TABLE AS does.
+const MethodUnseen = "schema.unseen"
+
+// UnseenRequest names the relation: a table as the stream describes it, or whatever an object
+// of a schema change is or belongs to. Names are in the encoding of the primary's database.
+type UnseenRequest struct {
+	Reference
+	OID     uint32               `json:"oid,omitempty"`
+	XID     uint32               `json:"xid,omitempty"` // of the transaction whose rows name it
+	Schema  []byte               `json:"schema,omitempty"`
+	Name    []byte               `json:"name,omitempty"`
+	Columns []apply.UnseenColumn `json:"columns,omitempty"`
+	Object  []byte               `json:"object,omitempty"` // its identity, where OID is 0
+	Whole   bool                 `json:"whole,omitempty"`  // as it is now, with what belongs to it
+}
+
+// UnseenAnswer is the change that makes it: the payload of a signal; nil where the relation is gone.
+type UnseenAnswer struct {
+	Change json.RawMessage `json:"change"`
+	// Seen says that a command has made the table, so the twin lacks it, and perhaps rows, for another reason.
+	Seen bool `json:"seen"`
+}
+
+// unseenSQL says whether no event trigger saw a table made: it has no replica identity, which any other has got, or the
+// transaction that made it is one whose rows the secondary just reads ($2), or begun after that.
+const unseenSQL = `SELECT EXISTS (SELECT FROM twinspan.without_identity(ARRAY[$1::oid])) OR $2::bigint <> 0 AND EXISTS (
+	SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::oid AND a.attnum = -1 AND (a.xmin::text::bigint - $2::bigint + 4294967296) % 4294967296 < 2147483648)
+	OR NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = $1::oid AND c.relkind <> 'm')`
+
+// HandleUnseen answers the secondary. The table gets the replica identity that its making did not give it: until then
+// the server refuses its UPDATE and DELETE.
+func (l *Link) HandleUnseen(ctx context.Context, request UnseenRequest, s *peer.Stream) error {
+	return l.answer(ctx, request.Reference, s, func(ctx context.Context) (any, error) {
+		var answer UnseenAnswer
+		err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			oid := request.OID
+			if oid == 0 {
+				err := conn.QueryRow(ctx, `SELECT coalesce(twinspan.relation_of(pg_catalog.convert_from($1, pg_catalog.getdatabaseencoding()::name)), 0::oid)`, request.Object).Scan(&oid)
+				if err != nil {
+					return pg.Classify(err, "look for the relation of an object")
+				}
+			}
+			var shape any // nil where the stream has not described it
+			if len(request.Columns) > 0 || len(request.Name) > 0 {
+				text, err := json.Marshal(request)
+				if err != nil {
+					return problem.Wrap(err, problem.Internal, "stream_corrupt", "describe a table")
+				}
+				shape = string(text)
+			}
+			var unseen bool
+			if err := conn.QueryRow(ctx, unseenSQL, oid, int64(request.XID)).Scan(&unseen); err != nil {
+				return pg.Classify(err, "look for a table that no event trigger saw")
+			}
+			answer.Seen = !unseen
+			err := pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '2s'`); err != nil {
+					return pg.Classify(err, "prepare a look at a table")
+				}
+				_, err := tx.Exec(ctx, `SELECT twinspan.keep_identity(c.oid, false), twinspan.watch_truncate(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.relkind = 'r' AND c.relpersistence = 'p'`, oid)
+				return pg.Classify(err, "set the replica identity of a table")
+			})
+			if err != nil {
+				return err
+			}
+			var exists bool
+			err = conn.QueryRow(ctx, `SELECT twinspan.made_unseen($1::oid, $2::text::json, $3)::text, EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = $1::oid)`, oid, shape, request.Whole).Scan(&answer.Change, &exists)
+			answer.Seen = answer.Seen || exists && answer.Change == nil // it is no plain table any more
+			return pg.Classify(err, "describe a table that no event trigger saw")
+		})
+		return answer, err
+	})
+}
+
+// unseenChange asks the primary for what makes a relation; nil where that is gone. seen is as in UnseenAnswer.
+func (l *Link) unseenChange(ctx context.Context, request UnseenRequest) (change *ddl.Change, seen bool, err error) {
+	r := l.snapshot()
+	request.Reference = Reference{ID: r.ID, Epoch: r.Epoch}
+	answer, err := ask[UnseenAnswer](ctx, l, MethodUnseen, request)
+	if err != nil || len(answer.Change) == 0 || string(answer.Change) == "null" {
+		return nil, answer.Seen, err
+	}
+	change, err = ddl.Parse(answer.Change)
+	return change, answer.Seen, err
+}
+
+// unseen makes a table of which the stream has rows and that no command has made.
+func (l *Link) unseen(ctx context.Context, u apply.Unseen) (script *apply.Script, seen bool, err error) {
+	change, seen, err := l.unseenChange(ctx, UnseenRequest{OID: u.OID, XID: u.XID, Schema: u.Schema, Name: u.Name, Columns: u.Columns})
+	if err != nil || seen || change == nil {
+		return nil, seen, err
+	}
+	if err := l.noteUnseen(ctx, change); err != nil {
+		return nil, false, err
+	}
+	script, err = l.replay(ctx, change, u.At, u.Place, "")
+	return script, false, err
+}
+
+// absent makes the relation that a change is about before it, where this side does not have that. before is what
+// makes the change. Of a relation that neither side has nothing is made: whatever was done to it is over.
+func (l *Link) absent(ctx context.Context, change *ddl.Change, at lsn.LSN, place int, before *apply.Script) (*apply.Script, error) {
+	if len(change.Objects) == 0 || !slices.Contains(onRelations, change.Tag) {
+		return nil, nil
+	}
+	have, err := l.hasRelation(ctx, change.Objects[0])
+	if err != nil || have {
+		return nil, err
+	}
+	made, seen, err := l.unseenChange(ctx, UnseenRequest{Object: []byte(change.Objects[0])})
+	switch {
+	case err != nil, made != nil && seen && made.Bytes > 0:
+		return nil, err
+	case made == nil && seen: // of another kind
+		return nil, nil
+	case made == nil:
+		l.log.Info("schema change passed over of what is gone on the primary", "tag", change.Tag, "subject", change.Subject(), "lsn", at)
+		return &apply.Script{Tag: change.Tag, Subject: change.Subject()}, nil
+	}
+	if have, err = l.hasRelation(ctx, made.Objects[0]); err != nil || have {
+		return nil, err
+	}
+	if err := l.noteUnseen(ctx, made); err != nil {
+		return nil, err
+	}
+	script, err := l.replay(ctx, made, at, place, "")
+	if err != nil || script == nil {
+		return nil, err
+	}
+	script.Main, script.Tag, script.Subject, script.Renamed = len(script.Statements)+before.Main, before.Tag, before.Subject, before.Renamed
+	script.Statements = slices.Concat(script.Statements, before.Statements)
+	script.Lacking, script.Refused, script.Absent = before.Lacking, before.Refused, nil
+	return script, nil
+}
+
+// onRelations are the tags of commands whose object is a relation, a column of one or an index.
+var onRelations = []string{"ALTER TABLE", "ALTER MATERIALIZED VIEW", "REFRESH MATERIALIZED VIEW", "CREATE INDEX", "ALTER INDEX", "CREATE VIEW", "COMMENT"}
+
+// hasRelation says whether this side has the relation of an identity, as the stream names it. What is no such
+// identity counts as there.
+func (l *Link) hasRelation(ctx context.Context, identity ddl.Raw) (have bool, err error) {
+	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT pg_catalog.cardinality(p) < 2 OR pg_catalog.to_regclass(CASE WHEN pg_catalog.cardinality(p) >= 2 THEN pg_catalog.format('%I.%I', p[1], p[2]) END) IS NOT NULL
+			FROM pg_catalog.parse_ident(pg_catalog.convert_from($1, pg_catalog.getdatabaseencoding()::name), false) p`, []byte(identity)).Scan(&have)
+		if pg.SQLState(err) == "22023" {
+			have, err = true, nil
+		}
+		return pg.Classify(err, "look for a table")
+	})
+	return have, err
+}
+
+// noteUnseen tells once that a relation was made for which there was no command.
+func (l *Link) noteUnseen(ctx context.Context, change *ddl.Change) error {
+	const code = "relation_made"
+	if slices.ContainsFunc(l.snapshot().Notices, func(n catalog.Notice) bool { return n.Code == code && n.Subject == change.Subject() }) {
+		return nil
+	}
+	l.log.Info("relation made that no event trigger saw", "subject", change.Subject())
+	return l.note(ctx, []catalog.Notice{{At: time.Now().UTC(), Code: code, Subject: change.Subject(),
+		Text: "it was made on the primary by a command that fires no event trigger (EXPLAIN ANALYZE CREATE TABLE AS), and here as the primary's catalogs have it"}})
+}
+
+// makeUnseen makes the tables without rows and the materialized views that the primary has got without an event, where
+// nothing in the stream has named them since. It returns those that stop the link: what has rows is missing here for another reason.
+func (l *Link) makeUnseen(ctx context.Context, list []verify.SchemaDifference) (refused []catalog.Drift, err error) {
+	for _, d := range list {
+		var object []byte
+		err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			err := conn.QueryRow(ctx, `SELECT pg_catalog.convert_to($1, pg_catalog.getdatabaseencoding()::name)`, d.Name).Scan(&object)
+			return pg.Classify(err, "read the name of a table")
+		})
+		if err != nil {
+			return nil, err
+		}
+		change, seen, err := l.unseenChange(ctx, UnseenRequest{Object: object, Whole: true})
+		switch {
+		case err != nil:
+			return nil, err
+		case change == nil && !seen: // gone meanwhile
+			continue
+		case change == nil, change.Tag == "CREATE TABLE" && change.Bytes > 0:
+			refused = append(refused, driftOf(d))
+			continue
+		}
+		if err := l.makeAtOnce(ctx, change); err == nil {
+			err = l.noteUnseen(ctx, change)
+			if err != nil {
+				return nil, err
+			}
+		} else if !lasting(problem.As(err)) {
+			return nil, err
+		} else {
+			l.log.Warn("relation not made", "subject", d.Name, "err", err)
+			refused = append(refused, driftOf(d))
+		}
+	}
+	return refused, nil
+}
+
+// makeAtOnce makes a relation while nothing is applied.
+func (l *Link) makeAtOnce(ctx context.Context, change *ddl.Change) error {
+	r := l.snapshot()
+	script, err := l.replay(ctx, change, 0, 0, "")
+	if err != nil || script == nil {
+		return err
+	}
+	conn, err := l.repairSession(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	m, err := l.meet(ctx, SnapshotRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Workers: 1}, func(ctx context.Context, _ *meeting) error {
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+			var have bool
+			err := tx.QueryRow(ctx, `SELECT pg_catalog.to_regclass(pg_catalog.convert_from($1, pg_catalog.getdatabaseencoding()::name)) IS NOT NULL`, []byte(change.Subject())).Scan(&have)
+			if err != nil || have {
+				return pg.Classify(err, "look for a table")
+			}
+			for _, sql := range script.Statements {
+				if err := tx.Conn().PgConn().Exec(ctx, sql).Close(); err != nil {
+					return pg.Classify(err, "make "+change.Subject())
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return m.stream.Close()
+}
