@@ -195,6 +195,18 @@ func spaceFor(bytes, free int64) []Finding {
 	return f
 }
 
+// Room refuses a database that is larger than what is free on the file system of a server's
+// data directory, with both sizes (space_short). What this process cannot see, a server on
+// another machine, it lets be. Tablespaces are not looked at: what is copied goes there.
+func Room(ctx context.Context, conn *pgx.Conn, server *pg.DSN, bytes int64) error {
+	free, _, err := freeSpace(ctx, conn, server)
+	if err != nil || free == Unknown || bytes <= free {
+		return err
+	}
+	return problem.New(problem.Resource, "space_short", "the database has %s, and where the server keeps its data %s are free", size(bytes), size(free)).On("data_directory").
+		WithHint("make room there, or choose another instance")
+}
+
 // exercise does what a link will do on the secondary, and undoes it.
 func (l *secondaryLook) exercise(ctx context.Context) error {
 	if l.plain || l.found.has("origins_used_up") {

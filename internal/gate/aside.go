@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 )
 
@@ -22,6 +23,13 @@ const (
 	AsideSQL = `SELECT twinspan.put_aside()`
 	BackSQL  = `SELECT twinspan.put_back_for_change()`
 )
+
+// MakeAside makes what AsideSQL and BackSQL call in a database that has no gate, and whose
+// record of a link says that it is a secondary: a copy that is being made.
+func MakeAside(ctx context.Context, q Querier) error {
+	_, err := q.Exec(ctx, asideSQL+catalog.PrivateSQL)
+	return pg.Classify(err, "prepare to put triggers aside")
+}
 
 // PutAside puts aside what would fire on a secondary. It does nothing where no gate was built
 // (Shut).

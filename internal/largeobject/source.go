@@ -17,10 +17,29 @@ import (
 type Source struct {
 	DSN  *pg.DSN
 	Name string // the link's name, for the names of sessions
+	// Snapshot is an exported one, at which everything is read: for one pass that no other
+	// follows. Without one each call reads what is there now.
+	Snapshot string
 }
 
 func (s *Source) connect(ctx context.Context) (*pgx.Conn, error) {
-	return connect(ctx, s.DSN, pg.Session{Name: s.Name + "/objects", Settings: map[string]string{"lock_timeout": "1000"}})
+	conn, err := connect(ctx, s.DSN, pg.Session{Name: s.Name + "/objects", Settings: map[string]string{"lock_timeout": "1000"}})
+	if err != nil || s.Snapshot == "" {
+		return conn, err
+	}
+	_, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	if err == nil {
+		_, err = conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+sqlname.Literal(s.Snapshot))
+	}
+	if err != nil {
+		conn.Close(context.WithoutCancel(ctx))
+		switch pg.SQLState(err) {
+		case "22023", "55000", "42704":
+			return nil, problem.Wrap(pg.Classify(err, "import"), problem.Transient, "session_lost", "the snapshot is gone")
+		}
+		return nil, pg.Classify(err, "read large objects at a snapshot")
+	}
+	return conn, nil
 }
 
 // connect opens a session whose text is UTF-8, except where the database's encoding

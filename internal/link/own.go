@@ -65,23 +65,11 @@ func onlyOurs(ctx context.Context, q catalog.Querier) error {
 		WithHint("it does not cross, and a removal of the link waits for it: move it, with the link's agent still at work: ALTER TABLE twinspan.%s SET SCHEMA public (a type: ALTER TYPE); or drop it", first)
 }
 
-// nothingHangsOn sees that nothing elsewhere would go with the schema twinspan: a view of a table there, a column or a
-// parameter of a table's type, which the database's owner, who may read them, can make.
+// nothingHangsOn sees that nothing elsewhere would go with the schema twinspan.
 func nothingHangsOn(ctx context.Context, q catalog.Querier) error {
-	var names []string
-	err := q.QueryRow(ctx, `WITH here (class, oid) AS (
-		SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'twinspan'
-		UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = 'twinspan'
-		UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'twinspan'
-	), hangs AS (
-		SELECT CASE WHEN w.oid IS NULL THEN d.classid ELSE 'pg_catalog.pg_class'::pg_catalog.regclass END AS class, coalesce(w.ev_class, d.objid) AS oid, CASE WHEN w.oid IS NULL THEN d.objsubid ELSE 0 END AS part
-		  FROM here h JOIN pg_catalog.pg_depend d ON d.refclassid = h.class AND d.refobjid = h.oid AND d.deptype = 'n'
-		  LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND w.oid = d.objid
-		 WHERE d.classid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_rewrite'::pg_catalog.regclass)
-	)
-	SELECT ARRAY(SELECT DISTINCT pg_catalog.pg_describe_object(g.class, g.oid, g.part) FROM hangs g WHERE NOT EXISTS (SELECT FROM here h WHERE h.class = g.class AND h.oid = g.oid) ORDER BY 1)`).Scan(&names)
+	names, err := catalog.Dependants(ctx, q)
 	if err != nil || len(names) == 0 {
-		return pg.Classify(err, "look for what depends on the schema twinspan")
+		return err
 	}
 	first, more := names[0], ""
 	if len(names) > mostNamed {

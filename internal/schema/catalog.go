@@ -25,6 +25,7 @@ type catalog struct {
 	children   map[uint32]*child // tables whose columns stand otherwise than pg_dump puts them, by oid
 	props      []Entry
 	propRoles  []string // that the properties name
+	former     former
 }
 
 // object is a row of a system catalog.
@@ -36,7 +37,7 @@ type mark struct {
 	identity      bool
 }
 
-func readCatalog(ctx context.Context, conn *pgx.Conn, snapshot string) (*catalog, error) {
+func readCatalog(ctx context.Context, conn *pgx.Conn, snapshot string, before bool) (*catalog, error) {
 	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return nil, pg.Classify(err, "begin to read the catalogs")
 	}
@@ -48,6 +49,11 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, snapshot string) (*catalog
 		return nil, pg.Classify(err, "import the snapshot")
 	}
 	c := &catalog{own: map[object]bool{}, marks: map[object]mark{}, populated: map[uint32]sqlname.Table{}, reads: map[uint32][]uint32{}}
+	if before {
+		if err := c.former.read(ctx, conn); err != nil {
+			return nil, err
+		}
+	}
 	for _, read := range []func(context.Context, *pgx.Conn) error{
 		c.readDatabase, c.readOwn, c.readMarks, c.readViews, c.readChildren, c.readRoles, c.readExtensions, c.readProperties,
 	} {

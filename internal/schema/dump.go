@@ -34,6 +34,9 @@ type Source struct {
 	// Find returns the newest program of that name whose major version is at
 	// least minMajor, or an error when there is none. instance.FindClient does.
 	Find func(program string, minMajor int) (path string, major int, err error)
+	// Former gives what a link has changed in the database as it was before: replica
+	// identities, the modes of triggers, rules and event triggers, and the limit of connections.
+	Former bool
 	// Dir is where the dump passes through files, which may hold passwords of user
 	// mappings. The owner clears it of what a kill has left there.
 	Dir string
@@ -49,7 +52,7 @@ func (s *Source) Dump(ctx context.Context, snapshot string) (*Dump, error) {
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	c, err := readCatalog(ctx, conn, snapshot)
+	c, err := readCatalog(ctx, conn, snapshot, s.Former)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +78,7 @@ func (s *Source) Dump(ctx context.Context, snapshot string) (*Dump, error) {
 		result.Entries = append(result.Entries, c.entries(section, split(text))...)
 	}
 	result.Entries = append(result.Entries, c.refreshes(result.Entries)...)
+	result.Entries = c.former.into(result.Entries)
 	result.Roles = slices.Concat(mentioned(c.roles, result.Entries), c.propRoles)
 	slices.Sort(result.Roles)
 	result.Roles = slices.Compact(result.Roles)

@@ -40,6 +40,9 @@ func (c *catalog) readProperties(ctx context.Context, conn *pgx.Conn) error {
 	if comment != "" {
 		c.property("comment", "COMMENT ON DATABASE %I IS "+escaped(sqlname.Literal(comment)))
 	}
+	if was := c.former.limit; was != nil {
+		limit = *was
+	}
 	if limit >= 0 {
 		c.property("connection limit", fmt.Sprintf("ALTER DATABASE %%I CONNECTION LIMIT %d", limit))
 	}

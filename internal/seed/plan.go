@@ -13,9 +13,10 @@ import (
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
-// tablesSQL lists ordinary tables and partitions that are logged, those of extensions
+// tablesSQL lists ordinary tables and partitions, those of extensions
 // too: the stream brings changes of all their rows, whoever wrote these. Catalogs are
-// read like any table, at the snapshot: relfilenode is the file of then.
+// read like any table, at the snapshot: relfilenode is the file of then. The argument is
+// the kinds of persistence that count.
 const tablesSQL = `
 SELECT c.oid, n.nspname, c.relname, c.relfilenode,
        coalesce(pg_relation_size(c.oid) / current_setting('block_size')::int, 0),
@@ -24,7 +25,7 @@ SELECT c.oid, n.nspname, c.relname, c.relfilenode,
                   AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e')
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+ WHERE c.relkind = 'r' AND c.relpersistence = ANY ($1::text[]::"char"[]) AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
  ORDER BY n.nspname, c.relname`
 
 // columnsSQL lists columns that can be written. Of the types that users and
@@ -41,7 +42,7 @@ SELECT a.attrelid, n.nspname, c.relname, a.attname, format_type(a.atttypid, a.at
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
   LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
- WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
+ WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'twinspan')
    AND a.attnum > 0 AND NOT a.attisdropped %s
  ORDER BY a.attrelid, a.attnum`
 
@@ -76,7 +77,7 @@ func (s *Session) Plan(ctx context.Context) ([]Table, error) {
 	if err := refuseHashedEnums(ctx, conn, s.ServerVersion); err != nil {
 		return nil, err
 	}
-	list, err := readTables(ctx, conn, s.ServerVersion)
+	list, err := readTables(ctx, conn, s.ServerVersion, s.Unlogged)
 	if err != nil {
 		return nil, pg.Classify(err, "list the tables")
 	}
@@ -109,8 +110,12 @@ func refuseHashedEnums(ctx context.Context, conn *pgx.Conn, version int) error {
 	}
 }
 
-func readTables(ctx context.Context, conn *pgx.Conn, version int) ([]*Table, error) {
-	rows, err := conn.Query(ctx, tablesSQL)
+func readTables(ctx context.Context, conn *pgx.Conn, version int, unlogged bool) ([]*Table, error) {
+	persistence := []string{"p"}
+	if unlogged {
+		persistence = append(persistence, "u")
+	}
+	rows, err := conn.Query(ctx, tablesSQL, persistence)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/twinspan/twinspan/internal/lsn"
@@ -27,6 +28,9 @@ const lockTimeout = time.Second
 type Session struct {
 	Begun
 	Snapshot string // the exported snapshot's name
+
+	// Unlogged includes the rows of unlogged tables. It is set before Plan.
+	Unlogged bool
 
 	dsn    *pg.DSN
 	name   string
@@ -50,6 +54,62 @@ func CreateSlot(ctx context.Context, dsn *pg.DSN, name, slot string) (*Session, 
 // slot that is dropped at once.
 func Temporary(ctx context.Context, dsn *pg.DSN, name string) (*Session, error) {
 	return begin(ctx, dsn, name, "twinspan_seed_"+strings.ToLower(rand.Text()), true)
+}
+
+// Held holds a snapshot that another session has exported, and that is at a position: the
+// other may end then. A session of it is for a copy that no stream follows: Timeline is 0.
+func Held(ctx context.Context, dsn *pg.DSN, name, snapshot string, position lsn.LSN) (*Session, error) {
+	s := &Session{dsn: dsn, name: name, done: make(chan struct{})}
+	s.Token, s.LSN = rand.Text(), position
+	return s, s.hold(ctx, snapshot)
+}
+
+// Now takes a snapshot of any server, a standby's too, for a copy that no stream follows:
+// Timeline is 0. Whatever is in the snapshot committed before LSN. exact says that
+// everything which did is in it: nothing was written while it was taken, and no
+// transaction that had written was open.
+func Now(ctx context.Context, dsn *pg.DSN, name string) (s *Session, exact bool, err error) {
+	s = &Session{dsn: dsn, name: name, done: make(chan struct{})}
+	s.Token = rand.Text()
+	conn, err := s.connectHolder(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	exact, err = s.takeNow(ctx, conn)
+	if err == nil {
+		err = s.keep(ctx, conn)
+	}
+	if err != nil {
+		conn.Close(context.WithoutCancel(ctx))
+		return nil, false, pg.Classify(err, "take a snapshot")
+	}
+	return s, exact, nil
+}
+
+// takeNow begins the holder's transaction. A standby replays a commit and shows it before
+// its position is behind it, so open transactions say nothing there.
+func (s *Session) takeNow(ctx context.Context, conn *pgx.Conn) (exact bool, err error) {
+	const position = `SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text`
+	var recovering, open bool
+	var before, after string
+	if err := conn.QueryRow(ctx, position).Scan(&recovering, &before); err != nil {
+		return false, err
+	}
+	// Between the first position and the snapshot: whoever had committed before that position
+	// and is not seen by the snapshot still has its number now.
+	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL) OR EXISTS (SELECT FROM pg_prepared_xacts)`).Scan(&open); err != nil {
+		return false, err
+	}
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return false, err
+	}
+	if err := conn.QueryRow(ctx, position).Scan(&recovering, &after); err != nil {
+		return false, err
+	}
+	if s.LSN, err = lsn.Parse(after); err != nil {
+		return false, err
+	}
+	return before == after && (recovering || !open), nil
 }
 
 // begin creates a slot with an exported snapshot, imports that into an ordinary
@@ -134,7 +194,7 @@ func oneRow(ctx context.Context, conn *pgconn.PgConn, command string) ([]string,
 
 // hold imports the snapshot into a session of its own and exports it from there.
 func (s *Session) hold(ctx context.Context, snapshot string) error {
-	conn, err := s.dsn.Connect(ctx, pg.Session{Name: s.name + "/snapshot", Settings: map[string]string{"client_encoding": "UTF8"}})
+	conn, err := s.connectHolder(ctx)
 	if err != nil {
 		return err
 	}
@@ -148,13 +208,25 @@ func (s *Session) hold(ctx context.Context, snapshot string) error {
 	if _, err := conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+sqlname.Literal(snapshot)); err != nil {
 		return fail(err)
 	}
-	err = conn.QueryRow(ctx, `SELECT pg_export_snapshot(), txid_snapshot_xmin(txid_current_snapshot()),
-		current_setting('server_version_num')::int, current_setting('server_encoding')`).Scan(&s.Snapshot, &s.Xmin, &s.ServerVersion, &s.Encoding)
-	if err != nil {
+	if err := s.keep(ctx, conn); err != nil {
 		return fail(err)
 	}
+	return nil
+}
+
+func (s *Session) connectHolder(ctx context.Context) (*pgx.Conn, error) {
+	return s.dsn.Connect(ctx, pg.Session{Name: s.name + "/snapshot", Settings: map[string]string{"client_encoding": "UTF8"}})
+}
+
+// keep exports the snapshot of a session's transaction, and makes the session the holder.
+func (s *Session) keep(ctx context.Context, conn *pgx.Conn) error {
+	err := conn.QueryRow(ctx, `SELECT pg_export_snapshot(), txid_snapshot_xmin(txid_current_snapshot()),
+		current_setting('server_version_num')::int, current_setting('server_encoding')`).Scan(&s.Snapshot, &s.Xmin, &s.ServerVersion, &s.Encoding)
+	if err != nil {
+		return err
+	}
 	if s.holder, err = pg.NewRaw(conn.PgConn()); err != nil {
-		return fail(err)
+		return err
 	}
 	go s.watch()
 	return nil
