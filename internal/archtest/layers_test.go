@@ -14,6 +14,7 @@ const (
 	services              // sessions to PostgreSQL, peers, servers
 	stores                // what lies in a linked database
 	engines               // each does one thing to databases
+	whole                 // whole databases, by several engines
 	links                 // where engines meet
 	agents                // the process
 	programs              // what main starts
@@ -77,6 +78,8 @@ var places = map[string]place{
 	"internal/syncrep":     {layer: engines, pgx: true},
 	"internal/verify":      {layer: engines, pgx: true},
 	"internal/assess":      {layer: engines, pgx: true},
+
+	"internal/dbcopy": {layer: whole, pgx: true},
 
 	"internal/link":  {layer: links, pgx: true},
 	"internal/agent": {layer: agents},

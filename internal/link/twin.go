@@ -3,13 +3,12 @@ package link
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/dbcopy"
 	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -56,8 +55,8 @@ func MakeTwin(ctx context.Context, place Place, peerName, peerAgent string, requ
 	if _, err := server.Exec(ctx, `DROP DATABASE IF EXISTS `+sqlname.Quote(draft)+` WITH (FORCE)`); err != nil {
 		return nil, pg.Classify(err, "drop an unfinished database")
 	}
-	if _, err := server.Exec(ctx, createDatabase(draft, request.Source, server)); err != nil {
-		return nil, localeHint(pg.Classify(err, "create the twin's database"), request.Source)
+	if err := dbcopy.CreateDatabase(ctx, server, draft, request.Source); err != nil {
+		return nil, err
 	}
 	made, err := own(ctx, server, draft, request.Source.Owner)
 	if made != nil {
@@ -94,33 +93,6 @@ func own(ctx context.Context, server *pgx.Conn, database, owner string) (*catalo
 	}
 	_, err := server.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` OWNER TO `+sqlname.Quote(owner))
 	return made, pg.Classify(err, "give the database its owner")
-}
-
-// createDatabase makes the statement for a database that sorts and encodes as the
-// source does. Words of newer versions are used only where the server knows them.
-func createDatabase(name string, s assess.Source, conn *pgx.Conn) string {
-	sql := fmt.Sprintf(`CREATE DATABASE %s TEMPLATE template0 ENCODING %s LC_COLLATE %s LC_CTYPE %s`,
-		sqlname.Quote(name), sqlname.Literal(s.Encoding), sqlname.Literal(s.Collate), sqlname.Literal(s.CType))
-	major := conn.PgConn().ParameterStatus("server_version")
-	old := strings.HasPrefix(major, "14")
-	switch {
-	case old:
-	case s.Provider == "i":
-		sql += ` LOCALE_PROVIDER icu ICU_LOCALE ` + sqlname.Literal(s.Locale)
-	case s.Provider == "b" && !strings.HasPrefix(major, "15") && !strings.HasPrefix(major, "16"):
-		sql += ` LOCALE_PROVIDER builtin BUILTIN_LOCALE ` + sqlname.Literal(s.Locale)
-	default:
-		sql += ` LOCALE_PROVIDER libc`
-	}
-	return sql
-}
-
-func localeHint(err error, s assess.Source) error {
-	if p := problem.As(err); strings.Contains(p.Error(), "locale") || strings.Contains(p.Error(), "encoding") {
-		return problem.Wrap(err, problem.Incompatible, "locale_missing", "the secondary's server cannot make a database with encoding %s and locale %s", s.Encoding, s.Collate).
-			WithHint("install the locale on the secondary's machine, or create the empty database there with a locale of your choice and link again")
-	}
-	return err
 }
 
 // inscribe puts the record into the database and shuts the gate.
