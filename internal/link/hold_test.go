@@ -67,3 +67,23 @@ func TestWhatLingersPassesLater(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A receiver to which nothing comes lets the applier look around when it is asked to, and
+// hands over what came as before.
+func TestNudgeWakesAnIdleApplier(t *testing.T) {
+	r := newReceiver(nil, false, false, nil, 64)
+	r.nudge()
+	r.nudge()
+	if item, err := r.Next(t.Context()); err != nil || item.Reached != 0 || len(item.Records) != 0 {
+		t.Errorf("nudged: %+v, %v", item, err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
+	defer stop()
+	if _, err := r.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nudged once more than asked: %v", err)
+	}
+	r.parts <- part{Item: apply.Item{Reached: 7}}
+	if item, err := r.Next(t.Context()); err != nil || item.Reached != 7 {
+		t.Errorf("afterwards: %+v, %v", item, err)
+	}
+}

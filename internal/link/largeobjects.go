@@ -15,7 +15,6 @@ import (
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
-	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // The methods that carry large objects (docs/design/0011-large-objects.md). The
@@ -101,15 +100,7 @@ func (m remoteObjects) Describe(ctx context.Context, oids []uint32) ([]largeobje
 // Copy implements largeobject.Remote.
 func (m remoteObjects) Copy(ctx context.Context, oids []uint32, w io.Writer) (int64, error) {
 	request := NamedObjectsRequest{Reference: m.reference(), OIDs: oids, Compress: !m.link.peerIsLocal()}
-	result, err := m.link.fetch(ctx, MethodCopyObjects, request, request.Compress, w)
-	if err != nil {
-		return 0, err
-	}
-	var closing CopyResult
-	if err := wire.Decode(result, &closing, wire.Room(len(result))); err != nil {
-		return 0, problem.Wrap(err, problem.Transient, "stream_ended", "read the end of large objects")
-	}
-	return closing.Rows, nil
+	return FetchRows(ctx, m.link.place.Peers, m.link.Peer(), MethodCopyObjects, request, request.Compress, w)
 }
 
 // collector is what a secondary knows of its large objects.

@@ -263,5 +263,5 @@ func (l *Link) HandleLostPage(ctx context.Context, r LostPageRequest, s *peer.St
 	if err != nil {
 		return err
 	}
-	return reply(s, page)
+	return Reply(s, page)
 }

@@ -55,6 +55,7 @@ type receiver struct {
 
 	gate    holdable      // shut while nothing may be handed over
 	commits chan struct{} // holds an element when something was committed
+	nudges  chan struct{} // holds an element when the applier is to look around
 
 	ended chan struct{} // closed when nothing is applied from here any more
 }
@@ -70,7 +71,7 @@ func (r *receiver) committed() {
 func newReceiver(s *peer.Stream, compress, streamed bool, spool *Spool, ahead int) *receiver {
 	r := &receiver{
 		stream: s, compress: compress, spool: spool, streamed: streamed,
-		parts: make(chan part, ahead), room: int64(ahead) * itemSize, commits: make(chan struct{}, 1), ended: make(chan struct{}),
+		parts: make(chan part, ahead), room: int64(ahead) * itemSize, commits: make(chan struct{}, 1), nudges: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	r.space = semaphore.NewWeighted(r.room)
 	r.cutter = cutter{keep: spool.keep, note: r.note}
@@ -94,6 +95,8 @@ func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
 			default:
 				r.kept = &p
 			}
+		case <-r.nudges:
+			return apply.Item{}, nil
 		case <-ctx.Done():
 			return apply.Item{}, context.Cause(ctx)
 		}
@@ -121,6 +124,15 @@ func (r *receiver) waiting() (came time.Time, upto lsn.LSN) {
 		return r.kept.came, r.kept.upto
 	}
 	return r.replay.came, r.replay.upto
+}
+
+// nudge has Next return without an item, if nothing comes: the applier looks between items
+// for what waits for it.
+func (r *receiver) nudge() {
+	select {
+	case r.nudges <- struct{}{}:
+	default:
+	}
 }
 
 // Ready implements apply.Source.

@@ -56,13 +56,19 @@ func (m *remote) End(ctx context.Context, token string) error {
 // Copy implements seed.Remote.
 func (m *remote) Copy(ctx context.Context, token string, r seed.CopyRequest, w io.Writer) (int64, error) {
 	request := CopyRequest{SessionReference: m.session(token), CopyRequest: r, Compress: !m.link.peerIsLocal()}
-	result, err := m.link.fetch(ctx, MethodCopy, request, request.Compress, w)
+	return FetchRows(ctx, m.link.place.Peers, m.link.Peer(), MethodCopy, request, request.Compress, w)
+}
+
+// FetchRows fetches rows of a peer as COPY data, and returns how many they are. compressed
+// must be what the request says.
+func FetchRows(ctx context.Context, peers Peers, name, method string, request any, compressed bool, w io.Writer) (int64, error) {
+	result, err := Fetch(ctx, peers, name, method, request, compressed, w)
 	if err != nil {
 		return 0, err
 	}
 	var closing CopyResult
 	if err := wire.Decode(result, &closing, wire.Room(len(result))); err != nil {
-		return 0, problem.Wrap(err, problem.Transient, "stream_ended", "read the end of a chunk")
+		return 0, problem.Wrap(err, problem.Transient, "stream_ended", "read the end of %s", method)
 	}
 	return closing.Rows, nil
 }
@@ -82,11 +88,16 @@ const maxAnswer = 256 << 20
 // answerRoom is what such an answer may take when it is read, beside as much as its text.
 const answerRoom = 256 << 20
 
-// ask fetches an answer that may be too large for a call, as JSON.
+// ask asks the link's other side (Ask).
 func ask[T any](ctx context.Context, l *Link, method string, request any) (T, error) {
+	return Ask[T](ctx, l.place.Peers, l.Peer(), method, request)
+}
+
+// Ask fetches an answer of a peer that may be too large for a call, as JSON. Reply sends it.
+func Ask[T any](ctx context.Context, peers Peers, name, method string, request any) (T, error) {
 	var answer T
 	var b bytes.Buffer
-	if _, err := l.fetch(ctx, method, request, true, &limited{&b}); err != nil {
+	if _, err := Fetch(ctx, peers, name, method, request, true, &limited{&b}); err != nil {
 		return answer, err
 	}
 	if err := wire.Decode(b.Bytes(), &answer, answerRoom+b.Len()); err != nil {
@@ -104,10 +115,15 @@ func (w *limited) Write(p []byte) (int, error) {
 	return w.b.Write(p)
 }
 
-// fetch opens a stream to the primary and writes its bytes to w. It returns the
-// payload of the closing frame.
+// fetch fetches bytes of the link's other side (Fetch).
 func (l *Link) fetch(ctx context.Context, method string, request any, compressed bool, w io.Writer) ([]byte, error) {
-	s, err := l.place.Peers.Open(ctx, l.Peer(), method, request)
+	return Fetch(ctx, l.place.Peers, l.Peer(), method, request, compressed, w)
+}
+
+// Fetch opens a stream to a peer and writes its bytes to w. It returns the payload of the
+// closing frame. compressed must be what the request says.
+func Fetch(ctx context.Context, peers Peers, name, method string, request any, compressed bool, w io.Writer) ([]byte, error) {
+	s, err := peers.Open(ctx, name, method, request)
 	if err != nil {
 		return nil, err
 	}

@@ -293,8 +293,11 @@ func (l *Link) followTimeline(ctx context.Context, timeline int64) error {
 
 // peerIsLocal says whether the bytes stay on this machine, where compressing them
 // would cost more than it saves.
-func (l *Link) peerIsLocal() bool {
-	status, _ := l.place.Peers.Status(l.snapshot().Peer)
+func (l *Link) peerIsLocal() bool { return PeerIsLocal(l.place.Peers, l.snapshot().Peer) }
+
+// PeerIsLocal says whether a peer is on this machine: then compressing costs more than it saves.
+func PeerIsLocal(peers Peers, name string) bool {
+	status, _ := peers.Status(name)
 	host, _, err := net.SplitHostPort(status.Address)
 	ip := net.ParseIP(host)
 	return err == nil && ip != nil && ip.IsLoopback()

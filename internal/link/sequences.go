@@ -73,7 +73,7 @@ func (l *Link) HandlePromises(ctx context.Context, request PromisesRequest, s *p
 	if err != nil {
 		return err
 	}
-	return reply(s, promises)
+	return Reply(s, promises)
 }
 
 func (l *Link) lookAtSequences(ctx context.Context, token string) (Promises, error) {

@@ -178,11 +178,11 @@ func (l *Link) answer(ctx context.Context, ref Reference, s *peer.Stream, f func
 	if err != nil {
 		return err
 	}
-	return reply(s, value)
+	return Reply(s, value)
 }
 
-// reply sends a value as a compressed byte stream of JSON.
-func reply(s *peer.Stream, value any) error {
+// Reply sends a value as a compressed byte stream of JSON, for Ask.
+func Reply(s *peer.Stream, value any) error {
 	out, err := newSender(s, true)
 	if err != nil {
 		return err
@@ -207,6 +207,11 @@ func (l *Link) answerRows(ctx context.Context, ref Reference, s *peer.Stream, co
 		return err
 	}
 	defer leave()
+	return ReplyRows(ctx, s, compress, rows)
+}
+
+// ReplyRows sends the rows that a function writes, and how many there were, for FetchRows.
+func ReplyRows(ctx context.Context, s *peer.Stream, compress bool, rows func(context.Context, io.Writer) (int64, error)) error {
 	out, err := newSender(s, compress)
 	if err != nil {
 		return err
