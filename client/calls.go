@@ -93,6 +93,26 @@ func (c *Client) Databases(ctx context.Context) (out []api.Database, err error) 
 	return out, c.call(ctx, http.MethodGet, "/v1/databases", nil, &out)
 }
 
+// CopyDatabase begins to make an independent copy of a database, and returns at once.
+func (c *Client) CopyDatabase(ctx context.Context, in api.CopyDatabase) (out api.DatabaseCopy, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/copies", in, &out)
+}
+
+// Copies lists the copies since the agent was started, the newest first.
+func (c *Client) Copies(ctx context.Context) (out []api.DatabaseCopy, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/copies", nil, &out)
+}
+
+// Copy returns one of them.
+func (c *Client) Copy(ctx context.Context, id string) (out api.DatabaseCopy, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/copies/"+url.PathEscape(id), nil, &out)
+}
+
+// CancelCopy ends a copy, and returns when nothing of it is left.
+func (c *Client) CancelCopy(ctx context.Context, id string) (out api.DatabaseCopy, err error) {
+	return out, c.call(ctx, http.MethodDelete, "/v1/copies/"+url.PathEscape(id), nil, &out)
+}
+
 // Links lists the links of the agent, by name.
 func (c *Client) Links(ctx context.Context) (out []api.Link, err error) {
 	return out, c.call(ctx, http.MethodGet, "/v1/links", nil, &out)

@@ -54,6 +54,7 @@ type Agent struct {
 	lease    *lease.Lease
 	troubles troubles
 	asked    requests
+	copies   copies
 	started  time.Time
 	facts    atomic.Pointer[pg.Server] // of the server, once it answered
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/dbcopy"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -183,6 +184,9 @@ func (a *Agent) Databases(ctx context.Context) ([]api.Database, error) {
 	}
 	list := []api.Database{}
 	for _, d := range databases {
+		if dbcopy.IsDraft(d.Name) {
+			continue // no database yet: database copies shows it
+		}
 		list = append(list, api.Database{Name: d.Name, Owner: d.Owner, Bytes: d.Bytes, Links: []api.DatabaseLink{}})
 	}
 	for _, l := range a.links.all() {

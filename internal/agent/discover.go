@@ -11,6 +11,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/dbcopy"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -135,7 +136,9 @@ func (a *Agent) find(ctx context.Context) ([]*link.Link, error) {
 	a.facts.Store(&server)
 	names := make([]string, 0, len(databases))
 	for _, d := range databases {
-		names = append(names, d.Name)
+		if !dbcopy.IsDraft(d.Name) {
+			names = append(names, d.Name)
+		}
 	}
 	seen := a.lookInto(ctx, names)
 	if slices.ContainsFunc(seen, func(l looked) bool { return away(l.err) }) {

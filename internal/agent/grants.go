@@ -36,7 +36,9 @@ func needs(method string) (need, bool) {
 	switch method {
 	case link.MethodProbe, link.MethodCheck, link.MethodReport, link.MethodState, link.MethodEnd,
 		link.MethodVerifyShow, link.MethodAuditShow, link.MethodLost, link.MethodRejoinPlan, link.MethodRolesShow,
-		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverOutcome, link.MethodFailoverPlan, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn:
+		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverOutcome, link.MethodFailoverPlan, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn,
+		// About a copy whose number only the two agents know: each looks who asks.
+		methodCopyShow, methodCopyCancel, methodCopyTables, methodCopySchema, methodCopyRows, methodCopySequences, methodCopyPlan, methodCopyList, methodCopyDescribe, methodCopyPages:
 		return free, true
 	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodAuditStart, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
 		return linked, true
@@ -44,7 +46,7 @@ func needs(method string) (need, bool) {
 		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead, link.MethodUnseen, link.MethodRights,
 		link.MethodPlanObjects, link.MethodListObjects, link.MethodDescribeObjects, link.MethodCopyObjects, link.MethodLostPage:
 		return sending, true
-	case link.MethodCreate, link.MethodRepair:
+	case link.MethodCreate, link.MethodRepair, methodCopyCreate:
 		return taking, true
 	case link.MethodRoles, link.MethodRolesBring:
 		return need{peer.OpRoles, peer.ToHere}, true

@@ -201,6 +201,7 @@ func (a *Agent) runLinks(ctx context.Context, decided func()) error {
 	a.Log.Info("links found", "links", len(found))
 	a.tidyGrants()
 	running.Go(func() { a.noteContacts(ctx) })
+	running.Go(func() { a.sweepCopies(ctx) })
 	a.lookAgain(ctx)
 	<-ctx.Done()
 	a.links.mu.Lock()

@@ -106,6 +106,7 @@ func (a *Agent) handle() {
 	}, func(r link.LostRequest) string { return r.ID })
 	onLinkStream(a, link.MethodLostPage, (*link.Link).HandleLostPage, func(r link.LostPageRequest) string { return r.ID })
 	a.handleFailover()
+	a.handleCopies()
 	onLinkStream(a, link.MethodVerifySnapshot, (*link.Link).HandleVerifySnapshot, func(r link.SnapshotRequest) string { return r.ID })
 	onLinkStream(a, link.MethodVerifyRead, (*link.Link).HandleVerifyRead, func(r link.VerifyRead) string { return r.ID })
 	onLinkStream(a, link.MethodTables, (*link.Link).HandleTables, func(r link.SessionReference) string { return r.ID })

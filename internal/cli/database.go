@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) databaseCommand() *cobra.Command {
-	return group("database", "links", "Look at the databases of the instance",
-		`The databases of the agent's instance, and the links that they are part of.`, a.databaseList())
+	return group("database", "links", "Look at the databases of the instance, and copy them",
+		`The databases of the agent's instance, the links that they are part of, and independent copies of them.`, a.databaseList(), a.databaseCopy(), a.databaseCopies())
 }
 
 func (a *app) databaseList() *cobra.Command {

@@ -42,6 +42,14 @@ type Agent interface {
 	Check(ctx context.Context, in api.CheckRequest) (api.Check, error)
 	// Databases lists the databases by name.
 	Databases(ctx context.Context) ([]api.Database, error)
+	// CopyDatabase begins a copy and returns at once.
+	CopyDatabase(ctx context.Context, in api.CopyDatabase) (api.DatabaseCopy, error)
+	// Copies lists the copies since the agent was started, the newest first.
+	Copies(ctx context.Context) ([]api.DatabaseCopy, error)
+	// Copy returns one of them.
+	Copy(ctx context.Context, id string) (api.DatabaseCopy, error)
+	// CancelCopy returns when nothing of it is left.
+	CancelCopy(ctx context.Context, id string) (api.DatabaseCopy, error)
 
 	// Links lists the links by name. It answers from memory: metrics ask often.
 	Links(ctx context.Context) ([]api.Link, error)

@@ -37,6 +37,9 @@ type (
 	invited struct {
 		ID string `path:"id" minLength:"1" maxLength:"64" doc:"Identifier of the invitation"`
 	}
+	copyNamed struct {
+		ID string `path:"id" minLength:"1" maxLength:"64" doc:"Identifier of the copy"`
+	}
 	verify struct {
 		Name string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Body api.Verify
@@ -109,6 +112,23 @@ func (r *routes) agents() {
 			}
 			return list(all), err
 		})
+	copied := func(do func(context.Context, string) (api.DatabaseCopy, error)) func(context.Context, *copyNamed) (api.DatabaseCopy, error) {
+		return func(ctx context.Context, in *copyNamed) (api.DatabaseCopy, error) { return listed(do(ctx, in.ID)) }
+	}
+	add(r, "databases", http.MethodPost, "/v1/copies", "copyDatabase", "Begin to make an independent copy of a database",
+		func(ctx context.Context, in *with[api.CopyDatabase]) (api.DatabaseCopy, error) {
+			return listed(r.agent.CopyDatabase(ctx, in.Body))
+		})
+	add(r, "databases", http.MethodGet, "/v1/copies", "listCopies", "List the copies of databases since the agent was started, the newest first",
+		func(ctx context.Context, _ *none) ([]api.DatabaseCopy, error) {
+			all, err := r.agent.Copies(ctx)
+			for i := range all {
+				all[i], _ = listed(all[i], nil)
+			}
+			return list(all), err
+		})
+	add(r, "databases", http.MethodGet, "/v1/copies/{id}", "getCopy", "Describe a copy of a database", copied(r.agent.Copy))
+	add(r, "databases", http.MethodDelete, "/v1/copies/{id}", "cancelCopy", "End a copy of a database; nothing of it is left", copied(r.agent.CancelCopy))
 	add(r, "databases", http.MethodPost, "/v1/check", "check", "Say what stands in the way of linking a database",
 		func(ctx context.Context, in *with[api.CheckRequest]) (api.Check, error) {
 			c, err := r.agent.Check(ctx, in.Body)
@@ -351,6 +371,12 @@ func compared(l api.LinkRoles, err error) (api.LinkRoles, error) {
 		l.Roles[i].Lacks = list(l.Roles[i].Lacks)
 	}
 	return l, err
+}
+
+// listed is complete for a copy of a database.
+func listed(c api.DatabaseCopy, err error) (api.DatabaseCopy, error) {
+	c.Roles, c.Left = list(c.Roles), list(c.Left)
+	return c, err
 }
 
 // verified is complete for a verification.

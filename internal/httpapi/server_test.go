@@ -120,6 +120,8 @@ func sample() *agenttest.Agent {
 		Views:   map[string][]api.Link{"sales": {link}},
 		Verifications: []api.Verification{{Link: "sales", State: api.Verifying},
 			{Link: "sales", State: api.Different, Rows: 7, Differences: []api.Difference{{Kind: "row", Object: "public.t", State: "extra"}}}},
+		Copied: []api.DatabaseCopy{{ID: "c1", Database: "sales", Name: "test", State: api.Copying},
+			{ID: "c1", Database: "sales", Name: "test", State: api.Copied, Position: "0/16B3748", Exact: true}},
 		Together: []api.Failovers{{Links: []api.FailoverProgress{{Link: "sales"}}}},
 		Changing: []api.FailoverProgress{{Link: "sales", State: api.FailoverRunning},
 			{Link: "sales", State: api.FailoverDone, HoldSeconds: 0.5, Steps: []api.FailoverStep{{Name: "deciding"}}}},
@@ -186,6 +188,14 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("resume with repair", true, err)
 	_, err = c.ResumeSkipping(ctx, "sales")
 	check("resume without a change", true, err)
+	copied, err := c.CopyDatabase(ctx, api.CopyDatabase{Database: "sales", Name: "test", Peer: "b", BytesPerSecond: 9})
+	check("copy database", copied.State == api.Copying && copied.Roles != nil && copied.Left != nil, err)
+	copied, err = c.Copy(ctx, "c/1")
+	check("copy", copied.State == api.Copied && copied.Position == "0/16B3748", err)
+	copied, err = c.CancelCopy(ctx, "c/1")
+	check("cancel copy", copied.Left != nil, err)
+	copies, err := c.Copies(ctx)
+	check("copies", len(copies) == 1 && copies[0].Roles != nil, err)
 	verification, err := c.Verify(ctx, "sales", api.Verify{Repair: true, Tables: []string{"t"}, BytesPerSecond: 5})
 	check("verify", verification.State == api.Verifying && verification.Differences != nil, err)
 	verification, err = c.Verification(ctx, "sales")
@@ -238,7 +248,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "SetPeer[c SHA256:y ]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 AuditRate:<nil> FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
+		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "CopyDatabase[{Database:sales Name:test Peer:b BytesPerSecond:9}]", "Copy[c/1]", "CancelCopy[c/1]", "Copies[]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
 		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "FailoverPlan[sales {Type:planned Cutover:false DrainSeconds:2.5}]", "CancelFailover[sales]", "FailoverTogether[{Links:[sales stock] Cutover:true DrainSeconds:0}]", "Failovers[]", "CancelFailovers[]", "Audit[sales]", "BeginAudit[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LinkRoles[sales]", "BringRoles[sales {WithPasswords:true}]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

@@ -31,6 +31,7 @@ func Catalogue() []Area {
 		{"Changes of places", failoverEntries()},
 		{"Schema changes that are refused on a linked primary", ddlEntries()},
 		{"What a link tells of by itself", noticeEntries()},
+		{"Copies of databases", copyEntries()},
 		{"Peers", peerEntries()},
 		{"Servers", serverEntries()},
 		{"Agents, their directory and the interface", agentEntries()},

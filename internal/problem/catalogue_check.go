@@ -67,7 +67,7 @@ func checkEntries() []Entry {
 		{"slot_wal_limited", Informs, "The server limits what slots keep", "When the log that a twin still needs exceeds max_slot_wal_keep_size, the server drops it, and the link has to be made anew.", "`ALTER SYSTEM SET max_slot_wal_keep_size = -1`, or make it enough for the longest interruption."},
 		{"slot_wal_short", Warns, "The limit of slots is reached while seeding", "At the measured rate the primary writes more log during the seeding than slots may keep.", "`ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf()`"},
 		{"slots_used_up", Blocks, "No replication slot is free", "A link needs one on the primary, and a second while it is seeded.", "`ALTER SYSTEM SET max_replication_slots = ...` and restart, or drop slots that nobody uses."},
-		{"space_short", Blocks, "The secondary has too little space", "The database is larger than what is free on the secondary's disk.", "Make room there."},
+		{"space_short", Blocks, "The server has too little space", "The database is larger than what is free on the disk of the server that is to hold the twin, or the copy.", "Make room there."},
 		{"space_tight", Warns, "The secondary has little space", "The copy fits, but the log and the building of indexes may not.", "Make room there."},
 		{"space_unknown", Informs, "The secondary's space is not known", "SQL does not tell how much is free on a disk, and the secondary's server is not on its agent's machine.", ""},
 		{"subscription_not_carried", Warns, "A subscription stays on the primary", "What it receives reaches the twin through the link. After a change of places it would go on writing into the old primary.", "Plan to disable it and to make it anew on the new primary."},

@@ -31,6 +31,8 @@ type Agent struct {
 	// Verifications are what a verification of any link looks like, one after the
 	// other, the last one for ever.
 	Verifications []api.Verification `json:"verifications"`
+	// Copied are the same for a copy of any database.
+	Copied []api.DatabaseCopy `json:"copied"`
 	// Changing are the same for a failover of any link.
 	Changing []api.FailoverProgress `json:"changing"`
 	// Together are the same for several links as one.
@@ -227,6 +229,30 @@ func (a *Agent) ResumeSkipping(_ context.Context, name string) (api.Link, error)
 // ResumeWithRepair answers the link's next view.
 func (a *Agent) ResumeWithRepair(_ context.Context, name string) (api.Link, error) {
 	return a.view("ResumeWithRepair", name)
+}
+
+// CopyDatabase answers the next of Copied.
+func (a *Agent) CopyDatabase(_ context.Context, in api.CopyDatabase) (api.DatabaseCopy, error) {
+	return a.copy("CopyDatabase", in)
+}
+
+// Copies answers all of Copied.
+func (a *Agent) Copies(context.Context) ([]api.DatabaseCopy, error) {
+	return slices.Clone(a.Copied), a.enter("Copies")
+}
+
+// Copy answers the next of Copied.
+func (a *Agent) Copy(_ context.Context, id string) (api.DatabaseCopy, error) {
+	return a.copy("Copy", id)
+}
+
+// CancelCopy answers the next of Copied.
+func (a *Agent) CancelCopy(_ context.Context, id string) (api.DatabaseCopy, error) {
+	return a.copy("CancelCopy", id)
+}
+
+func (a *Agent) copy(method string, args ...any) (api.DatabaseCopy, error) {
+	return next(a, &a.Copied, problem.New(problem.NotFound, "copy_unknown", "there is no such copy"), method, args...)
 }
 
 // Verify answers the next of Verifications.

@@ -1,0 +1,51 @@
+package api
+
+import "time"
+
+// CopyDatabase asks for an independent copy of a database of the instance.
+type CopyDatabase struct {
+	Database       string `json:"database" minLength:"1" maxLength:"63" doc:"The database to copy: a twin, a primary, or one without a link" example:"sales"`
+	Name           string `json:"name" minLength:"1" maxLength:"63" doc:"Name of the new database" example:"sales_2024"`
+	Peer           string `json:"peer,omitempty" maxLength:"63" doc:"The peer on whose instance it is made; this instance by default"`
+	BytesPerSecond int64  `json:"bytesPerSecond,omitempty" minimum:"0" doc:"How fast rows are copied at most; 0 for no limit"`
+}
+
+// CopyState says how a copy stands.
+type CopyState string
+
+// The states of a copy.
+const (
+	Copying       CopyState = "running"   // under way
+	Copied        CopyState = "done"      // the database is there
+	CopyFailed    CopyState = "failed"    // it could not be made; the problem says why
+	CopyCancelled CopyState = "cancelled" // somebody ended it
+)
+
+// DatabaseCopy is an independent copy of a database at one position: how far it is, or
+// what was made.
+type DatabaseCopy struct {
+	ID             string     `json:"id" doc:"Identifies it"`
+	Database       string     `json:"database" doc:"The database that is copied"`
+	Name           string     `json:"name" doc:"Name of the new database"`
+	Peer           string     `json:"peer" doc:"The peer on whose instance it is made, or from whose it comes; empty for a copy on the same instance"`
+	Incoming       bool       `json:"incoming" doc:"Whether it is made here for the peer"`
+	State          CopyState  `json:"state" enum:"running,done,failed,cancelled" doc:"How it stands"`
+	Step           string     `json:"step" doc:"What is being done, in words; empty when it is over" example:"copying tables"`
+	StartedAt      time.Time  `json:"startedAt" doc:"When it began"`
+	EndedAt        *time.Time `json:"endedAt" doc:"When it was over; null before"`
+	Link           string     `json:"link" doc:"The link of the twin that is copied; empty for another database"`
+	Position       string     `json:"position" doc:"The position at which it is copied, of a twin in the primary's log, otherwise in the instance's own; empty before it is known" example:"0/1A2B3C8"`
+	Exact          bool       `json:"exact" doc:"Whether exactly the transactions that committed before the position are in it. Otherwise all that are in it did, and of others it is not known"`
+	CommittedAt    *time.Time `json:"committedAt" doc:"Of a twin: when the last transaction before the position committed on the primary; null where it is not known"`
+	LargeObjects   int64      `json:"largeObjects" doc:"Large objects that it has"`
+	ObjectsAsOf    *time.Time `json:"objectsAsOf" doc:"Of a twin with large objects: as of when it had them from the primary; null otherwise"`
+	TablesTotal    int        `json:"tablesTotal" doc:"Tables whose rows are copied"`
+	TablesDone     int        `json:"tablesDone" doc:"Tables whose rows were copied"`
+	BytesTotal     int64      `json:"bytesTotal" doc:"Size of those tables"`
+	BytesDone      int64      `json:"bytesDone" doc:"Part of bytesTotal that was copied"`
+	BytesPerSecond int64      `json:"bytesPerSecond" doc:"How fast it is lately"`
+	Attempt        int        `json:"attempt" doc:"How often it was begun: a table that is truncated meanwhile has it begun anew"`
+	Roles          []string   `json:"roles" nullable:"false" doc:"Roles that were missing and were made, without the right to log in"`
+	Left           []string   `json:"left" nullable:"false" doc:"What the copy does not have, with why"`
+	Problem        *Problem   `json:"problem" doc:"Why it failed; null otherwise"`
+}
