@@ -34,6 +34,8 @@ func TestWhatNoEventTriggerSawIsMade(t *testing.T) {
 		`INSERT INTO app."Made ""So" VALUES (5000, 1.5, 'bad', 'y')`)
 	p.WaitEqual(t, "unseen", odd)
 	pgtest.Exec(t, user, `UPDATE app."Made ""So" SET v = v + 1 WHERE id < 100; ALTER TABLE app.other ADD PRIMARY KEY (id); ALTER TABLE app.other ADD more text DEFAULT 'm'; DELETE FROM app.other WHERE id = 3`)
+	// Rows and commands come in its own transaction.
+	pgtest.Exec(t, user, `BEGIN; EXPLAIN ANALYZE CREATE TABLE app.within AS SELECT id, v FROM app.t; ALTER TABLE app.within ADD PRIMARY KEY (id); UPDATE app.within SET v = 0 WHERE id < 10; DELETE FROM app.within WHERE id > 900; COMMIT`)
 	// A command comes first.
 	pgtest.Exec(t, user, `EXPLAIN ANALYZE CREATE TABLE app.none AS SELECT id, v FROM app.t WHERE false; ALTER TABLE app.none ADD PRIMARY KEY (id)`,
 		`EXPLAIN ANALYZE CREATE MATERIALIZED VIEW app.seen (first, second) AS SELECT id, v FROM app.t; CREATE UNIQUE INDEX seen_first ON app.seen (first); REFRESH MATERIALIZED VIEW CONCURRENTLY app.seen`)

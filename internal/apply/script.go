@@ -28,8 +28,8 @@ type Script struct {
 	// the right. An error is the end. Without it a missing right is a refusal like others.
 	Lacking func(ctx context.Context, cause error) (next *Script, waits *problem.Error, err error)
 	// Absent is asked, once, when the server says that a relation is not there: for what makes it before,
-	// with the rest of the script; nil where nothing does.
-	Absent func(ctx context.Context) (*Script, error)
+	// with the rest of the script; nil where nothing does. xid is that of the transaction.
+	Absent func(ctx context.Context, xid uint32) (*Script, error)
 	// Refused is told when the script cannot be run, with the position and the place of
 	// the signal among those of its transaction.
 	Refused func(ctx context.Context, at lsn.LSN, place int)
@@ -97,7 +97,7 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 			}
 		case f.state() == "42P01" && script.Absent != nil && !asked:
 			asked = true
-			next, err := script.Absent(ctx)
+			next, err := script.Absent(ctx, e.tx.xid)
 			if err != nil {
 				return err
 			}

@@ -99,7 +99,9 @@ func (l *Link) replay(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 			}
 		},
 	}
-	made.Absent = func(ctx context.Context) (*apply.Script, error) { return l.absent(ctx, change, at, place, made) }
+	made.Absent = func(ctx context.Context, xid uint32) (*apply.Script, error) {
+		return l.absent(ctx, change, xid, at, place, made)
+	}
 	return made, nil
 }
 

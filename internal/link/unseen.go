@@ -27,7 +27,7 @@ const MethodUnseen = "schema.unseen"
 type UnseenRequest struct {
 	Reference
 	OID     uint32               `json:"oid,omitempty"`
-	XID     uint32               `json:"xid,omitempty"` // of the transaction whose rows name it
+	XID     uint32               `json:"xid,omitempty"` // of the transaction whose rows or command name it
 	Schema  []byte               `json:"schema,omitempty"`
 	Name    []byte               `json:"name,omitempty"`
 	Columns []apply.UnseenColumn `json:"columns,omitempty"`
@@ -43,7 +43,7 @@ type UnseenAnswer struct {
 }
 
 // unseenSQL says whether no event trigger saw a table made: it has no replica identity, which any other has got, or the
-// transaction that made it is one whose rows the secondary just reads ($2), or begun after that.
+// transaction that made it is the one that the secondary just reads ($2), or a part of that.
 const unseenSQL = `SELECT EXISTS (SELECT FROM twinspan.without_identity(ARRAY[$1::oid])) OR $2::bigint <> 0 AND EXISTS (
 	SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::oid AND a.attnum = -1 AND (a.xmin::text::bigint - $2::bigint + 4294967296) % 4294967296 < 2147483648)
 	OR NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = $1::oid AND c.relkind <> 'm')`
@@ -120,7 +120,7 @@ func (l *Link) unseen(ctx context.Context, u apply.Unseen) (script *apply.Script
 
 // absent makes the relation that a change is about before it, where this side does not have that. before is what
 // makes the change. Of a relation that neither side has nothing is made: whatever was done to it is over.
-func (l *Link) absent(ctx context.Context, change *ddl.Change, at lsn.LSN, place int, before *apply.Script) (*apply.Script, error) {
+func (l *Link) absent(ctx context.Context, change *ddl.Change, xid uint32, at lsn.LSN, place int, before *apply.Script) (*apply.Script, error) {
 	if len(change.Objects) == 0 || !slices.Contains(onRelations, change.Tag) {
 		return nil, nil
 	}
@@ -128,7 +128,7 @@ func (l *Link) absent(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 	if err != nil || have {
 		return nil, err
 	}
-	made, seen, err := l.unseenChange(ctx, UnseenRequest{Object: []byte(change.Objects[0])})
+	made, seen, err := l.unseenChange(ctx, UnseenRequest{XID: xid, Object: []byte(change.Objects[0])})
 	switch {
 	case err != nil, made != nil && seen && made.Bytes > 0:
 		return nil, err
