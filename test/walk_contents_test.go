@@ -39,7 +39,7 @@ func contents(ctx context.Context, dsn string) (*pgx.Conn, map[string]string, er
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, set := range []string{"search_path = pg_catalog", "DateStyle = ISO", "IntervalStyle = postgres", "TimeZone = UTC", "extra_float_digits = 3", "bytea_output = hex", "row_security = off", "lc_monetary = 'C'", "xmloption = content"} {
+	for _, set := range []string{"search_path = pg_catalog", "DateStyle = ISO", "IntervalStyle = postgres", "TimeZone = UTC", "extra_float_digits = 3", "bytea_output = hex", "row_security = off", "lc_monetary = 'C'", "xmloption = content", "quote_all_identifiers = off"} {
 		if _, err := conn.Exec(ctx, "SET "+set); err != nil {
 			conn.Close(context.Background())
 			return nil, nil, err
@@ -117,8 +117,13 @@ func diffContents(ctx context.Context, dsnA, dsnB string) (string, error) {
 				return "", err
 			}
 		}
-		shown := strings.SplitAfter(diffLines(lines[0], lines[1]), "\n")
-		out.WriteString(strings.Join(shown[:min(len(shown), 12)], ""))
+		shown := map[byte]int{} // of each side
+		for line := range strings.Lines(diffLines(lines[0], lines[1])) {
+			side := strings.TrimLeft(line, " ")[0]
+			if shown[side]++; shown[side] <= 6 {
+				out.WriteString(line)
+			}
+		}
 	}
 	return out.String(), nil
 }
