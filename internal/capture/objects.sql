@@ -357,10 +357,10 @@ DECLARE
     parts text[] := '{}';
 BEGIN
     SELECT c.relkind, c.relname, n.nspname, pg_get_userbyid(c.relowner) AS owner, c.relispopulated, c.reloptions, m.amname,
-           pg_relation_size(c.oid) + CASE WHEN c.reltoastrelid <> 0 THEN pg_relation_size(c.reltoastrelid) ELSE 0 END AS bytes,
+           c.relpersistence, CASE c.relpersistence WHEN 'u' THEN 0 ELSE pg_relation_size(c.oid) + CASE WHEN c.reltoastrelid <> 0 THEN pg_relation_size(c.reltoastrelid) ELSE 0 END END AS bytes,
            (SELECT a.xmin FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = -1) AS made
       INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid
-     WHERE c.oid = t AND (c.relkind = 'm' OR c.relkind = 'r' AND c.relpersistence = 'p' AND c.reloftype = 0 AND (shape IS NOT NULL OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)));
+     WHERE c.oid = t AND (c.relkind = 'm' OR c.relkind = 'r' AND c.relpersistence <> 't' AND c.reloftype = 0 AND (shape IS NOT NULL OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)));
     IF NOT FOUND THEN
         RETURN NULL;
     ELSIF r.relkind = 'm' THEN
@@ -375,7 +375,7 @@ BEGIN
         command := twinspan.table_text(t);
         parts := twinspan.table_parts(t);
     ELSE
-        SELECT format('CREATE TABLE %I.%I (%s)%s%s', coalesce(convert_from(decode(shape->>'schema', 'base64'), getdatabaseencoding()), r.nspname), coalesce(convert_from(decode(shape->>'name', 'base64'), getdatabaseencoding()), r.relname),
+        SELECT format('CREATE %sTABLE %I.%I (%s)%s%s', CASE WHEN r.relpersistence = 'u' AND shape IS NULL THEN 'UNLOGGED ' ELSE '' END, coalesce(convert_from(decode(shape->>'schema', 'base64'), getdatabaseencoding()), r.nspname), coalesce(convert_from(decode(shape->>'name', 'base64'), getdatabaseencoding()), r.relname),
                 coalesce(string_agg(format('%I %s%s', x.name, format_type(x.type, x.modifier),
                     CASE WHEN a.attcollation <> 0 AND y.typcollation <> 0 AND a.attcollation <> y.typcollation THEN format(' COLLATE %I.%I', ln.nspname, l.collname) END), ', ' ORDER BY x.number), ''),
                 CASE WHEN r.amname <> 'heap' THEN format(' USING %I', r.amname) ELSE '' END, CASE WHEN r.reloptions IS NOT NULL THEN ' WITH (' || array_to_string(r.reloptions, ', ') || ')' ELSE '' END)
