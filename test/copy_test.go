@@ -268,7 +268,8 @@ func ownedDatabase(t *testing.T, p *linktest.Pair, name string) {
 	dsn := p.A.Server.DSN(name)
 	pgtest.Exec(t, dsn, copySchema, `ALTER DATABASE `+sqlname.Quote(name)+` OWNER TO copy_owner`,
 		`DO $$ DECLARE r record; BEGIN FOR r IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP EXECUTE format('ALTER TABLE %I OWNER TO copy_owner', r.relname); END LOOP; END $$`,
-		`GRANT CREATE ON SCHEMA public TO copy_owner`, `ALTER FUNCTION touched() OWNER TO copy_owner`)
+		`GRANT CREATE ON SCHEMA public TO copy_owner`, `ALTER FUNCTION touched() OWNER TO copy_owner`,
+		`SELECT lo_from_bytea(4711, '\xdeadbeef')`, `ALTER LARGE OBJECT 4711 OWNER TO copy_owner`)
 }
 
 // TestDatabaseCopies copies a twin and its primary under load, to both instances.
@@ -406,6 +407,10 @@ func TestDatabaseCopyOfARestingTwin(t *testing.T) {
 	}
 	isStateAt(t, p.B.Server, "resting", resting, ledgers)
 	isOrdinary(t, p.B.Server, "resting")
+	object := pgtest.Query(t, p.B.Server.DSNOf("copy_owner", pgtest.Password, "resting"), `SELECT encode(lo_get(4711), 'hex')`)[0][0]
+	if object != "deadbeef" || resting.LargeObjects != 1 || resting.ObjectsAsOf == nil || resting.ObjectsAsOf.After(resting.StartedAt) {
+		t.Errorf("the large object is %s, of %+v", object, resting)
+	}
 	if _, err := p.B.Client.Resume(t.Context(), "sales"); err != nil {
 		t.Fatal(err)
 	}
@@ -415,6 +420,34 @@ func TestDatabaseCopyOfARestingTwin(t *testing.T) {
 	idle := copyDatabase(t, p.B, api.CopyDatabase{Database: "sales", Name: "idle"})
 	mustBeCopied(t, idle)
 	isStateAt(t, p.B.Server, "idle", idle, ledgers)
+}
+
+// TestDatabaseCopyToANewerPeer copies a database without a link to a newer server, which
+// lacks a role.
+func TestDatabaseCopyToANewerPeer(t *testing.T) {
+	t.Parallel()
+	p := linktest.New(t, linktest.Options{ServerA: []pgtest.Option{pgtest.WithMajor(14)}, ServerB: []pgtest.Option{pgtest.WithMajor(18)}})
+	p.A.Server.CreateDatabase(t, "old")
+	dsn := p.A.Server.DSN("old")
+	pgtest.Exec(t, dsn, copySchema, `CREATE ROLE "only ""here"" LOGIN"`, `ALTER TABLE still OWNER TO "only ""here"" LOGIN"`, `CREATE UNLOGGED TABLE fast AS SELECT generate_series(1, 50) AS n`)
+	v := copyDatabase(t, p.A, api.CopyDatabase{Database: "old", Name: "new", Peer: "b"})
+	mustBeCopied(t, v)
+	if !v.Exact || len(v.Roles) != 1 || v.Roles[0] != `only "here" LOGIN` || len(v.Left) != 0 || v.Link != "" || v.CommittedAt != nil {
+		t.Errorf("the copy is %+v", v)
+	}
+	pgtest.Equal(t, dsn, p.B.Server.DSN("new"))
+	if n := pgtest.Query(t, p.B.Server.DSN("new"), `SELECT count(*) || ' ' || current_setting('server_version_num')::int / 10000 FROM fast`)[0][0]; n != "50 18" {
+		t.Errorf("the unlogged table and the version are %s", n)
+	}
+	pgtest.Exec(t, p.B.Server.DSN("new"), `DROP TABLE ledger0`)
+	// A name that is taken there is refused there.
+	v = copyDatabase(t, p.A, api.CopyDatabase{Database: "old", Name: "new", Peer: "b"})
+	if v.State != api.CopyFailed || v.Problem.Code != "database_exists" {
+		t.Errorf("with a name that is taken: %+v, %+v", v, v.Problem)
+	}
+	if _, err := p.A.Client.CopyDatabase(t.Context(), api.CopyDatabase{Database: "none", Name: "new"}); code(err) != "database_missing" {
+		t.Errorf("of a database that does not exist: %v", err)
+	}
 }
 
 // TestDatabaseCopyIsKilled kills agents in the middle of copies: nothing stays, and the
