@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/seed"
 	"github.com/twinspan/twinspan/internal/telemetry"
 )
 
@@ -291,7 +292,7 @@ func (a *Agent) openSource(ctx context.Context, job *copyJob) (source dbcopy.Sou
 // copyHere makes a copy of a source on this instance.
 func (a *Agent) copyHere(ctx context.Context, job *copyJob, id string, source dbcopy.Source) error {
 	target := &dbcopy.Target{
-		Server: a.server, Name: job.view.Name, Agent: a.identity.AgentID(), ID: id, Workers: a.config.Limits.SeedWorkers, Places: a.seeders, MaxRate: job.rate, Log: a.Log,
+		Server: a.server, Name: job.view.Name, Agent: a.identity.AgentID(), ID: id, Workers: a.copyWorkers(), Places: a.seeders, MaxRate: job.rate, Log: a.Log,
 		Progress: func(p dbcopy.Progress) {
 			job.show(func(v *api.DatabaseCopy) {
 				v.Step, v.TablesTotal, v.TablesDone, v.BytesTotal, v.BytesDone, v.BytesPerSecond = p.Step, p.TablesTotal, p.TablesDone, p.BytesTotal, p.BytesDone, p.Rate
@@ -310,6 +311,12 @@ func (a *Agent) copyHere(ctx context.Context, job *copyJob, id string, source db
 		}
 		return err
 	})
+}
+
+// copyWorkers is how many parts of a copy are worked on at once, where nobody says: half of
+// what a first copy takes, for nobody waits for a copy as a link does, and links go on beside it.
+func (a *Agent) copyWorkers() int {
+	return cmp.Or(a.config.Limits.SeedWorkers, max(1, seed.DefaultWorkers()/2))
 }
 
 // Copies implements httpapi.Agent.
