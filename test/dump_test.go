@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -37,7 +38,9 @@ func readDump(t *testing.T, s *pgtest.Server, database string) dump {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(path, "--schema-only", "--exclude-schema=twinspan", "--dbname="+s.DSN(database)).Output()
+	cmd := exec.Command(path, "--schema-only", "--exclude-schema=twinspan", "--dbname="+s.DSN(database))
+	cmd.Env = append(os.Environ(), "PGOPTIONS=-c quote_all_identifiers=off")
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("pg_dump: %v", err)
 	}
