@@ -266,6 +266,9 @@ func (w *walking) changePlaces(t *testing.T, patience time.Duration) *mishap {
 	return w.settled(t, patience)
 }
 
+// plainly has names read alike, whichever server quotes all of them.
+const plainly = "&options=-c%20quote_all_identifiers%3Doff"
+
 // compare waits for the twin and compares it.
 func (w *walking) compare(t *testing.T, patience time.Duration) *mishap {
 	t.Helper()
@@ -281,7 +284,7 @@ func (w *walking) compare(t *testing.T, patience time.Duration) *mishap {
 		}
 		return &mishap{"the twin does not come", err}
 	}
-	a, b := w.primary.Server.DSN(w.name), w.twin.Server.DSN(w.name)
+	a, b := w.primary.Server.DSN(w.name)+plainly, w.twin.Server.DSN(w.name)+plainly
 	if d, err := diffContents(ctx, a, b); err != nil {
 		return &mishap{"the contents cannot be compared", err}
 	} else if d != "" {
@@ -351,7 +354,7 @@ func (w *walking) agreed(t *testing.T, patience time.Duration) *mishap {
 		return &mishap{"verify finds what is not so", fmt.Errorf("%s: %q, skipped %+v, problem %+v", v.State, told(v), v.Skipped, v.Problem)}
 	}
 	pgtest.Eventually(t, patience, func() error { // sequences do not come with the stream, but with the next look
-		if d := diffSequences(t, w.primary.Server.DSN(w.name), w.twin.Server.DSN(w.name)); d != "" {
+		if d := diffSequences(t, w.primary.Server.DSN(w.name)+plainly, w.twin.Server.DSN(w.name)+plainly); d != "" {
 			return errors.New(d)
 		}
 		return nil
