@@ -347,10 +347,11 @@ func (w *walking) agreed(t *testing.T, patience time.Duration) *mishap {
 		return m
 	}
 	v := verify(t, w.primary.Client, w.name, api.Verify{})
-	unlogged := slices.DeleteFunc(slices.Clone(v.Skipped), func(s api.SkippedTable) bool {
-		return pgtest.Query(t, w.primary.Server.DSN(w.name), `SELECT relpersistence FROM pg_class WHERE oid = $1::regclass`, s.Table)[0][0] == "u"
+	// A step may have taken SELECT from a table's owner, with whose rights it is compared.
+	others := slices.DeleteFunc(slices.Clone(v.Skipped), func(s api.SkippedTable) bool {
+		return s.Why == "the owner of the table may not read it" || pgtest.Query(t, w.primary.Server.DSN(w.name), `SELECT relpersistence FROM pg_class WHERE oid = $1::regclass`, s.Table)[0][0] == "u"
 	})
-	if v.State != api.Equal || len(unlogged) > 0 {
+	if v.State != api.Equal || len(others) > 0 {
 		return &mishap{"verify finds what is not so", fmt.Errorf("%s: %q, skipped %+v, problem %+v", v.State, told(v), v.Skipped, v.Problem)}
 	}
 	pgtest.Eventually(t, patience, func() error { // sequences do not come with the stream, but with the next look
