@@ -22,9 +22,11 @@ const (
 	// bodyTimeout is how long each frame of a request may take.
 	bodyTimeout = 2 * time.Minute
 	// smallFrame is the longest frame of a request that everybody may send at any time; whoever sends a longer one
-	// takes a share of largeBodies, which bounds the memory of all such requests.
+	// takes a share of largeBodies, which bounds the memory of all such requests. One peer gets at most
+	// largeOfPeer of it, so that it cannot keep the others waiting.
 	smallFrame  = 64 << 10
 	largeBodies = 4 * MaxBody
+	largeOfPeer = 2 * MaxBody
 )
 
 // The modes of a call, the first byte of an open frame.
@@ -192,13 +194,20 @@ func (s *session) answer(st *Stream) (err error) {
 		if held {
 			return nil
 		}
-		err := s.endpoint.bodies.Acquire(st.ctx, MaxBody)
-		held = err == nil
-		return err
+		if err := s.bodies.Acquire(st.ctx, MaxBody); err != nil {
+			return err
+		}
+		if err := s.endpoint.bodies.Acquire(st.ctx, MaxBody); err != nil {
+			s.bodies.Release(MaxBody)
+			return err
+		}
+		held = true
+		return nil
 	}
 	defer func() {
 		if held {
 			s.endpoint.bodies.Release(MaxBody)
+			s.bodies.Release(MaxBody)
 		}
 	}()
 	st.admit = func(length int) error {

@@ -86,7 +86,8 @@ func TestPeerWhoseBytesNobodyReadsIsCutOff(t *testing.T) {
 	}
 }
 
-// Requests that are longer than a small frame share the memory for large ones; others do not wait for them.
+// Requests that are longer than a small frame share the memory for large ones; others do not wait for them, and one
+// peer cannot take all of it.
 func TestLongRequestsShareMemory(t *testing.T) {
 	var served atomic.Int64
 	finish := make(chan struct{})
@@ -94,20 +95,39 @@ func TestLongRequestsShareMemory(t *testing.T) {
 		a.Handle("hold", func(context.Context, Peer, json.RawMessage) (any, error) { served.Add(1); <-finish; return nil, nil })
 		a.Handle("echo", echo)
 	})
-	var all sync.WaitGroup
-	for range 9 {
-		all.Go(func() { _ = b.Call(background(t), "a", "hold", strings.Repeat("x", smallFrame), nil) })
+	peers := []*agent{b}
+	for _, name := range []string{"c", "d"} {
+		more := newAgent(t, name)
+		a.know(t, more, "")
+		more.know(t, a, a.Addr().String())
+		more.start(t)
+		together(t, a, more)
+		peers = append(peers, more)
 	}
-	const together = largeBodies / MaxBody
-	await(t, "as many to be served as fit", func() bool { return served.Load() == together })
-	check(t, b.Call(background(t), "a", "echo", question{strings.Repeat("x", smallFrame/2)}, nil))
-	if n := served.Load(); n != together || a.bodies.TryAcquire(1) {
-		t.Errorf("%d are served at once", n)
+	var all sync.WaitGroup
+	const (
+		together = largeBodies / MaxBody
+		ofPeer   = largeOfPeer / MaxBody
+		each     = 5
+	)
+	for i, p := range peers {
+		for range each {
+			all.Go(func() { _ = p.Call(background(t), "a", "hold", strings.Repeat("x", smallFrame), nil) })
+		}
+		want := int64(min(together, ofPeer*(i+1)))
+		await(t, "as many to be served as fit", func() bool { return served.Load() == want })
+		check(t, p.Call(background(t), "a", "echo", question{strings.Repeat("x", smallFrame/2)}, nil))
+		if n := served.Load(); n != want {
+			t.Errorf("%d of %d peers are served at once, not %d", n, i+1, want)
+		}
+	}
+	if a.bodies.TryAcquire(1) {
+		t.Error("not all memory for large requests is taken")
 	}
 	close(finish)
 	all.Wait()
-	if served.Load() != 9 {
-		t.Errorf("%d were served", served.Load())
+	if n := served.Load(); n != each*int64(len(peers)) {
+		t.Errorf("%d were served", n)
 	}
 	await(t, "the memory to be given back", func() bool { return a.bodies.TryAcquire(largeBodies) })
 }
