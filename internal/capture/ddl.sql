@@ -127,7 +127,9 @@ CREATE OR REPLACE FUNCTION twinspan.immutable(expression pg_node_tree) RETURNS b
 $$
     SELECT expression IS NULL OR expression::text !~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR|COERCEVIAIO|XMLEXPR|JSON[A-Z]+) '
        AND NOT EXISTS (SELECT FROM regexp_matches(expression::text, ':(?:funcid|opfuncid|elemfuncid) (\d+)', 'g') f
-                         JOIN pg_proc p ON p.oid = f[1]::oid WHERE p.provolatile <> 'i')
+                         LEFT JOIN pg_proc p ON p.oid = f[1]::oid WHERE p.provolatile IS DISTINCT FROM 'i'
+                            -- Above READ COMMITTED a function is seen as it was at the snapshot, and runs as it is now.
+                            OR p.oid >= 16384 AND current_setting('transaction_isolation') NOT LIKE 'read %')
        AND NOT EXISTS (SELECT FROM regexp_matches(expression::text, ':consttype (\d+)', 'g') f
                          JOIN pg_type t ON t.oid = f[1]::oid JOIN pg_proc p ON p.oid = t.typinput WHERE p.provolatile <> 'i')
 $$;
@@ -359,7 +361,9 @@ BEGIN
     ELSE
         mask := twinspan.mask(command, conforming);
         made := twinspan.made_like(tag, command, mask);
-        extra := twinspan.table_parts(made);
+        IF made IS NOT NULL THEN
+            extra := twinspan.table_parts(made);
+        END IF;
     END IF;
     IF made IS NOT NULL THEN
         command := twinspan.table_text(made);
@@ -442,14 +446,17 @@ $$;
 -- Whether a text names what the command has made or changed, as far as it has to:
 -- one that does not is that of another command.
 CREATE OR REPLACE FUNCTION twinspan.names_it(tag text, q text) RETURNS boolean
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
+BEGIN
+    RETURN (
     SELECT tag !~ '^(CREATE|ALTER) (TABLE|VIEW|MATERIALIZED VIEW|FOREIGN TABLE|SEQUENCE|FUNCTION|PROCEDURE)$' OR q ~* 'u&"|\mall\s+in\s+tablespace\M'
         OR coalesce(bool_or(strpos(lower(replace(q, '""', '"')), lower(coalesce(c.relname, p.proname))) > 0), true)
       FROM pg_event_trigger_ddl_commands() x
       LEFT JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid
       LEFT JOIN pg_proc p ON x.classid = 'pg_proc'::regclass AND p.oid = x.objid
-     WHERE c.oid IS NOT NULL OR p.oid IS NOT NULL
+     WHERE c.oid IS NOT NULL OR p.oid IS NOT NULL);
+END
 $$;
 
 -- Refusals that need no text.
@@ -556,8 +563,14 @@ $$;
 -- never taken for the same on both sides. A command that a function of a running one gives has other tables
 -- than that; their notes stay for it.
 CREATE OR REPLACE FUNCTION twinspan.differing_rows(mask text) RETURNS oid[]
-    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
+DECLARE
+    list oid[];
+BEGIN
+    IF NOT EXISTS (SELECT FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'rewritten') THEN
+        RETURN '{}';
+    END IF;
     WITH RECURSIVE t (oid) AS (
         SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass
         UNION SELECT c.oid FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_type'::regclass AND c.reloftype = x.objid
@@ -565,7 +578,7 @@ $$
     spent AS (
         DELETE FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current() AND n.kind = 'rewritten' AND n.object IN (SELECT t.oid::bigint FROM t)
         RETURNING n.object, n.value)
-    SELECT coalesce(array_agg(DISTINCT c.oid), '{}')
+    SELECT coalesce(array_agg(DISTINCT c.oid), '{}') INTO list
       FROM spent x JOIN pg_class c ON c.oid::bigint = x.object AND c.relkind = 'r' AND c.relpersistence = 'p'
      WHERE x.value & 5 <> 0
         OR x.value & 2 <> 0 AND EXISTS (
@@ -573,7 +586,9 @@ $$
               LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
               JOIN pg_type t ON t.oid = a.atttypid
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-               AND (coalesce(to_jsonb(a)->>'attidentity', '') <> '' OR NOT twinspan.immutable(d.adbin) OR d.adbin IS NULL AND t.typtype = 'd' AND NOT twinspan.immutable(t.typdefaultbin)))
+               AND (coalesce(to_jsonb(a)->>'attidentity', '') <> '' OR NOT twinspan.immutable(d.adbin) OR d.adbin IS NULL AND t.typtype = 'd' AND NOT twinspan.immutable(t.typdefaultbin)));
+    RETURN list;
+END
 $$;
 
 -- DETACH PARTITION CONCURRENTLY leaves the partition a constraint that the plain
@@ -617,11 +632,11 @@ BEGIN
     IF current_setting('server_version_num')::int < 110000 THEN
         RETURN list;
     END IF;
-    FOR r IN EXECUTE $q$
+    FOR r IN
         WITH RECURSIVE t (oid) AS (
             SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass
             UNION SELECT i.inhrelid FROM t JOIN pg_inherits i ON i.inhparent = t.oid)
-        SELECT c.oid, a.attnum, CASE WHEN c.oid <> ALL ($1) AND NOT twinspan.immutable(d.adbin) THEN
+        SELECT c.oid, a.attnum, CASE WHEN c.oid <> ALL (except_tables) AND NOT twinspan.immutable(d.adbin) THEN
                    format('UPDATE ONLY %I.%I SET %I = CAST(%L AS %s)', n.nspname, c.relname, a.attname,
                        (a.attmissingval::text::text[])[1], format_type(a.atttypid, a.atttypmod)) END AS sql
           FROM t JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'r' AND c.relpersistence = 'p'
@@ -630,7 +645,7 @@ BEGIN
           LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
          WHERE NOT EXISTS (SELECT FROM twinspan.filled f WHERE f.object = c.oid AND f.number = a.attnum)
          ORDER BY c.oid, a.attnum
-    $q$ USING except_tables LOOP
+    LOOP
         INSERT INTO twinspan.filled VALUES (r.oid, r.attnum);
         IF r.sql IS NOT NULL THEN
             list := list || r.sql;
