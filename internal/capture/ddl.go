@@ -56,8 +56,9 @@ func captureSchema(ctx context.Context, conn *pgx.Conn) error {
 
 // releaseSchema takes away what captureSchema made besides event triggers.
 func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS `+strings.Join(slices.Concat(schemaFunctions[:], formerFunctions[:]), ", ")+
-		`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since, twinspan.note, twinspan.piece, twinspan.filled, twinspan.twin_format; DROP SEQUENCE IF EXISTS twinspan.place`)
+	// With the function goes the trigger on twinspan.link.
+	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.on_link_change() CASCADE; DROP FUNCTION IF EXISTS twinspan.refuse_stale(), `+strings.Join(slices.Concat(schemaFunctions[:], formerFunctions[:]), ", ")+
+		`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since, twinspan.note, twinspan.piece, twinspan.filled, twinspan.twin_format; DROP SEQUENCE IF EXISTS twinspan.place, twinspan.link_changed`)
 	return pg.Classify(err, "drop the functions that capture schema changes")
 }
 

@@ -25,7 +25,11 @@ $$;
 
 -- What the server says against UPDATE and DELETE of a table; NULL if nothing. It decides when
 -- a statement begins (execReplication.c, CheckCmdReplicaIdentity), and EXPLAIN begins one without firing a
--- trigger. Where planning could run functions that the owner has put there, it is done with the owner's rights.
+-- trigger. Where planning could run functions that the owner has put there, it is done with the owner's rights. What
+-- is looked at must be what is planned: the table is locked against whatever could put code there, and the row of its
+-- schema against a new name, for a schema can be renamed while its tables are locked. Where that cannot be had at
+-- once, or by this role, or where queries see an old snapshot while the planner sees what has come since (all levels
+-- above READ COMMITTED), the owner's rights are taken without a look.
 -- What cannot be tried is not spoken against: a table with rules, where other tables would be locked, one that
 -- somebody has locked, and what the owner may not write himself. Everything is rolled back, locks included.
 CREATE OR REPLACE FUNCTION twinspan.refusal(t oid) RETURNS text
@@ -34,29 +38,45 @@ $$
 DECLARE
     trier text := format('twinspan.trier_%s', pg_backend_pid());
     r record;
+    name text;
+    fixed boolean; -- its name names it, and nothing can be put there
     tries text[];
     try text;
     said text;
     detail text;
 BEGIN
-    SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_get_userbyid(c.relowner) AS owner,
-           EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = t) AS ruled,
-           NOT o.rolsuper AND (c.relispartition OR EXISTS (SELECT FROM pg_index x WHERE x.indrelid = t AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL))
-               OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = t AND k.contype IN ('c', 'x')) OR EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxrelid = t)
-               OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t AND coalesce(to_jsonb(a)->>'attgenerated', '') <> '')) AS code,
-           (SELECT format('%I', a.attname) FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped
-                AND coalesce(to_jsonb(a)->>'attgenerated', '') = '' AND a.attidentity <> 'a' ORDER BY a.attnum LIMIT 1) AS column
-      INTO r
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
-     WHERE c.oid = t AND c.relkind = 'r';
-    IF NOT FOUND OR r.ruled THEN
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relnamespace AS schema INTO r
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = t AND c.relkind = 'r';
+    IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    tries := ARRAY[format('EXPLAIN DELETE FROM ONLY %s WHERE false', r.name)];
-    IF r.column IS NOT NULL THEN
-        tries := tries || format('EXPLAIN UPDATE ONLY %s SET %s = %s WHERE false', r.name, r.column, r.column);
-    END IF;
+    name := r.name;
     BEGIN
+        BEGIN
+            IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+                PERFORM FROM pg_namespace n WHERE n.oid = r.schema FOR SHARE NOWAIT;
+                EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE NOWAIT', name);
+                fixed := to_regclass(name) = t;
+            END IF;
+        EXCEPTION WHEN lock_not_available OR insufficient_privilege OR undefined_table OR wrong_object_type OR invalid_schema_name THEN
+            fixed := false;
+        END;
+        SELECT pg_get_userbyid(c.relowner) AS owner, EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = t) AS ruled,
+               NOT o.rolsuper AND (fixed IS NOT TRUE OR c.relispartition OR EXISTS (SELECT FROM pg_index x WHERE x.indrelid = t AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL))
+                   OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = t AND k.contype IN ('c', 'x')) OR EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxrelid = t)
+                   OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t AND coalesce(to_jsonb(a)->>'attgenerated', '') <> '')) AS code,
+               (SELECT format('%I', a.attname) FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped
+                    AND coalesce(to_jsonb(a)->>'attgenerated', '') = '' AND a.attidentity <> 'a' ORDER BY a.attnum LIMIT 1) AS column
+          INTO r
+          FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner
+         WHERE c.oid = t;
+        IF NOT FOUND OR r.ruled THEN
+            RAISE EXCEPTION USING ERRCODE = 'TW000', MESSAGE = 'not tried';
+        END IF;
+        tries := ARRAY[format('EXPLAIN DELETE FROM ONLY %s WHERE false', name)];
+        IF r.column IS NOT NULL THEN
+            tries := tries || format('EXPLAIN UPDATE ONLY %s SET %s = %s WHERE false', name, r.column, r.column);
+        END IF;
         IF r.code THEN
             -- It is called once: code of its owner can make it SECURITY INVOKER.
             PERFORM twinspan.run_unseen(format('CREATE FUNCTION %s(tries text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on AS %L',
@@ -104,6 +124,9 @@ CREATE OR REPLACE FUNCTION twinspan.keep_identity(t oid, refuse boolean) RETURNS
 $$
 DECLARE
     r record;
+    keyed boolean;  -- by a primary key
+    key_index name; -- the index that is the identity, if it tells rows apart
+    indexes name[]; -- others that do, best first
     choice record;
     was "char";
     was_index name;
@@ -137,19 +160,26 @@ BEGIN
         was := now;
         was_index := now_index;
     END IF;
+    SELECT coalesce(bool_or(k.is_primary), false), min(k.index) FILTER (WHERE k.chosen),
+           coalesce(array_agg(k.index ORDER BY NOT k.owned, k.index) FILTER (WHERE NOT k.is_primary AND NOT (r.now = 'i' AND k.chosen)), '{}')
+      INTO keyed, key_index, indexes
+      FROM twinspan.telling(t) k;
     -- The event trigger that looks after identities passes these commands over.
     PERFORM twinspan.take_note('keeping', t::bigint);
     BEGIN
         FOR choice IN
-            SELECT 'd'::"char" AS identity, NULL::name AS index, 1 AS rank FROM twinspan.telling(t) k WHERE k.is_primary AND (r.now = 'd' OR was = 'd')
-            UNION ALL SELECT 'i', k.index, 2 FROM twinspan.telling(t) k WHERE r.now = 'i' AND k.chosen
-            UNION ALL SELECT 'f', NULL, 3 WHERE r.now = 'f'
-            UNION ALL SELECT 'd', NULL, 4 FROM twinspan.telling(t) k WHERE k.is_primary AND NOT (r.now = 'd' OR was = 'd')
-            UNION ALL SELECT 'f', NULL, 5 WHERE r.now <> 'f'
-            UNION ALL SELECT 'i', k.index, CASE WHEN k.owned THEN 6 ELSE 7 END FROM twinspan.telling(t) k WHERE NOT k.is_primary AND NOT (r.now = 'i' AND k.chosen)
-            UNION ALL SELECT CASE WHEN EXISTS (SELECT FROM twinspan.telling(t) k WHERE k.is_primary) THEN 'd'::"char" ELSE 'f' END, NULL, 8 WHERE twinspan.published_in_part(t)
-            ORDER BY rank, index
+            SELECT v.identity, v.index, v.rank, 0 AS n
+              FROM (VALUES ('d'::"char", NULL::name, 1, keyed AND (r.now = 'd' OR was = 'd')),
+                           ('i', key_index, 2, r.now = 'i' AND key_index IS NOT NULL),
+                           ('f', NULL, 3, r.now = 'f'),
+                           ('d', NULL, 4, keyed AND r.now <> 'd' AND was <> 'd'),
+                           ('f', NULL, 5, r.now <> 'f'),
+                           (CASE WHEN keyed THEN 'd'::"char" ELSE 'f' END, NULL, 7, true)) v (identity, index, rank, possible)
+             WHERE v.possible
+            UNION ALL SELECT 'i', o.index, 6, o.n FROM unnest(indexes) WITH ORDINALITY o (index, n)
+             ORDER BY rank, n
         LOOP
+            EXIT WHEN choice.rank = 7 AND NOT twinspan.published_in_part(t);
             IF choice.identity <> now OR choice.identity = 'i' AND choice.index IS DISTINCT FROM now_index THEN
                 command := format('ALTER TABLE ONLY %s REPLICA IDENTITY %s', r.name,
                     CASE choice.identity WHEN 'd' THEN 'DEFAULT' WHEN 'f' THEN 'FULL' ELSE format('USING INDEX %I', choice.index) END);
@@ -161,7 +191,7 @@ BEGIN
                 now := choice.identity;
                 now_index := choice.index;
             END IF;
-            said := CASE WHEN choice.rank < 8 THEN twinspan.refusal(t) END;
+            said := CASE WHEN choice.rank < 7 THEN twinspan.refusal(t) END;
             EXIT WHEN said IS NULL;
         END LOOP;
         IF said IS NOT NULL THEN
@@ -215,6 +245,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') OR twinspan.copied() THEN
         RETURN;
     END IF;
+    PERFORM twinspan.refuse_stale();
     PERFORM twinspan.keep_identity(c.objid, c.command_tag NOT LIKE 'CREATE %'), twinspan.watch_truncate(c.objid)
        FROM pg_event_trigger_ddl_commands() c
       WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'table' AND c.schema_name IS DISTINCT FROM 'pg_temp'
@@ -241,7 +272,8 @@ BEGIN
                    AND l.mode IN ('AccessExclusiveLock', 'ShareUpdateExclusiveLock')
                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))) w;
     END IF;
-    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) THEN
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) AND NOT twinspan.copied() THEN
+        PERFORM twinspan.refuse_stale();
         DELETE FROM twinspan.identity i
          USING pg_event_trigger_dropped_objects() d
          WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = i.oid;

@@ -44,6 +44,53 @@ CREATE TABLE IF NOT EXISTS twinspan.twin_format (
     format int NOT NULL
 );
 
+-- The transaction that last changed what triggers ask of a link. A sequence, for what it holds is seen by a
+-- transaction whose snapshot is older (manual, "Sequence Manipulation Functions").
+CREATE SEQUENCE IF NOT EXISTS twinspan.link_changed;
+
+CREATE OR REPLACE FUNCTION twinspan.on_link_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    IF TG_OP = 'INSERT' OR (old.role, old.phase, old.seeded, old.suspended, old.deleting) IS DISTINCT FROM (new.role, new.phase, new.seeded, new.suspended, new.deleting) THEN
+        PERFORM setval('twinspan.link_changed', txid_current());
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'twinspan.link'::pg_catalog.regclass AND tgname = 'link_changed') THEN
+        CREATE TRIGGER link_changed AFTER INSERT OR UPDATE ON twinspan.link FOR EACH ROW EXECUTE PROCEDURE twinspan.on_link_change();
+        ALTER TABLE twinspan.link ENABLE ALWAYS TRIGGER link_changed;
+        PERFORM pg_catalog.setval('twinspan.link_changed', pg_catalog.txid_current());
+    END IF;
+END
+$$;
+
+-- A schema change under a snapshot that is older than the link, or than the copy that is being made, would be passed
+-- over by triggers that cannot see either: the transaction has to begin again, as after any conflict of its level.
+CREATE OR REPLACE FUNCTION twinspan.refuse_stale() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    changed bigint;
+BEGIN
+    IF current_setting('transaction_isolation') LIKE 'read %' THEN
+        RETURN;
+    END IF;
+    changed := (SELECT last_value FROM twinspan.link_changed);
+    IF changed = txid_current() OR txid_visible_in_snapshot(changed, txid_current_snapshot()) OR changed < txid_current() AND txid_status(changed) = 'aborted' THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION USING
+        ERRCODE = 'serialization_failure',
+        MESSAGE = format('could not serialize access: a link of database "%s" has changed since the snapshot of this transaction', current_database()),
+        HINT = 'Try the transaction again.';
+END
+$$;
+
 -- What these functions are: capture.Format.
 CREATE OR REPLACE FUNCTION twinspan.format() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2';
 

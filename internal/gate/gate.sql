@@ -39,8 +39,16 @@ BEGIN
     END IF;
     -- The row may be as an older snapshot shows it: then this was the primary.
     SELECT name, role, primary_address, peer, peer_database INTO l FROM twinspan.link ORDER BY role DESC LIMIT 1;
-    IF NOT FOUND OR twinspan.copied() THEN
+    IF twinspan.copied() THEN
         RETURN;
+    ELSIF NOT FOUND THEN
+        IF current_setting('transaction_isolation') LIKE 'read %' THEN
+            RETURN;
+        END IF;
+        RAISE EXCEPTION USING
+            ERRCODE = 'read_only_sql_transaction',
+            MESSAGE = format('cannot execute %s: database "%s" has been linked since the snapshot of this transaction, and is a secondary now', what, current_database()),
+            HINT = 'Connect again; twinspan link list on the agent of this server says where the primary is.';
     END IF;
     IF l.role = 'primary' THEN
         RAISE EXCEPTION USING

@@ -499,3 +499,20 @@ func TestTextNamesEveryRelation(t *testing.T) {
 		}
 	}
 }
+
+// A transaction whose snapshot is older than the link sees no record of it, and is refused all the same.
+func TestSnapshotOlderThanTheLink(t *testing.T) {
+	server := pgtest.Shared(t)
+	dsn := server.DSN(server.Database(t))
+	pgtest.Exec(t, dsn, `CREATE TABLE public.t (id int)`)
+	old := pgtest.Conn(t, dsn)
+	must(t, old, `BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1`)
+	shut(t, freshIn(t, dsn))
+	for _, sql := range []string{`INSERT INTO public.t VALUES (1)`, `CREATE TABLE public.n (id int)`} {
+		must(t, old, `SAVEPOINT here`)
+		if _, err := old.Exec(testContext(t), sql); pg.SQLState(err) != "25006" {
+			t.Errorf("%s: %v", sql, err)
+		}
+		must(t, old, `ROLLBACK TO here`)
+	}
+}
