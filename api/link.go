@@ -68,7 +68,9 @@ type Link struct {
 	Mode         Mode        `json:"mode" enum:"async,sync" doc:"When a commit on the primary returns"`
 	Suspended    bool        `json:"suspended" doc:"Whether somebody asked the link to stop for now"`
 	Peer         LinkPeer    `json:"peer" doc:"The other side"`
-	Step         string      `json:"step,omitempty" doc:"What is being done while the sides change places, in words; missing otherwise, and while it is not known"`
+	PhaseSince   *time.Time  `json:"phaseSince,omitempty" doc:"When the phase began; missing where that was before this side's agent was started"`
+	Step         string      `json:"step,omitempty" doc:"What is being done or waited for in the phases creating, failing_over and fenced, in words; missing otherwise, and while it is not known"`
+	StepSince    *time.Time  `json:"stepSince,omitempty" doc:"When that began; missing while it is not known"`
 	Seeding      Progress    `json:"seeding,omitzero" doc:"The first copy, as last heard of; stays as it ended once it is done, and is missing while nothing is known of it"`
 	Position     Position    `json:"position" doc:"How far the primary's log has come on its way"`
 	Lag          Lag         `json:"lag" doc:"How far the secondary is behind, as far as it is known"`

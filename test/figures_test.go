@@ -6,15 +6,18 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/linktest"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 // TestFiguresAreRightOrUnknown stages situations in which one side cannot know how the
@@ -22,7 +25,8 @@ import (
 // know it does not show, and calls nothing healthy of which it does not know.
 func TestFiguresAreRightOrUnknown(t *testing.T) {
 	t.Parallel()
-	p := linktest.New(t, linktest.Options{})
+	p := linktest.New(t, linktest.Options{ServerB: []pgtest.Option{
+		pgtest.WithSetting("max_wal_size", "32MB"), pgtest.WithSetting("min_wal_size", "32MB")}}) // for the slot that is lost
 	p.A.Server.CreateDatabase(t, "sales")
 	primary, twin := p.A, p.B
 	a, b := func() string { return primary.Server.DSN("sales") }, func() string { return twin.Server.DSN("sales") }
@@ -85,6 +89,9 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 			}
 			if l.Health == api.Healthy && l.Lag.Seconds == nil {
 				return fmt.Errorf("healthy, and it is not known how far behind; %s", where)
+			}
+			if err := shownAlike(t, side, l); err != nil {
+				return fmt.Errorf("%w; %s", err, where)
 			}
 			series := metricsOf(t, side)
 			for name, known := range map[string]bool{"lag_bytes": want.behind != nil, "lag_seconds": want.seconds, "peer_heard_timestamp_seconds": want.heard} {
@@ -175,6 +182,95 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 	waitEqual(t, p, "sales", "sales")
 	shows("after a failover", p.A, both)
 	shows("after a failover", p.B, both)
+
+	p.A.Stop()
+	pgtest.Exec(t, a(), `ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'`, `SELECT pg_reload_conf()`)
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		pgtest.Exec(t, a(), `INSERT INTO t SELECT generate_series(10001, 210000)`, `DELETE FROM t WHERE id > 10000`, `CHECKPOINT`)
+		if left := pgtest.Query(t, a(), `SELECT wal_status FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%' AND wal_status <> 'lost'`); len(left) > 0 {
+			return fmt.Errorf("the slot is %v", left)
+		}
+		return nil
+	})
+	broken := func(side *linktest.Side) {
+		t.Helper()
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			if l, err := side.Client.Link(t.Context(), "sales"); err != nil || l.Phase != api.Broken || l.Health != api.Unhealthy {
+				return fmt.Errorf("%s, %s, problems %+v, %v", l.Phase, l.Health, l.Problems, err)
+			}
+			return hasProblem(t, side, "sales", "slot_lost")
+		})
+	}
+	broken(p.B)
+	shows("the slot is lost and the twin's agent away", p.B, figures{written: written, confirmed: confirmed, behind: confirmed, heard: true})
+	p.A.Start()
+	broken(p.A)
+	aged := both // what was written while the twin's agent was away is of no known age
+	aged.seconds = false
+	shows("the slot is lost", p.A, aged)
+	shows("the slot is lost", p.B, aged)
+	p.B.Stop()
+	p.A.Stop()
+	p.A.Start()
+	shows("the slot is lost, the twin's agent has heard nothing", p.A, figures{applied: applied, confirmed: applied})
+}
+
+// shownAlike says whether the command line's texts have the figures of the API, and say
+// unknown where that has none.
+func shownAlike(t *testing.T, side *linktest.Side, l api.Link) error {
+	t.Helper()
+	text := commandLine(t, side, "link", "show", l.Name)
+	fields := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			fields[name] = strings.TrimSpace(value)
+		}
+	}
+	known := func(value string) string {
+		if value == "" {
+			return "unknown"
+		}
+		return value
+	}
+	for name, want := range map[string]string{"written": l.Position.Written, "sent": l.Position.Sent, "received": l.Position.Received, "applied": l.Position.Applied, "confirmed": l.Position.Confirmed} {
+		if got, _, _ := strings.Cut(fields[name], " "); got != known(want) {
+			return fmt.Errorf("link show has %s %q, the API %q", name, got, want)
+		}
+	}
+	seconds, bytes, _ := strings.Cut(fields["lag"], ", ")
+	if want := terminal.Known(l.Lag.Bytes, terminal.Size); bytes != want {
+		return fmt.Errorf("link show has a lag of %q, the API of %s", bytes, want)
+	}
+	if (seconds == "unknown") != (l.Lag.Seconds == nil) {
+		return fmt.Errorf("link show has a lag of %q, the API of %v", seconds, l.Lag.Seconds)
+	}
+	if streams := l.Rates != nil; streams != strings.Contains(fields["rates"], "transactions/s") {
+		return fmt.Errorf("link show has rates %q, the API %+v", fields["rates"], l.Rates)
+	}
+	if heard := l.Peer.HeardAt != nil; !heard && !l.Peer.Connected && !strings.Contains(text, "not since this agent was started") {
+		return fmt.Errorf("link show does not say that the other side was not heard: %s", text)
+	}
+	// The same in a table, where there is room for less, and in a line.
+	list := strings.Fields(strings.Split(commandLine(t, side, "link", "list"), "\n")[1])
+	if l.Phase == api.Replicating || l.Phase == api.CatchingUp || l.Phase == api.Suspended {
+		if unknown := slices.Contains(list, "unknown"); unknown != (l.Lag.Bytes == nil || l.Lag.Seconds == nil || l.Rates == nil && l.Phase != api.Suspended) {
+			return fmt.Errorf("link list has %v", list)
+		}
+	}
+	if !slices.Contains(list, string(l.Health)) {
+		return fmt.Errorf("link list has %v, the API %s", list, l.Health)
+	}
+	return nil
+}
+
+// commandLine is what a command prints that asks an agent.
+func commandLine(t *testing.T, side *linktest.Side, args ...string) string {
+	t.Helper()
+	var out, errs strings.Builder
+	if status := cli.Run(t.Context(), cli.Deps{Version: "test"}, append(args, "--dir", side.Dir.Path()), strings.NewReader(""), &out, &errs); status != 0 {
+		t.Fatalf("%v: exit status %d: %s", args, status, errs.String())
+	}
+	return out.String()
 }
 
 // metricsOf is what an agent tells Prometheus.

@@ -41,6 +41,8 @@ type Source struct {
 	// Waits, when set, is told what is waited for again and again, and with nil that it is
 	// not any more.
 	Waits func(error)
+	// Step, when set, is told in words what Prepare does next.
+	Step func(string)
 }
 
 // Object is the name of the link's slot and publication.
@@ -68,11 +70,17 @@ var eventTriggers = [...]struct{ name, event, function string }{
 // published before it has an identity refuses the application's UPDATEs. It can
 // be repeated. The schema twinspan must be there.
 func (s *Source) Prepare(ctx context.Context) error {
+	step := s.Step
+	if step == nil {
+		step = func(string) {}
+	}
+	step("waiting for other links that prepare the database")
 	release, err := s.alone(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
+	step("creating functions and event triggers")
 	conn, err := s.open(ctx, "prepare")
 	if err != nil {
 		return err
@@ -84,9 +92,11 @@ func (s *Source) Prepare(ctx context.Context) error {
 	if err := s.trigger(ctx, conn); err != nil {
 		return err
 	}
+	step("waiting for open transactions that have changed tables")
 	if err := s.settle(ctx, conn); err != nil {
 		return err
 	}
+	step("giving every table a replica identity")
 	if err := s.noteFilled(ctx, conn); err != nil {
 		return err
 	}
@@ -96,6 +106,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 	if err := s.watchTruncate(ctx, conn); err != nil {
 		return err
 	}
+	step("publishing the database")
 	if err := s.publish(ctx, conn); err != nil {
 		return err
 	}

@@ -14,16 +14,36 @@ import (
 // newsAge is from when on it is said how old the other side's news are.
 const newsAge = 10 * time.Second
 
-// state says in a few words what a link does.
+// state says in a few words what a link does, and since when where nothing else says how
+// far it is.
 func state(l api.Link) string {
 	text := phrase(l.Phase)
 	if l.Phase == api.Seeding && l.Seeding.Step != "" {
 		text += ", " + l.Seeding.Step
 	}
-	if l.Step != "" {
-		text += ", " + l.Step
+	switch {
+	case l.Step != "":
+		text += ", " + l.Step + since(l.StepSince)
+	case l.Phase == api.Suspended || l.Phase == api.Broken || l.Phase == api.Fenced || l.Phase == api.Creating:
+		text += since(l.PhaseSince)
 	}
 	return text
+}
+
+// since says when something began, where that is known.
+func since(at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return " since " + at.UTC().Format("15:04:05 UTC")
+}
+
+// lasting is since with the date, and for how long.
+func lasting(at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return fmt.Sprintf(", since %s (%s)", when(*at), terminal.Duration(time.Since(*at).Seconds()))
 }
 
 // seeding says how far a copy has come, without a bar.
@@ -82,7 +102,7 @@ func progressLine(l api.Link) string {
 // it does, or by a twentieth of the copy.
 func changed(before, now api.Link) bool {
 	const twentieth = 5 // percent
-	if before.Phase != now.Phase || before.Seeding.Step != now.Seeding.Step || before.Peer.Connected != now.Peer.Connected ||
+	if before.Phase != now.Phase || before.Step != now.Step || before.Seeding.Step != now.Seeding.Step || before.Peer.Connected != now.Peer.Connected ||
 		before.Health != now.Health || len(before.Problems) != len(now.Problems) {
 		return true
 	}
@@ -143,6 +163,12 @@ func showLink(w io.Writer, l api.Link) {
 	fmt.Fprintf(w, "%s: %s, %s\n\n", l.Name, phrase(l.Phase), l.Health)
 	field := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "  %-11s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	if l.Step != "" {
+		field("step", "%s", l.Step+lasting(l.StepSince))
+	}
+	if l.PhaseSince != nil {
+		field("phase", "%s", phrase(l.Phase)+lasting(l.PhaseSince))
 	}
 	connected := "connected"
 	if !l.Peer.Connected {

@@ -62,7 +62,7 @@ func (w *applied) look(l api.Link, now time.Time) error {
 	if at, err := lsn.Parse(l.Position.Applied); err == nil && l.Phase == api.Replicating && w.until != 0 && at >= w.until {
 		return nil
 	}
-	how := fmt.Sprint(l.Phase, l.Position.Received, l.Position.Applied, l.Seeding.Step, l.Seeding.TablesDone, l.Seeding.BytesDone)
+	how := fmt.Sprint(l.Phase, l.Position.Received, l.Position.Applied, l.Step, l.Seeding.Step, l.Seeding.TablesDone, l.Seeding.BytesDone)
 	streams := l.Rates != nil && (l.Rates.ChangesPerSecond > 0 || l.Rates.BytesPerSecond > 0)
 	builds := (l.Phase == api.Seeding || l.Seeding.Step != "") && l.Peer.Connected && len(l.Problems) == 0 // an index may take hours
 	if how != w.how || streams || builds {

@@ -110,8 +110,8 @@ func (a *app) watcher() func([]api.Link) error {
 	}
 }
 
-// watchBlock is the table of the links, below it the copies under way and what
-// is wrong.
+// watchBlock is the table of the links, below it the copies and other steps under way and
+// what is wrong.
 func watchBlock(links []api.Link, now time.Time) []string {
 	var rows [][]string
 	var below []string
@@ -120,6 +120,9 @@ func watchBlock(links []api.Link, now time.Time) []string {
 		if l.Phase == api.Seeding {
 			below = append(below, progressBlock(l)...)
 			continue
+		}
+		if l.Step != "" {
+			below = append(below, l.Name+": "+state(l))
 		}
 		for _, p := range l.Problems {
 			below = append(below, fmt.Sprintf("%s: [%s] %s", l.Name, p.Code, p.Title))

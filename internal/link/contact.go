@@ -315,8 +315,10 @@ func (l *Link) unfence(ctx context.Context, mine catalog.Link) error {
 // writes any more, records what the other side does not have, and rests.
 func (l *Link) salvage(ctx context.Context) error {
 	for {
+		l.does("refusing writes, ending transactions")
 		err := l.slam(ctx, l.snapshot().Epoch)
 		if err == nil {
+			l.does("recording what was committed here alone")
 			err = l.collectLost(ctx, l.parting())
 		}
 		if err == nil {
@@ -334,6 +336,7 @@ func (l *Link) salvage(ctx context.Context) error {
 		}
 	}
 	l.setTrouble(nil)
+	l.does("waiting for somebody to make it the twin again: twinspan link rejoin " + l.Name())
 	<-ctx.Done()
 	return context.Cause(ctx)
 }

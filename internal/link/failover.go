@@ -257,13 +257,15 @@ func (l *Link) FailoverProgress(ctx context.Context) (api.FailoverProgress, erro
 	return other, err
 }
 
-// changing is what the failover is doing that this side drives; empty without one.
-func (l *Link) changing() string {
-	view, have := l.ownFailover()
-	if n := len(view.Steps); have && view.State == api.FailoverRunning && n > 0 {
-		return view.Steps[n-1].Name
+// changing is the step of the failover that this side drives; empty without one.
+func (l *Link) changing() doing {
+	l.failovers.mu.Lock()
+	defer l.failovers.mu.Unlock()
+	f := l.failovers.current
+	if f == nil || f.view.State != api.FailoverRunning || len(f.view.Steps) == 0 {
+		return doing{}
 	}
-	return ""
+	return doing{f.view.Steps[len(f.view.Steps)-1].Name, f.began}
 }
 
 func (l *Link) ownFailover() (view api.FailoverProgress, have bool) {

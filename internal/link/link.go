@@ -69,6 +69,8 @@ type Link struct {
 	quieted bool            // the link rests, whatever its state calls for
 	trouble *problem.Error
 	live    live
+	phased  time.Time // when the phase began; zero where that was before the agent's start
+	doing   doing     // of this side; see does
 
 	removed chan struct{} // closed when this side's objects are gone
 

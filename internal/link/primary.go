@@ -99,10 +99,12 @@ func (l *Link) Introduce(ctx context.Context) error {
 
 // prepare brings the other side into being and makes this one ready to publish.
 func (l *Link) prepare(ctx context.Context) error {
+	l.does("asking " + l.Peer() + " for its side")
 	if err := l.Introduce(ctx); err != nil {
 		return err
 	}
 	source := l.source()
+	source.Step = l.does
 	if err := source.Prepare(ctx); err != nil {
 		return err
 	}
@@ -189,8 +191,12 @@ func (l *Link) HandleReport(ctx context.Context, report Report) (Answer, error) 
 	if err := l.mirror(ctx, report); err != nil {
 		return Answer{}, err
 	}
+	changing := l.changing()
+	l.mu.Lock()
+	step := l.ownDoingLocked(changing)
+	l.mu.Unlock()
 	r := l.snapshot()
-	answer := Answer{Phase: r.Phase, Epoch: r.Epoch, Suspended: r.Suspended, Change: r.Change, Deleting: r.Deleting, Sent: l.sent(), Problems: l.ownProblems(),
+	answer := Answer{Step: step.text, StepSeconds: step.seconds(), Phase: r.Phase, Epoch: r.Epoch, Suspended: r.Suspended, Change: r.Change, Deleting: r.Deleting, Sent: l.sent(), Problems: l.ownProblems(),
 		Settings: l.settings(r), Sync: l.syncView(), Handing: l.handing(), Format: capture.Format}
 	m, err := l.measure(ctx)
 	if err != nil {

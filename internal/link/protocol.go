@@ -78,22 +78,24 @@ type Reference struct {
 // Report is how the secondary stands. It is sent every second.
 type Report struct {
 	Reference
-	Phase     string          `json:"phase"`
-	Seeded    bool            `json:"seeded"`
-	Diverged  bool            `json:"diverged,omitempty"`
-	Suspended bool            `json:"suspended"`
-	Change    int64           `json:"change"`
-	Step      string          `json:"step,omitempty"` // of a change of places
-	Seeding   api.Progress    `json:"seeding"`
-	Received  lsn.LSN         `json:"received"`
-	Applied   lsn.LSN         `json:"applied"`
-	Durable   lsn.LSN         `json:"durable"`
-	Format    int             `json:"format,omitempty"`     // capture.Format of the secondary's agent
-	Lag       *float64        `json:"lagSeconds,omitempty"` // nil: it is not known
-	Rates     *api.Rates      `json:"rates,omitempty"`      // nil: nothing streams
-	Time      *api.TimeShares `json:"time,omitempty"`
-	Spilled   int64           `json:"spilled,omitempty"` // bytes of streamed transactions on disk
-	Problems  []api.Problem   `json:"problems"`
+	Phase     string       `json:"phase"`
+	Seeded    bool         `json:"seeded"`
+	Diverged  bool         `json:"diverged,omitempty"`
+	Suspended bool         `json:"suspended"`
+	Change    int64        `json:"change"`
+	Step      string       `json:"step,omitempty"` // what it does in a phase without a measure
+	Seeding   api.Progress `json:"seeding"`
+	// StepSeconds is for how long Step has gone on.
+	StepSeconds float64         `json:"stepSeconds,omitempty"`
+	Received    lsn.LSN         `json:"received"`
+	Applied     lsn.LSN         `json:"applied"`
+	Durable     lsn.LSN         `json:"durable"`
+	Format      int             `json:"format,omitempty"`     // capture.Format of the secondary's agent
+	Lag         *float64        `json:"lagSeconds,omitempty"` // nil: it is not known
+	Rates       *api.Rates      `json:"rates,omitempty"`      // nil: nothing streams
+	Time        *api.TimeShares `json:"time,omitempty"`
+	Spilled     int64           `json:"spilled,omitempty"` // bytes of streamed transactions on disk
+	Problems    []api.Problem   `json:"problems"`
 
 	LargeObjects  *api.LargeObjects `json:"largeObjects,omitempty"`
 	Audit         *api.Audit        `json:"audit,omitempty"`
@@ -118,6 +120,9 @@ type Answer struct {
 	Sync     *api.LinkSync `json:"sync,omitempty"`
 	Format   int           `json:"format,omitempty"` // capture.Format of the primary's agent
 	Handing  float64       `json:"handing"`          // part of the last seconds that the stream was held up in sending
+	// Step is what the primary does in a phase without a measure, StepSeconds for how long.
+	Step        string  `json:"step,omitempty"`
+	StepSeconds float64 `json:"stepSeconds,omitempty"`
 }
 
 // StreamRequest asks for changes from a position on.

@@ -137,6 +137,9 @@ func (l *Link) known(next catalog.Link) {
 	if before.Role != next.Role {
 		l.live, l.secondary.durable = live{}, 0 // all of another log
 	}
+	if before.Phase != next.Phase || before.Role != next.Role {
+		l.phased, l.doing = time.Now(), doing{}
+	}
 	l.announceLocked()
 	if before.Phase != next.Phase || before.Role != next.Role || before.Epoch != next.Epoch {
 		l.log.Info("phase changed", "from", before.Phase, "to", next.Phase, "role", next.Role, "epoch", next.Epoch)

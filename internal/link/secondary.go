@@ -114,15 +114,15 @@ func (l *Link) report(ctx context.Context) error {
 
 // stand describes this side.
 func (l *Link) stand() Report {
-	step := l.changing()
+	changing := l.changing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.record
+	r, step := l.record, l.ownDoingLocked(changing)
 	report := Report{
 		Format:    capture.Format,
 		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
 		Phase:     r.Phase, Seeded: r.Seeded, Diverged: r.Diverged, Suspended: r.Suspended, Change: r.Change,
-		Step: step, Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
+		Step: step.text, StepSeconds: step.seconds(), Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
 		LargeObjects: l.largeObjectsLocked(), Audit: l.auditLocked(), SchemaChanges: l.schema.changes, Settings: l.settings(r),
 	}
 	report.Applied, report.Received = report.Durable, report.Durable

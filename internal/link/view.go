@@ -1,11 +1,13 @@
 package link
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
@@ -24,7 +26,7 @@ func (l *Link) view() api.Link {
 	}
 	status, _ := l.place.Peers.Status(l.snapshot().Peer)
 	connected := status.Connected
-	sent, step := l.sent(), l.changing()
+	sent, changing := l.sent(), l.changing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, report, answer := l.record, l.live.report, l.live.answer
@@ -48,13 +50,14 @@ func (l *Link) view() api.Link {
 	// hears it.
 	if fresh || role.Role(r.Role) == role.Secondary {
 		v.Rates, v.Time, v.SpilledBytes, v.LargeObjects, v.Audit = report.Rates, report.Time, report.Spilled, l.largeObjectsLocked(), l.auditLocked()
-		v.Step = report.Step
 		v.Position.Received, v.Position.Applied, v.Position.Confirmed = positionText(report.Received), positionText(report.Applied), positionText(report.Durable)
 	} else {
 		v.Seeding.BytesPerSecond, v.Seeding.EtaSeconds = 0, 0
 	}
-	if step != "" {
-		v.Step = step
+	showDoing(&v, l.doingLocked(changing, fresh))
+	if !l.phased.IsZero() {
+		at := l.phased.UTC()
+		v.PhaseSince = &at
 	}
 	var written, applied lsn.LSN
 	if role.Role(r.Role) == role.Secondary {
@@ -104,8 +107,24 @@ func (l *Link) view() api.Link {
 			}
 		}
 	}
+	if fresh && stoppedAtPrimary(r, answer) {
+		v.Phase, v.PhaseSince = api.Broken, nil
+	}
+	slices.SortStableFunc(v.Problems, func(p, q api.Problem) int { return cmp.Compare(urgency(q.Severity), urgency(p.Severity)) })
 	v.Health = health(v)
 	return v
+}
+
+// stoppedAtPrimary says whether a secondary that would go on is stopped by its primary, as
+// that says: nobody should be told that such a link replicates. An answer of before a
+// resumption says nothing.
+func stoppedAtPrimary(r catalog.Link, answer Answer) bool {
+	return role.Role(r.Role) == role.Secondary && !r.Diverged && slices.Contains([]role.Phase{role.Seeding, role.CatchingUp, role.Replicating}, role.Phase(r.Phase)) &&
+		answer.Phase == string(role.Broken) && answer.Epoch == r.Epoch && answer.Change == r.Change
+}
+
+func urgency(s api.Severity) int {
+	return slices.Index([]api.Severity{api.Informs, api.Warns, api.Blocks}, s)
 }
 
 // positionText is how a position is shown, and nothing where it is not known.
