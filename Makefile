@@ -90,7 +90,7 @@ gobench: ## Run the Go benchmarks of the hot paths
 	@go test -run '^$$' -bench . -benchmem -p 1 -timeout 60m ./...
 
 .PHONY: deb
-deb: ## Build a Debian package in dist/ and look into it (VERSION=0.1.0)
+deb: ## Build a Debian package in dist/ and look into it (VERSION=0.1.0 sees that it is that one)
 	@scripts/deb $(VERSION)
 
 .PHONY: generated
