@@ -42,7 +42,7 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 		out.Postgres.Version, out.Postgres.SystemID = f.Version, f.SystemID
 		out.Postgres.Connected = problem.CodeOf(a.links.ready()) != "agent_starting"
 	}
-	if err := a.links.ready(); err != nil {
+	if err := a.links.readyHere(); err != nil {
 		p := problem.As(err)
 		out.Problems = append(out.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Hint: p.Hint})
 	}
@@ -258,7 +258,7 @@ func (a *Agent) RotateKey(ctx context.Context) (api.Agent, error) {
 
 // Links implements httpapi.Agent.
 func (a *Agent) Links(ctx context.Context) ([]api.Link, error) {
-	if err := a.links.ready(); err != nil {
+	if err := a.links.readyHere(); err != nil {
 		return nil, err
 	}
 	list := []api.Link{}

@@ -31,7 +31,11 @@ func (a *Agent) createFor(ctx context.Context, in api.CreateLink) (api.Link, err
 }
 
 func (a *Agent) create(ctx context.Context, in api.CreateLink, own bool) (api.Link, error) {
-	if err := a.links.ready(); err != nil {
+	ready := a.links.ready
+	if own {
+		ready = a.links.readyHere
+	}
+	if err := ready(); err != nil {
 		return api.Link{}, err
 	}
 	if in.PeerDatabase == "" {

@@ -19,6 +19,7 @@ type registry struct {
 	byID     map[string]*link.Link
 	run      func(*link.Link)                // starts a link's supervisor; nil until the links were found
 	aside    func(func(context.Context))     // starts what is done beside the links
+	late     error                           // why the server could not be asked yet; nil once it was
 	rests    error                           // why there is none, other than that the agent starts
 	cutovers map[string]api.FailoverProgress // the last failover of links that are gone, by name
 	making   sync.Mutex                      // held while a link is made, so that two of a name cannot be
@@ -98,6 +99,27 @@ func (r *registry) ready() error {
 	return nil
 }
 
+// readyHere is ready for the agent's own operator, who may know why the server does not
+// answer: the reason names it.
+func (r *registry) readyHere() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.run != nil:
+		return nil
+	case r.rests == nil && r.late != nil:
+		return problem.Wrap(r.late, errNotReady.Kind, errNotReady.Code, "%s", errNotReady.Text).WithHint("%s", errNotReady.Hint)
+	}
+	return r.whyNot()
+}
+
+// waits notes why the server cannot be asked; nil when it was.
+func (r *registry) waits(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.late = why
+}
+
 func (r *registry) all() []*link.Link {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,14 +151,14 @@ func (r *registry) named(name string) (*link.Link, error) {
 			return l, nil
 		}
 	}
-	if err := r.ready(); err != nil {
+	if err := r.readyHere(); err != nil {
 		return nil, err
 	}
 	return nil, problem.New(problem.NotFound, "link_unknown", "there is no link %q", name).On(name).WithHint("twinspan link list shows the links of this agent")
 }
 
 var errNotReady = problem.New(problem.Transient, "agent_starting", "the agent has not read its instance yet").
-	WithHint("see that the server runs and that the agent's connection string is right: twinspan serve logs why it waits")
+	WithHint("see that the server runs and that the agent's connection string, in twinspan.toml, is right; the agent tries again by itself")
 
 func (r *registry) whyNot() error {
 	if r.rests != nil {
@@ -216,6 +238,7 @@ func (a *Agent) findPatiently(ctx context.Context, failed func()) ([]*link.Link,
 	var last string
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		found, err := a.find(ctx)
+		a.links.waits(err)
 		if err == nil {
 			return found, nil
 		}

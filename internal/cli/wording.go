@@ -12,7 +12,7 @@ var field = regexp.MustCompile(`; ([a-z][A-Za-z]*)(\[\d+\])?: `)
 // ofFlags says what a refusal of the REST interface says of fields in the command line's
 // words: fields are flags there, or arguments. Lists and units are parts of the names.
 func ofFlags(text string) string {
-	return field.ReplaceAllStringFunc(text, func(found string) string {
+	text = field.ReplaceAllStringFunc(text, func(found string) string {
 		name := field.FindStringSubmatch(found)[1]
 		if name == "name" {
 			return "; NAME: "
@@ -26,4 +26,5 @@ func ofFlags(text string) string {
 		}
 		return "; --" + flag.String() + ": "
 	})
+	return strings.TrimPrefix(text, "validation failed; ") // which the code says
 }
