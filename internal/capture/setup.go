@@ -175,13 +175,20 @@ func (s *Source) settle(ctx context.Context, conn *pgx.Conn) error {
 		return pg.Classify(err, "look for open schema changes")
 	}
 	return s.patiently(ctx, func() error {
-		var open, pid int
-		err := conn.QueryRow(ctx, `SELECT count(*), coalesce(min(pid), 0)`+changing+` AND virtualtransaction = ANY ($1)`, earlier).Scan(&open, &pid)
+		var open int
+		err := conn.QueryRow(ctx, `SELECT count(*)`+changing+` AND virtualtransaction = ANY ($1)`, earlier).Scan(&open)
 		if err != nil || open == 0 {
 			return pg.Classify(err, "look for open schema changes")
 		}
-		return problem.New(problem.Transient, "lock_not_available", "a transaction that changes tables is open, in server process %d", pid).
-			WithHint("end that transaction; the agent tries again by itself")
+		list, err := pg.Changing(ctx, conn) // the oldest first
+		if err != nil {
+			return err
+		}
+		text, subject, hint := "a transaction that changes tables is open", "", "end that transaction"
+		if p := pg.Waited(text, list); p != nil {
+			text, subject, hint = p.Text, p.Subject, p.Hint
+		}
+		return problem.New(problem.Transient, "lock_not_available", "%s", text).On(subject).WithHint("%s; the agent tries again by itself", hint)
 	})
 }
 

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -57,9 +58,6 @@ func Await(ctx context.Context, dsn *pg.DSN, link string) (*Hold, error) {
 		err = set(ctx, h.conn, await)
 	}
 	if err == nil {
-		_, err = h.conn.Exec(ctx, `SET lock_timeout = `+milliseconds(endPatience))
-	}
-	if err == nil {
 		err = ReadWrite(ctx, h.conn)
 	}
 	if err != nil {
@@ -73,12 +71,13 @@ func Await(ctx context.Context, dsn *pg.DSN, link string) (*Hold, error) {
 func newHold(ctx context.Context, dsn *pg.DSN, link string) (*Hold, error) {
 	// It never is the one that a deadlock is resolved by: queues are rearranged in
 	// favour of the others (deadlock.c).
-	lock, err := dsn.Connect(ctx, pg.Session{Name: link + "/hold", Apply: true, Settings: map[string]string{"deadlock_timeout": "1h"}})
+	patience := fmt.Sprint(endPatience.Milliseconds()) // behind it, whoever has a lock of ours is named
+	lock, err := dsn.Connect(ctx, pg.Session{Name: link + "/hold", Apply: true, Settings: map[string]string{"deadlock_timeout": "1h", "lock_timeout": patience}})
 	if err != nil {
 		return nil, err
 	}
 	h := &Hold{lock: lock, Since: time.Now()}
-	if h.conn, err = dsn.Connect(ctx, pg.Session{Name: link + "/held", Apply: true}); err == nil {
+	if h.conn, err = dsn.Connect(ctx, pg.Session{Name: link + "/held", Apply: true, Settings: map[string]string{"lock_timeout": patience}}); err == nil {
 		_, err = lock.Exec(ctx, `BEGIN`)
 	}
 	if err != nil {
@@ -101,8 +100,10 @@ func (h *Hold) take(ctx context.Context, dsn *pg.DSN, link string, drain time.Du
 	}
 	// Tables that were made since the gate was: whoever writes to one has not passed it.
 	err = end.during(ctx, h, blockers, func() error {
-		_, err := h.conn.Exec(ctx, EnsureSQL)
-		return err
+		return pg.InTx(ctx, h.conn, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `SET LOCAL lock_timeout = `+milliseconds(drain+endPatience)+`; `+EnsureSQL)
+			return err
+		})
 	})
 	if err != nil {
 		return end.unfinished(ctx, pg.Classify(err, "shut the gate of new tables"))

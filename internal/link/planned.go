@@ -356,10 +356,27 @@ func (s *switcher) near(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return s.inTheWay(context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
+}
+
+// inTheWay adds to why the twin did not come further whose lock its applying waits for,
+// where that is so.
+func (s *switcher) inTheWay(err error) error {
+	s.mu.Lock()
+	a := s.secondary.applier
+	s.mu.Unlock()
+	p := problem.As(err)
+	if a == nil || p == nil {
+		return err
+	}
+	blocked := a.Status().Blocked
+	if blocked == nil {
+		return err
+	}
+	return problem.New(p.Kind, p.Code, "%s: %v", p.Text, blocked).On(blocked.Subject).WithHint("%s", blocked.Hint)
 }
 
 // holdWriters has the primary's agent let running writers finish and new ones wait,
@@ -424,7 +441,7 @@ func (s *switcher) awaitBarrier(ctx context.Context) error {
 		s.applied <- err
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return s.inTheWay(context.Cause(ctx))
 	}
 }
 

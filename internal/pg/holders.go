@@ -97,6 +97,14 @@ func Holders(ctx context.Context, q Rows, table string) ([]Holder, error) {
 		ORDER BY 5, 1`, table)
 }
 
+// Changing lists the transactions of this database that have made or changed relations and are
+// not finished: each holds the strongest lock on one.
+func Changing(ctx context.Context, q Rows) ([]Holder, error) {
+	return holders(ctx, q, `SELECT DISTINCT `+holderColumns+` FROM pg_catalog.pg_locks l `+holderJoins+`
+		WHERE $1::text = '' AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+		AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) ORDER BY 5, 1`, "")
+}
+
 // Prepared lists the prepared transactions of a database; of all with "".
 func Prepared(ctx context.Context, q Rows, database string) ([]Holder, error) {
 	return holders(ctx, q, `SELECT 0, gid, owner::text, '', prepared FROM pg_catalog.pg_prepared_xacts WHERE $1::text IN ('', database::text) ORDER BY prepared`, database)
@@ -128,12 +136,15 @@ func holders(ctx context.Context, q Rows, sql, arg string) ([]Holder, error) {
 
 // LockFor opens a session that holds a lock of a relation which the agent alone may
 // lock, until release is called or the session is lost. It waits no longer than
-// patience; then the problem names who has it. lock is a LOCK statement's relation
-// and mode, such as "twinspan.version IN SHARE ROW EXCLUSIVE MODE".
+// patience, and somewhat less than ctx allows; then the problem names who has it. table
+// and mode are those of a LOCK statement.
 func (d *DSN) LockFor(ctx context.Context, s Session, table, mode string, patience time.Duration) (release func(), err error) {
 	conn, err := d.Connect(ctx, s)
 	if err != nil {
 		return nil, err
+	}
+	if end, bounded := ctx.Deadline(); bounded {
+		patience = max(time.Millisecond, min(patience, time.Until(end)-lockedLook))
 	}
 	release = func() { conn.Close(context.WithoutCancel(ctx)) }
 	_, err = conn.Exec(ctx, fmt.Sprintf(`BEGIN; SET LOCAL lock_timeout = '%dms'; LOCK TABLE %s IN %s MODE`, patience.Milliseconds(), table, mode))
