@@ -55,3 +55,6 @@ func memory() uint64 {
 	}
 	return uint64(info.Totalram) * uint64(info.Unit)
 }
+
+// endWithParent is dieWithParent for a program that is asked to end (SIGTERM).
+func endWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGTERM }

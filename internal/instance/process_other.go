@@ -20,3 +20,6 @@ func anyWorksIn(string) bool { return true }
 
 // memory is not known here.
 func memory() uint64 { return 0 }
+
+// endWithParent: only Linux tells a child of its parent's end.
+func endWithParent(*syscall.SysProcAttr) {}
