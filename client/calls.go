@@ -113,6 +113,51 @@ func (c *Client) CancelCopy(ctx context.Context, id string) (out api.DatabaseCop
 	return out, c.call(ctx, http.MethodDelete, "/v1/copies/"+url.PathEscape(id), nil, &out)
 }
 
+// Instance describes the instance, and of a managed one its backups.
+func (c *Client) Instance(ctx context.Context) (out api.Instance, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/instance", nil, &out)
+}
+
+// Backups lists the backups, and what is due, restorable and wrong.
+func (c *Client) Backups(ctx context.Context) (out api.Backups, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/backups", nil, &out)
+}
+
+// BackupNow begins a backup and returns at once; BackupTask tells how far it is.
+func (c *Client) BackupNow(ctx context.Context, in api.BackupRequest) (out api.BackupTask, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/backups", in, &out)
+}
+
+// VerifyBackups begins to read everything in the repository and returns at once.
+func (c *Client) VerifyBackups(ctx context.Context) (out api.BackupTask, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/backups/verify", nil, &out)
+}
+
+// BackupTask describes what BackupNow or VerifyBackups began.
+func (c *Client) BackupTask(ctx context.Context, number int64) (out api.BackupTask, err error) {
+	return out, c.call(ctx, http.MethodGet, fmt.Sprintf("/v1/backups/tasks/%d", number), nil, &out)
+}
+
+// BackupPolicy says which backups are kept, and where.
+func (c *Client) BackupPolicy(ctx context.Context) (out api.BackupPolicy, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/backups/policy", nil, &out)
+}
+
+// SetBackupPolicy changes what is not nil.
+func (c *Client) SetBackupPolicy(ctx context.Context, in api.SetBackupPolicy) (out api.BackupPolicy, err error) {
+	return out, c.call(ctx, http.MethodPatch, "/v1/backups/policy", in, &out)
+}
+
+// ExportBackups returns what a restore elsewhere needs beside the repository. It holds the key, a secret.
+func (c *Client) ExportBackups(ctx context.Context) (out api.BackupExport, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/backups/export", nil, &out)
+}
+
+// RestorableDatabases lists the databases that can be restored, dropped ones included.
+func (c *Client) RestorableDatabases(ctx context.Context) (out []api.RestorableDatabase, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/databases/restorable", nil, &out)
+}
+
 // Links lists the links of the agent, by name.
 func (c *Client) Links(ctx context.Context) (out []api.Link, err error) {
 	return out, c.call(ctx, http.MethodGet, "/v1/links", nil, &out)

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twinspan/twinspan/internal/backup"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/httpapi"
@@ -26,6 +27,7 @@ import (
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/pgbackrest"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/telemetry"
 	"github.com/twinspan/twinspan/internal/turns"
@@ -45,6 +47,8 @@ type Agent struct {
 	endpoint *peer.Endpoint
 	server   *pg.DSN
 	managed  *instance.Server
+	backups  *backup.Keeper // of a managed server; nil without
+	engine   *pgbackrest.Engine
 	spooled  *link.Spool
 	seeders  *turns.Pool
 	roles    sync.Mutex // held by a link that makes roles
@@ -105,6 +109,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	work.Go(func() error { return a.lease.Keep(ctx) })
 	work.Go(func() error { return a.work(ctx) })
+	if a.backups != nil {
+		work.Go(func() error { return a.backups.Run(ctx) })
+	}
 	work.Go(func() error {
 		face := &httpapi.Server{Agent: a, Dir: a.Dir, API: a.config.API, Version: a.Version, Log: a.Log, Listening: a.Ready}
 		return face.Run(ctx)
@@ -145,6 +152,9 @@ func (a *Agent) open(ctx context.Context) error {
 		if listen := a.config.Postgres.Listen; listen != "" {
 			a.managed.Listen, a.managed.TLS, a.managed.HBA = listen, true, instance.HBAFor(a.config.Postgres.Allow)
 		}
+		if err := a.openBackups(); err != nil {
+			return err
+		}
 		// Before the connection string: it holds the password that this makes, where the
 		// server listens on TCP alone.
 		if err := a.managed.Init(ctx); err != nil {
@@ -154,6 +164,9 @@ func (a *Agent) open(ctx context.Context) error {
 	}
 	if a.server, err = pg.ParseDSN(dsn); err != nil {
 		return err
+	}
+	if a.backups != nil {
+		a.backups.Server = a.server
 	}
 	host, _ := os.Hostname() // for people; without it the directory says enough
 	a.lease = lease.New(a.server, a.identity.AgentID(), host+":"+a.Dir.Path(), a.Log)

@@ -47,6 +47,7 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 		out.Problems = append(out.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Hint: p.Hint})
 	}
 	out.Problems = append(out.Problems, a.troubles.view()...)
+	out.Problems = append(out.Problems, a.backupProblems()...)
 	out.Problems = append(out.Problems, a.expiries(peers)...)
 	return out, nil
 }

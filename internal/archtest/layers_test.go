@@ -60,7 +60,7 @@ var places = map[string]place{
 	"internal/pg":       {layer: services, pgx: true},
 	"internal/peer":     {layer: services},
 	"internal/instance": {layer: services, pgx: true},
-	"internal/backup":   {layer: stores},
+	"internal/backup":   {layer: stores, pgx: true},
 	"internal/usage":    {layer: stores},
 	"internal/rights":   {layer: stores, pgx: true},
 	"internal/catalog":  {layer: stores, pgx: true},
@@ -78,6 +78,7 @@ var places = map[string]place{
 	"internal/syncrep":     {layer: engines, pgx: true},
 	"internal/verify":      {layer: engines, pgx: true},
 	"internal/assess":      {layer: engines, pgx: true},
+	"internal/pgbackrest":  {layer: engines},
 
 	"internal/dbcopy": {layer: whole, pgx: true},
 

@@ -37,17 +37,19 @@ const (
 
 // InitRequest is what init was asked for.
 type InitRequest struct {
-	Dir      config.Dir
-	Name     string
-	DSN      string // of an instance that someone else runs
-	Managed  bool
-	Port     int      // of a managed instance; 0 for any
-	Listen   string   // of a managed instance; empty for this machine alone
-	Allow    []string // of a managed instance: networks that its clients come from
-	Password string   // file that takes the superuser's password of a managed instance; empty to answer with it
-	Endpoint string   // HOST:PORT; empty for the default
-	API      string   // HOST:PORT; empty for none over TCP
-	Connect  bool     // see that the DSN connects
+	Dir     config.Dir
+	Name    string
+	DSN     string // of an instance that someone else runs
+	Managed bool
+	Port    int      // of a managed instance; 0 for any
+	Listen  string   // of a managed instance; empty for this machine alone
+	Allow   []string // of a managed instance: networks that its clients come from
+	// NoBackups makes a managed instance without backups.
+	NoBackups bool
+	Password  string // file that takes the superuser's password of a managed instance; empty to answer with it
+	Endpoint  string // HOST:PORT; empty for the default
+	API       string // HOST:PORT; empty for none over TCP
+	Connect   bool   // see that the DSN connects
 	// Adopt is the id of the agent whose links are taken over, "any" for the one whose links
 	// are found; empty for none.
 	Adopt string

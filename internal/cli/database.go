@@ -13,7 +13,7 @@ import (
 
 func (a *app) databaseCommand() *cobra.Command {
 	return group("database", "links", "Look at the databases of the instance, and copy them",
-		`The databases of the agent's instance, the links that they are part of, and independent copies of them.`, a.databaseList(), a.databaseCopy(), a.databaseCopies())
+		`The databases of the agent's instance, the links that they are part of, and independent copies of them.`, a.databaseList(), a.databaseCopy(), a.databaseCopies(), a.databaseRestorable())
 }
 
 func (a *app) databaseList() *cobra.Command {

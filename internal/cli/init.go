@@ -32,6 +32,10 @@ machine alone unless --listen names addresses: then it has TLS with a certificat
 own, clients come from the networks of --allow with TLS and a password, and the
 password of its superuser is shown this once, or written to --password-file.
 
+The agent makes backups of a managed server from its first minute, with pgBackRest, into its
+own directory (twinspan backup policy names another place), encrypted with a key that lies there
+too. Where pgBackRest is missing the instance works, and the agent says that it has no backups.
+
 --endpoint is the address that peers are told, port 5022 of this machine by default.
 Of two peers only one needs to reach the other.
 
@@ -94,6 +98,7 @@ func (a *app) initCommand() *cobra.Command {
 	flags.IntVar(&in.Port, "port", 0, "`port` of the managed server; a free one is chosen without it")
 	flags.StringVar(&in.Listen, "listen", "", "`addresses` at which the managed server listens for other machines, with TLS; * for all")
 	flags.StringSliceVar(&in.Allow, "allow", nil, "with --listen, `networks` that clients come from, as 10.0.0.0/8 (default all)")
+	flags.BoolVar(&in.NoBackups, "no-backups", false, "the agent makes no backups of the managed server")
 	flags.StringVar(&in.Password, "password-file", "", "`file` that is made for the superuser's password, in place of showing it")
 	flags.StringVar(&in.Endpoint, "endpoint", "", "`host:port` at which peers reach the agent (default: port 5022 of this machine)")
 	flags.StringVar(&in.API, "api", "", "`host:port` at which the REST interface is served too, with TLS and tokens")
@@ -104,7 +109,7 @@ func (a *app) initCommand() *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("postgres", "managed")
 	cmd.MarkFlagsOneRequired("postgres", "managed")
 	cmd.MarkFlagsMutuallyExclusive("adopt", "no-connect")
-	for _, flag := range []string{"port", "listen", "allow", "password-file"} {
+	for _, flag := range []string{"port", "listen", "allow", "no-backups", "password-file"} {
 		cmd.MarkFlagsMutuallyExclusive("postgres", flag)
 	}
 	return cmd

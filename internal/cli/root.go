@@ -73,7 +73,7 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
 	root.AddCommand(
-		a.initCommand(), a.serveCommand(), a.apiCommand(),
+		a.initCommand(), a.serveCommand(), a.apiCommand(), a.instanceCommand(), a.backupCommand(),
 		a.peerCommand(), a.checkCommand(), a.linkCommand(), a.databaseCommand(),
 		a.demoCommand(), a.explainCommand(), a.versionCommand(), manCommand(),
 	)

@@ -43,6 +43,8 @@ type Postgres struct {
 	Listen string
 	// Allow are the networks from which a managed server that is made lets clients in.
 	Allow []string
+	// NoBackups leaves a managed server without backups.
+	NoBackups bool
 }
 
 // Endpoint is where peers reach the agent.
@@ -80,6 +82,7 @@ type file struct {
 		Port    *int     `toml:"port"`
 		Listen  string   `toml:"listen"`
 		Allow   []string `toml:"allow"`
+		Backups *bool    `toml:"backups"`
 	} `toml:"postgres"`
 	Endpoint struct {
 		Listen    string `toml:"listen"`
@@ -152,6 +155,11 @@ func Parse(text []byte) (Config, error) {
 	if f.Postgres.Port != nil {
 		if c.Postgres.Port = *f.Postgres.Port; !c.Postgres.Managed {
 			return Config{}, at(text, "postgres.port", "postgres.port is for a managed server; the port of another is part of dsn")
+		}
+	}
+	if f.Postgres.Backups != nil {
+		if c.Postgres.NoBackups = !*f.Postgres.Backups; !c.Postgres.Managed {
+			return Config{}, at(text, "postgres.backups", "postgres.backups is for a managed server; another's backups are made by whoever runs it")
 		}
 	}
 	if c.Endpoint.Listen == "" {

@@ -54,6 +54,9 @@ func (d Dir) Access() string { return d.join("api") }
 // Instance returns the directory of a managed server.
 func (d Dir) Instance() string { return d.join("instance") }
 
+// Backup returns the directory of the backups of a managed server.
+func (d Dir) Backup() string { return d.join("backup") }
+
 // Run returns the directory of what lives only as long as the process.
 func (d Dir) Run() string { return d.join("run") }
 

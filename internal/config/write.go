@@ -42,6 +42,12 @@ func Render(c Config) []byte {
 		} else {
 			b.WriteString("# allow = [\"10.0.0.0/8\"]\n")
 		}
+		b.WriteString("# Whether the agent makes backups of the server, with pgBackRest. To change it restarts the server.\n")
+		if c.Postgres.NoBackups {
+			b.WriteString("backups = false\n")
+		} else {
+			b.WriteString("# backups = true\n")
+		}
 	} else {
 		b.WriteString(`# How the agent reaches its server: a URL or key=value, as libpq takes it. Several
 # hosts are one HA cluster. The role must be a superuser. Leave the password out

@@ -64,7 +64,7 @@ func both(do func(*side) error, a, b *side) error {
 // init is "twinspan init --managed".
 func (s *side) init(ctx context.Context) error {
 	_, err := setup.Init(ctx, setup.Request{
-		Dir: s.dir, Name: s.name, Managed: true, Port: s.port, Endpoint: fmt.Sprintf("127.0.0.1:%d", s.endpoint),
+		Dir: s.dir, Name: s.name, Managed: true, NoBackups: true, Port: s.port, Endpoint: fmt.Sprintf("127.0.0.1:%d", s.endpoint),
 	})
 	if err != nil {
 		return err

@@ -51,6 +51,21 @@ type Agent interface {
 	// CancelCopy returns when nothing of it is left.
 	CancelCopy(ctx context.Context, id string) (api.DatabaseCopy, error)
 
+	// Instance describes the instance, without waiting for the server.
+	Instance(ctx context.Context) (api.Instance, error)
+	// Backups says what is known of the backups, without asking the repository.
+	Backups(ctx context.Context) (api.Backups, error)
+	// BackupNow and VerifyBackups return at once: BackupTask tells how far what they began is.
+	BackupNow(ctx context.Context, in api.BackupRequest) (api.BackupTask, error)
+	VerifyBackups(ctx context.Context) (api.BackupTask, error)
+	BackupTask(ctx context.Context, number int64) (api.BackupTask, error)
+	BackupPolicy(ctx context.Context) (api.BackupPolicy, error)
+	SetBackupPolicy(ctx context.Context, in api.SetBackupPolicy) (api.BackupPolicy, error)
+	// ExportBackups returns the key of the backups, a secret.
+	ExportBackups(ctx context.Context) (api.BackupExport, error)
+	// RestorableDatabases lists the databases that can be restored, those that were dropped among them.
+	RestorableDatabases(ctx context.Context) ([]api.RestorableDatabase, error)
+
 	// Links lists the links by name. It answers from memory: metrics ask often.
 	Links(ctx context.Context) ([]api.Link, error)
 	// Link returns one link, from memory.

@@ -82,7 +82,7 @@ func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context
 	c.DocsPath, c.SchemasPath, c.OpenAPIPath = "", "", "" // served by Server, without a page from elsewhere
 	c.CreateHooks = nil                                   // no $schema in answers: they are the types of package api
 	c.Transformers = []huma.Transformer{oneShape}
-	c.Tags = []*huma.Tag{{Name: "agent"}, {Name: "peers"}, {Name: "links"}, {Name: "databases"}}
+	c.Tags = []*huma.Tag{{Name: "agent"}, {Name: "peers"}, {Name: "links"}, {Name: "databases"}, {Name: "backups"}}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "Over TCP. A reader may GET, but sees no values of rows; an operator may do everything. The Unix socket needs none."},
 	}
@@ -90,6 +90,7 @@ func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context
 	r := &routes{api: humago.New(mux, c), agent: agent, failed: failed}
 	r.agents()
 	r.peers()
+	r.backups()
 	r.links()
 	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // oneShape lets none out
 		delete(r.api.OpenAPI().Components.Schemas.Map(), unused)

@@ -114,6 +114,12 @@ func sample() *agenttest.Agent {
 	return &agenttest.Agent{
 		Self:    api.Agent{ID: "ida", Name: "a", Version: "1.2.3", Postgres: api.Postgres{Connected: true, Port: 5432}},
 		Trusted: []api.Peer{{Name: "b", Connected: true}},
+		Backed: agenttest.Backed{
+			State: api.Backups{Policy: api.BackupPolicy{RetentionDays: 7, Repository: "/r"}, Known: true,
+				Backups: []api.Backup{{Label: "20261129-235005F", Type: "full", Needs: []string{}}}, Tasks: []api.BackupTask{}, Problems: []api.Problem{}},
+			Task: api.BackupTask{Number: 3, Kind: "backup", Type: "full", State: "done"}, Export: api.BackupExport{Key: "k"},
+			Restorable: []api.RestorableDatabase{{Name: "gone", OID: 7, Dropped: true}},
+		},
 		Found:   api.Check{Findings: []api.Finding{{Code: "wal_level_low", Severity: api.Blocks, Object: "wal_level"}}},
 		Present: []api.Database{{Name: "sales", Links: []api.DatabaseLink{{Name: "sales", Role: api.Primary}}}},
 		Deleted: api.DeleteResult{Sides: []api.DeletedSide{{Agent: "a", Database: "sales", State: api.Independent}}},
@@ -172,6 +178,25 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("check", found.Peer == "b" && len(found.Findings) == 1 && found.Findings[0].Severity == api.Blocks, err)
 	databases, err := c.Databases(ctx)
 	check("databases", len(databases) == 1 && databases[0].Links[0].Name == "sales", err)
+	machine, err := c.Instance(ctx)
+	check("instance", machine.Backups != nil && machine.Backups.Policy.RetentionDays == 7, err)
+	backups, err := c.Backups(ctx)
+	check("backups", len(backups.Backups) == 1 && backups.Backups[0].Label == "20261129-235005F", err)
+	task, err := c.BackupNow(ctx, api.BackupRequest{Type: "full"})
+	check("backup now", task.Number == 3, err)
+	task, err = c.BackupTask(ctx, 3)
+	check("backup task", task.State == "done", err)
+	_, err = c.VerifyBackups(ctx)
+	check("backup verify", true, err)
+	policy, err := c.BackupPolicy(ctx)
+	check("backup policy", policy.Repository == "/r", err)
+	days := 9
+	policy, err = c.SetBackupPolicy(ctx, api.SetBackupPolicy{RetentionDays: &days})
+	check("set backup policy", policy.RetentionDays == 9 && policy.Repository == "/r", err)
+	keys, err := c.ExportBackups(ctx)
+	check("export of the backups", keys.Key == "k", err)
+	restorable, err := c.RestorableDatabases(ctx)
+	check("restorable", len(restorable) == 1 && restorable[0].Dropped, err)
 	links, err := c.Links(ctx)
 	check("links", len(links) == 1 && *links[0].Lag.Seconds == 0.25, err)
 	link, err := c.Link(ctx, "sales")
@@ -246,6 +271,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 	useEverything(t, dial(t, client.Dial{Socket: s.dir.Socket()}))
 	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Invitations[]", "Uninvite[0a]", "Join[tok-b]",
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "SetPeer[c SHA256:y ]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
+		"Instance[]", "Backups[]", "BackupNow[{Type:full}]", "BackupTask[3]", "VerifyBackups[]", "BackupPolicy[]", "SetBackupPolicy[9 /r]", "ExportBackups[]", "RestorableDatabases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 AuditRate:<nil> FromPeer:false CreateRoles:false WithPasswords:false}]",
 		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "CopyDatabase[{Database:sales Name:test Peer:b BytesPerSecond:9}]", "Copy[c/1]", "CancelCopy[c/1]", "Copies[]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
@@ -271,6 +297,8 @@ func TestReaderMayLookOnly(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := c.Suspend(t.Context(), "sales")
+	wantError(t, err, http.StatusForbidden, "token_reader")
+	_, err = c.ExportBackups(t.Context()) // a secret
 	wantError(t, err, http.StatusForbidden, "token_reader")
 	_, err = c.DeleteLink(t.Context(), "sales", true)
 	wantError(t, err, http.StatusForbidden, "token_reader")

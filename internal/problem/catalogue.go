@@ -34,6 +34,7 @@ func Catalogue() []Area {
 		{"Copies of databases", copyEntries()},
 		{"Peers", peerEntries()},
 		{"Servers", serverEntries()},
+		{"Backups of a managed instance", backupEntries()},
 		{"Agents, their directory and the interface", agentEntries()},
 	}
 }

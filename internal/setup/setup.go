@@ -22,17 +22,19 @@ import (
 
 // Request says which agent to make.
 type Request struct {
-	Dir      config.Dir
-	Name     string
-	DSN      string // of an instance that someone else runs
-	Managed  bool
-	Port     int      // of a managed instance; 0 for any
-	Listen   string   // of a managed instance; empty for this machine alone
-	Allow    []string // of a managed instance: networks that its clients come from
-	Password string   // file that takes the superuser's password of a managed instance; empty to answer with it
-	Endpoint string   // HOST:PORT; empty for the default
-	API      string   // HOST:PORT; empty for none over TCP
-	Connect  bool     // see that the DSN connects
+	Dir     config.Dir
+	Name    string
+	DSN     string // of an instance that someone else runs
+	Managed bool
+	Port    int      // of a managed instance; 0 for any
+	Listen  string   // of a managed instance; empty for this machine alone
+	Allow   []string // of a managed instance: networks that its clients come from
+	// NoBackups makes a managed instance without backups.
+	NoBackups bool
+	Password  string // file that takes the superuser's password of a managed instance; empty to answer with it
+	Endpoint  string // HOST:PORT; empty for the default
+	API       string // HOST:PORT; empty for none over TCP
+	Connect   bool   // see that the DSN connects
 	// Adopt is the id of the agent whose links are taken over, "any" for the one whose links
 	// are found; empty for none.
 	Adopt string
@@ -93,7 +95,7 @@ func Init(ctx context.Context, in Request) (api.Initialised, error) {
 func configuration(in Request) (config.Config, error) {
 	c := config.Config{
 		Name:     in.Name,
-		Postgres: config.Postgres{DSN: in.DSN, Managed: in.Managed, Port: in.Port, Listen: in.Listen, Allow: in.Allow},
+		Postgres: config.Postgres{DSN: in.DSN, Managed: in.Managed, Port: in.Port, Listen: in.Listen, Allow: in.Allow, NoBackups: in.NoBackups},
 		API:      config.API{Listen: in.API},
 	}
 	if !config.ValidName(in.Name) {
@@ -146,7 +148,7 @@ func existing(dir config.Dir, wanted config.Config) (api.Initialised, error) {
 }
 
 func samePostgres(a, b config.Postgres) bool {
-	return a.DSN == b.DSN && a.Managed == b.Managed && a.Port == b.Port && a.Listen == b.Listen && slices.Equal(a.Allow, b.Allow)
+	return a.DSN == b.DSN && a.Managed == b.Managed && a.Port == b.Port && a.Listen == b.Listen && a.NoBackups == b.NoBackups && slices.Equal(a.Allow, b.Allow)
 }
 
 // password chooses the superuser's password of a server that others reach, and hands it

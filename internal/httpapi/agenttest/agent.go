@@ -50,6 +50,9 @@ type Agent struct {
 	// Plan is what a rejoin of any link takes.
 	Plan api.RejoinPlan `json:"rejoinPlan"`
 
+	// Backed is how the backups stand.
+	Backed Backed `json:"backed"`
+
 	mu    sync.Mutex
 	calls []string
 }

@@ -1,0 +1,97 @@
+// Package backup keeps a managed instance backed up: when which backup is made, what can be
+// restored, and what is wrong. The copying itself is an Engine's (package pgbackrest).
+// docs/design/0028-backups.md has the reasons.
+package backup
+
+import (
+	"context"
+	"time"
+
+	"github.com/twinspan/twinspan/internal/lsn"
+)
+
+// Kind says what a backup copies.
+type Kind string
+
+// The kinds.
+const (
+	Full         Kind = "full" // everything
+	Differential Kind = "diff" // what has changed since the last full one
+	Incremental  Kind = "incr" // what has changed since the last of any kind
+)
+
+// Database is a database as a backup holds it.
+type Database struct {
+	Name string
+	OID  uint32
+}
+
+// Set is one backup.
+type Set struct {
+	Label string
+	Kind  Kind
+	Needs []string // labels of the sets that it builds on
+	Start time.Time
+	Stop  time.Time // from here on it can be restored
+	// From is the position at which its restore begins, To the one from which on it is whole.
+	From, To lsn.LSN
+	Bytes    int64 // of the instance
+	Stored   int64 // in the repository, added by this backup
+	Damaged  bool  // the engine met pages with wrong checksums while it made it
+}
+
+// Contents is what a repository holds of an instance.
+type Contents struct {
+	Sets []Set // by Stop
+}
+
+// Last returns the newest set of one of the kinds, of any without one.
+func (c Contents) Last(kinds ...Kind) (Set, bool) {
+	for i := len(c.Sets) - 1; i >= 0; i-- {
+		if len(kinds) == 0 || contains(kinds, c.Sets[i].Kind) {
+			return c.Sets[i], true
+		}
+	}
+	return Set{}, false
+}
+
+func contains(kinds []Kind, k Kind) bool {
+	for _, one := range kinds {
+		if one == k {
+			return true
+		}
+	}
+	return false
+}
+
+// Finding is something damaged in a repository.
+type Finding struct {
+	Set  string // label; "" for log
+	Text string // what is wrong, for people
+}
+
+// Report is what a verification read and found.
+type Report struct {
+	Sets     int // looked at
+	Segments int // of log
+	Findings []Finding
+}
+
+// Engine does the copying. Its methods may not be called at the same time except Contents, Segments and Check.
+// They return problems with the codes of the catalogue's area "Backups".
+type Engine interface {
+	// Prepare finds the program, brings what archive_command calls up to date, and makes the repository
+	// where there is none. It is called before anything else, and again after every failure.
+	Prepare(ctx context.Context) error
+	// Check copies the segment of the log named, which the server could not get rid of, and so tells why.
+	Check(ctx context.Context, segment string) error
+	// Backup makes a backup and returns when it is complete; then it removes what the policy keeps no longer.
+	Backup(ctx context.Context, kind Kind) error
+	// Expire removes what the policy keeps no longer.
+	Expire(ctx context.Context) error
+	Contents(ctx context.Context) (Contents, error)
+	// Verify reads everything in the repository.
+	Verify(ctx context.Context) (Report, error)
+	// Segments lists the names of the segments of log in the repository, in order.
+	Segments(ctx context.Context) ([]string, error)
+}

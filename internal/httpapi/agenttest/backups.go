@@ -1,0 +1,67 @@
+package agenttest
+
+import (
+	"context"
+
+	"github.com/twinspan/twinspan/api"
+)
+
+// Backed is how the backups of an agent stand; see the fields of Agent.
+type Backed struct {
+	State      api.Backups              `json:"state"`
+	Task       api.BackupTask           `json:"task"`
+	Export     api.BackupExport         `json:"export"`
+	Restorable []api.RestorableDatabase `json:"restorable"`
+}
+
+// Instance implements httpapi.Agent.
+func (a *Agent) Instance(context.Context) (api.Instance, error) {
+	return api.Instance{Agent: a.Self.Name, Postgres: a.Self.Postgres, Backups: &a.Backed.State, Problems: a.Self.Problems}, a.enter("Instance")
+}
+
+// Backups implements httpapi.Agent.
+func (a *Agent) Backups(context.Context) (api.Backups, error) {
+	return a.Backed.State, a.enter("Backups")
+}
+
+// BackupNow implements httpapi.Agent.
+func (a *Agent) BackupNow(_ context.Context, in api.BackupRequest) (api.BackupTask, error) {
+	return a.Backed.Task, a.enter("BackupNow", in)
+}
+
+// VerifyBackups implements httpapi.Agent.
+func (a *Agent) VerifyBackups(context.Context) (api.BackupTask, error) {
+	return a.Backed.Task, a.enter("VerifyBackups")
+}
+
+// BackupTask implements httpapi.Agent.
+func (a *Agent) BackupTask(_ context.Context, number int64) (api.BackupTask, error) {
+	return a.Backed.Task, a.enter("BackupTask", number)
+}
+
+// BackupPolicy implements httpapi.Agent.
+func (a *Agent) BackupPolicy(context.Context) (api.BackupPolicy, error) {
+	return a.Backed.State.Policy, a.enter("BackupPolicy")
+}
+
+// SetBackupPolicy implements httpapi.Agent.
+func (a *Agent) SetBackupPolicy(_ context.Context, in api.SetBackupPolicy) (api.BackupPolicy, error) {
+	p := a.Backed.State.Policy
+	if in.RetentionDays != nil {
+		p.RetentionDays = *in.RetentionDays
+	}
+	if in.Repository != nil {
+		p.Repository = *in.Repository
+	}
+	return p, a.enter("SetBackupPolicy", p.RetentionDays, p.Repository)
+}
+
+// ExportBackups implements httpapi.Agent.
+func (a *Agent) ExportBackups(context.Context) (api.BackupExport, error) {
+	return a.Backed.Export, a.enter("ExportBackups")
+}
+
+// RestorableDatabases implements httpapi.Agent.
+func (a *Agent) RestorableDatabases(context.Context) ([]api.RestorableDatabase, error) {
+	return a.Backed.Restorable, a.enter("RestorableDatabases")
+}
