@@ -80,17 +80,19 @@ func (c *copying) appendFenced(ctx context.Context, t *table, owner rights.Table
 		return 0, pg.Classify(err, what+" "+t.Name.String())
 	}
 	kept := []string(nil)
-	types := map[string]string{}
 	for _, column := range c.columns[t.Name] {
-		types[column.Name] = column.Type
 		if column.Type == "money" {
 			kept = []string{"lc_monetary"} // its input function goes by it
 		}
 	}
+	read, err := c.readings(ctx, t.Name)
+	if err != nil {
+		return fail(err, "look at the types of")
+	}
 	columns, values := make([]string, len(r.Columns)), make([]string, len(r.Columns))
 	for i, name := range r.Columns {
-		columns[i] = sqlname.Quote(name) + " pg_catalog.text"
-		values[i] = "s." + sqlname.Quote(name) + "::" + types[name]
+		columns[i] = sqlname.Quote(name) + " pg_catalog." + read[name].from
+		values[i] = read[name].value("s." + sqlname.Quote(name))
 	}
 	r.Binary = false
 	runner := rights.NewRunner(owner.Owner, rights.Without(c.fenced.settings, kept...))
@@ -119,6 +121,48 @@ func (c *copying) appendFenced(ctx context.Context, t *table, owner rights.Table
 		}
 	}
 	return rows, nil
+}
+
+// reading is how a column's text is read by its type's input function, whatever casts from strings somebody has made.
+type reading struct {
+	from string // the string type that it is cast from
+	to   string // the type that it is cast to
+	item bool   // of which it is the only item: there are casts from all string types
+}
+
+// value is the value of a column of strings.
+func (r reading) value(column string) string {
+	if !r.item {
+		return column + "::" + r.to
+	}
+	return "CASE WHEN " + column + " IS NOT NULL THEN (pg_catalog.concat('{\"', pg_catalog.replace(pg_catalog.replace(" + column + `, E'\\', E'\\\\'), '"', E'\\"'), '"}')::` + r.to + ")[1] END"
+}
+
+// readingsSQL says how the columns of a table are read. A cast from a string type is one by the type's input function (manual,
+// CREATE CAST, "I/O conversion casts") unless there is one with a function for just that string type. Those of the server's own read as input does.
+const readingsSQL = `WITH RECURSIVE base AS (
+	SELECT a.attname, a.atttypid AS declared, a.atttypmod AS modifier, a.atttypid AS type FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::text::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
+	UNION ALL SELECT b.attname, b.declared, b.modifier, t.typbasetype FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.type WHERE t.typtype = 'd'),
+ chosen AS (
+	SELECT b.attname, b.declared, b.modifier, t.typarray, (SELECT s.name FROM (VALUES (1, 25, 'text'), (2, 1043, 'varchar'), (3, 1042, 'bpchar')) s (number, type, name)
+		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_cast x WHERE x.castsource = s.type::oid AND x.casttarget = t.oid AND x.castmethod = 'f' AND x.oid >= 16384) ORDER BY s.number LIMIT 1) AS name
+	  FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.type WHERE t.typtype <> 'd')
+SELECT attname::text, coalesce(name, 'text'), CASE WHEN name IS NULL AND typarray <> 0 THEN pg_catalog.format_type(typarray, NULL) ELSE pg_catalog.format_type(declared, modifier) END, name IS NULL AND typarray <> 0 FROM chosen`
+
+// readings looks how the columns of a table are read.
+func (c *copying) readings(ctx context.Context, name sqlname.Table) (map[string]reading, error) {
+	rows, err := c.conn.Query(ctx, readingsSQL, name.SQL())
+	if err != nil {
+		return nil, err
+	}
+	list := map[string]reading{}
+	var column string
+	var r reading
+	_, err = pgx.ForEachRow(rows, []any{&column, &r.from, &r.to, &r.item}, func() error {
+		list[column] = r
+		return nil
+	})
+	return list, err
 }
 
 // refused sorts an error of rows that were written inside of a fence.
