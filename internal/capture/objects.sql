@@ -347,7 +347,7 @@ $$;
 -- A table or materialized view that was made without firing an event trigger (EXPLAIN ANALYZE CREATE TABLE AS), as the
 -- change that makes it on the twin; NULL where it is gone. shape is what the stream says of the table: its name and
 -- columns then, whatever has become of them. Without it the table has the columns that it was made with, which are those that the
--- transaction wrote that made its system columns, for what was done to it since is in the stream; with whole it is as it is now, and so is a view.
+-- command wrote that made its system columns, for what was done to it since is in the stream; with whole it is as it is now, and so is a view.
 CREATE OR REPLACE FUNCTION twinspan.made_unseen(t oid, shape json, whole boolean) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
@@ -358,8 +358,8 @@ DECLARE
 BEGIN
     SELECT c.relkind, c.relname, n.nspname, pg_get_userbyid(c.relowner) AS owner, c.relispopulated, c.reloptions, m.amname,
            c.relpersistence, CASE c.relpersistence WHEN 'u' THEN 0 ELSE pg_relation_size(c.oid) + CASE WHEN c.reltoastrelid <> 0 THEN pg_relation_size(c.reltoastrelid) ELSE 0 END END AS bytes,
-           (SELECT a.xmin FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = -1) AS made
-      INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid
+           s.xmin AS made, s.cmin AS place
+      INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid JOIN pg_attribute s ON s.attrelid = c.oid AND s.attnum = -1
      WHERE c.oid = t AND (c.relkind = 'm' OR c.relkind = 'r' AND c.relpersistence <> 't' AND c.reloftype = 0 AND (shape IS NOT NULL OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)));
     IF NOT FOUND THEN
         RETURN NULL;
@@ -385,7 +385,7 @@ BEGIN
                 UNION ALL
                 SELECT a.attnum, a.attname, a.atttypid, a.atttypmod FROM pg_attribute a
                  WHERE shape IS NULL AND a.attrelid = t AND NOT a.attisdropped AND a.attnum > 0
-                   AND a.attnum <= (SELECT max(b.attnum) FROM pg_attribute b WHERE b.attrelid = t AND b.xmin = r.made)) x
+                   AND a.attnum <= (SELECT max(b.attnum) FROM pg_attribute b WHERE b.attrelid = t AND b.xmin = r.made AND b.cmin = r.place)) x
           JOIN pg_type y ON y.oid = x.type
           LEFT JOIN pg_attribute a ON a.attrelid = t AND a.attnum = x.number
           LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace;
