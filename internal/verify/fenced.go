@@ -22,6 +22,8 @@ import (
 // reader is a session that reads at the snapshot.
 type reader struct {
 	conn   *pgx.Conn
+	dsn    *pg.DSN
+	link   string
 	fenced bool            // it can run queries with the rights of others
 	made   map[string]bool // the owners who may write their answers
 }
@@ -34,7 +36,7 @@ func (s *Snapshot) open(ctx context.Context) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{conn: conn, made: map[string]bool{}}
+	r := &reader{conn: conn, dsn: s.DSN, link: s.Link, made: map[string]bool{}}
 	err = conn.QueryRow(ctx, `SELECT rolsuper AND current_setting('server_version_num')::int >= 110000 FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&r.fenced)
 	if err != nil || !r.fenced {
 		return r, pg.Classify(err, "open a session for reading")
@@ -135,7 +137,8 @@ func (r *reader) run(ctx context.Context, t *known, sql string) error {
 
 // unfenced allows a table to be read with the agent's own rights: there is nothing at it
 // that could run. The lock keeps it so: whatever adds an index, statistics or a
-// constraint waits for it; readers and writers do not.
+// constraint waits for it; readers and writers do not. What is there is asked in another session,
+// for queries at the snapshot see what was there then, and the planner sees what is there now.
 func (r *reader) unfenced(ctx context.Context, t *known) error {
 	if !r.fenced || t == nil || t.oid == 0 || t.owner == "" {
 		return nil
@@ -143,9 +146,21 @@ func (r *reader) unfenced(ctx context.Context, t *known) error {
 	if _, err := r.conn.Exec(ctx, "LOCK TABLE ONLY "+t.Name.SQL()+" IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
 		return err
 	}
-	now, err := rights.Of(ctx, r.conn, []uint32{t.oid})
+	other, err := r.dsn.Connect(ctx, pg.Session{Name: r.link + "/verify"})
 	if err != nil {
 		return err
+	}
+	defer other.Close(context.WithoutCancel(ctx))
+	var oid uint32
+	if err := other.QueryRow(ctx, `SELECT coalesce(pg_catalog.to_regclass($1)::pg_catalog.oid, 0)`, t.Name.SQL()).Scan(&oid); err != nil {
+		return pg.Classify(err, "look at "+t.Name.String())
+	}
+	now, err := rights.Of(ctx, other, []uint32{oid})
+	if err != nil {
+		return err
+	}
+	if oid != t.oid {
+		return problem.New(problem.Transient, "table_changed", "it is another table by now").On(t.Name.String())
 	}
 	if now[t.oid].Code {
 		return problem.New(problem.Incompatible, "row_security_hides_rows", "row security is forced on the table's owner, and functions of users run when it is read").On(t.Name.String()).
