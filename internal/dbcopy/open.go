@@ -116,6 +116,7 @@ func (l *local) take(ctx context.Context) (err error) {
 	}
 	// A standby cannot read unlogged tables, and the primary's of a twin have no rows there.
 	l.session.Unlogged = !l.recovering && d.At == nil
+	l.session.Unguarded = true
 	l.origin.Position = l.session.LSN
 	return nil
 }

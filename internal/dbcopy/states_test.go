@@ -253,3 +253,19 @@ func TestSweep(t *testing.T) {
 		t.Errorf("after the sweep there are the roles %v", rows)
 	}
 }
+
+// What an owner puts at a table of his while it is copied does not run with the agent's rights, however large the table is.
+func TestCodeThatComesBehindTheMoment(t *testing.T) {
+	s := pgtest.Shared(t)
+	from := s.DSN(s.Database(t))
+	pgtest.Exec(t, from, `DO $$ BEGIN CREATE ROLE copy_eve; EXCEPTION WHEN duplicate_object THEN NULL; END $$`, `CREATE SCHEMA eve AUTHORIZATION copy_eve`, `SET ROLE copy_eve`,
+		`CREATE FUNCTION eve.f(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN IF current_user <> 'copy_eve' THEN RAISE 'it ran as %', current_user; END IF; RETURN true; END $$`,
+		`CREATE TABLE eve.t (i int PRIMARY KEY, v text); ALTER TABLE eve.t ALTER v SET STORAGE PLAIN`, `INSERT INTO eve.t SELECT i, repeat('x', 6000) FROM generate_series(1, 20000) i`) // two chunks and more
+	source := open(t, from)
+	pgtest.Exec(t, from, `SET ROLE copy_eve`, `CREATE INDEX late ON eve.t (i) WHERE i < 10 AND eve.f(1)`)
+	_, made := must(t, s, source, "copy of eve")
+	pgtest.Exec(t, from, `DROP INDEX eve.late`) // or it would run in the queries of this test
+	if a, b := pgtest.Table(t, from, "eve.t"), pgtest.Table(t, made, "eve.t"); a != b {
+		t.Error("the copy's rows are others")
+	}
+}

@@ -77,7 +77,7 @@ func (s *Session) Plan(ctx context.Context) ([]Table, error) {
 	if err := refuseHashedEnums(ctx, conn, s.ServerVersion); err != nil {
 		return nil, err
 	}
-	list, err := readTables(ctx, conn, s.ServerVersion, s.Unlogged)
+	list, err := readTables(ctx, conn, s.ServerVersion, s.Unlogged, s.Unguarded)
 	if err != nil {
 		return nil, pg.Classify(err, "list the tables")
 	}
@@ -110,7 +110,7 @@ func refuseHashedEnums(ctx context.Context, conn *pgx.Conn, version int) error {
 	}
 }
 
-func readTables(ctx context.Context, conn *pgx.Conn, version int, unlogged bool) ([]*Table, error) {
+func readTables(ctx context.Context, conn *pgx.Conn, version int, unlogged, unguarded bool) ([]*Table, error) {
 	persistence := []string{"p"}
 	if unlogged {
 		persistence = append(persistence, "u")
@@ -142,6 +142,10 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int, unlogged bool)
 	if err != nil {
 		return nil, err
 	}
+	supers, err := superusers(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range list {
 		t.Columns = columns[t.Name]
 		// Ranges of ctid are scanned as ranges from 14 on (nodeTidrangescan.c).
@@ -151,9 +155,9 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int, unlogged bool)
 				t.Key = append(t.Key, KeyColumn{Name: id.Columns[i], Equal: id.Equal[i].Operator, Cast: id.Equal[i].Cast})
 			}
 		}
-		if code[t.OID].Code {
-			// To plan any query on it runs code of users. COPY of all of it plans none, so
-			// it is copied as a whole, and again so when the snapshot is lost.
+		if code[t.OID].Code || unguarded && !supers[code[t.OID].Owner] {
+			// To plan any query on it runs code of users, or may by the time it is planned. COPY
+			// of all of it plans none, so it is copied as a whole, and again so when the snapshot is lost.
 			t.Ranges, t.Key = false, nil
 		}
 		if !utf8.ValidString(t.Name.Schema + t.Name.Name) {
@@ -161,6 +165,19 @@ func readTables(ctx context.Context, conn *pgx.Conn, version int, unlogged bool)
 		}
 	}
 	return list, nil
+}
+
+func superusers(ctx context.Context, conn *pgx.Conn) (map[string]bool, error) {
+	rows, err := conn.Query(ctx, `SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolsuper`)
+	if err != nil {
+		return nil, err
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	all := map[string]bool{}
+	for _, n := range names {
+		all[n] = true
+	}
+	return all, err
 }
 
 // readColumns lists the columns to copy of every table of a database, in order. Values

@@ -31,6 +31,9 @@ type Session struct {
 
 	// Unlogged includes the rows of unlogged tables. It is set before Plan.
 	Unlogged bool
+	// Unguarded says that nothing keeps owners from putting functions at their tables behind the snapshot, as the event
+	// triggers of a link do while it copies. It is set before Plan.
+	Unguarded bool
 
 	dsn    *pg.DSN
 	name   string
