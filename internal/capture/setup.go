@@ -20,8 +20,10 @@ import (
 )
 
 // LockTimeout is the longest that any statement of an agent waits for a lock on
-// the primary, and so the longest that it can make others wait behind it.
-const LockTimeout = time.Second
+// the primary, and so the longest that it can make others wait behind it. It is less than
+// deadlock_timeout's default of a second: of an agent and an application that wait for each
+// other, the agent gives up.
+const LockTimeout = 800 * time.Millisecond
 
 // lockPatience is how long Prepare and Remove go on trying for a lock.
 const lockPatience = 2 * time.Minute
@@ -240,7 +242,7 @@ func (s *Source) eachTable(ctx context.Context, conn *pgx.Conn, what, sql string
 	return nil
 }
 
-// patiently repeats what failed for want of a lock, with pauses in which the
+// patiently repeats what failed for want of a lock, or gave way to others, with pauses in which the
 // application goes on.
 func (s *Source) patiently(ctx context.Context, do func() error) error {
 	end, told := time.Now().Add(lockPatience), false
@@ -251,7 +253,8 @@ func (s *Source) patiently(ctx context.Context, do func() error) error {
 	}()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 3*time.Second) {
 		err := do()
-		if problem.CodeOf(err) != "lock_not_available" || time.Now().After(end) {
+		code := problem.CodeOf(err)
+		if code != "lock_not_available" && code != "serialization_failure" || time.Now().After(end) {
 			return err
 		}
 		if s.Waits != nil {
