@@ -385,7 +385,7 @@ BEGIN
                 UNION ALL
                 SELECT a.attnum, a.attname, a.atttypid, a.atttypmod FROM pg_attribute a
                  WHERE shape IS NULL AND a.attrelid = t AND NOT a.attisdropped AND a.attnum > 0
-                   AND a.attnum <= (SELECT max(b.attnum) FROM pg_attribute b WHERE b.attrelid = t AND b.xmin = r.made AND b.cmin = r.place)) x
+                   AND a.attnum <= coalesce((SELECT max(b.attnum) FROM pg_attribute b WHERE b.attrelid = t AND b.xmin = r.made AND b.cmin = r.place AND b.attnum > 0), 32767)) x
           JOIN pg_type y ON y.oid = x.type
           LEFT JOIN pg_attribute a ON a.attrelid = t AND a.attnum = x.number
           LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace;
