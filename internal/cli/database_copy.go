@@ -103,11 +103,11 @@ func (a *app) copyOf(ctx context.Context, c *client.Client, in api.CopyDatabase,
 
 // waitCopied shows a copy's progress until it is over. An interrupt cancels it.
 func (a *app) waitCopied(ctx context.Context, c *client.Client, v api.DatabaseCopy) (api.DatabaseCopy, error) {
-	show := a.copyShower()
+	show := a.readingShower()
 	tick := time.NewTicker(a.deps.Poll)
 	defer tick.Stop()
 	for v.State == api.Copying {
-		show(v)
+		show(reading{v.Name, v.Step, v.TablesDone, v.TablesTotal, v.BytesDone, v.BytesTotal})
 		select {
 		case <-ctx.Done():
 			ending, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
@@ -132,39 +132,6 @@ func (a *app) waitCopied(ctx context.Context, c *client.Client, v api.DatabaseCo
 		}
 	}
 	return v, nil
-}
-
-// copyShower returns what shows progress: a block that is redrawn on a terminal, lines
-// elsewhere.
-func (a *app) copyShower() func(api.DatabaseCopy) {
-	soFar := func(v api.DatabaseCopy) string {
-		return fmt.Sprintf("%d/%d tables, %s of %s", v.TablesDone, v.TablesTotal, terminal.Size(min(v.BytesDone, v.BytesTotal)), terminal.Size(v.BytesTotal))
-	}
-	if s := terminal.Of(a.errs); s != nil {
-		return func(v api.DatabaseCopy) {
-			block := []string{v.Name + ": " + v.Step}
-			if v.BytesTotal > 0 {
-				block = append(block, fmt.Sprintf("  %s %s", terminal.Bar(v.BytesDone, v.BytesTotal, 40), soFar(v)))
-			}
-			s.Draw(block)
-		}
-	}
-	last := ""
-	return func(v api.DatabaseCopy) {
-		const tenth = 10
-		done := int64(0)
-		if v.BytesTotal > 0 {
-			done = min(tenth, v.BytesDone*tenth/v.BytesTotal)
-		}
-		if now := fmt.Sprint(v.Step, done); now != last {
-			last = now
-			line := v.Name + ": " + v.Step
-			if v.BytesTotal > 0 {
-				line += ", " + soFar(v)
-			}
-			fmt.Fprintln(a.errs, line)
-		}
-	}
 }
 
 // showCopy prints a copy for people.

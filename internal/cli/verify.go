@@ -14,7 +14,6 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/problem"
-	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 const linkVerifyLong = `Compare both sides of a link at one exact position of the primary's log, while both
@@ -115,11 +114,11 @@ const cancelPatience = 10 * time.Second
 // waitVerified shows a verification's progress until it is over. An interrupt
 // cancels it: nobody would see the result.
 func (a *app) waitVerified(ctx context.Context, c *client.Client, v api.Verification) (api.Verification, error) {
-	show := a.verificationShower()
+	show := a.readingShower()
 	tick := time.NewTicker(a.deps.Poll)
 	defer tick.Stop()
 	for v.State == api.Verifying {
-		show(v)
+		show(verified(v))
 		select {
 		case <-ctx.Done():
 			ending, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
@@ -153,38 +152,8 @@ func lostVerification(err error) error {
 	return err
 }
 
-// verificationShower returns what shows progress: a block that is redrawn on a
-// terminal, lines elsewhere.
-func (a *app) verificationShower() func(api.Verification) {
-	if s := terminal.Of(a.errs); s != nil {
-		return func(v api.Verification) {
-			block := []string{v.Link + ": " + v.Step}
-			if v.BytesTotal > 0 {
-				block = append(block, fmt.Sprintf("  %s %s", terminal.Bar(v.BytesDone, v.BytesTotal, 40), verifiedSoFar(v)))
-			}
-			s.Draw(block)
-		}
-	}
-	last := ""
-	return func(v api.Verification) {
-		const tenth = 10
-		done := int64(0)
-		if v.BytesTotal > 0 {
-			done = min(tenth, v.BytesDone*tenth/v.BytesTotal)
-		}
-		if now := fmt.Sprint(v.Step, done); now != last {
-			last = now
-			line := v.Link + ": " + v.Step
-			if v.BytesTotal > 0 {
-				line += ", " + verifiedSoFar(v)
-			}
-			fmt.Fprintln(a.errs, line)
-		}
-	}
-}
-
-func verifiedSoFar(v api.Verification) string {
-	return fmt.Sprintf("%d/%d tables, %s of %s", v.TablesDone, v.TablesTotal, terminal.Size(min(v.BytesDone, v.BytesTotal)), terminal.Size(v.BytesTotal))
+func verified(v api.Verification) reading {
+	return reading{v.Link, v.Step, v.TablesDone, v.TablesTotal, v.BytesDone, v.BytesTotal}
 }
 
 // verdictError makes the exit status.

@@ -31,7 +31,7 @@ func showVerification(w io.Writer, v api.Verification) {
 		field("paused", "%s, while both sides' snapshots were taken", terminal.Duration(v.PauseSeconds))
 	}
 	if v.State == api.Verifying && v.BytesTotal > 0 {
-		field("progress", "%s %s", terminal.Bar(v.BytesDone, v.BytesTotal, 20), verifiedSoFar(v))
+		field("progress", "%s %s", terminal.Bar(v.BytesDone, v.BytesTotal, 20), verified(v).soFar())
 	}
 	if v.EndedAt != nil {
 		field("compared", "%s, %s in %s, %s", terminal.Plural(v.TablesDone, "table"), terminal.Plural(int(v.Rows), "row"),
