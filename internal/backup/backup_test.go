@@ -1,6 +1,8 @@
 package backup
 
 import (
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -150,5 +152,62 @@ func TestListOfDatabases(t *testing.T) {
 	step(false, sight{at: noon.Add(30 * time.Second), before: 700, after: 750, timeline: 1, list: []sighted{{Database{"b", 9}, false}}})
 	if last := known[len(known)-1]; last.OID != 9 || last.Dropped() || last.Since.IsZero() {
 		t.Errorf("%+v", last)
+	}
+}
+
+func TestVerifyDue(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		sets     []Set
+		verified time.Time
+		in       time.Duration // from noon
+	}{
+		{"nothing to read", nil, time.Time{}, 7 * 24 * time.Hour},
+		{"never", []Set{ago(Full, 5), ago(Differential, 1)}, time.Time{}, 19 * time.Hour},
+		{"never, for long", []Set{ago(Full, 50)}, time.Time{}, -26 * time.Hour},
+		{"a day ago", []Set{ago(Full, 50)}, noon.Add(-24 * time.Hour), 6 * 24 * time.Hour},
+	} {
+		if at := VerifyDue(noon, c.verified, Contents{Sets: c.sets}); at.Sub(noon) != c.in {
+			t.Errorf("%s: in %s, want %s", c.name, at.Sub(noon), c.in)
+		}
+	}
+}
+
+// What a verification found stays when the agent starts anew, until another finds nothing or the repository is another one.
+func TestVerificationIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	start := func() *Keeper {
+		k := &Keeper{Dir: dir, Repository: "/repository", Log: slog.New(slog.DiscardHandler),
+			Put: func(file string, text []byte) error { return os.WriteFile(file, text, 0o600) }}
+		if err := k.Open(); err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	code := func(k *Keeper) string {
+		if p := k.problems["verify"]; p != nil {
+			return p.Code + " " + p.Subject
+		}
+		return ""
+	}
+	k := start()
+	damaged := verification{At: noon, Report: Report{Sets: 1, Findings: []Finding{{Set: "full", Text: "a checksum differs"}}}}
+	if err := k.found(damaged); err != nil || code(k) != "backup_damaged full" {
+		t.Fatalf("found: %s, %v", code(k), err)
+	}
+	if k = start(); code(k) != "backup_damaged full" || !k.verified.At.Equal(noon) {
+		t.Errorf("after a start: %s, %v", code(k), k.verified)
+	}
+	if err := k.SetPolicy(Policy{RetentionDays: 7, Repository: "/another"}); err != nil || code(k) != "" {
+		t.Errorf("of another repository: %s, %v", code(k), err)
+	}
+	if k = start(); code(k) != "" || !k.verified.At.IsZero() {
+		t.Errorf("of another repository, after a start: %s, %v", code(k), k.verified)
+	}
+	if err := os.WriteFile(k.verificationFile(), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if k = start(); code(k) != "" || !k.verified.At.IsZero() {
+		t.Errorf("of a broken file: %s, %v", code(k), k.verified)
 	}
 }

@@ -21,10 +21,6 @@ const (
 	// A backup that failed is tried again after firstPause, and later after mostPause.
 	firstPause = time.Minute
 	mostPause  = time.Hour
-	// verifyEvery is how often everything in the repository is read.
-	verifyEvery = 7 * 24 * time.Hour
-	// verifyAfter is how long after its start the keeper does so first: it does not know when that was done before.
-	verifyAfter = 24 * time.Hour
 )
 
 // TaskKind says what is done.
@@ -71,8 +67,8 @@ type Keeper struct {
 	contents *Contents                 // nil until the repository answered
 	tasks    []Task                    // the running or waiting ones, and the last of each kind
 	number   int64
-	verified time.Time // when a verification ended last
-	shorter  bool      // the policy keeps less than before
+	verified verification // the last
+	shorter  bool         // the policy keeps less than before
 	databases
 }
 
@@ -81,6 +77,9 @@ func (k *Keeper) Open() error {
 	var err error
 	k.began, k.wake, k.problems = time.Now(), make(chan struct{}, 1), map[string]*problem.Error{}
 	if k.policy, err = LoadPolicy(k.policyFile(), k.Repository); err != nil {
+		return err
+	}
+	if err = k.openVerification(); err != nil {
 		return err
 	}
 	return k.openDatabases()
@@ -205,7 +204,7 @@ func (k *Keeper) next(now, retry time.Time) (Task, bool) {
 	if kind, at := Due(now, k.known()); !now.Before(at) {
 		return k.add(Task{Kind: Making, Type: kind}), true
 	}
-	if now.Sub(k.verified) > verifyEvery && now.Sub(k.began) > verifyAfter {
+	if at := VerifyDue(now, k.verified.At, k.known()); !now.Before(at) {
 		return k.add(Task{Kind: Verifying}), true
 	}
 	return Task{}, false
@@ -229,7 +228,7 @@ func (k *Keeper) do(ctx context.Context, t Task) bool {
 		var r Report
 		if r, err = k.Engine.Verify(ctx); err == nil {
 			t.Report = &r
-			k.found(r)
+			err = k.found(verification{At: time.Now().UTC(), Report: r})
 		}
 	} else {
 		k.Log.Info("backup begins", "type", t.Type)
@@ -260,24 +259,6 @@ func (k *Keeper) update(t Task) {
 	if i := slices.IndexFunc(k.tasks, func(old Task) bool { return old.Number == t.Number }); i >= 0 {
 		k.tasks[i] = t
 	}
-}
-
-// found raises what a verification found, or ends the problem of the one before.
-func (k *Keeper) found(r Report) {
-	k.mu.Lock()
-	k.verified = time.Now()
-	k.mu.Unlock()
-	if len(r.Findings) == 0 {
-		k.raise("verify", nil)
-		return
-	}
-	first := r.Findings[0]
-	subject, text := first.Set, first.Text
-	if subject != "" {
-		text = "backup " + subject + ": " + text
-	}
-	k.raise("verify", problem.New(problem.Diverged, "backup_damaged", "the backups are damaged in %d places, the first: %s", len(r.Findings), text).On(subject).
-		WithHint("make a full backup now (twinspan backup now --type full), and look at the disk of the repository; twinspan backup verify again ends this"))
 }
 
 // refuseWaiting ends what waits with the reason for which nothing can be done.
@@ -400,6 +381,9 @@ func (k *Keeper) SetPolicy(p Policy) error {
 	}
 	k.mu.Unlock()
 	k.nudge()
+	if moved { // what was found is of the former repository
+		return k.found(verification{})
+	}
 	return nil
 }
 

@@ -7,6 +7,9 @@ const (
 	diffEvery = 24 * time.Hour
 	// overdueAfter is how late a backup may be before that is a problem by itself.
 	overdueAfter = 6 * time.Hour
+	// verifyEvery is how often everything in the repository is read, verifyAfter how long after its first backup.
+	verifyEvery = 7 * 24 * time.Hour
+	verifyAfter = 24 * time.Hour
 )
 
 // Due says which backup is next, and when. With an empty repository it is a full one, at once.
@@ -21,6 +24,18 @@ func Due(now time.Time, c Contents) (Kind, time.Time) {
 		return Full, atFull
 	}
 	return Differential, atDiff
+}
+
+// VerifyDue says when the repository is to be read as a whole. verified is when that was done last, zero for never; an
+// empty repository is not read.
+func VerifyDue(now, verified time.Time, c Contents) time.Time {
+	switch {
+	case len(c.Sets) == 0:
+		return now.Add(verifyEvery)
+	case verified.IsZero():
+		return c.Sets[0].Stop.Add(verifyAfter)
+	}
+	return verified.Add(verifyEvery)
 }
 
 // Overdue says whether a backup is so late that somebody should look. began is when the agent began to care for
