@@ -54,6 +54,12 @@ func (l *Link) HandleUnseen(ctx context.Context, request UnseenRequest, s *peer.
 	return l.answer(ctx, request.Reference, s, func(ctx context.Context) (any, error) {
 		var answer UnseenAnswer
 		err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			// Without event triggers no command is seen: what the twin lacks is an ordinary difference.
+			var captured bool
+			if err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regprocedure('twinspan.made_unseen(oid,json,boolean)') IS NOT NULL`).Scan(&captured); err != nil || !captured {
+				answer.Seen = err == nil
+				return pg.Classify(err, "look whether schema changes are captured")
+			}
 			oid := request.OID
 			if oid == 0 {
 				err := conn.QueryRow(ctx, `SELECT coalesce(twinspan.relation_of(pg_catalog.convert_from($1, pg_catalog.getdatabaseencoding()::name)), 0::oid)`, request.Object).Scan(&oid)
