@@ -39,7 +39,7 @@ DECLARE
     trier text := format('twinspan.trier_%s', pg_backend_pid());
     r record;
     name text;
-    fixed boolean; -- its name names it, and nothing can be put there
+    fixed boolean := false; -- its name names it, and nothing can be put there
     tries text[];
     try text;
     said text;
@@ -53,16 +53,16 @@ BEGIN
     name := r.name;
     BEGIN
         BEGIN
-            IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+            IF current_setting('transaction_isolation') LIKE 'read %' THEN
                 PERFORM FROM pg_namespace n WHERE n.oid = r.schema FOR SHARE NOWAIT;
                 EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE NOWAIT', name);
-                fixed := to_regclass(name) = t;
+                fixed := coalesce(to_regclass(name) = t, false);
             END IF;
         EXCEPTION WHEN lock_not_available OR insufficient_privilege OR undefined_table OR wrong_object_type OR invalid_schema_name THEN
-            fixed := false;
+            NULL;
         END;
         SELECT pg_get_userbyid(c.relowner) AS owner, EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = t) AS ruled,
-               NOT o.rolsuper AND (fixed IS NOT TRUE OR c.relispartition OR EXISTS (SELECT FROM pg_index x WHERE x.indrelid = t AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL))
+               NOT o.rolsuper AND (NOT fixed OR c.relispartition OR EXISTS (SELECT FROM pg_index x WHERE x.indrelid = t AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL))
                    OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = t AND k.contype IN ('c', 'x')) OR EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxrelid = t)
                    OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t AND coalesce(to_jsonb(a)->>'attgenerated', '') <> '')) AS code,
                (SELECT format('%I', a.attname) FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped
@@ -264,19 +264,20 @@ CREATE OR REPLACE FUNCTION twinspan.on_drop() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
 BEGIN
+    IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) OR twinspan.copied() THEN
+        RETURN;
+    END IF;
+    PERFORM twinspan.refuse_stale();
     IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
-                WHERE NOT d.is_temporary AND d.object_type IN ('index', 'table constraint', 'table column')) AND NOT twinspan.copied() THEN
+                WHERE NOT d.is_temporary AND d.object_type IN ('index', 'table constraint', 'table column')) THEN
         PERFORM twinspan.keep_identity(w.oid, true)
            FROM twinspan.without_identity((SELECT array_agg(DISTINCT l.relation) FROM pg_locks l
                  WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid() AND l.granted
                    AND l.mode IN ('AccessExclusiveLock', 'ShareUpdateExclusiveLock')
                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))) w;
     END IF;
-    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) AND NOT twinspan.copied() THEN
-        PERFORM twinspan.refuse_stale();
-        DELETE FROM twinspan.identity i
-         USING pg_event_trigger_dropped_objects() d
-         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = i.oid;
-    END IF;
+    DELETE FROM twinspan.identity i
+     USING pg_event_trigger_dropped_objects() d
+     WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = i.oid;
 END
 $$;
