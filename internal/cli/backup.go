@@ -41,9 +41,7 @@ func (a *app) instanceCommand() *cobra.Command {
 				if i.Backups != nil {
 					backupLines(w, *i.Backups)
 				}
-				for _, p := range i.Problems {
-					fmt.Fprintf(w, "problem      [%s] %s\n             %s\n", p.Code, p.Title, p.Hint)
-				}
+				problemLines(w, i.Problems)
 			})
 		}),
 	}
@@ -65,6 +63,12 @@ func backupLines(w io.Writer, b api.Backups) {
 	}
 	fmt.Fprintf(w, "last backup  %s\nnext backup  %s\nrestorable   %s to %s\nkept         %d days, in %s\n",
 		last, next, clock(b.From), clock(b.Until), b.Policy.RetentionDays, b.Policy.Repository)
+}
+
+func problemLines(w io.Writer, problems []api.Problem) {
+	for _, p := range problems {
+		fmt.Fprintf(w, "problem      [%s] %s\n             %s\n", p.Code, p.Title, p.Hint)
+	}
 }
 
 // clock writes a moment with its zone; "-" for none.
@@ -99,9 +103,7 @@ instance can be restored, and what is wrong.`,
 				terminal.Table(w, []string{"BACKUP", "TYPE", "COMPLETE", "SIZE", "STORED"}, rows)
 				fmt.Fprintln(w)
 				backupLines(w, b)
-				for _, p := range b.Problems {
-					fmt.Fprintf(w, "problem      [%s] %s\n             %s\n", p.Code, p.Title, p.Hint)
-				}
+				problemLines(w, b.Problems)
 			})
 		}),
 	}

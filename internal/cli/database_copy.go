@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -103,35 +102,28 @@ func (a *app) copyOf(ctx context.Context, c *client.Client, in api.CopyDatabase,
 
 // waitCopied shows a copy's progress until it is over. An interrupt cancels it.
 func (a *app) waitCopied(ctx context.Context, c *client.Client, v api.DatabaseCopy) (api.DatabaseCopy, error) {
-	show := a.readingShower()
-	tick := time.NewTicker(a.deps.Poll)
-	defer tick.Stop()
-	for v.State == api.Copying {
-		show(reading{v.Name, v.Step, v.TablesDone, v.TablesTotal, v.BytesDone, v.BytesTotal})
-		select {
-		case <-ctx.Done():
-			ending, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
-			defer stop()
-			if _, err := c.CancelCopy(ending, v.ID); err != nil {
-				return v, err
-			}
-			return v, problem.New(problem.Cancelled, "interrupted", "the copy of %s was cancelled", v.Database).
-				WithHint("with --no-wait it goes on without the command")
-		case <-tick.C:
-		}
-		now, err := c.Copy(ctx, v.ID)
-		var sent *api.Error
-		switch {
-		case err == nil:
-			v = now
-		case ctx.Err() != nil: // the next round sees it
-		case errors.As(err, &sent) && sent.Code == "copy_unknown":
-			return v, problem.New(problem.Transient, "copy_lost", "the agent was started anew and has forgotten the copy").WithHint("copy again")
-		default:
-			return v, err
-		}
+	return follow(ctx, a, v, followed[api.DatabaseCopy]{
+		running: func(v api.DatabaseCopy) bool { return v.State == api.Copying },
+		shown: func(v api.DatabaseCopy) reading {
+			return reading{v.Name, v.Step, v.TablesDone, v.TablesTotal, v.BytesDone, v.BytesTotal}
+		},
+		look: func(ctx context.Context) (api.DatabaseCopy, error) { return c.Copy(ctx, v.ID) },
+		lost: lostCopy,
+		cancel: func(ctx context.Context) error {
+			_, err := c.CancelCopy(ctx, v.ID)
+			return err
+		},
+		cancelled: "the copy of " + v.Database + " was cancelled",
+	})
+}
+
+// lostCopy explains what it means that a copy is not known any more.
+func lostCopy(err error) error {
+	var sent *api.Error
+	if errors.As(err, &sent) && sent.Code == "copy_unknown" {
+		return problem.New(problem.Transient, "copy_lost", "the agent was started anew and has forgotten the copy").WithHint("copy again")
 	}
-	return v, nil
+	return err
 }
 
 // showCopy prints a copy for people.

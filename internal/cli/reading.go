@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"time"
 
+	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/terminal"
 )
 
@@ -45,4 +48,45 @@ func (a *app) readingShower() func(reading) {
 			fmt.Fprintln(a.errs, line)
 		}
 	}
+}
+
+// cancelPatience is how long an interrupted command waits for the end.
+const cancelPatience = 10 * time.Second
+
+// followed is work of an agent that reads the tables of a database, as T describes it.
+type followed[T any] struct {
+	running   func(T) bool
+	shown     func(T) reading
+	look      func(ctx context.Context) (T, error)
+	lost      func(error) error // says of an error of look what follows from it
+	cancel    func(ctx context.Context) error
+	cancelled string
+}
+
+// follow shows how far work is until it is over, and returns what it was then. An interrupt cancels it.
+func follow[T any](ctx context.Context, a *app, v T, f followed[T]) (T, error) {
+	show := a.readingShower()
+	tick := time.NewTicker(a.deps.Poll)
+	defer tick.Stop()
+	for f.running(v) {
+		show(f.shown(v))
+		select {
+		case <-ctx.Done():
+			ending, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
+			defer stop()
+			if err := f.cancel(ending); err != nil {
+				return v, err
+			}
+			return v, problem.New(problem.Cancelled, "interrupted", "%s", f.cancelled).WithHint("with --no-wait it goes on without the command")
+		case <-tick.C:
+		}
+		now, err := f.look(ctx)
+		switch {
+		case err == nil:
+			v = now
+		case ctx.Err() == nil: // otherwise the next round sees it
+			return v, f.lost(err)
+		}
+	}
+	return v, nil
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -108,37 +107,20 @@ func (a *app) verification(ctx context.Context, c *client.Client, name string, i
 	return a.waitVerified(ctx, c, v)
 }
 
-// cancelPatience is how long an interrupted command waits for the end.
-const cancelPatience = 10 * time.Second
-
 // waitVerified shows a verification's progress until it is over. An interrupt
 // cancels it: nobody would see the result.
 func (a *app) waitVerified(ctx context.Context, c *client.Client, v api.Verification) (api.Verification, error) {
-	show := a.readingShower()
-	tick := time.NewTicker(a.deps.Poll)
-	defer tick.Stop()
-	for v.State == api.Verifying {
-		show(verified(v))
-		select {
-		case <-ctx.Done():
-			ending, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
-			defer stop()
-			if _, err := c.CancelVerification(ending, v.Link); err != nil {
-				return v, err
-			}
-			return v, problem.New(problem.Cancelled, "interrupted", "the verification of link %s was cancelled", v.Link).
-				WithHint("with --no-wait it goes on without the command")
-		case <-tick.C:
-		}
-		now, err := c.Verification(ctx, v.Link)
-		switch {
-		case err == nil:
-			v = now
-		case ctx.Err() == nil:
-			return v, lostVerification(err)
-		}
-	}
-	return v, nil
+	return follow(ctx, a, v, followed[api.Verification]{
+		running: func(v api.Verification) bool { return v.State == api.Verifying },
+		shown:   verified,
+		look:    func(ctx context.Context) (api.Verification, error) { return c.Verification(ctx, v.Link) },
+		lost:    lostVerification,
+		cancel: func(ctx context.Context) error {
+			_, err := c.CancelVerification(ctx, v.Link)
+			return err
+		},
+		cancelled: "the verification of link " + v.Link + " was cancelled",
+	})
 }
 
 // lostVerification explains what it means that a verification is not known any
