@@ -168,17 +168,25 @@ func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Opti
 	if o.Config != nil {
 		o.Config(name, &c)
 	}
-	if err := dir.Create(); err != nil {
+	s.settle(c)
+	return s
+}
+
+// settle makes the agent's directory and the client that asks it. What a failed test leaves is shown.
+func (s *Side) settle(c config.Config) {
+	t := s.t
+	t.Helper()
+	if err := s.Dir.Create(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := peer.CreateIdentity(dir.Path(), name); err != nil {
+	if _, err := peer.CreateIdentity(s.Dir.Path(), s.Name); err != nil {
 		t.Fatal(err)
 	}
-	if err := config.WriteNew(dir.File(), config.Render(c)); err != nil {
+	if err := config.WriteNew(s.Dir.File(), config.Render(c)); err != nil {
 		t.Fatal(err)
 	}
-	s.Client, err = client.New(client.Dial{Socket: dir.Socket()})
-	if err != nil {
+	var err error
+	if s.Client, err = client.New(client.Dial{Socket: s.Dir.Socket()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Client.Close)
@@ -188,7 +196,6 @@ func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Opti
 			s.dump()
 		}
 	})
-	return s
 }
 
 // Start starts the agent and waits until it has read its instance.

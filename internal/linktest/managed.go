@@ -9,10 +9,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/instance"
-	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
@@ -41,25 +39,7 @@ func Managed(t testing.TB, name string, change func(*config.Config)) *Side {
 	if change != nil {
 		change(&c)
 	}
-	if err := dir.Create(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := peer.CreateIdentity(dir.Path(), name); err != nil {
-		t.Fatal(err)
-	}
-	if err := config.WriteNew(dir.File(), config.Render(c)); err != nil {
-		t.Fatal(err)
-	}
-	if s.Client, err = client.New(client.Dial{Socket: dir.Socket()}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Client.Close)
-	t.Cleanup(func() {
-		s.racing()
-		if t.Failed() {
-			s.dump()
-		}
-	})
+	s.settle(c)
 	t.Cleanup(s.endServer)
 	s.Start()
 	return s
