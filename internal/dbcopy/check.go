@@ -9,6 +9,7 @@ import (
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/schema"
 )
 
 // check refuses what cannot be copied to the server, before anything is made.
@@ -68,13 +69,9 @@ func missingExtensions(ctx context.Context, conn *pgx.Conn, wanted []assess.Exte
 	for i, e := range wanted {
 		names[i] = e.Name
 	}
-	var missing []string
-	err := conn.QueryRow(ctx, `SELECT ARRAY(SELECT w FROM pg_catalog.unnest($1::text[]) AS w WHERE w NOT IN (SELECT name FROM pg_catalog.pg_available_extensions) ORDER BY 1)`, names).Scan(&missing)
-	if err != nil {
-		return pg.Classify(err, "list extensions")
-	}
-	if len(missing) == 0 {
-		return nil
+	missing, err := schema.MissingExtensions(ctx, conn, names)
+	if err != nil || len(missing) == 0 {
+		return err
 	}
 	return problem.New(problem.Incompatible, "extension_missing", "the server that is to hold the copy does not have %s, which the database uses", strings.Join(missing, ", ")).
 		On(missing[0]).WithHint("install the extension's package on that server's machine")

@@ -87,8 +87,8 @@ func (t *Target) copy(ctx context.Context) (Result, error) {
 	if err := t.make(ctx, origin); err != nil {
 		return result, err
 	}
-	structure := &schema.Target{DSN: t.dsn, Link: t.ID, Name: session, Workers: t.Workers, Log: t.Log, Aside: gate.AsideSQL, Progress: func(p schema.Progress) {
-		t.advance(p.Step)
+	structure := &schema.Target{DSN: t.dsn, Link: t.ID, Name: session, Workers: t.Workers, Log: t.Log, Aside: gate.AsideSQL, Progress: func(schema.Progress) {
+		t.moved = time.Now()
 	}}
 	rows := t.rows(structure)
 	objects := &largeobject.Target{DSN: t.dsn, Link: t.ID, Name: session, Remote: t.source.Objects(), Workers: t.Workers, Log: t.Log,
@@ -142,9 +142,6 @@ func (t *Target) step(name string) {
 	t.progress.Step = name
 	t.tell()
 }
-
-// advance says it, and that something was done since.
-func (t *Target) advance(string) { t.moved = time.Now() }
 
 func (t *Target) tell() {
 	if t.Progress != nil {

@@ -180,19 +180,18 @@ func checkExtensions(ctx context.Context, conn *pgx.Conn, wanted []Extension) er
 	for i, e := range wanted {
 		names[i] = e.Name
 	}
-	rows, err := conn.Query(ctx, `SELECT w FROM unnest($1::text[]) AS w WHERE w NOT IN (SELECT name FROM pg_catalog.pg_available_extensions) ORDER BY 1`, names)
-	if err != nil {
-		return pg.Classify(err, "list extensions")
-	}
-	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return pg.Classify(err, "list extensions")
-	}
-	if len(missing) == 0 {
-		return nil
+	missing, err := MissingExtensions(ctx, conn, names)
+	if err != nil || len(missing) == 0 {
+		return err
 	}
 	return problem.New(problem.Incompatible, "extension_missing", "the secondary's server does not have %s, which the primary's database uses", strings.Join(missing, ", ")).
 		On(missing[0]).WithHint("install the extension's package on the secondary's server, or drop the extension on the primary if nothing needs it")
+}
+
+// MissingExtensions lists, in order, those of some extensions that are not installed on a server's machine.
+func MissingExtensions(ctx context.Context, conn *pgx.Conn, names []string) (missing []string, err error) {
+	err = conn.QueryRow(ctx, `SELECT ARRAY(SELECT w FROM pg_catalog.unnest($1::text[]) AS w WHERE w NOT IN (SELECT name FROM pg_catalog.pg_available_extensions) ORDER BY 1)`, names).Scan(&missing)
+	return missing, pg.Classify(err, "list extensions")
 }
 
 func createRoles(ctx context.Context, tx pgx.Tx, wanted []string) ([]Entry, error) {
