@@ -110,17 +110,11 @@ func (l *Link) momentBetween(ctx context.Context, holder *pgx.Conn) (m dbcopy.Mo
 		})
 	})
 	in.nudge()
-	missed := interrupted()
-	select {
-	case <-visit.done:
-	case <-in.ended:
-	case <-ctx.Done():
-		missed = context.Cause(ctx)
+	came, err := visit.await(ctx, in)
+	if !came {
+		return dbcopy.Moment{}, err
 	}
-	if came, err := visit.end(); came {
-		return m, err
-	}
-	return dbcopy.Moment{}, missed
+	return m, err
 }
 
 // momentAtRest keeps everybody from applying: whoever does has the replication origin.

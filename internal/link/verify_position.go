@@ -147,19 +147,12 @@ func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest,
 		held = min(held, request.Linger)
 	}
 	goOn()
-	missed := interrupted()
-	select {
-	case <-visit.done:
-	case <-in.ended:
-	case <-ctx.Done():
-		missed = context.Cause(ctx)
-	}
 	// What was done counts, also when f itself has ended the stream.
-	if came, err := visit.end(); came {
+	came, err := visit.await(ctx, in)
+	if came {
 		m.pause = held + inside
-		return err
 	}
-	return missed
+	return err
 }
 
 func interrupted() error {
@@ -190,13 +183,23 @@ func (v *visit) run(ctx, applying context.Context, f func(context.Context) error
 	v.came, v.err = true, f(ctx)
 }
 
-// end waits for a call that is under way and makes sure that none comes after it. It
-// returns whether one came, and how it ended.
-func (v *visit) end() (came bool, err error) {
+// await waits for the call, until the stream or ctx ends, and makes sure that none comes after it. It
+// returns whether one came, and how it ended, or why none did.
+func (v *visit) await(ctx context.Context, in *receiver) (came bool, err error) {
+	missed := interrupted()
+	select {
+	case <-v.done:
+	case <-in.ended:
+	case <-ctx.Done():
+		missed = context.Cause(ctx)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.ended = true
-	return v.came, v.err
+	if !v.came {
+		return false, missed
+	}
+	return true, v.err
 }
 
 func readSnapshotAnswer(s *peer.Stream) (answer SnapshotAnswer, err error) {
