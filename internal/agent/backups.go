@@ -7,6 +7,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/backup"
+	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/pgbackrest"
 	"github.com/twinspan/twinspan/internal/problem"
 )
@@ -58,7 +59,7 @@ func backupProblems(all []*problem.Error) []api.Problem {
 		if entry, ok := problem.Describe(p.Code); ok {
 			severity = api.Severity(entry.Severity)
 		}
-		list = append(list, api.Problem{Code: p.Code, Severity: severity, Subject: p.Subject, Title: p.Error(), Hint: p.Hint})
+		list = append(list, *link.ProblemOf(p, severity))
 	}
 	return list
 }

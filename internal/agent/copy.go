@@ -11,6 +11,7 @@ import (
 	"github.com/twinspan/twinspan/internal/dbcopy"
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/link"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/seed"
@@ -158,12 +159,7 @@ func (a *Agent) CopyDatabase(ctx context.Context, in api.CopyDatabase) (api.Data
 		return api.DatabaseCopy{}, err
 	}
 	has := func(name string) bool {
-		for _, d := range databases {
-			if d.Name == name {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(databases, func(d pg.Database) bool { return d.Name == name })
 	}
 	switch {
 	case !has(in.Database) || dbcopy.IsDraft(in.Database):
@@ -222,7 +218,7 @@ func (j *copyJob) over(err error) {
 			if p.Kind == problem.Cancelled {
 				v.State = api.CopyCancelled
 			}
-			v.Problem = &api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
+			v.Problem = link.ProblemOf(p, api.Blocks)
 		}
 	})
 	close(j.done)
@@ -347,13 +343,18 @@ func (a *Agent) CancelCopy(ctx context.Context, id string) (api.DatabaseCopy, er
 	if err != nil {
 		return api.DatabaseCopy{}, err
 	}
-	job.stop(errCopyCancelled)
+	return job.cancel(ctx)
+}
+
+// cancel ends a copy and waits until nothing is left to do.
+func (j *copyJob) cancel(ctx context.Context) (api.DatabaseCopy, error) {
+	j.stop(errCopyCancelled)
 	select {
-	case <-job.done:
+	case <-j.done:
 	case <-ctx.Done():
-		return job.look(), context.Cause(ctx)
+		return j.look(), context.Cause(ctx)
 	}
-	return job.look(), nil
+	return j.look(), nil
 }
 
 var errCopyCancelled = problem.New(problem.Cancelled, "copy_cancelled", "the copy was cancelled")

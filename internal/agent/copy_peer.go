@@ -68,6 +68,9 @@ type (
 	}
 )
 
+// copyID is the number of the copy that a request is about.
+func (r copyReference) copyID() string { return r.ID }
+
 // lent is a source that a peer reads.
 type lent struct {
 	agent  string // the peer's id
@@ -190,7 +193,7 @@ func (a *Agent) handleCopies() {
 			return a.copyHere(ctx, job, r.ID, &remoteSource{agent: a, peer: from.Name, id: r.ID, origin: r.Origin})
 		})
 	})
-	about := func(method string, do func(context.Context, string) (api.DatabaseCopy, error)) {
+	about := func(method string, do func(context.Context, *copyJob) (api.DatabaseCopy, error)) {
 		unary(a, method, func(ctx context.Context, from peer.Peer, r copyReference) (any, error) {
 			job, err := a.copies.get(r.ID)
 			if err == nil && job.agent != from.AgentID {
@@ -199,35 +202,35 @@ func (a *Agent) handleCopies() {
 			if err != nil {
 				return nil, err
 			}
-			return do(ctx, r.ID)
+			return do(ctx, job)
 		})
 	}
-	about(methodCopyShow, a.Copy)
-	about(methodCopyCancel, a.CancelCopy)
+	about(methodCopyShow, func(_ context.Context, job *copyJob) (api.DatabaseCopy, error) { return job.look(), nil })
+	about(methodCopyCancel, func(ctx context.Context, job *copyJob) (api.DatabaseCopy, error) { return job.cancel(ctx) })
 	lentStream(a, methodCopyTables, func(ctx context.Context, source dbcopy.Source, _ copyReference, s *peer.Stream) error {
 		return replyWith(s, func() (any, error) { return source.Tables(ctx) })
-	}, func(r copyReference) string { return r.ID })
+	})
 	lentStream(a, methodCopySchema, func(ctx context.Context, source dbcopy.Source, _ copyReference, s *peer.Stream) error {
 		return replyWith(s, func() (any, error) { return source.Schema(ctx) })
-	}, func(r copyReference) string { return r.ID })
+	})
 	lentStream(a, methodCopySequences, func(ctx context.Context, source dbcopy.Source, _ copyReference, s *peer.Stream) error {
 		return replyWith(s, func() (any, error) { return source.Sequences(ctx) })
-	}, func(r copyReference) string { return r.ID })
+	})
 	lentStream(a, methodCopyRows, func(ctx context.Context, source dbcopy.Source, r copyRowsRequest, s *peer.Stream) error {
 		return link.ReplyRows(ctx, s, r.Compress, func(ctx context.Context, w io.Writer) (int64, error) { return source.Copy(ctx, r.CopyRequest, w) })
-	}, func(r copyRowsRequest) string { return r.ID })
+	})
 	lentStream(a, methodCopyPlan, func(ctx context.Context, source dbcopy.Source, r copyPlanRequest, s *peer.Stream) error {
 		return replyWith(s, func() (any, error) { return source.Objects().Plan(ctx, r.PlanRequest) })
-	}, func(r copyPlanRequest) string { return r.ID })
+	})
 	lentStream(a, methodCopyList, func(ctx context.Context, source dbcopy.Source, r copyListRequest, s *peer.Stream) error {
 		return replyWith(s, func() (any, error) { return source.Objects().List(ctx, r.ListRequest) })
-	}, func(r copyListRequest) string { return r.ID })
+	})
 	lentStream(a, methodCopyDescribe, func(ctx context.Context, source dbcopy.Source, r copyObjectsRequest, s *peer.Stream) error {
 		return replyWith(s, func() (any, error) { return source.Objects().Describe(ctx, r.OIDs) })
-	}, func(r copyObjectsRequest) string { return r.ID })
+	})
 	lentStream(a, methodCopyPages, func(ctx context.Context, source dbcopy.Source, r copyObjectsRequest, s *peer.Stream) error {
 		return link.ReplyRows(ctx, s, r.Compress, func(ctx context.Context, w io.Writer) (int64, error) { return source.Objects().Copy(ctx, r.OIDs, w) })
-	}, func(r copyObjectsRequest) string { return r.ID })
+	})
 }
 
 func replyWith(s *peer.Stream, f func() (any, error)) error {
@@ -239,13 +242,13 @@ func replyWith(s *peer.Stream, f func() (any, error)) error {
 }
 
 // lentStream registers a request for something of a source that is lent.
-func lentStream[R any](a *Agent, method string, f func(ctx context.Context, source dbcopy.Source, r R, s *peer.Stream) error, id func(R) string) {
+func lentStream[R interface{ copyID() string }](a *Agent, method string, f func(ctx context.Context, source dbcopy.Source, r R, s *peer.Stream) error) {
 	a.endpoint.HandleStream(method, func(ctx context.Context, from peer.Peer, body json.RawMessage, s *peer.Stream) error {
 		var r R
 		if err := decode(body, &r); err != nil {
 			return err
 		}
-		source, err := a.copies.source(from, id(r))
+		source, err := a.copies.source(from, r.copyID())
 		if err != nil {
 			return err
 		}

@@ -283,7 +283,7 @@ func (g *group) undo(life context.Context, why error) {
 	p := problem.As(why)
 	g.Log.Warn("links do not change places together", "code", p.Code, "err", p)
 	g.show(func(v *api.Failovers) {
-		v.Problem = &api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
+		v.Problem = link.ProblemOf(p, api.Blocks)
 	})
 	for _, l := range g.links {
 		_, _ = l.CancelFailover(life) // who cannot be told gives up by itself, for want of others
@@ -321,7 +321,7 @@ func (g *group) finish(life context.Context, state api.FailoverState) {
 	g.show(func(v *api.Failovers) {
 		v.State, v.EndedAt = state, &now
 		if p := problem.As(err); p != nil && v.Problem == nil {
-			v.Problem = &api.Problem{Code: p.Code, Severity: api.Warns, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
+			v.Problem = link.ProblemOf(p, api.Warns)
 		}
 	})
 }

@@ -219,7 +219,7 @@ func (l *Link) endFailover(f *failover, err error) {
 			f.view.Steps[n-1].Seconds = time.Since(f.began).Seconds()
 		}
 		f.view.State = api.FailoverUndone
-		f.view.Problem = &api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
+		f.view.Problem = ProblemOf(p, api.Blocks)
 		l.log.Warn("failover did not come about", "code", p.Code, "err", p)
 	} else {
 		f.closeStep()

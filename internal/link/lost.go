@@ -128,7 +128,7 @@ func (l *Link) showParting(s lost.Summary) api.Parting {
 		p.State = api.PartingDiscarded
 	case s.Problem != nil:
 		p.State = api.PartingUnreadable
-		p.Problem = &api.Problem{Code: s.Problem.Code, Severity: api.Blocks, Title: s.Problem.Error(), Subject: s.Problem.Subject, Hint: s.Problem.Hint}
+		p.Problem = ProblemOf(s.Problem, api.Blocks)
 	case s.Complete:
 		p.State = api.PartingRead
 	}

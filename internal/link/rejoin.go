@@ -97,7 +97,7 @@ func (l *Link) HandleRejoinPlan(ctx context.Context, request RejoinRequest) (api
 	out.Step = l.live.seeding.Step
 	l.mu.Unlock()
 	if p := r.Problem; p != nil && p.Code != "twin_diverged" {
-		out.Problem = &api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
+		out.Problem = ProblemOf(p, api.Blocks)
 	}
 	conn, err := lost.Connect(ctx, l.dsn, l.Name())
 	if err != nil {

@@ -253,7 +253,7 @@ func (l *Link) endVerification(err error) {
 		if p.Kind == problem.Cancelled {
 			c.view.State = api.Cancelled
 		}
-		c.view.Problem = &api.Problem{Code: p.Code, Severity: api.Warns, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
+		c.view.Problem = ProblemOf(p, api.Warns)
 	}
 	c.stop(nil)
 	close(c.done)

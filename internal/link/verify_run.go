@@ -260,7 +260,7 @@ func (v *verifier) settle(found, left *verify.Findings, failed error) {
 		view.MoreRows = showMore(left)
 		view.Problem = nil
 		if p := problem.As(failed); p != nil {
-			view.Problem = &api.Problem{Code: p.Code, Severity: api.Warns, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
+			view.Problem = ProblemOf(p, api.Warns)
 		}
 	})
 }

@@ -159,12 +159,17 @@ func health(v api.Link) api.Health {
 	return api.Healthy
 }
 
+// ProblemOf is an error as views show it.
+func ProblemOf(p *problem.Error, severity api.Severity) *api.Problem {
+	return &api.Problem{Code: p.Code, Severity: severity, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
+}
+
 // ownProblemsLocked lists what is wrong on this side.
 func (l *Link) ownProblemsLocked() []api.Problem {
 	list := []api.Problem{}
 	add := func(p *problem.Error, severity api.Severity) {
 		if p != nil {
-			list = append(list, api.Problem{Code: p.Code, Severity: severity, Title: p.Error(), Subject: p.Subject, Hint: p.Hint})
+			list = append(list, *ProblemOf(p, severity))
 		}
 	}
 	add(l.record.Problem, api.Blocks)
