@@ -104,7 +104,7 @@ func guarded(guard *access.Guard, next http.Handler) http.Handler {
 	var asks pacing
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isOpen(r.URL.Path) {
-			if !asks.allow(r.RemoteAddr) {
+			if !asks.allow(r.RemoteAddr, time.Now()) {
 				w.Header().Set("Retry-After", "1")
 				refuse(w, problem.New(problem.Resource, "asked_too_often", "this host asks too often").
 					WithHint("ask once a second"), http.StatusTooManyRequests)

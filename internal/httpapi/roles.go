@@ -102,8 +102,8 @@ type pacing struct {
 	hosts map[netip.Addr]*rate.Limiter
 }
 
-// allow says whether a host may ask now.
-func (p *pacing) allow(address string) bool {
+// allow says whether a host may ask at a moment.
+func (p *pacing) allow(address string, now time.Time) bool {
 	var host netip.Addr // of all whose address cannot be read
 	if tcp, err := net.ResolveTCPAddr("tcp", address); err == nil {
 		host = door.HostOf(tcp)
@@ -118,5 +118,5 @@ func (p *pacing) allow(address string) bool {
 		l = rate.NewLimiter(asksPerSecond, asksAtOnce)
 		p.hosts[host] = l
 	}
-	return l.Allow()
+	return l.AllowN(now, 1)
 }

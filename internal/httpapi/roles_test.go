@@ -3,7 +3,9 @@ package httpapi
 import (
 	"crypto/tls"
 	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/httpapi/agenttest"
@@ -61,16 +63,33 @@ func TestRolesAreToldWithoutAToken(t *testing.T) {
 }
 
 func TestNoHostAsksWithoutEnd(t *testing.T) {
-	s := serve(t, sample(), true)
-	last := 0
-	for range 2 * asksAtOnce {
-		last = status(t, s.addr, "/links/sales/primary")
+	var p pacing
+	now := time.Unix(0, 0)
+	for i := range asksAtOnce {
+		if !p.allow("192.0.2.1:80", now) {
+			t.Fatalf("ask %d is refused", i)
+		}
 	}
-	if last != http.StatusTooManyRequests {
-		t.Errorf("the last of many: %d", last)
+	if p.allow("192.0.2.1:81", now) {
+		t.Error("another port is another host")
 	}
-	if p := (&pacing{}); !p.allow("[2001:db8::1]:80") || !p.allow("nonsense") {
+	if !p.allow("[2001:db8::1]:80", now) || !p.allow("nonsense", now) {
 		t.Error("nobody may ask")
+	}
+	if !p.allow("192.0.2.1:80", now.Add(time.Second/asksPerSecond)) {
+		t.Error("a host that waited may not ask")
+	}
+
+	h := guarded(nil, http.NotFoundHandler())
+	answer := &httptest.ResponseRecorder{}
+	for range 100 * asksAtOnce { // however slow the machine is
+		answer = httptest.NewRecorder()
+		if h.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/links/sales/primary", nil)); answer.Code != http.StatusNotFound {
+			break
+		}
+	}
+	if answer.Code != http.StatusTooManyRequests || answer.Header().Get("Retry-After") == "" {
+		t.Errorf("the last of many: %d", answer.Code)
 	}
 }
 
