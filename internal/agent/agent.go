@@ -21,6 +21,7 @@ import (
 	"github.com/twinspan/twinspan/internal/backup"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/httpapi"
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/lease"
@@ -49,7 +50,7 @@ type Agent struct {
 	managed  *instance.Server
 	backups  *backup.Keeper // of a managed server; nil without
 	engine   *pgbackrest.Engine
-	spooled  *link.Spool
+	spooled  *flow.Spool
 	seeders  *turns.Pool
 	roles    sync.Mutex // held by a link that makes roles
 	links    registry
@@ -213,7 +214,7 @@ func (a *Agent) clearSpool() error {
 	if err := os.MkdirAll(a.spool(), 0o700); err != nil {
 		return problem.Wrap(err, problem.Resource, "dir_not_writable", "make the spool")
 	}
-	a.spooled = link.NewSpool(a.spool(), int64(a.config.Limits.SpillMB)<<20)
+	a.spooled = flow.NewSpool(a.spool(), int64(a.config.Limits.SpillMB)<<20)
 	a.seeders = link.NewSeeders(a.config.Limits.SeedWorkers)
 	return nil
 }

@@ -8,8 +8,8 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/dbcopy"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/largeobject"
-	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/schema"
@@ -217,7 +217,7 @@ func (a *Agent) handleCopies() {
 		return replyWith(s, func() (any, error) { return source.Sequences(ctx) })
 	})
 	lentStream(a, methodCopyRows, func(ctx context.Context, source dbcopy.Source, r copyRowsRequest, s *peer.Stream) error {
-		return link.ReplyRows(ctx, s, r.Compress, func(ctx context.Context, w io.Writer) (int64, error) { return source.Copy(ctx, r.CopyRequest, w) })
+		return flow.ReplyRows(ctx, s, r.Compress, func(ctx context.Context, w io.Writer) (int64, error) { return source.Copy(ctx, r.CopyRequest, w) })
 	})
 	lentStream(a, methodCopyPlan, func(ctx context.Context, source dbcopy.Source, r copyPlanRequest, s *peer.Stream) error {
 		return replyWith(s, func() (any, error) { return source.Objects().Plan(ctx, r.PlanRequest) })
@@ -229,7 +229,7 @@ func (a *Agent) handleCopies() {
 		return replyWith(s, func() (any, error) { return source.Objects().Describe(ctx, r.OIDs) })
 	})
 	lentStream(a, methodCopyPages, func(ctx context.Context, source dbcopy.Source, r copyObjectsRequest, s *peer.Stream) error {
-		return link.ReplyRows(ctx, s, r.Compress, func(ctx context.Context, w io.Writer) (int64, error) { return source.Objects().Copy(ctx, r.OIDs, w) })
+		return flow.ReplyRows(ctx, s, r.Compress, func(ctx context.Context, w io.Writer) (int64, error) { return source.Objects().Copy(ctx, r.OIDs, w) })
 	})
 }
 
@@ -238,7 +238,7 @@ func replyWith(s *peer.Stream, f func() (any, error)) error {
 	if err != nil {
 		return err
 	}
-	return link.Reply(s, value)
+	return flow.Reply(s, value)
 }
 
 // lentStream registers a request for something of a source that is lent.
@@ -266,30 +266,30 @@ type remoteSource struct {
 
 func (r *remoteSource) reference() copyReference { return copyReference{r.id} }
 
-func (r *remoteSource) compress() bool { return !link.PeerIsLocal(r.agent.endpoint, r.peer) }
+func (r *remoteSource) compress() bool { return !flow.IsLocal(r.agent.endpoint, r.peer) }
 
 // Origin implements dbcopy.Source.
 func (r *remoteSource) Origin() dbcopy.Origin { return r.origin }
 
 // Schema implements dbcopy.Source.
 func (r *remoteSource) Schema(ctx context.Context) (*schema.Dump, error) {
-	return link.Ask[*schema.Dump](ctx, r.agent.endpoint, r.peer, methodCopySchema, r.reference())
+	return flow.Ask[*schema.Dump](ctx, r.agent.endpoint, r.peer, methodCopySchema, r.reference())
 }
 
 // Tables implements dbcopy.Source.
 func (r *remoteSource) Tables(ctx context.Context) ([]seed.Table, error) {
-	return link.Ask[[]seed.Table](ctx, r.agent.endpoint, r.peer, methodCopyTables, r.reference())
+	return flow.Ask[[]seed.Table](ctx, r.agent.endpoint, r.peer, methodCopyTables, r.reference())
 }
 
 // Copy implements dbcopy.Source.
 func (r *remoteSource) Copy(ctx context.Context, c seed.CopyRequest, w io.Writer) (int64, error) {
 	request := copyRowsRequest{r.reference(), c, r.compress()}
-	return link.FetchRows(ctx, r.agent.endpoint, r.peer, methodCopyRows, request, request.Compress, w)
+	return flow.FetchRows(ctx, r.agent.endpoint, r.peer, methodCopyRows, request, request.Compress, w)
 }
 
 // Sequences implements dbcopy.Source.
 func (r *remoteSource) Sequences(ctx context.Context) ([]sequence.Sequence, error) {
-	return link.Ask[[]sequence.Sequence](ctx, r.agent.endpoint, r.peer, methodCopySequences, r.reference())
+	return flow.Ask[[]sequence.Sequence](ctx, r.agent.endpoint, r.peer, methodCopySequences, r.reference())
 }
 
 // Objects implements dbcopy.Source.
@@ -303,21 +303,21 @@ type lentObjects struct{ *remoteSource }
 
 // Plan implements largeobject.Remote.
 func (r lentObjects) Plan(ctx context.Context, p largeobject.PlanRequest) (largeobject.Plan, error) {
-	return link.Ask[largeobject.Plan](ctx, r.agent.endpoint, r.peer, methodCopyPlan, copyPlanRequest{r.reference(), p})
+	return flow.Ask[largeobject.Plan](ctx, r.agent.endpoint, r.peer, methodCopyPlan, copyPlanRequest{r.reference(), p})
 }
 
 // List implements largeobject.Remote.
 func (r lentObjects) List(ctx context.Context, l largeobject.ListRequest) ([]largeobject.Entry, error) {
-	return link.Ask[[]largeobject.Entry](ctx, r.agent.endpoint, r.peer, methodCopyList, copyListRequest{r.reference(), l})
+	return flow.Ask[[]largeobject.Entry](ctx, r.agent.endpoint, r.peer, methodCopyList, copyListRequest{r.reference(), l})
 }
 
 // Describe implements largeobject.Remote.
 func (r lentObjects) Describe(ctx context.Context, oids []uint32) ([]largeobject.Object, error) {
-	return link.Ask[[]largeobject.Object](ctx, r.agent.endpoint, r.peer, methodCopyDescribe, copyObjectsRequest{copyReference: r.reference(), OIDs: oids})
+	return flow.Ask[[]largeobject.Object](ctx, r.agent.endpoint, r.peer, methodCopyDescribe, copyObjectsRequest{copyReference: r.reference(), OIDs: oids})
 }
 
 // Copy implements largeobject.Remote.
 func (r lentObjects) Copy(ctx context.Context, oids []uint32, w io.Writer) (int64, error) {
 	request := copyObjectsRequest{r.reference(), oids, r.compress()}
-	return link.FetchRows(ctx, r.agent.endpoint, r.peer, methodCopyPages, request, request.Compress, w)
+	return flow.FetchRows(ctx, r.agent.endpoint, r.peer, methodCopyPages, request, request.Compress, w)
 }

@@ -14,7 +14,7 @@ const (
 	services              // sessions to PostgreSQL, peers, servers
 	stores                // what lies in a linked database
 	engines               // each does one thing to databases
-	whole                 // whole databases, by several engines
+	whole                 // what several engines do together
 	links                 // where engines meet
 	agents                // the process
 	programs              // what main starts
@@ -81,6 +81,7 @@ var places = map[string]place{
 	"internal/pgbackrest":  {layer: engines},
 
 	"internal/dbcopy": {layer: whole, pgx: true},
+	"internal/flow":   {layer: whole},
 
 	"internal/link":  {layer: links, pgx: true},
 	"internal/agent": {layer: agents},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/apply"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -32,7 +33,7 @@ func (l *Link) promptly() bool { return l.snapshot().Mode == string(api.Sync) }
 // confirmLoop tells the primary what is durable, whenever that grew, and the link
 // whether it is in step. In mode sync it does so after each commit rather than from
 // time to time, in a session of its own, for the link's may be busy.
-func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, applier *apply.Applier) error {
+func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *flow.Receiver, applier *apply.Applier) error {
 	tick := time.NewTicker(confirmInterval)
 	defer tick.Stop()
 	own := &control{dsn: l.dsn, name: l.Name(), purpose: "confirm"}
@@ -40,7 +41,7 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *receiver, ap
 	c := &confirmer{link: l, stream: s, in: in}
 	began := time.Now()
 	for {
-		committed := in.commits
+		committed := in.Commits()
 		prompt := l.promptly()
 		if !prompt {
 			committed = nil
@@ -111,7 +112,7 @@ func (l *Link) atStandbys(ctx context.Context, own *control, setting string) (bo
 type confirmer struct {
 	link   *Link
 	stream *peer.Stream
-	in     *receiver
+	in     *flow.Receiver
 
 	confirmed    lsn.LSN
 	transactions int64
@@ -135,7 +136,7 @@ func (c *confirmer) confirm(ctx context.Context, through, own *control, status a
 		return err
 	}
 	applied := max(status.Applied, durable)
-	message := wire.Confirm{Received: max(lsn.LSN(c.in.received.Load()), applied), Applied: applied, Durable: durable}
+	message := wire.Confirm{Received: max(c.in.Received(), applied), Applied: applied, Durable: durable}
 	c.confirmed = durable
 	return c.stream.WriteFrame(wire.FrameConfirm, message.Append(nil))
 }

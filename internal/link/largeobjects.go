@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/largeobject"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -100,7 +101,7 @@ func (m remoteObjects) Describe(ctx context.Context, oids []uint32) ([]largeobje
 // Copy implements largeobject.Remote.
 func (m remoteObjects) Copy(ctx context.Context, oids []uint32, w io.Writer) (int64, error) {
 	request := NamedObjectsRequest{Reference: m.reference(), OIDs: oids, Compress: !m.link.peerIsLocal()}
-	return FetchRows(ctx, m.link.place.Peers, m.link.Peer(), MethodCopyObjects, request, request.Compress, w)
+	return flow.FetchRows(ctx, m.link.place.Peers, m.link.Peer(), MethodCopyObjects, request, request.Compress, w)
 }
 
 // collector is what a secondary knows of its large objects.

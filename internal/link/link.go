@@ -14,8 +14,8 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lag"
-	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
@@ -25,8 +25,7 @@ import (
 // Peers is how a link reaches the other side's agent.
 type Peers interface {
 	Call(ctx context.Context, peer, method string, request, response any) error
-	Open(ctx context.Context, peer, method string, request any) (*peer.Stream, error)
-	Status(peer string) (peer.Status, bool)
+	flow.Peers
 }
 
 // Place is what all links of an agent share. It is not changed after the start.
@@ -37,7 +36,7 @@ type Place struct {
 	Server    *pg.DSN     // the instance, through its maintenance database
 	Address   string      // of the instance, for people who are to write to it
 	Peers     Peers
-	Spool     *Spool      // for values too large for memory
+	Spool     *flow.Spool // for values too large for memory
 	Workers   int         // chunks copied at once; 0 lets the link choose
 	Seeders   *turns.Pool // what the workers of all first copies share
 	Links     func() int  // how many links there are, which share the memory

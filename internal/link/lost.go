@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lost"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
@@ -81,7 +82,7 @@ func (l *Link) collectLost(ctx context.Context, parting lost.Parting) error {
 	c := &lost.Collector{
 		Parting: parting, DSN: l.dsn, Name: l.Name(), Source: slotReader{l}, Log: l.place.Log,
 		Spill: func(ctx context.Context, from io.Reader, length int) (lost.Big, error) {
-			return l.place.Spool.keep(ctx, from, length)
+			return l.place.Spool.Keep(ctx, from, length)
 		},
 	}
 	return c.Run(ctx)
@@ -263,5 +264,5 @@ func (l *Link) HandleLostPage(ctx context.Context, r LostPageRequest, s *peer.St
 	if err != nil {
 		return err
 	}
-	return Reply(s, page)
+	return flow.Reply(s, page)
 }

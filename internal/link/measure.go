@@ -82,8 +82,8 @@ func (l *Link) behindLocked(status apply.Status) (age time.Duration, known bool)
 	if in := l.secondary.receiver; in != nil {
 		// In this order: a transaction that comes between the two lies before what is
 		// reached then.
-		stood.Reached = lsn.LSN(in.reached.Load())
-		stood.Commit = lsn.LSN(in.commit.Load())
+		stood.Reached = in.Reached()
+		stood.Commit = in.LastCommit()
 	}
 	return l.live.track.Behind(stood, l.live.answer.Now.Add(time.Since(l.live.heard)))
 }

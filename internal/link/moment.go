@@ -109,7 +109,7 @@ func (l *Link) momentBetween(ctx context.Context, holder *pgx.Conn) (m dbcopy.Mo
 			return err
 		})
 	})
-	in.nudge()
+	in.Nudge()
 	came, err := visit.await(ctx, in)
 	if !came {
 		return dbcopy.Moment{}, err

@@ -11,6 +11,7 @@ import (
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
@@ -246,7 +247,7 @@ func (l *Link) handing() float64 {
 	return p.stream.handing.per(time.Now(), p.stream.stream.Handing())[0]
 }
 
-func (l *Link) sent() lsnValue {
+func (l *Link) sent() lsn.LSN {
 	p := &l.primary
 	p.mu.Lock()
 	defer p.mu.Unlock()

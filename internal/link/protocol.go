@@ -163,8 +163,3 @@ type CopyRequest struct {
 	seed.CopyRequest
 	Compress bool `json:"compress"` // the byte stream is one zstd frame
 }
-
-// CopyResult is the closing frame of that answer.
-type CopyResult struct {
-	Rows int64 `json:"rows"`
-}

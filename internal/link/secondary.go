@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,6 +10,7 @@ import (
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -23,7 +23,7 @@ import (
 // secondarySide is what a secondary has at work.
 type secondarySide struct {
 	applier  *apply.Applier
-	receiver *receiver
+	receiver *flow.Receiver
 	durable  lsn.LSN
 	rates    meter
 	time     shares // waiting, committing
@@ -129,12 +129,12 @@ func (l *Link) stand() Report {
 	if s := &l.secondary; s.applier != nil {
 		status := s.applier.Status()
 		report.Applied = max(report.Applied, status.Applied)
-		report.Received = max(lsn.LSN(s.receiver.received.Load()), report.Applied)
-		rates := s.rates.per(time.Now(), status.Transactions, status.Changes, int64(s.receiver.bytes.Load()))
+		report.Received = max(s.receiver.Received(), report.Applied)
+		rates := s.rates.per(time.Now(), status.Transactions, status.Changes, s.receiver.Bytes())
 		report.Rates = &rates
 		spent := s.time.per(time.Now(), status.Waiting, status.Committing)
 		report.Time = timeShares(spent[0], spent[1], l.live.answer.Handing)
-		report.Spilled = s.receiver.spilled.Load()
+		report.Spilled = s.receiver.Spilled()
 		report.Lag = l.lagSecondsLocked(status)
 	} else {
 		report.Lag = l.lagSecondsLocked(apply.Status{})
@@ -253,13 +253,13 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	l.roles.mu.Lock()
 	l.roles.ordinary = nil
 	l.roles.mu.Unlock()
-	ahead, bytes := room(l.place.Links())
-	in := newReceiver(s, request.Compress, streamed, l.place.Spool, ahead)
+	ahead, bytes := flow.Room(l.place.Links())
+	in := flow.NewReceiver(s, request.Compress, streamed, l.place.Spool, ahead)
 	applier := &apply.Applier{
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
 		SourceMajor: header.Major, SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
 		OnSignal: l.signal, OnUnseen: l.unseen, SpoolDir: l.place.Spool.Dir(),
-		OnCommit: in.committed, Prompt: l.promptly, Limits: apply.Limits{Bytes: bytes},
+		OnCommit: in.Committed, Prompt: l.promptly, Limits: apply.Limits{Bytes: bytes},
 	}
 	applier.SkipTables, applier.RepairTables, applier.Unsettled = how.skip, how.repair, how.unsettled
 	applyConflict(applier, r.OnConflict)
@@ -270,7 +270,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 		l.mu.Lock()
 		l.secondary.applier, l.secondary.receiver = nil, nil
 		l.mu.Unlock()
-		close(in.ended)
+		in.End()
 	}()
 	return l.pump(ctx, s, in, applier)
 }
@@ -293,32 +293,18 @@ func (l *Link) followTimeline(ctx context.Context, timeline int64) error {
 
 // peerIsLocal says whether the bytes stay on this machine, where compressing them
 // would cost more than it saves.
-func (l *Link) peerIsLocal() bool { return PeerIsLocal(l.place.Peers, l.snapshot().Peer) }
-
-// PeerIsLocal says whether a peer is on this machine: then compressing costs more than it saves.
-func PeerIsLocal(peers Peers, name string) bool {
-	status, _ := peers.Status(name)
-	host, _, err := net.SplitHostPort(status.Address)
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
-}
+func (l *Link) peerIsLocal() bool { return flow.IsLocal(l.place.Peers, l.snapshot().Peer) }
 
 // pump runs the three parts of a stream: receive, apply, confirm.
-func (l *Link) pump(ctx context.Context, s *peer.Stream, in *receiver, applier *apply.Applier) error {
+func (l *Link) pump(ctx context.Context, s *peer.Stream, in *flow.Receiver, applier *apply.Applier) error {
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var result error
-	group.Go(func() error {
-		err := in.run(ctx)
-		for p := range in.parts { // what nobody will take any more
-			p.close()
-		}
-		return err
-	})
+	group.Go(func() error { return in.Run(ctx) })
 	group.Go(func() error {
 		result = applier.Run(ctx, in)
-		in.drop()
+		in.Drop()
 		if problem.CodeOf(result) == "stream_needs_text" {
 			l.mu.Lock()
 			l.live.textOnly = true

@@ -7,17 +7,14 @@ import (
 	"io"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/twinspan/twinspan/internal/capture"
-	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/wire"
 )
-
-type lsnValue = lsn.LSN
 
 var errReplaced = problem.New(problem.Transient, "stream_replaced", "the secondary asked for the stream anew")
 
@@ -78,11 +75,11 @@ func (l *Link) HandleStream(ctx context.Context, request StreamRequest, s *peer.
 	if err := s.WriteFrame(wire.FrameResult, first); err != nil {
 		return err
 	}
-	sink, err := newSender(s, request.Compress)
+	sink, err := flow.NewWriter(s, request.Compress)
 	if err != nil {
 		return err
 	}
-	defer sink.close()
+	defer sink.Close()
 	stream.Sink = sink
 	// A secondary that has stopped reading holds up Write: only the stream's end
 	// frees it.
@@ -117,62 +114,4 @@ func takeConfirmations(s *peer.Stream, stream *capture.Stream) error {
 		}
 		stream.Confirm(c.Durable)
 	}
-}
-
-// sender is the sink of a capture: a byte stream in frames, compressed as one
-// zstd frame whose blocks end where the stream is flushed.
-type sender struct {
-	stream *peer.Stream
-	zstd   *zstd.Encoder
-}
-
-// frameSize is how many bytes go into one frame.
-const frameSize = 256 << 10
-
-// window is how far back the compression looks, and what the other side has to
-// keep: small, for there is one for each link.
-const window = 512 << 10
-
-func newSender(s *peer.Stream, compress bool) (*sender, error) {
-	out := &sender{stream: s}
-	if !compress {
-		return out, nil
-	}
-	var err error
-	out.zstd, err = zstd.NewWriter(frames{s}, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
-	return out, err
-}
-
-func (s *sender) Write(p []byte) (int, error) {
-	if s.zstd != nil {
-		return s.zstd.Write(p)
-	}
-	return frames{s.stream}.Write(p)
-}
-
-func (s *sender) Flush() error {
-	if s.zstd != nil {
-		return s.zstd.Flush()
-	}
-	return nil
-}
-
-// close frees what the compression holds; the stream is not ended well by it.
-func (s *sender) close() {
-	if s.zstd != nil {
-		s.zstd.Reset(nil)
-	}
-}
-
-// frames cuts a byte stream into data frames.
-type frames struct{ s *peer.Stream }
-
-func (f frames) Write(p []byte) (int, error) {
-	for at := 0; at < len(p); at += frameSize {
-		if err := f.s.WriteFrame(wire.FrameData, p[at:min(at+frameSize, len(p))]); err != nil {
-			return at, err
-		}
-	}
-	return len(p), nil
 }

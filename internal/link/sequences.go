@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -73,7 +74,7 @@ func (l *Link) HandlePromises(ctx context.Context, request PromisesRequest, s *p
 	if err != nil {
 		return err
 	}
-	return Reply(s, promises)
+	return flow.Reply(s, promises)
 }
 
 func (l *Link) lookAtSequences(ctx context.Context, token string) (Promises, error) {

@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"slices"
 
@@ -10,13 +9,13 @@ import (
 
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/schema"
 	"github.com/twinspan/twinspan/internal/seed"
 	"github.com/twinspan/twinspan/internal/sequence"
-	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // supply is the primary's half of a seeding.
@@ -178,19 +177,7 @@ func (l *Link) answer(ctx context.Context, ref Reference, s *peer.Stream, f func
 	if err != nil {
 		return err
 	}
-	return Reply(s, value)
-}
-
-// Reply sends a value as a compressed byte stream of JSON, for Ask.
-func Reply(s *peer.Stream, value any) error {
-	out, err := newSender(s, true)
-	if err != nil {
-		return err
-	}
-	if err := json.NewEncoder(out).Encode(value); err != nil {
-		return err
-	}
-	return out.finish(struct{}{})
+	return flow.Reply(s, value)
 }
 
 // HandleCopy sends a chunk.
@@ -207,32 +194,5 @@ func (l *Link) answerRows(ctx context.Context, ref Reference, s *peer.Stream, co
 		return err
 	}
 	defer leave()
-	return ReplyRows(ctx, s, compress, rows)
-}
-
-// ReplyRows sends the rows that a function writes, and how many there were, for FetchRows.
-func ReplyRows(ctx context.Context, s *peer.Stream, compress bool, rows func(context.Context, io.Writer) (int64, error)) error {
-	out, err := newSender(s, compress)
-	if err != nil {
-		return err
-	}
-	n, err := rows(ctx, out)
-	if err != nil {
-		return err
-	}
-	return out.finish(CopyResult{Rows: n})
-}
-
-// finish ends the byte stream and sends the closing words.
-func (s *sender) finish(result any) error {
-	if s.zstd != nil {
-		if err := s.zstd.Close(); err != nil {
-			return err
-		}
-	}
-	body, err := json.Marshal(result)
-	if err != nil {
-		return err
-	}
-	return s.stream.WriteFrame(wire.FrameResult, body)
+	return flow.ReplyRows(ctx, s, compress, rows)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -104,9 +105,9 @@ func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest,
 		return interrupted()
 	}
 	began := time.Now()
-	hold := in.gate.hold
+	hold := in.Hold
 	if request.Linger > 0 {
-		hold = func() func() { return in.gate.linger(request.Linger) }
+		hold = func() func() { return in.Linger(request.Linger) }
 	}
 	goOn := hold()
 	defer goOn()
@@ -130,7 +131,7 @@ func (l *Link) tryMeet(ctx context.Context, m *meeting, request SnapshotRequest,
 	m.primary = &remoteSide{link: l, held: SessionReference{Reference: request.Reference, Token: answer.Begun.Token}}
 	visit := &visit{done: make(chan struct{})}
 	var inside time.Duration
-	met := in.gate.before(m.position, func() {
+	met := in.Before(m.position, func() {
 		applier.At(m.position, func(applying context.Context) {
 			start := time.Now()
 			visit.run(ctx, applying, func(ctx context.Context) error {
@@ -185,11 +186,11 @@ func (v *visit) run(ctx, applying context.Context, f func(context.Context) error
 
 // await waits for the call, until the stream or ctx ends, and makes sure that none comes after it. It
 // returns whether one came, and how it ended, or why none did.
-func (v *visit) await(ctx context.Context, in *receiver) (came bool, err error) {
+func (v *visit) await(ctx context.Context, in *flow.Receiver) (came bool, err error) {
 	missed := interrupted()
 	select {
 	case <-v.done:
-	case <-in.ended:
+	case <-in.Ended():
 	case <-ctx.Done():
 		missed = context.Cause(ctx)
 	}

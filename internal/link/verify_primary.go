@@ -13,6 +13,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -258,14 +259,14 @@ func (l *Link) copyRows(ctx context.Context, side *verify.Snapshot, r VerifyRead
 		return err
 	}
 	defer leave()
-	out, err := newSender(s, true)
+	out, err := flow.NewWriter(s, true)
 	if err != nil {
 		return err
 	}
 	if err := side.Copy(ctx, *r.Copy, out); err != nil {
 		return err
 	}
-	return out.finish(struct{}{})
+	return out.Finish(struct{}{})
 }
 
 func writeJSON(s *peer.Stream, v any) error {

@@ -1,13 +1,11 @@
 package link
 
 import (
-	"bytes"
 	"context"
 	"io"
 
-	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/verify"
-	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // remoteSide is the primary's side of a verification, as the secondary reaches
@@ -44,22 +42,14 @@ func (m *remoteSide) Values(ctx context.Context, r verify.ValuesRequest) ([]veri
 
 // Copy implements verify.Source.
 func (m *remoteSide) Copy(ctx context.Context, r verify.CopyRequest, w io.Writer) error {
-	_, err := m.link.fetch(ctx, MethodVerifyRead, VerifyRead{SessionReference: m.held, Copy: &r}, true, w)
+	_, err := flow.Fetch(ctx, m.link.place.Peers, m.link.Peer(), MethodVerifyRead, VerifyRead{SessionReference: m.held, Copy: &r}, true, w)
 	return err
 }
 
 // readAt fetches an answer as JSON.
 func readAt[T any](ctx context.Context, m *remoteSide, r VerifyRead) (T, error) {
-	var answer T
-	var b bytes.Buffer
 	r.SessionReference = m.held
-	if _, err := m.link.fetch(ctx, MethodVerifyRead, r, true, &limited{&b}); err != nil {
-		return answer, err
-	}
-	if err := wire.Decode(b.Bytes(), &answer, answerRoom+b.Len()); err != nil {
-		return answer, problem.Wrap(err, problem.Transient, "stream_ended", "read the primary's answer")
-	}
-	return answer, nil
+	return ask[T](ctx, m.link, MethodVerifyRead, r)
 }
 
 var _ verify.Source = (*remoteSide)(nil)

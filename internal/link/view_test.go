@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/audit"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -51,8 +52,7 @@ func TestReportAndJudge(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.control.dsn = dsn
-	l.secondary.receiver = &receiver{}
-	l.secondary.receiver.commit.Store(5)
+	l.secondary.receiver = &flow.Receiver{}
 	over, end := context.WithCancel(t.Context())
 	end() // so that judge stops before it stores the step
 	done := make(chan struct{})

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/internal/apply"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/problem"
 )
@@ -18,19 +19,19 @@ var errStreamAgain = problem.New(problem.Transient, "stream_again", "large trans
 // withoutBlocks looks at what ended a stream. Where it would not have without
 // transactions that come before their commit, the next one is asked for without:
 // then nothing stops for it, or the same end is true.
-func (l *Link) withoutBlocks(in *receiver, applied lsn.LSN, err error) error {
-	if !in.streamed || err == nil {
+func (l *Link) withoutBlocks(in *flow.Receiver, applied lsn.LSN, err error) error {
+	if !in.Blocks() || err == nil {
 		return err
 	}
 	cause := problem.As(err)
-	if received := problem.As(in.err); received != nil && (received.Code == "spill_full" || received.Code == "blocks_refused") {
+	if received := problem.As(in.Err()); received != nil && (received.Code == "spill_full" || received.Code == "blocks_refused") {
 		cause = received
 	}
 	switch kind := cause.Kind; {
 	case cause.Code == "spill_full":
 		l.setAside(cause.Code, cause)
 	case cause.Code == "blocks_refused":
-	case in.whole.Load() > uint64(applied) && (kind == problem.Diverged || kind == problem.Internal):
+	case in.LastWhole() > applied && (kind == problem.Diverged || kind == problem.Internal):
 	default:
 		return err
 	}
@@ -58,10 +59,10 @@ func (l *Link) wantsBlocks() bool {
 
 // unspill ends a stream without blocks when its time is over and everything that has
 // come is applied.
-func (l *Link) unspill(in *receiver, status apply.Status) error {
+func (l *Link) unspill(in *flow.Receiver, status apply.Status) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if in.streamed || time.Now().Before(l.live.wholeUntil) || status.Applied < lsn.LSN(in.received.Load()) {
+	if in.Blocks() || time.Now().Before(l.live.wholeUntil) || status.Applied < in.Received() {
 		return nil
 	}
 	return errStreamAgain

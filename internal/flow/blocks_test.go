@@ -1,4 +1,4 @@
-package link
+package flow
 
 import (
 	"bytes"
@@ -17,9 +17,9 @@ import (
 )
 
 // collecting returns a receiver that takes blocks.
-func collecting(t testing.TB) *receiver {
+func collecting(t testing.TB) *Receiver {
 	t.Helper()
-	r := newReceiver(nil, false, true, NewSpool(t.TempDir(), 0), 64)
+	r := NewReceiver(nil, false, true, NewSpool(t.TempDir(), 0), 64)
 	r.collect = reorder.New(r.spool.dir, &r.spool.transactions, &r.spilled)
 	t.Cleanup(r.collect.Close)
 	return r
@@ -124,7 +124,7 @@ func TestBlocksBecomeTransactions(t *testing.T) {
 }
 
 // handed takes everything that a receiver hands over.
-func handed(t *testing.T, r *receiver) (events []event) {
+func handed(t *testing.T, r *Receiver) (events []event) {
 	t.Helper()
 	for {
 		replaying := r.replay != nil

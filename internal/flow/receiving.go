@@ -1,4 +1,7 @@
-package link
+// Package flow brings bytes from one agent to the other: the records of a stream, cut into
+// items for the applier and kept within a bounded memory; rows; and answers that are too
+// large for one message. It knows no link.
+package flow
 
 import (
 	"context"
@@ -7,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/twinspan/twinspan/internal/apply"
@@ -15,7 +17,6 @@ import (
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/reorder"
-	"github.com/twinspan/twinspan/internal/wire"
 )
 
 const (
@@ -25,15 +26,18 @@ const (
 	bigRecord = 8 << 20
 )
 
-// receiver turns the frames of a peer stream into items for the applier. It reads
+// Receiver turns the frames of a peer stream into items for the applier. It reads
 // ahead of it by a bounded number of items and of bytes, which bounds the memory of a
 // link that falls behind; streamed transactions that have committed wait on disk among
 // them.
-type receiver struct {
+//
+// Run, Next with Ready and Drop, and everything else may be called by three goroutines at
+// the same time.
+type Receiver struct {
 	stream   *peer.Stream
 	compress bool
 	spool    *Spool // for what is too large for memory
-	streamed bool   // large transactions come before their commit
+	blocks   bool   // large transactions come before their commit
 
 	parts chan part
 	space *semaphore.Weighted // bytes of what waits in parts
@@ -41,45 +45,82 @@ type receiver struct {
 
 	cutter
 	received atomic.Uint64
-	reached  atomic.Uint64 // last position that the source said to be complete
-	commit   atomic.Uint64 // end of the last transaction that came
+	reached  atomic.Uint64
+	commit   atomic.Uint64
 	bytes    atomic.Uint64
-	spilled  atomic.Int64 // bytes of streamed transactions on disk
+	spilled  atomic.Int64
 
 	err error // why parts was closed
 
 	// What was taken and not handed over; the applier's goroutine has it.
 	kept   *part
 	replay *replay
-	whole  atomic.Uint64 // end of the streamed transaction that was handed over last
+	whole  atomic.Uint64
 
-	gate    holdable      // shut while nothing may be handed over
-	commits chan struct{} // holds an element when something was committed
-	nudges  chan struct{} // holds an element when the applier is to look around
+	holdable               // shut while nothing may be handed over
+	commits  chan struct{} // holds an element when something was committed
+	nudges   chan struct{} // holds an element when the applier is to look around
 
 	ended chan struct{} // closed when nothing is applied from here any more
 }
 
-// committed is called after each commit of what came from here.
-func (r *receiver) committed() {
+// NewReceiver returns the receiver of a stream, which the caller closes. compress says that
+// the bytes come compressed, blocks that large transactions come in blocks before their
+// commit. ahead is how many items of usual size may wait (Room).
+func NewReceiver(s *peer.Stream, compress, blocks bool, spool *Spool, ahead int) *Receiver {
+	r := &Receiver{
+		stream: s, compress: compress, spool: spool, blocks: blocks,
+		parts: make(chan part, ahead), room: int64(ahead) * itemSize,
+		commits: make(chan struct{}, 1), nudges: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	r.space = semaphore.NewWeighted(r.room)
+	r.cutter = cutter{keep: spool.Keep, note: r.note}
+	return r
+}
+
+// Blocks says whether large transactions come before their commit.
+func (r *Receiver) Blocks() bool { return r.blocks }
+
+// Received is the furthest position that has come.
+func (r *Receiver) Received() lsn.LSN { return lsn.LSN(r.received.Load()) }
+
+// Reached is the last position of which the source said that everything before has come.
+func (r *Receiver) Reached() lsn.LSN { return lsn.LSN(r.reached.Load()) }
+
+// LastCommit is the end of the last transaction that has come.
+func (r *Receiver) LastCommit() lsn.LSN { return lsn.LSN(r.commit.Load()) }
+
+// LastWhole is the end of the last transaction that came in blocks and was handed over.
+func (r *Receiver) LastWhole() lsn.LSN { return lsn.LSN(r.whole.Load()) }
+
+// Bytes counts what has come, as it came over the network.
+func (r *Receiver) Bytes() int64 { return int64(r.bytes.Load()) }
+
+// Spilled is how many bytes of transactions that came in blocks lie on the disk.
+func (r *Receiver) Spilled() int64 { return r.spilled.Load() }
+
+// Err is why the stream has ended. It may be called once Run has returned.
+func (r *Receiver) Err() error { return r.err }
+
+// Committed notes that something that came from here was committed.
+func (r *Receiver) Committed() {
 	select {
 	case r.commits <- struct{}{}:
 	default:
 	}
 }
 
-func newReceiver(s *peer.Stream, compress, streamed bool, spool *Spool, ahead int) *receiver {
-	r := &receiver{
-		stream: s, compress: compress, spool: spool, streamed: streamed,
-		parts: make(chan part, ahead), room: int64(ahead) * itemSize, commits: make(chan struct{}, 1), nudges: make(chan struct{}, 1), ended: make(chan struct{}),
-	}
-	r.space = semaphore.NewWeighted(r.room)
-	r.cutter = cutter{keep: spool.keep, note: r.note}
-	return r
-}
+// Commits has an element when Committed was called since one was taken.
+func (r *Receiver) Commits() <-chan struct{} { return r.commits }
+
+// End says that nothing is applied from here any more. It is called once.
+func (r *Receiver) End() { close(r.ended) }
+
+// Ended is closed by End.
+func (r *Receiver) Ended() <-chan struct{} { return r.ended }
 
 // Next implements apply.Source.
-func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
+func (r *Receiver) Next(ctx context.Context) (apply.Item, error) {
 	if r.kept == nil && r.replay == nil {
 		select {
 		case p, ok := <-r.parts:
@@ -102,7 +143,7 @@ func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
 		}
 	}
 	came, upto := r.waiting()
-	if err := r.gate.pass(ctx, came, upto); err != nil {
+	if err := r.pass(ctx, came, upto); err != nil {
 		return apply.Item{}, err
 	}
 	if r.kept != nil {
@@ -119,16 +160,16 @@ func (r *receiver) Next(ctx context.Context) (apply.Item, error) {
 }
 
 // waiting is when what was taken and not handed over came, and up to where it reaches.
-func (r *receiver) waiting() (came time.Time, upto lsn.LSN) {
+func (r *Receiver) waiting() (came time.Time, upto lsn.LSN) {
 	if r.kept != nil {
 		return r.kept.came, r.kept.upto
 	}
 	return r.replay.came, r.replay.upto
 }
 
-// nudge has Next return without an item, if nothing comes: the applier looks between items
+// Nudge has Next return without an item, if nothing comes: the applier looks between items
 // for what waits for it.
-func (r *receiver) nudge() {
+func (r *Receiver) Nudge() {
 	select {
 	case r.nudges <- struct{}{}:
 	default:
@@ -136,16 +177,16 @@ func (r *receiver) nudge() {
 }
 
 // Ready implements apply.Source.
-func (r *receiver) Ready() bool {
+func (r *Receiver) Ready() bool {
 	if r.kept == nil && r.replay == nil {
-		return len(r.parts) > 0 && r.gate.open(time.Now())
+		return len(r.parts) > 0 && r.open(time.Now())
 	}
 	came, _ := r.waiting()
-	return r.gate.open(came)
+	return r.open(came)
 }
 
-// drop closes what was taken and not handed over. The applier is gone by then.
-func (r *receiver) drop() {
+// Drop closes what was taken and not handed over. The applier is gone by then.
+func (r *Receiver) Drop() {
 	if r.kept != nil && r.kept.Big != nil {
 		r.kept.Big.Close()
 	}
@@ -155,8 +196,9 @@ func (r *receiver) drop() {
 	r.kept, r.replay = nil, nil
 }
 
-// run receives until the stream ends or ctx does; it always returns an error.
-func (r *receiver) run(ctx context.Context) error {
+// Run receives until the stream ends or ctx does, and drops then what nobody has taken; it
+// always returns an error.
+func (r *Receiver) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { r.stream.Close() })()
 	err := r.receive(ctx)
 	if ctx.Err() != nil {
@@ -167,22 +209,24 @@ func (r *receiver) run(ctx context.Context) error {
 	}
 	r.err = err
 	close(r.parts)
+	for p := range r.parts {
+		p.close()
+	}
 	return err
 }
 
-func (r *receiver) receive(ctx context.Context) error {
+func (r *Receiver) receive(ctx context.Context) error {
 	in := &frameReader{stream: r.stream, bytes: &r.bytes}
 	var source io.Reader = in
 	if r.compress {
-		// One block ahead at most: a small flush must come through at once.
-		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
+		z, err := expand(in)
 		if err != nil {
 			return err
 		}
 		defer z.Close()
 		source = z
 	}
-	if r.streamed {
+	if r.blocks {
 		r.collect = reorder.New(r.spool.dir, &r.spool.transactions, &r.spilled)
 		defer r.collect.Close()
 	}
@@ -201,7 +245,7 @@ func (r *receiver) receive(ctx context.Context) error {
 
 // put has a part wait for the applier, once there is room. A part holds at least one record, which may be much
 // longer than the usual item.
-func (r *receiver) put(ctx context.Context, p part) error {
+func (r *Receiver) put(ctx context.Context, p part) error {
 	if r.space.Acquire(ctx, r.weight(p)) != nil {
 		return context.Cause(ctx)
 	}
@@ -214,10 +258,10 @@ func (r *receiver) put(ctx context.Context, p part) error {
 }
 
 // weight is what a part takes of space. One that is longer than all of it waits alone.
-func (r *receiver) weight(p part) int64 { return min(int64(len(p.Records)), r.room) }
+func (r *Receiver) weight(p part) int64 { return min(int64(len(p.Records)), r.room) }
 
 // note takes a position that came with the stream.
-func (r *receiver) note(position lsn.LSN, complete bool) {
+func (r *Receiver) note(position lsn.LSN, complete bool) {
 	if complete {
 		r.reached.Store(uint64(position))
 	} else {
@@ -246,32 +290,3 @@ func (r *replay) next(ctx context.Context) (apply.Item, error) {
 
 // done says whether everything was handed over.
 func (r *replay) done() bool { return r.from.Done() && r.at == len(r.buf) }
-
-// frameReader is the byte stream in the data frames of a peer stream.
-type frameReader struct {
-	stream *peer.Stream
-	rest   []byte
-	bytes  *atomic.Uint64
-	result []byte // the payload of the closing frame, once it came
-}
-
-func (f *frameReader) Read(p []byte) (int, error) {
-	for len(f.rest) == 0 {
-		kind, payload, err := f.stream.ReadFrame()
-		if err != nil {
-			return 0, err
-		}
-		switch kind {
-		case wire.FrameData:
-			f.rest = payload
-		case wire.FrameResult:
-			f.result = append([]byte(nil), payload...)
-		}
-	}
-	n := copy(p, f.rest)
-	f.rest = f.rest[n:]
-	if f.bytes != nil {
-		f.bytes.Add(uint64(n))
-	}
-	return n, nil
-}

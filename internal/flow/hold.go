@@ -1,4 +1,4 @@
-package link
+package flow
 
 import (
 	"context"
@@ -17,9 +17,9 @@ type holdable struct {
 	passed lsn.LSN       // everything that has passed lies before
 }
 
-// hold shuts the way. When it returns, whatever passes later waits for the
+// Hold shuts the way. When it returns, whatever passes later waits for the
 // returned function, which may be called more than once. Only one may hold it.
-func (h *holdable) hold() (release func()) {
+func (h *holdable) Hold() (release func()) {
 	shut := make(chan struct{})
 	h.mu.Lock()
 	h.shut = shut
@@ -34,10 +34,10 @@ func (h *holdable) hold() (release func()) {
 	}
 }
 
-// linger makes the way slow, until the returned function is called: nothing stands
+// Linger makes the way slow, until the returned function is called: nothing stands
 // still, and whoever asks before has as long to hear of a position that was reached
 // elsewhere. Only one may do so.
-func (h *holdable) linger(by time.Duration) (release func()) {
+func (h *holdable) Linger(by time.Duration) (release func()) {
 	eased := make(chan struct{})
 	h.mu.Lock()
 	h.slow, h.eased = by, eased
@@ -52,9 +52,9 @@ func (h *holdable) linger(by time.Duration) (release func()) {
 	}
 }
 
-// before calls f while nothing passes, unless something has passed that lies behind the
+// Before calls f while nothing passes, unless something has passed that lies behind the
 // position.
-func (h *holdable) before(position lsn.LSN, f func()) bool {
+func (h *holdable) Before(position lsn.LSN, f func()) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.passed > position {

@@ -1,4 +1,4 @@
-package link
+package flow
 
 import (
 	"context"
@@ -74,8 +74,9 @@ type spilled struct {
 	release func()
 }
 
-// keep reads a record of the length into a file. It waits for room in the budget.
-func (s *Spool) keep(ctx context.Context, from io.Reader, length int) (apply.Big, error) {
+// Keep reads a record of the length into a file. It waits for room in the budget. The caller
+// closes what it returns.
+func (s *Spool) Keep(ctx context.Context, from io.Reader, length int) (apply.Big, error) {
 	if err := s.budget.Acquire(ctx, int64(length)); err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func (s *Spool) keep(ctx context.Context, from io.Reader, length int) (apply.Big
 	return record, nil
 }
 
-// keepOne is keep for a record that is applied before any other of its link: it must not
+// keepOne is Keep for a record that is applied before any other of its link: it must not
 // wait for room that those behind it have taken, and takes none.
 func (s *Spool) keepOne(_ context.Context, from io.Reader, length int) (apply.Big, error) {
 	record, err := s.store(from, length)

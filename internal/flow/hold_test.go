@@ -1,4 +1,4 @@
-package link
+package flow
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 )
 
 func TestNothingIsHandedOverWhileItIsHeld(t *testing.T) {
-	r := newReceiver(nil, false, false, nil, 64)
+	r := NewReceiver(nil, false, false, nil, 64)
 	r.parts <- part{Item: apply.Item{Reached: 1}}
-	release := r.gate.hold()
+	release := r.Hold()
 	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
 	defer stop()
 	if _, err := r.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -31,9 +31,9 @@ func TestNothingIsHandedOverWhileItIsHeld(t *testing.T) {
 		t.Errorf("after the release: %+v, %v", item, err)
 	}
 	// A release of an earlier hold does not open a later one.
-	later := r.gate.hold()
+	later := r.Hold()
 	release()
-	if r.gate.open(time.Now()) {
+	if r.open(time.Now()) {
 		t.Error("opened by another's release")
 	}
 	later()
@@ -41,8 +41,8 @@ func TestNothingIsHandedOverWhileItIsHeld(t *testing.T) {
 
 // What comes while the way is slow passes later, and not at all later once it is not.
 func TestWhatLingersPassesLater(t *testing.T) {
-	r := newReceiver(nil, false, false, nil, 64)
-	release := r.gate.linger(time.Hour)
+	r := NewReceiver(nil, false, false, nil, 64)
+	release := r.Linger(time.Hour)
 	r.parts <- part{Item: apply.Item{Reached: 1}, came: time.Now(), upto: 20}
 	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
 	defer stop()
@@ -50,18 +50,18 @@ func TestWhatLingersPassesLater(t *testing.T) {
 		t.Fatalf("it lingers, and got %v, ready %t", err, r.Ready())
 	}
 	called := 0
-	if !r.gate.before(10, func() { called++ }) {
+	if !r.Before(10, func() { called++ }) {
 		t.Error("nothing has passed the position, and it is said to be too late")
 	}
 	release()
 	if _, err := r.Next(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if r.gate.before(10, func() { called++ }) || !r.gate.before(20, func() { called++ }) || called != 2 {
+	if r.Before(10, func() { called++ }) || !r.Before(20, func() { called++ }) || called != 2 {
 		t.Errorf("what has passed is forgotten, or was called %d times", called)
 	}
 	// What came long ago does not wait.
-	defer r.gate.linger(time.Millisecond)()
+	defer r.Linger(time.Millisecond)()
 	r.parts <- part{Item: apply.Item{Reached: 2}, came: time.Now().Add(-time.Second)}
 	if _, err := r.Next(t.Context()); err != nil {
 		t.Fatal(err)
@@ -71,9 +71,9 @@ func TestWhatLingersPassesLater(t *testing.T) {
 // A receiver to which nothing comes lets the applier look around when it is asked to, and
 // hands over what came as before.
 func TestNudgeWakesAnIdleApplier(t *testing.T) {
-	r := newReceiver(nil, false, false, nil, 64)
-	r.nudge()
-	r.nudge()
+	r := NewReceiver(nil, false, false, nil, 64)
+	r.Nudge()
+	r.Nudge()
 	if item, err := r.Next(t.Context()); err != nil || item.Reached != 0 || len(item.Records) != 0 {
 		t.Errorf("nudged: %+v, %v", item, err)
 	}

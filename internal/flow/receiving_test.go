@@ -1,4 +1,4 @@
-package link
+package flow
 
 import (
 	"bytes"
@@ -86,7 +86,7 @@ func TestItemsAreTheStream(t *testing.T) {
 // nothing may change what was handed over.
 func received(t *testing.T, from io.Reader) []event {
 	t.Helper()
-	r := newReceiver(nil, false, false, NewSpool(t.TempDir(), 0), 64)
+	r := NewReceiver(nil, false, false, NewSpool(t.TempDir(), 0), 64)
 	var items []apply.Item
 	for {
 		item, err := r.next(t.Context(), from)
@@ -108,7 +108,7 @@ func received(t *testing.T, from io.Reader) []event {
 // Items that wait are bounded in bytes, too: a peer may send many records that are just not long enough for the disk.
 func TestLongRecordsDoNotWaitTogether(t *testing.T) {
 	const ahead = 64
-	r := newReceiver(nil, false, false, NewSpool(t.TempDir(), 0), ahead)
+	r := NewReceiver(nil, false, false, NewSpool(t.TempDir(), 0), ahead)
 	long := part{Item: apply.Item{Records: make([]byte, bigRecord-1)}}
 	over, stop := context.WithCancel(t.Context())
 	stop()
@@ -126,7 +126,7 @@ func TestLongRecordsDoNotWaitTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	short := newReceiver(nil, false, false, NewSpool(t.TempDir(), 0), ahead)
+	short := NewReceiver(nil, false, false, NewSpool(t.TempDir(), 0), ahead)
 	for range ahead { // as many as ever
 		if err := short.put(t.Context(), part{Item: apply.Item{Records: make([]byte, itemSize)}}); err != nil {
 			t.Fatal(err)
@@ -142,7 +142,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte{0x40, 0, 0, 1, 'I'})
 	f.Add([]byte{0, 0, 0, 2, 1, 1})
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		r := newReceiver(nil, false, false, NewSpool(t.TempDir(), 0), 64)
+		r := NewReceiver(nil, false, false, NewSpool(t.TempDir(), 0), 64)
 		from := bytes.NewReader(stream)
 		for {
 			item, err := r.next(t.Context(), from)
@@ -173,7 +173,7 @@ func BenchmarkReceive(b *testing.B) {
 	for i := range 10_000 {
 		stream = append(stream, record(bytes.Repeat([]byte{'I'}, 40+i%100))...)
 	}
-	r := newReceiver(nil, false, false, NewSpool(b.TempDir(), 0), 64)
+	r := NewReceiver(nil, false, false, NewSpool(b.TempDir(), 0), 64)
 	from := &frameful{stream: stream}
 	b.SetBytes(int64(len(stream)))
 	b.ReportAllocs()
