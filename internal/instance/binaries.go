@@ -31,6 +31,21 @@ type Binaries struct {
 // Path returns the path of a program in the directory; it need not exist.
 func (b Binaries) Path(program string) string { return filepath.Join(b.Dir, program) }
 
+// Find finds a program of the server's version: beside the others, or where programs are looked for. It fails with the code client_missing.
+func (b Binaries) Find(program string) (string, error) {
+	for _, dir := range slices.Concat([]string{b.Dir}, namedDirs(), installedDirs(), fetchedDirs()) {
+		candidate := filepath.Join(dir, program)
+		if !executable(candidate) || isDebianWrapper(candidate) {
+			continue
+		}
+		if major, err := programMajor(candidate); err == nil && major == b.Major {
+			return candidate, nil
+		}
+	}
+	return "", problem.New(problem.NotFound, "client_missing", "the program %s of PostgreSQL %d is not installed", program, b.Major).
+		WithHint("install it (it comes with the server, on Debian as part of postgresql-%d), or name its directory with %s", b.Major, BinariesEnv)
+}
+
 // BinariesIn looks at one directory. It fails with the code binaries_missing
 // when the directory does not hold a server that can be run here.
 func BinariesIn(dir string) (Binaries, error) {

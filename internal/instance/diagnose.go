@@ -91,11 +91,11 @@ type logMark map[string]int64
 func (s *Server) logFiles() []string {
 	// The only error is a malformed pattern.
 	files, _ := filepath.Glob(filepath.Join(s.DataDir(), "log", "*.log"))
-	return append(files, s.earlyLog())
+	return append(files, s.LogFile())
 }
 
-// earlyLog holds what the server says before its own log begins.
-func (s *Server) earlyLog() string { return filepath.Join(s.Dir, "server.log") }
+// LogFile holds what the server says before its own log begins, and all that it says where it has no logger (logging_collector).
+func (s *Server) LogFile() string { return filepath.Join(s.Dir, "server.log") }
 
 func (s *Server) markLogs() logMark {
 	mark := logMark{}

@@ -126,7 +126,7 @@ func (s *Server) crash(ready bool, exit error, mark logMark) *problem.Error {
 	}
 	if !ready {
 		return problem.New(problem.Internal, "server_failed", "the server does not start: %s", lastLine(text, "FATAL:", "PANIC:")).On(s.DataDir()).
-			WithHint("its log in %s and %s says more", s.earlyLog(), filepath.Join(s.DataDir(), "log"))
+			WithHint("its log in %s and %s says more", s.LogFile(), filepath.Join(s.DataDir(), "log"))
 	}
 	reason := "no PANIC in its log"
 	if line := lastLine(text, "PANIC:"); line != "no reason given" {
@@ -183,12 +183,12 @@ func (s *Server) start(owner account) (*process, error) {
 // the server's own log takes over soon.
 func (s *Server) openEarlyLog() (*os.File, error) {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
-	if info, err := os.Stat(s.earlyLog()); err == nil && info.Size() > 1<<20 {
+	if info, err := os.Stat(s.LogFile()); err == nil && info.Size() > 1<<20 {
 		flags |= os.O_TRUNC
 	}
-	f, err := os.OpenFile(s.earlyLog(), flags, 0o600)
+	f, err := os.OpenFile(s.LogFile(), flags, 0o600)
 	if err != nil {
-		return nil, diskProblem(err, s.earlyLog())
+		return nil, diskProblem(err, s.LogFile())
 	}
 	return f, nil
 }

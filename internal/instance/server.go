@@ -9,6 +9,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,13 +35,15 @@ const Superuser = "postgres"
 //	data/                the data directory, owned by the server's user
 //	run/                 the Unix socket, for the server's user and root only
 //	superuser-password   the superuser's password for TCP, mode 0600
-//	server.log           what the server says before its own log begins
+//	server.log           what the server says before its own log begins (LogFile)
 //	lock                 held by the process that supervises it
 type Server struct {
 	Dir      string            // absolute; required
 	Binaries Binaries          // zero: of the data directory's version, or the newest
 	Port     int               // zero: 5432
 	Listen   string            // listen_addresses; empty: 127.0.0.1
+	Socket   string            // directory of the Unix socket, for the server's user alone; empty: run/ in Dir
+	Private  bool              // no TCP: the Unix socket alone
 	Settings map[string]string // over the defaults; see settings.go
 	Log      *slog.Logger      // nil: silent
 	RunAs    string            // user to run as when this process is root; empty: postgres, else nobody
@@ -72,7 +75,7 @@ const maxSocketPath = 107
 // be too long for a socket, or has a comma, which in a connection string parts
 // hosts; the server then listens on TCP alone.
 func (s *Server) socketDir() string {
-	dir := filepath.Join(s.Dir, "run")
+	dir := cmp.Or(s.Socket, filepath.Join(s.Dir, "run"))
 	if len(filepath.Join(dir, ".s.PGSQL.65535")) > maxSocketPath || strings.Contains(dir, ",") {
 		return ""
 	}
@@ -87,7 +90,10 @@ func (s *Server) port() int {
 }
 
 func (s *Server) listen() string {
-	if s.Listen == "" {
+	switch {
+	case s.Private:
+		return ""
+	case s.Listen == "":
 		return "127.0.0.1"
 	}
 	return s.Listen

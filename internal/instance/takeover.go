@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/twinspan/twinspan/internal/problem"
@@ -43,6 +44,31 @@ func (s *Server) takeOver(ctx context.Context, reconfigured bool) (*process, err
 		}
 	}
 	return nil, nil
+}
+
+// Discard ends the server that an earlier process left in the directory, if one runs there, and removes the directory with all that
+// is in it. It is for a server that nobody needs any more, and that no other process supervises.
+func (s *Server) Discard(ctx context.Context) error {
+	file, err := readPIDFile(s.DataDir())
+	if err != nil {
+		return diskProblem(err, s.DataDir())
+	}
+	if alive(file.pid) && worksIn(file.pid, s.DataDir()) {
+		s.log().Info("a server that was left behind is ended", "pid", file.pid)
+		_ = syscall.Kill(file.pid, syscall.SIGQUIT) // a failure means that it has ended
+	}
+	if err := s.awaitEmpty(ctx); err != nil {
+		return err
+	}
+	for _, dir := range []string{s.Socket, s.Dir} {
+		if dir == "" {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return diskProblem(err, dir)
+		}
+	}
+	return nil
 }
 
 // foreign is a postmaster that is not this process's child. Its end is seen by
