@@ -5,6 +5,7 @@ package backup
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/twinspan/twinspan/internal/lsn"
@@ -55,6 +56,25 @@ func (c Contents) Last(kinds ...Kind) (Set, bool) {
 	return Set{}, false
 }
 
+// Before returns the newest set from which a moment can be reached.
+func (c Contents) Before(moment time.Time) (Set, bool) {
+	return c.newest(func(s Set) bool { return !reachable(s).After(moment) })
+}
+
+// BeforePosition returns the newest set from which a position can be reached.
+func (c Contents) BeforePosition(at lsn.LSN) (Set, bool) {
+	return c.newest(func(s Set) bool { return s.To <= at })
+}
+
+func (c Contents) newest(reaches func(Set) bool) (Set, bool) {
+	for _, s := range slices.Backward(c.Sets) {
+		if reaches(s) {
+			return s, true
+		}
+	}
+	return Set{}, false
+}
+
 func contains(kinds []Kind, k Kind) bool {
 	for _, one := range kinds {
 		if one == k {
@@ -85,8 +105,8 @@ type Engine interface {
 	Prepare(ctx context.Context) error
 	// Check copies the segment of the log named, which the server could not get rid of, and so tells why.
 	Check(ctx context.Context, segment string) error
-	// Backup makes a backup and returns when it is complete; then it removes what the policy keeps no longer.
-	Backup(ctx context.Context, kind Kind) error
+	// Backup makes a backup and returns when it is complete; then, with expire, it removes what the policy keeps no longer.
+	Backup(ctx context.Context, kind Kind, expire bool) error
 	// Expire removes what the policy keeps no longer.
 	Expire(ctx context.Context) error
 	Contents(ctx context.Context) (Contents, error)

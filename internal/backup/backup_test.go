@@ -113,7 +113,7 @@ func lookAt(seconds int, at lsn.LSN, names ...string) sight {
 		if dying {
 			name = name[1:]
 		}
-		s.list = append(s.list, sighted{Database{name, uint32(i + 1)}, dying})
+		s.list = append(s.list, sighted{Database{name, uint32(i + 1)}, dying, -1})
 	}
 	return s
 }
@@ -140,16 +140,16 @@ func TestListOfDatabases(t *testing.T) {
 		t.Error("nothing came or went")
 	}
 	want := []Known{
-		{Name: "a", OID: 1, Seen: noon.Add(20 * time.Second), At: 500, Timeline: 1},
+		{Name: "a", OID: 1, Seen: noon.Add(20 * time.Second), At: 500, Timeline: 1, Limit: -1, LimitSeen: true},
 		// Seen at 300 and at 400; at 400 its DROP was under way, so it surely was there at 200 alone.
-		{Name: "b", OID: 2, Seen: noon.Add(5 * time.Second), At: 200, Timeline: 1, Gone: noon.Add(20 * time.Second), GoneAt: 550},
-		{Name: "renamed", OID: 3, Since: noon.Add(10 * time.Second), Seen: noon.Add(20 * time.Second), At: 500, Timeline: 1},
+		{Name: "b", OID: 2, Seen: noon.Add(5 * time.Second), At: 200, Timeline: 1, Gone: noon.Add(20 * time.Second), GoneAt: 550, Limit: -1, LimitSeen: true},
+		{Name: "renamed", OID: 3, Since: noon.Add(10 * time.Second), Seen: noon.Add(20 * time.Second), At: 500, Timeline: 1, Limit: -1, LimitSeen: true},
 	}
 	if !slices.Equal(known, want) {
 		t.Errorf("\n%+v\nwant\n%+v", known, want)
 	}
 	// Another of the name is another database.
-	step(false, sight{at: noon.Add(30 * time.Second), before: 700, after: 750, timeline: 1, list: []sighted{{Database{"b", 9}, false}}})
+	step(false, sight{at: noon.Add(30 * time.Second), before: 700, after: 750, timeline: 1, list: []sighted{{Database{"b", 9}, false, -1}}})
 	if last := known[len(known)-1]; last.OID != 9 || last.Dropped() || last.Since.IsZero() {
 		t.Errorf("%+v", last)
 	}

@@ -29,6 +29,9 @@ type Known struct {
 	Gone     time.Time `json:"gone"`
 	GoneAt   lsn.LSN   `json:"goneAt"`
 	Timeline uint32    `json:"timeline"` // of the positions
+	// Limit is its limit of connections, which DROP DATABASE overwrites, where LimitSeen.
+	Limit     int32 `json:"limit"`
+	LimitSeen bool  `json:"limitSeen"`
 }
 
 // Dropped says whether it is there no more.
@@ -107,6 +110,9 @@ func merge(known []Known, before map[uint32]sightedAt, s sight, first bool) (nex
 		i := slices.IndexFunc(next, func(k Known) bool { return k.OID == d.OID && !k.Dropped() })
 		if i < 0 {
 			n := Known{Name: d.Name, OID: d.OID, Seen: s.at, At: s.before, Timeline: s.timeline, Since: s.at}
+			if !d.dying {
+				n.Limit, n.LimitSeen = d.limit, true
+			}
 			if first {
 				n.Since = time.Time{}
 			}
@@ -119,6 +125,9 @@ func merge(known []Known, before map[uint32]sightedAt, s sight, first bool) (nex
 		}
 		if last, ok := before[d.OID]; ok && !d.dying {
 			k.Seen, k.At, k.Timeline = last.when, last.at, s.timeline
+		}
+		if !d.dying && (!k.LimitSeen || k.Limit != d.limit) {
+			k.Limit, k.LimitSeen, changed = d.limit, true, true
 		}
 	}
 	for i := range next {

@@ -58,8 +58,9 @@ type Keeper struct {
 	Ready func(ctx context.Context) error
 	Log   *slog.Logger
 
-	began time.Time
-	wake  chan struct{}
+	began   time.Time
+	wake    chan struct{}
+	looking sync.Mutex // held while the databases are looked at and noted
 
 	mu       sync.Mutex
 	policy   Policy
@@ -69,6 +70,7 @@ type Keeper struct {
 	number   int64
 	verified verification // the last
 	shorter  bool         // the policy keeps less than before
+	retained int          // how many want that nothing is removed: Retain
 	databases
 }
 
@@ -161,8 +163,8 @@ func (k *Keeper) known() Contents {
 // expire removes what a shorter policy keeps no longer.
 func (k *Keeper) expire(ctx context.Context) {
 	k.mu.Lock()
-	shorter := k.shorter
-	k.shorter = false
+	shorter := k.shorter && k.retained == 0
+	k.shorter = k.shorter && !shorter
 	k.mu.Unlock()
 	if !shorter {
 		return
@@ -232,7 +234,12 @@ func (k *Keeper) do(ctx context.Context, t Task) bool {
 		}
 	} else {
 		k.Log.Info("backup begins", "type", t.Type)
-		err = k.Engine.Backup(ctx, t.Type)
+		k.mu.Lock()
+		expire := k.retained == 0
+		// What stays although it is old goes once nobody wants it.
+		k.shorter = k.shorter || !expire
+		k.mu.Unlock()
+		err = k.Engine.Backup(ctx, t.Type, expire)
 	}
 	if ctx.Err() != nil {
 		return false

@@ -70,17 +70,15 @@ type sight struct {
 // sighted is a database in the list.
 type sighted struct {
 	Database
-	dying bool // its DROP is under way, or was broken off
+	dying bool  // its DROP is under way, or was broken off
+	limit int32 // of connections
 }
 
 // observe looks at the server once.
 func (k *Keeper) observe(ctx context.Context, conn *pgx.Conn) error {
-	s, err := look(ctx, conn)
+	s, err := k.sight(ctx, conn)
 	if err != nil {
 		return err
-	}
-	if err := k.noteDatabases(s); err != nil {
-		k.Log.Warn("the list of databases could not be kept", "err", err)
 	}
 	k.noteArchived(s)
 	if k.beatIsDue(s) {
@@ -92,17 +90,31 @@ func (k *Keeper) observe(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
+// sight looks at the server and notes its databases. What is seen later is noted later.
+func (k *Keeper) sight(ctx context.Context, conn *pgx.Conn) (sight, error) {
+	k.looking.Lock()
+	defer k.looking.Unlock()
+	s, err := look(ctx, conn)
+	if err != nil {
+		return s, err
+	}
+	if err := k.noteDatabases(s); err != nil {
+		k.Log.Warn("the list of databases could not be kept", "err", err)
+	}
+	return s, nil
+}
+
 func look(ctx context.Context, conn *pgx.Conn) (s sight, err error) {
 	var next string
 	if err := conn.QueryRow(ctx, `SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_current_wal_lsn()`).Scan(&s.at, &s.before); err != nil {
 		return s, pg.Classify(err, "read the position of the log")
 	}
-	rows, err := conn.Query(ctx, `SELECT datname, oid, datconnlimit = -2 FROM pg_catalog.pg_database WHERE NOT datistemplate ORDER BY oid`)
+	rows, err := conn.Query(ctx, `SELECT datname, oid, datconnlimit = -2, datconnlimit FROM pg_catalog.pg_database WHERE NOT datistemplate ORDER BY oid`)
 	if err != nil {
 		return s, pg.Classify(err, "list the databases")
 	}
 	if s.list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d sighted, err error) {
-		return d, row.Scan(&d.Name, &d.OID, &d.dying)
+		return d, row.Scan(&d.Name, &d.OID, &d.dying, &d.limit)
 	}); err != nil {
 		return s, pg.Classify(err, "list the databases")
 	}
@@ -123,6 +135,7 @@ type pulse struct {
 	next    uint64    // the transaction number behind it
 	sent    []mark    // commits that are not in the repository yet, by position
 	safe    time.Time // what was committed until then is in the repository
+	secured time.Time // and of what was committed before this, a commit behind it is, too
 	checked time.Time // when the engine was asked for the reason of a failure
 }
 
@@ -142,7 +155,7 @@ func (k *Keeper) noteArchived(s sight) {
 	p := &k.pulse
 	if len(s.archived) >= 24 {
 		for len(p.sent) > 0 && p.sent[0].segment <= s.archived[:24] {
-			p.safe = p.sent[0].at
+			p.safe, p.secured = p.sent[0].at, p.sent[0].at
 			p.sent = p.sent[1:]
 		}
 	}

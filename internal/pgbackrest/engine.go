@@ -184,16 +184,22 @@ func (e *Engine) config(p backup.Policy, key, program string) []byte {
 	return []byte(strings.Join(lines, "\n") + "\n")
 }
 
-// run runs a command of pgBackRest and returns its standard output.
-func (e *Engine) run(ctx context.Context, command string, args ...string) ([]byte, error) {
+// found is the program that Prepare found, or that there is now.
+func (e *Engine) found(ctx context.Context) (string, error) {
 	e.mu.Lock()
 	program := e.program
 	e.mu.Unlock()
-	if program == "" {
-		var err error
-		if program, err = Find(ctx, e.Server); err != nil {
-			return nil, err
-		}
+	if program != "" {
+		return program, nil
+	}
+	return Find(ctx, e.Server)
+}
+
+// run runs a command of pgBackRest and returns its standard output.
+func (e *Engine) run(ctx context.Context, command string, args ...string) ([]byte, error) {
+	program, err := e.found(ctx)
+	if err != nil {
+		return nil, err
 	}
 	args = slices.Concat([]string{"--config=" + e.path(configFile), "--stanza=" + Stanza, command}, args)
 	out, said, err := e.Server.Work(ctx, e.Server.ClientEnv(), program, args...)
@@ -201,6 +207,8 @@ func (e *Engine) run(ctx context.Context, command string, args ...string) ([]byt
 	switch {
 	case err == nil:
 		return out, nil
+	case errors.As(err, &exit) && command == "archive-get" && exit.ExitCode() == 1:
+		return nil, missing(args[3])
 	case errors.As(err, &exit):
 		return out, failure(string(said) + string(out)).On(e.Policy().Repository)
 	}
@@ -219,8 +227,12 @@ func (e *Engine) Check(ctx context.Context, segment string) error {
 }
 
 // Backup implements backup.Engine.
-func (e *Engine) Backup(ctx context.Context, kind backup.Kind) error {
-	_, err := e.run(ctx, "backup", "--type="+string(kind))
+func (e *Engine) Backup(ctx context.Context, kind backup.Kind, expire bool) error {
+	args := []string{"--type=" + string(kind)}
+	if !expire {
+		args = append(args, "--no-expire-auto")
+	}
+	_, err := e.run(ctx, "backup", args...)
 	return err
 }
 

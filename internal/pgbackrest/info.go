@@ -29,10 +29,11 @@ type repoState struct {
 }
 
 type setInfo struct {
-	Label     string   `json:"label"`
-	Type      string   `json:"type"`
-	Reference []string `json:"reference"`
-	Error     bool     `json:"error"`
+	Label     string        `json:"label"`
+	Type      string        `json:"type"`
+	Reference []string      `json:"reference"`
+	Error     bool          `json:"error"`
+	Databases []databaseRef `json:"database-ref"` // where one set was asked for
 	LSN       struct {
 		Start lsn.LSN `json:"start"`
 		Stop  lsn.LSN `json:"stop"`

@@ -1,0 +1,122 @@
+package pgbackrest
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/twinspan/twinspan/internal/backup"
+	"github.com/twinspan/twinspan/internal/problem"
+)
+
+// Databases implements restore.Repository: it lists the databases that a set holds.
+func (e *Engine) Databases(ctx context.Context, set string) ([]backup.Database, error) {
+	out, err := e.run(ctx, "info", "--output=json", "--set="+set)
+	if err != nil {
+		return nil, err
+	}
+	s, err := parseInfo(out, Stanza)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range s.Backup {
+		if b.Label == set {
+			return b.databases(), nil
+		}
+	}
+	return nil, problem.New(problem.NotFound, "backup_repository_missing", "the backup %s is gone", set).On(set).
+		WithHint("twinspan backup list shows the backups that there are")
+}
+
+// databases lists what "info --set" says of a set's databases.
+func (b setInfo) databases() []backup.Database {
+	var list []backup.Database
+	for _, d := range b.Databases {
+		list = append(list, backup.Database{Name: d.Name, OID: d.OID})
+	}
+	return list
+}
+
+// place are the options for a data directory that is not the instance's. It has locks of its own, so that several can
+// be restored at once.
+func place(dir string) []string {
+	return []string{"--pg1-path=" + filepath.Join(dir, "data"), "--lock-path=" + filepath.Join(dir, "locks")}
+}
+
+// Restore implements restore.Repository: it puts a set into the directory data of dir, and tablespaces beside it. Of
+// the databases that are not only's the files are left empty; "" brings all. Recovery is not configured.
+func (e *Engine) Restore(ctx context.Context, set, only, dir string) error {
+	args := append(place(dir), "--set="+set, "--type=none", "--tablespace-map-all="+filepath.Join(dir, "tablespaces"),
+		"--link-all=n")
+	if only != "" {
+		args = append(args, "--db-include="+only)
+	}
+	_, err := e.run(ctx, "restore", args...)
+	if p := problem.As(err); p != nil && p.Code == "backup_repository_full" {
+		return problem.New(problem.Resource, "restore_space_short", "there is no room for the restore: %s",
+			p.Error()).On(dir).
+			WithHint("make room on the disk of the agent's directory; nothing of the restore is left there")
+	}
+	return err
+}
+
+// Fetch implements restore.Repository: it renders the command of a shell that brings the file of the log $1 to the
+// path $2 of a server restored into dir. Its exit status is 1 when the repository does not have the file.
+func (e *Engine) Fetch(ctx context.Context, dir string) (string, error) {
+	program, err := e.found(ctx)
+	if err != nil {
+		return "", err
+	}
+	words := append([]string{program, "--config=" + e.path(configFile), "--stanza=" + Stanza}, place(dir)...)
+	return shell(append(words, "archive-get")...) + ` "$1" "$2"`, nil
+}
+
+// Segment implements restore.Repository: it brings a segment of the log into a file.
+func (e *Engine) Segment(ctx context.Context, name, file string) error {
+	_, err := e.run(ctx, "archive-get", name, file)
+	return err
+}
+
+func missing(segment string) error {
+	return problem.New(problem.NotFound, "restore_log_missing",
+		"the repository does not have the segment %s of the log", segment).On(segment).
+		WithHint("what was committed behind it cannot be restored; make a full backup now, twinspan backup now --type full")
+}
+
+// Reason implements restore.Repository: it makes a problem of what Fetch's command said before it failed, nil where
+// it said nothing.
+func (e *Engine) Reason(said string) *problem.Error {
+	if !errorLine.MatchString(said) {
+		return nil
+	}
+	return failure(said).On(e.Policy().Repository)
+}
+
+// databaseRef is a database in the answer of "info --set".
+type databaseRef struct {
+	Name string `json:"name"`
+	OID  uint32 `json:"oid"`
+}
+
+// Borrow lets the engine read a repository that another instance makes, or made: with its key, and without writing
+// into it. The directory of the engine is made for that. It is called in the place of Prepare.
+func (e *Engine) Borrow(ctx context.Context, key string) error {
+	for _, dir := range []string{e.Dir, e.path("log"), e.path("run")} {
+		if err := e.Server.MakeDir(dir); err != nil {
+			return err
+		}
+	}
+	program, err := Find(ctx, e.Server)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.program = program
+	e.mu.Unlock()
+	policy := e.Policy()
+	if !e.exists(policy.Repository) {
+		return problem.New(problem.NotFound, "backup_repository_missing", "there is no repository of an instance").
+			On(policy.Repository).
+			WithHint("name the directory that twinspan backup policy shows, as this machine has it, readable for the user of its managed server")
+	}
+	return e.Server.PutFile(e.path(configFile), e.config(policy, key, program))
+}
