@@ -48,4 +48,34 @@ type DatabaseCopy struct {
 	Roles          []string   `json:"roles" nullable:"false" doc:"Roles that were missing and were made, without the right to log in"`
 	Left           []string   `json:"left" nullable:"false" doc:"What the copy does not have, with why"`
 	Problem        *Problem   `json:"problem" doc:"Why it failed; null otherwise"`
+	Restore        *Restored  `json:"restore" doc:"Of a copy that is made out of a backup: to which moment; null otherwise"`
+}
+
+// RestoreDatabase asks for a database of the instance as it was at a moment, as a new database.
+type RestoreDatabase struct {
+	Database       string       `json:"database" minLength:"1" maxLength:"63" doc:"The database to restore, which may have been dropped" example:"sales"`
+	Name           string       `json:"name" minLength:"1" maxLength:"63" doc:"Name of the new database" example:"sales_before"`
+	At             *time.Time   `json:"at,omitempty" doc:"The moment: what was committed then or before is in it. Required without deleted"`
+	Deleted        bool         `json:"deleted,omitempty" doc:"Restore a database that was dropped to its last row before the DROP; of several of one name the one that was dropped last"`
+	Peer           string       `json:"peer,omitempty" maxLength:"63" doc:"The peer on whose instance it is made; this instance by default"`
+	BytesPerSecond int64        `json:"bytesPerSecond,omitempty" minimum:"0" doc:"How fast rows are copied out of the restored backup at most; 0 for no limit"`
+	From           *RestoreFrom `json:"from,omitempty" doc:"The repository of another instance, which may be gone; the agent's own instance by default"`
+}
+
+// RestoreFrom is a repository that a restore reads. It holds a secret.
+type RestoreFrom struct {
+	Repository string `json:"repository" minLength:"1" maxLength:"4096" doc:"Directory of the repository, as the agent's machine has it"`
+	Key        string `json:"key" minLength:"1" maxLength:"1000" doc:"Its key: a secret"`
+}
+
+// Restored says out of what a database is restored, and to where.
+type Restored struct {
+	At       *time.Time `json:"at" doc:"The moment that was asked for; null for a dropped database as it was before its DROP"`
+	From     string     `json:"from" doc:"Directory of the repository, where it is another instance's; empty otherwise"`
+	Deleted  bool       `json:"deleted" doc:"Whether it is as it was before its DROP"`
+	Backup   string     `json:"backup" doc:"Label of the backup that the restore begins with; empty before it is chosen"`
+	Reached  bool       `json:"reached" doc:"Whether the moment is reached"`
+	Position string     `json:"position" doc:"The position reached in the log of the instance that was backed up: what committed before it is in, nothing else. Of a twin the copy's position is the primary's; empty before it is reached"`
+	LastAt   *time.Time `json:"lastTransactionAt" doc:"When the last transaction of the instance before the position ended; null where the log behind the backup has none, or before it is reached"`
+	EndOfLog bool       `json:"endOfLog" doc:"Whether the log in the repository ends before the moment: it holds no transaction that ended later"`
 }

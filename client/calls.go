@@ -98,6 +98,11 @@ func (c *Client) CopyDatabase(ctx context.Context, in api.CopyDatabase) (out api
 	return out, c.call(ctx, http.MethodPost, "/v1/copies", in, &out)
 }
 
+// RestoreDatabase begins to restore a database to a moment, and returns at once. What it returns is one of Copies.
+func (c *Client) RestoreDatabase(ctx context.Context, in api.RestoreDatabase) (out api.DatabaseCopy, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/restores", in, &out)
+}
+
 // Copies lists the copies since the agent was started, the newest first.
 func (c *Client) Copies(ctx context.Context) (out []api.DatabaseCopy, err error) {
 	return out, c.call(ctx, http.MethodGet, "/v1/copies", nil, &out)

@@ -117,6 +117,13 @@ func (l *steady) doneAt(position lsn.LSN) (least, most int) {
 	return least, most
 }
 
+// steps is how many the writer has done.
+func (l *steady) steps() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.after)
+}
+
 // awaitSteps waits until the writer has done more.
 func (l *steady) awaitSteps(t *testing.T, more int) {
 	t.Helper()
@@ -195,6 +202,12 @@ func mustBeCopied(t *testing.T, v api.DatabaseCopy) {
 // again, as many as had committed at the position that the copy names.
 func isStateAt(t *testing.T, s *pgtest.Server, copied string, v api.DatabaseCopy, ledgers []*steady) {
 	t.Helper()
+	holdsStateAt(t, s.DSN(s.Database(t)), s.DSN(copied), v, ledgers)
+}
+
+// holdsStateAt is isStateAt of a copy on any server, with an empty database to compare with.
+func holdsStateAt(t *testing.T, reference, copied string, v api.DatabaseCopy, ledgers []*steady) {
+	t.Helper()
 	if !v.Exact {
 		t.Fatalf("the position is not exact: %+v", v)
 	}
@@ -202,7 +215,6 @@ func isStateAt(t *testing.T, s *pgtest.Server, copied string, v api.DatabaseCopy
 	if err != nil {
 		t.Fatal(err)
 	}
-	reference := s.DSN(s.Database(t))
 	pgtest.Exec(t, reference, copySchema)
 	conn := pgtest.Conn(t, reference)
 	var said []string
@@ -210,7 +222,7 @@ func isStateAt(t *testing.T, s *pgtest.Server, copied string, v api.DatabaseCopy
 		least, most := l.doneAt(position)
 		// What the log leaves open of one step, the copy's rows say.
 		steps := least
-		if most > least && pgtest.Query(t, s.DSN(copied), fmt.Sprintf(`SELECT count(*) FROM ledger%d WHERE id = %d`, l.writer, most))[0][0] == "1" {
+		if most > least && pgtest.Query(t, copied, fmt.Sprintf(`SELECT count(*) FROM ledger%d WHERE id = %d`, l.writer, most))[0][0] == "1" {
 			steps = most
 		}
 		if most > least+1 {
@@ -223,8 +235,8 @@ func isStateAt(t *testing.T, s *pgtest.Server, copied string, v api.DatabaseCopy
 			}
 		}
 	}
-	t.Logf("%s is at %s, after %s steps", copied, v.Position, strings.Join(said, ", "))
-	pgtest.Equal(t, reference, s.DSN(copied))
+	t.Logf("%s is at %s, after %s steps", v.Name, v.Position, strings.Join(said, ", "))
+	pgtest.Equal(t, reference, copied)
 }
 
 // isOrdinary sees that a copy is a database like any other: nothing of a link is in it, its

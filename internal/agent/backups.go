@@ -216,11 +216,12 @@ func (a *Agent) ExportBackups(context.Context) (api.BackupExport, error) {
 }
 
 // RestorableDatabases implements httpapi.Agent.
-func (a *Agent) RestorableDatabases(context.Context) ([]api.RestorableDatabase, error) {
+func (a *Agent) RestorableDatabases(ctx context.Context) ([]api.RestorableDatabase, error) {
 	k, err := a.backed()
 	if err != nil {
 		return nil, err
 	}
+	k.Refresh(ctx)
 	list := []api.RestorableDatabase{}
 	for _, d := range k.Databases() {
 		out := api.RestorableDatabase{Name: d.Name, OID: d.OID, Dropped: d.Dropped(), SeenAt: d.Seen.UTC()}

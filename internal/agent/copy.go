@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/restore"
 	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/seed"
 	"github.com/twinspan/twinspan/internal/telemetry"
@@ -56,6 +58,10 @@ func (j *copyJob) look() api.DatabaseCopy {
 	defer j.of.mu.Unlock()
 	v := j.view
 	v.Roles, v.Left = append([]string{}, v.Roles...), append([]string{}, v.Left...)
+	if v.Restore != nil {
+		restored := *v.Restore
+		v.Restore = &restored
+	}
 	return v
 }
 
@@ -130,7 +136,8 @@ func (c *copies) underWay() []string {
 // sweepCopies drops what killed processes have left of copies, until ctx ends.
 func (a *Agent) sweepCopies(ctx context.Context) {
 	for last := ""; ; {
-		err := dbcopy.Sweep(ctx, a.server, a.identity.AgentID(), a.copies.underWay, a.Log)
+		err := errors.Join(dbcopy.Sweep(ctx, a.server, a.identity.AgentID(), a.copies.underWay, a.Log),
+			restore.Sweep(ctx, a.Dir.Restores(), a.copies.underWay, a.Log))
 		if code := problem.CodeOf(err); code != last && ctx.Err() == nil {
 			if last = code; err != nil {
 				a.Log.Warn("unfinished copies may still be there", telemetry.Failure(err))
@@ -158,19 +165,24 @@ func (a *Agent) CopyDatabase(ctx context.Context, in api.CopyDatabase) (api.Data
 	if err != nil {
 		return api.DatabaseCopy{}, err
 	}
-	has := func(name string) bool {
-		return slices.ContainsFunc(databases, func(d pg.Database) bool { return d.Name == name })
-	}
-	switch {
-	case !has(in.Database) || dbcopy.IsDraft(in.Database):
+	if !isAmong(databases, in.Database) || dbcopy.IsDraft(in.Database) {
 		return api.DatabaseCopy{}, problem.New(problem.NotFound, "database_missing", "the instance has no database %q that can be connected to", in.Database).On(in.Database).
 			WithHint("twinspan database list shows the databases")
-	case in.Peer == "" && has(in.Name):
-		return api.DatabaseCopy{}, problem.New(problem.Conflict, "database_exists", "the instance has a database %q already", in.Name).On(in.Name).
-			WithHint("choose another name for the copy, or drop that database")
+	}
+	if in.Peer == "" && isAmong(databases, in.Name) {
+		return api.DatabaseCopy{}, taken(in.Name)
 	}
 	job := &copyJob{rate: in.BytesPerSecond, view: api.DatabaseCopy{ID: newID(), Database: in.Database, Name: in.Name, Peer: in.Peer}}
 	return a.begin(job, func(ctx context.Context) error { return a.copyFrom(ctx, job) })
+}
+
+func isAmong(databases []pg.Database, name string) bool {
+	return slices.ContainsFunc(databases, func(d pg.Database) bool { return d.Name == name })
+}
+
+func taken(name string) error {
+	return problem.New(problem.Conflict, "database_exists", "the instance has a database %q already", name).On(name).
+		WithHint("choose another name for the copy, or drop that database")
 }
 
 // begin has a copy made beside the links.

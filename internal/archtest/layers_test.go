@@ -80,8 +80,9 @@ var places = map[string]place{
 	"internal/assess":      {layer: engines, pgx: true},
 	"internal/pgbackrest":  {layer: engines},
 
-	"internal/dbcopy": {layer: whole, pgx: true},
-	"internal/flow":   {layer: whole},
+	"internal/dbcopy":  {layer: whole, pgx: true},
+	"internal/restore": {layer: whole, pgx: true},
+	"internal/flow":    {layer: whole},
 
 	"internal/link":  {layer: links, pgx: true},
 	"internal/agent": {layer: agents},

@@ -12,8 +12,9 @@ import (
 )
 
 func (a *app) databaseCommand() *cobra.Command {
-	return group("database", "links", "Look at the databases of the instance, and copy them",
-		`The databases of the agent's instance, the links that they are part of, and independent copies of them.`, a.databaseList(), a.databaseCopy(), a.databaseCopies(), a.databaseRestorable())
+	return group("database", "links", "Look at the databases of the instance, copy and restore them",
+		`The databases of the agent's instance, the links that they are part of, independent copies of them, and restores out of
+the backups of a managed instance.`, a.databaseList(), a.databaseCopy(), a.databaseCopies(), a.databaseRestore(), a.databaseRestorable())
 }
 
 func (a *app) databaseList() *cobra.Command {

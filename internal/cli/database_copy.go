@@ -102,6 +102,10 @@ func (a *app) copyOf(ctx context.Context, c *client.Client, in api.CopyDatabase,
 
 // waitCopied shows a copy's progress until it is over. An interrupt cancels it.
 func (a *app) waitCopied(ctx context.Context, c *client.Client, v api.DatabaseCopy) (api.DatabaseCopy, error) {
+	what := "the copy of "
+	if v.Restore != nil {
+		what = "the restore of "
+	}
 	return follow(ctx, a, v, followed[api.DatabaseCopy]{
 		running: func(v api.DatabaseCopy) bool { return v.State == api.Copying },
 		shown: func(v api.DatabaseCopy) reading {
@@ -113,7 +117,7 @@ func (a *app) waitCopied(ctx context.Context, c *client.Client, v api.DatabaseCo
 			_, err := c.CancelCopy(ctx, v.ID)
 			return err
 		},
-		cancelled: "the copy of " + v.Database + " was cancelled",
+		cancelled: what + v.Database + " was cancelled",
 	})
 }
 
@@ -135,20 +139,27 @@ func showCopy(w io.Writer, v api.DatabaseCopy) {
 			where = " for " + v.Peer
 		}
 	}
+	done := "copied"
+	if v.Restore != nil {
+		done = "restored"
+	}
 	switch v.State {
 	case api.Copying:
-		fmt.Fprintf(w, "%s is being copied to %s%s: %s\n", v.Database, v.Name, where, v.Step)
+		fmt.Fprintf(w, "%s is being %s to %s%s: %s\n", v.Database, done, v.Name, where, v.Step)
 	case api.Copied:
-		fmt.Fprintf(w, "%s is copied to %s%s\n", v.Database, v.Name, where)
+		fmt.Fprintf(w, "%s is %s to %s%s\n", v.Database, done, v.Name, where)
 	default:
-		fmt.Fprintf(w, "%s is not copied to %s%s: %s\n", v.Database, v.Name, where, v.State)
+		fmt.Fprintf(w, "%s is not %s to %s%s: %s\n", v.Database, done, v.Name, where, v.State)
 	}
-	if v.Position != "" {
+	switch {
+	case v.Restore != nil:
+		showRestored(w, v)
+	case v.Position != "":
 		fmt.Fprintf(w, "  position      %s\n", positionOf(v))
 	}
 	if v.CommittedAt != nil {
 		fmt.Fprintf(w, "  committed at  %s on the primary\n", when(*v.CommittedAt))
-	} else if v.Link != "" && v.Position != "" {
+	} else if v.Link != "" && v.Position != "" && v.Restore == nil {
 		fmt.Fprintln(w, "  committed at  not known")
 	}
 	if v.LargeObjects > 0 {

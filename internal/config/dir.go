@@ -57,6 +57,9 @@ func (d Dir) Instance() string { return d.join("instance") }
 // Backup returns the directory of the backups of a managed server.
 func (d Dir) Backup() string { return d.join("backup") }
 
+// Restores returns the directory of the temporary servers of restores.
+func (d Dir) Restores() string { return d.join("restores") }
+
 // Run returns the directory of what lives only as long as the process.
 func (d Dir) Run() string { return d.join("run") }
 

@@ -44,6 +44,8 @@ type Agent interface {
 	Databases(ctx context.Context) ([]api.Database, error)
 	// CopyDatabase begins a copy and returns at once.
 	CopyDatabase(ctx context.Context, in api.CopyDatabase) (api.DatabaseCopy, error)
+	// RestoreDatabase begins to restore a database and returns at once. It is one of Copies.
+	RestoreDatabase(ctx context.Context, in api.RestoreDatabase) (api.DatabaseCopy, error)
 	// Copies lists the copies since the agent was started, the newest first.
 	Copies(ctx context.Context) ([]api.DatabaseCopy, error)
 	// Copy returns one of them.

@@ -120,6 +120,10 @@ func (r *routes) agents() {
 		func(ctx context.Context, in *with[api.CopyDatabase]) (api.DatabaseCopy, error) {
 			return listed(r.agent.CopyDatabase(ctx, in.Body))
 		})
+	add(r, "databases", http.MethodPost, "/v1/restores", "restoreDatabase", "Begin to restore a database to a moment, under a new name; it is shown as a copy",
+		func(ctx context.Context, in *with[api.RestoreDatabase]) (api.DatabaseCopy, error) {
+			return listed(r.agent.RestoreDatabase(ctx, in.Body))
+		})
 	add(r, "databases", http.MethodGet, "/v1/copies", "listCopies", "List the copies of databases since the agent was started, the newest first",
 		func(ctx context.Context, _ *none) ([]api.DatabaseCopy, error) {
 			all, err := r.agent.Copies(ctx)

@@ -219,6 +219,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("copy", copied.State == api.Copied && copied.Position == "0/16B3748", err)
 	copied, err = c.CancelCopy(ctx, "c/1")
 	check("cancel copy", copied.Left != nil, err)
+	copied, err = c.RestoreDatabase(ctx, api.RestoreDatabase{Database: "sales", Name: "back", Deleted: true})
+	check("restore database", copied.Left != nil, err)
 	copies, err := c.Copies(ctx)
 	check("copies", len(copies) == 1 && copies[0].Roles != nil, err)
 	verification, err := c.Verify(ctx, "sales", api.Verify{Repair: true, Tables: []string{"t"}, BytesPerSecond: 5})
@@ -274,7 +276,7 @@ func TestEverythingOverTheSocket(t *testing.T) {
 		"Instance[]", "Backups[]", "BackupNow[{Type:full}]", "BackupTask[3]", "VerifyBackups[]", "BackupPolicy[]", "SetBackupPolicy[9 /r]", "ExportBackups[]", "RestorableDatabases[]",
 		"Links[]", "Link[sales]",
 		"CreateLink[{Name:new Database:d Peer:b PeerDatabase:d Mode:async SyncTimeoutSeconds:<nil> Accept:[x] OnConflict: OnIsolation: MaxRate:0 AuditRate:<nil> FromPeer:false CreateRoles:false WithPasswords:false}]",
-		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "CopyDatabase[{Database:sales Name:test Peer:b BytesPerSecond:9}]", "Copy[c/1]", "CancelCopy[c/1]", "Copies[]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
+		"SetLink[sales sync]", "Suspend[sales]", "Resume[sales]", "ResumeWithRepair[sales]", "ResumeSkipping[sales]", "CopyDatabase[{Database:sales Name:test Peer:b BytesPerSecond:9}]", "Copy[c/1]", "CancelCopy[c/1]", "RestoreDatabase[sales back true]", "Copies[]", "Verify[sales {Repair:true Values:false Tables:[t] BytesPerSecond:5 Workers:0 Limit:0}]", "Verification[sales]", "CancelVerification[sales]",
 		"Failover[sales {Type:forced Cutover:false DrainSeconds:0 AcceptDataLoss:true Insist:false}]", "FailoverProgress[sales]", "FailoverPlan[sales {Type:planned Cutover:false DrainSeconds:2.5}]", "CancelFailover[sales]", "FailoverTogether[{Links:[sales stock] Cutover:true DrainSeconds:0}]", "Failovers[]", "CancelFailovers[]", "Audit[sales]", "BeginAudit[sales]", "Lost[sales]", "LostPage[sales 2 0 0 true]", "DiscardLost[sales 2]", "RejoinPlan[sales]", "Rejoin[sales [reseed_tables]]", "LinkRoles[sales]", "BringRoles[sales {WithPasswords:true}]", "LargeObjects[sales true]", "DeleteLink[sales true]"}
 	if got := s.agent.Calls(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

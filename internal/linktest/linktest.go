@@ -107,7 +107,7 @@ func New(t testing.TB, o Options) *Pair {
 	p := &Pair{A: newSide(t, "a", o, o.ServerA, o.StandbyA), B: newSide(t, "b", o, o.ServerB, o.StandbyB)}
 	p.A.Start()
 	p.B.Start()
-	p.A.pair(t, p.B)
+	p.A.Pair(t, p.B)
 	return p
 }
 
@@ -116,12 +116,12 @@ func (p *Pair) Third(t testing.TB, name string, o Options) *Side {
 	t.Helper()
 	s := newSide(t, name, o, nil, nil)
 	s.Start()
-	p.A.pair(t, s)
+	p.A.Pair(t, s)
 	return s
 }
 
-// pair makes two sides peers: the other one dials this one.
-func (s *Side) pair(t testing.TB, other *Side) {
+// Pair makes two sides peers: the other one dials this one.
+func (s *Side) Pair(t testing.TB, other *Side) {
 	t.Helper()
 	invitation, err := s.Client.Invite(t.Context(), time.Hour)
 	if err != nil {

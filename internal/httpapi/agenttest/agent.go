@@ -239,6 +239,11 @@ func (a *Agent) CopyDatabase(_ context.Context, in api.CopyDatabase) (api.Databa
 	return a.copy("CopyDatabase", in)
 }
 
+// RestoreDatabase answers the next of Copied.
+func (a *Agent) RestoreDatabase(_ context.Context, in api.RestoreDatabase) (api.DatabaseCopy, error) {
+	return a.copy("RestoreDatabase", in.Database, in.Name, in.Deleted)
+}
+
 // Copies answers all of Copied.
 func (a *Agent) Copies(context.Context) ([]api.DatabaseCopy, error) {
 	return slices.Clone(a.Copied), a.enter("Copies")
