@@ -56,8 +56,16 @@ func TestNamedRoles(t *testing.T) {
 		`CREATE POLICY p ON t TO bob USING (a = 'Al ice')`:                         "me bob",
 		`CREATE TABLE t (a text DEFAULT 'to bob') -- TO bob`:                       "me",
 		`CREATE TABLE bob (a int)`:                                                 "me",
+		`CREATE SCHEMA s AUTHORIZATION SESSION_USER`:                               "me us",
+		`GRANT SELECT ON t TO bob, session_user`:                                   "me bob us",
+		`ALTER TABLE t OWNER TO SESSION_USER`:                                      "me us",
+		`CREATE TABLE t (a text DEFAULT session_user)`:                             "me",
 	} {
-		c := Change{SQL: Raw(sql), Conforming: true, Role: "me", Roles: []Raw{"bob", "Al ice"}}
+		tag := strings.Join(strings.Fields(sql)[:2], " ")
+		if first := strings.Fields(sql)[0]; first == "GRANT" || first == "REVOKE" {
+			tag = first
+		}
+		c := Change{SQL: Raw(sql), Tag: tag, Conforming: true, Role: "me", Session: "us", Roles: []Raw{"bob", "Al ice"}}
 		if got := strings.Join(c.NamedRoles(), " "); got != want {
 			t.Errorf("%s names %q, want %q", sql, got, want)
 		}

@@ -286,6 +286,10 @@ func (c *Change) NamedRoles() []string {
 	list := []string{string(c.Role)}
 	tokens := scan(string(c.SQL), c.Conforming)
 	for i, t := range tokens {
+		if session := string(c.Session); t.is("session_user") && session != "" && !slices.Contains(list, session) && namesRole(c.Tag, tokens[:i]) {
+			list = append(list, session)
+			continue
+		}
 		if !t.name() || i == 0 || !slices.Contains(c.Roles, Raw(t.word)) || slices.Contains(list, t.word) {
 			continue
 		}
