@@ -63,7 +63,8 @@ UNION ALL
 SELECT 'column', name || '.' || quote_ident(a.attname),
        concat_ws(' ', format_type(a.atttypid, a.atttypmod),
            'collate ' || (SELECT coll.name FROM coll JOIN pg_type t ON t.oid = a.atttypid WHERE coll.oid = a.attcollation AND coll.oid <> t.typcollation),
-           CASE WHEN a.attnotnull THEN 'not null' END,
+           -- A view that was a table has it still; nothing uses it, and no dump has it.
+           CASE WHEN a.attnotnull AND relkind <> 'v' THEN 'not null' END,
            CASE WHEN coalesce(to_jsonb(a)->>'attgenerated', '') <> '' THEN 'generated' ELSE NULL END,
            'default ' || (SELECT E'\x01r' || pg_get_expr(d.adbin, d.adrelid) || E'\x02' FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
            -- From 17 on a partition has the identity of its parent's column.

@@ -71,6 +71,10 @@ func TestCopiedDefinitionsAreEqual(t *testing.T) {
 	a, b := two(t)
 	pgtest.Exec(t, a, rereading...)
 	again(t, a, b)
+	// Until 15 a table can become a view, and keeps what a view cannot have.
+	pgtest.Exec(t, a, `CREATE TABLE once (i int, n int NOT NULL)`,
+		`CREATE RULE "_RETURN" AS ON SELECT TO once DO INSTEAD SELECT 1 AS i, 2 AS n`)
+	pgtest.Exec(t, b, `CREATE VIEW once AS SELECT 1 AS i, 2 AS n`)
 	if list := compareSchemas(t, a, b); len(list) > 0 {
 		t.Errorf("differences: %+v", list)
 	}
