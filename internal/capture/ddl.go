@@ -30,6 +30,9 @@ var textSQL string
 //go:embed notes.sql
 var notesSQL string
 
+//go:embed stale.sql
+var staleSQL string
+
 // schemaTriggers are the event triggers that put schema changes into the stream.
 // They fire in the order of their names, before those of users.
 var schemaTriggers = [...]struct{ name, event, function string }{
@@ -57,12 +60,12 @@ func captureSchema(ctx context.Context, conn *pgx.Conn) error {
 // releaseSchema takes away what captureSchema made besides event triggers.
 func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 	// With the function goes the trigger on twinspan.link.
-	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.on_link_change() CASCADE; DROP FUNCTION IF EXISTS twinspan.refuse_stale(), `+strings.Join(slices.Concat(schemaFunctions[:], formerFunctions[:]), ", ")+
-		`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since, twinspan.note, twinspan.piece, twinspan.filled, twinspan.twin_format; DROP SEQUENCE IF EXISTS twinspan.place, twinspan.link_changed`)
+	_, err := conn.Exec(ctx, `DROP FUNCTION IF EXISTS twinspan.on_link_change() CASCADE; DROP FUNCTION IF EXISTS twinspan.refuse_stale(), twinspan.conflict(text), twinspan.touch(oid), twinspan.touch_first(oid, int, bigint), twinspan.touch_changed(), twinspan.touch_around(oid[]), twinspan.refuse_former_superuser(text), `+strings.Join(slices.Concat(schemaFunctions[:], formerFunctions[:]), ", ")+
+		`; DROP TABLE IF EXISTS twinspan.twin_extension, twinspan.made_since, twinspan.note, twinspan.piece, twinspan.filled, twinspan.twin_format, twinspan.touched; DROP SEQUENCE IF EXISTS twinspan.place, twinspan.link_changed`)
 	return pg.Classify(err, "drop the functions that capture schema changes")
 }
 
-// schemaFunctions are those that notes.sql, text.sql and ddl.sql make.
+// schemaFunctions are those that notes.sql, text.sql, ddl.sql and the others make.
 var schemaFunctions = [...]string{
 	"twinspan.bare(text, boolean)", "twinspan.capture_command(text, boolean, boolean)", "twinspan.capture_ddl(text, text, text, json)", "twinspan.capture_drop(text)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.described(text, text, boolean, json, text[], text[], jsonb)", "twinspan.detached(text, text, text)",
 	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.folded(text)", "twinspan.folds_while_copied()", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.granted()", "twinspan.immutable(pg_node_tree)", "twinspan.left_invalid(text)", "twinspan.made_like(text, text, text)", "twinspan.made_since_copy(oid, oid)", "twinspan.made_unseen(oid, json, boolean)", "twinspan.mask(text, boolean)",

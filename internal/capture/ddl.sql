@@ -318,6 +318,8 @@ BEGIN
     IF twinspan.copied() THEN
         RETURN;
     END IF;
+    PERFORM twinspan.refuse_stale();
+    PERFORM twinspan.touch_changed();
     caller := current_setting('twinspan.caller', true)::json;
     SELECT count(*) AS total,
            count(*) FILTER (WHERE x.schema_name ~ '^pg_temp(_\d+)?$' OR x.classid IS NOT NULL AND twinspan.temporary(x.classid, x.objid)) AS temporary,
@@ -440,6 +442,7 @@ $$;
 CREATE OR REPLACE FUNCTION twinspan.say_ddl(tag text, command text, conforming boolean, caller json, objects text[], extra text[], besides jsonb) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
+    SELECT twinspan.refuse_former_superuser(caller->>'role');
     SELECT twinspan.say('ddl', twinspan.described(tag, command, conforming, caller, objects, extra, besides))
 $$;
 

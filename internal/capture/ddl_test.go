@@ -18,7 +18,7 @@ func functions(t *testing.T) string {
 	if err := catalog.Install(context.Background(), conn); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Exec(context.Background(), notesSQL); err != nil {
+	if _, err := conn.Exec(context.Background(), notesSQL+staleSQL); err != nil {
 		t.Fatal(err)
 	}
 	if err := captureSchema(context.Background(), conn); err != nil {

@@ -57,12 +57,15 @@ BEGIN
                 PERFORM FROM pg_namespace n WHERE n.oid = r.schema FOR SHARE NOWAIT;
                 EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE NOWAIT', name);
                 fixed := coalesce(to_regclass(name) = t, false);
+            ELSE
+                -- Fails where what is seen of it, its owner above all, is not so any more.
+                PERFORM FROM pg_class c WHERE c.oid = t FOR SHARE NOWAIT;
             END IF;
         EXCEPTION WHEN lock_not_available OR insufficient_privilege OR undefined_table OR wrong_object_type OR invalid_schema_name THEN
             NULL;
         END;
         SELECT pg_get_userbyid(c.relowner) AS owner, EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = t) AS ruled,
-               NOT o.rolsuper AND (NOT fixed OR c.relispartition OR EXISTS (SELECT FROM pg_index x WHERE x.indrelid = t AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL))
+               current_setting('transaction_isolation') NOT LIKE 'read %' OR NOT o.rolsuper AND (NOT fixed OR c.relispartition OR EXISTS (SELECT FROM pg_index x WHERE x.indrelid = t AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL))
                    OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = t AND k.contype IN ('c', 'x')) OR EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxrelid = t)
                    OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t AND coalesce(to_jsonb(a)->>'attgenerated', '') <> '')) AS code,
                (SELECT format('%I', a.attname) FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped
@@ -268,6 +271,13 @@ BEGIN
         RETURN;
     END IF;
     PERFORM twinspan.refuse_stale();
+    IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN
+        PERFORM twinspan.touch_around((SELECT array_agg(DISTINCT l.relation) FROM pg_locks l
+            WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid() AND l.granted AND l.relation >= 16384
+              AND l.mode IN ('AccessExclusiveLock', 'ShareUpdateExclusiveLock') AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())));
+    END IF;
+    DELETE FROM twinspan.touched t WHERE t.ctid = ANY (ARRAY(SELECT x.ctid FROM twinspan.touched x
+        JOIN pg_event_trigger_dropped_objects() d ON d.objid = x.object AND d.objsubid = 0 FOR UPDATE OF x SKIP LOCKED));
     IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
                 WHERE NOT d.is_temporary AND d.object_type IN ('index', 'table constraint', 'table column')) THEN
         PERFORM twinspan.keep_identity(w.oid, true)

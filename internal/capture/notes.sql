@@ -69,28 +69,6 @@ BEGIN
 END
 $$;
 
--- A schema change under a snapshot that is older than the link, or than the copy that is being made, would be passed
--- over by triggers that cannot see either: the transaction has to begin again, as after any conflict of its level.
-CREATE OR REPLACE FUNCTION twinspan.refuse_stale() RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
-$$
-DECLARE
-    changed bigint;
-BEGIN
-    IF current_setting('transaction_isolation') LIKE 'read %' THEN
-        RETURN;
-    END IF;
-    changed := (SELECT last_value FROM twinspan.link_changed);
-    IF changed = txid_current() OR txid_visible_in_snapshot(changed, txid_current_snapshot()) OR changed < txid_current() AND txid_status(changed) = 'aborted' THEN
-        RETURN;
-    END IF;
-    RAISE EXCEPTION USING
-        ERRCODE = 'serialization_failure',
-        MESSAGE = format('could not serialize access: a link of database "%s" has changed since the snapshot of this transaction', current_database()),
-        HINT = 'Try the transaction again.';
-END
-$$;
-
 -- What these functions are: capture.Format.
 CREATE OR REPLACE FUNCTION twinspan.format() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2';
 

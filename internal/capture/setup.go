@@ -88,7 +88,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, catalog.HomeSQL()+notesSQL+setupSQL+identitySQL+catalog.PrivateSQL); err != nil {
+	if _, err := conn.Exec(ctx, catalog.HomeSQL()+notesSQL+staleSQL+setupSQL+identitySQL+catalog.PrivateSQL); err != nil {
 		return pg.Classify(err, "create the functions of the primary")
 	}
 	if err := s.trigger(ctx, conn); err != nil {
