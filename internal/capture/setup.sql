@@ -4,6 +4,7 @@ CREATE OR REPLACE FUNCTION twinspan.watch_truncate(t oid) RETURNS void
 $$
 DECLARE
     name text;
+    command text;
 BEGIN
     IF current_setting('server_version_num')::int >= 110000 THEN
         RETURN;
@@ -15,8 +16,15 @@ BEGIN
        AND n.nspname NOT IN ('twinspan', 'pg_catalog', 'information_schema')
        AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t AND g.tgname = 'twinspan_truncate');
     IF FOUND THEN
-        PERFORM twinspan.run_own(format('CREATE TRIGGER twinspan_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.on_truncate()', name));
-        PERFORM twinspan.run_own(format('ALTER TABLE %s ENABLE ALWAYS TRIGGER twinspan_truncate', name));
+        FOREACH command IN ARRAY ARRAY[format('CREATE TRIGGER twinspan_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE PROCEDURE twinspan.on_truncate()', name),
+                                       format('ALTER TABLE %s ENABLE ALWAYS TRIGGER twinspan_truncate', name)] LOOP
+            -- Event triggers of users would run with the rights of this function.
+            IF to_regprocedure('twinspan.run_unseen(text)') IS NULL THEN
+                PERFORM twinspan.run_own(command);
+            ELSE
+                PERFORM twinspan.run_unseen(command);
+            END IF;
+        END LOOP;
     END IF;
 END
 $$;
