@@ -426,7 +426,9 @@ $$
             -- As it is now: by the time the twin comes here the role may be another, or gone.
             'superuser', (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = caller->>'role'),
             'member', (SELECT jsonb_agg(twinspan.raw(g.rolname) ORDER BY g.rolname) FROM pg_roles r CROSS JOIN pg_roles g
-                        WHERE r.rolname = caller->>'role' AND NOT r.rolsuper AND g.oid <> r.oid AND pg_has_role(r.oid, g.oid, 'MEMBER')),
+                        WHERE r.rolname = caller->>'role' AND NOT r.rolsuper AND g.oid <> r.oid
+                          -- From version 16 on, who is a member need not be able to use it.
+                          AND (pg_has_role(r.oid, g.oid, 'USAGE') OR pg_has_role(r.oid, g.oid, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END))),
             'creates', has_database_privilege(caller->>'role', current_database(), 'CREATE'),
             'settings', (SELECT jsonb_object_agg(e.key, twinspan.raw(e.value)) FROM json_each_text(caller) e WHERE e.key NOT IN ('role', 'session') AND e.value IS NOT NULL),
             'objects', (SELECT coalesce(jsonb_agg(twinspan.raw(o)), '[]') FROM unnest(objects) o),

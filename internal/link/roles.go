@@ -251,7 +251,7 @@ func lesserRole(link string, there RightsResponse, here []pg.Role, creators []st
 				lacks, remedy = append(lacks, "BYPASSRLS"), append(remedy, "on the secondary: ALTER ROLE "+quoted+" BYPASSRLS")
 			}
 			for _, m := range want.MemberOf {
-				if !have.In(m.Role) && (pg.RoleIn(here, m.Role) != nil || strings.HasPrefix(m.Role, "pg_")) {
+				if m.Usable() && !have.In(m.Role) && (pg.RoleIn(here, m.Role) != nil || strings.HasPrefix(m.Role, "pg_")) {
 					lacks, remedy = append(lacks, "membership in "+m.Role), append(remedy, "on the secondary: GRANT "+sqlname.Quote(m.Role)+" TO "+quoted)
 				}
 			}
@@ -306,17 +306,20 @@ func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string
 			delete(given, n.Subject)
 		}
 	}
-	type due struct{ subject, group, sql string }
+	type due struct {
+		subject, group, sql string
+		options             string // from version 16 on
+	}
 	var gifts []due
 	for _, r := range there {
 		quoted := sqlname.Quote(r.Name)
 		for _, m := range r.MemberOf {
-			if made[r.Name] || made[m.Role] {
-				gifts = append(gifts, due{r.Name + " in " + m.Role, m.Role, "GRANT " + sqlname.Quote(m.Role) + " TO " + quoted})
+			if m.Usable() && (made[r.Name] || made[m.Role]) {
+				gifts = append(gifts, due{r.Name + " in " + m.Role, m.Role, "GRANT " + sqlname.Quote(m.Role) + " TO " + quoted, optionsOf(m)})
 			}
 		}
 		if creators[r.Name] {
-			gifts = append(gifts, due{r.Name + " creates", "", "GRANT CREATE ON DATABASE " + sqlname.Quote(l.database) + " TO " + quoted})
+			gifts = append(gifts, due{r.Name + " creates", "", "GRANT CREATE ON DATABASE " + sqlname.Quote(l.database) + " TO " + quoted, ""})
 		}
 	}
 	gifts = slices.DeleteFunc(gifts, func(g due) bool { return g.group != "" && given[g.subject] })
@@ -328,7 +331,14 @@ func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string
 	databases := l.place.Linked(l.PeerAgent())
 	var notices []catalog.Notice
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		var knowsOptions bool
+		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int >= 160000`).Scan(&knowsOptions); err != nil {
+			return pg.Classify(err, "read the server's version")
+		}
 		for _, g := range gifts {
+			if knowsOptions {
+				g.sql += g.options
+			}
 			var lacks bool
 			err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1 AND ($2 <> '' OR NOT has_database_privilege(oid, current_database(), 'CREATE')))
 				AND ($2 = '' OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2))`,
@@ -358,13 +368,35 @@ func (l *Link) giveDue(ctx context.Context, there []pg.Role, creators map[string
 	return len(notices) > 0, firstOf(err, l.note(ctx, notices))
 }
 
+// optionsOf are those of a GRANT that gives no more than a membership of the primary does. Before version 16 a membership has none.
+func optionsOf(m pg.Membership) string {
+	var options []string
+	if m.Inherit != nil {
+		options = append(options, fmt.Sprintf("INHERIT %t", *m.Inherit))
+	}
+	if m.Set != nil {
+		options = append(options, fmt.Sprintf("SET %t", *m.Set))
+	}
+	if len(options) == 0 {
+		return ""
+	}
+	return " WITH " + strings.Join(options, ", ")
+}
+
 // giveForChange gives the role of a change, by the rule of giveDue, what it had on the primary when it
 // made the change: what is asked of the primary now may have been taken from it since, as from a role that
 // is a member of others for a migration alone.
 func (l *Link) giveForChange(ctx context.Context, change *ddl.Change) (gave bool, err error) {
 	r := pg.Role{Name: string(change.Role)}
+	l.roles.mu.Lock()
+	known := l.roles.there[r.Name]
+	l.roles.mu.Unlock()
 	for _, g := range change.Member {
-		r.MemberOf = append(r.MemberOf, pg.Membership{Role: string(g)})
+		m := pg.Membership{Role: string(g)}
+		if i := slices.IndexFunc(known.MemberOf, func(k pg.Membership) bool { return k.Role == m.Role && k.Usable() }); i >= 0 {
+			m = known.MemberOf[i]
+		}
+		r.MemberOf = append(r.MemberOf, m)
 	}
 	made := slices.ContainsFunc(l.snapshot().Notices, func(n catalog.Notice) bool { return n.Code == "role_created" && n.Subject == r.Name })
 	return l.giveDue(ctx, []pg.Role{r}, map[string]bool{r.Name: change.Creates && made})

@@ -73,6 +73,10 @@ type Membership struct {
 	Set     *bool `json:"set,omitempty"`
 }
 
+// Usable says whether the member can do anything by it but to let others in. From version 16 on, who made a role is
+// a member of it that can not.
+func (m Membership) Usable() bool { return m.Inherit == nil || *m.Inherit || m.Set == nil || *m.Set }
+
 // rolesSQL finds the roles that the database depends on (pg_shdepend: those that own
 // something in it or are named in a grant or a policy; its owner; those granted
 // something on the database itself; those with settings in it), the roles that these
