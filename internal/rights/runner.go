@@ -116,7 +116,8 @@ func (r *Runner) Make() []string {
 // the pass or the tickets in $1 for what is called next (pg.Ticket): the gate of a secondary lets nothing
 // else through that code of users writes, where the session is one of pg.Session{Fenced: true}. It is one of
 // its own, for what it proves counts when Call is planned: there, functions that call
-// themselves immutable are folded and those in SQL inlined. What else the function's owner
+// themselves immutable are folded and those in SQL inlined. An aggregate, a window function or a procedure in its place
+// is none that Call could call. What else the function's owner
 // can change (settings, cost) is of effect on his own code only: settings that need more
 // rights than his are refused when it is called.
 func (r *Runner) Prove() string { return r.prove("$1::pg_catalog.text") }
@@ -127,7 +128,7 @@ func (r *Runner) prove(pass string) string {
  WHERE p.pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND p.proname OPERATOR(pg_catalog.=) ` + sqlname.Literal(r.function) + `
    AND p.proargtypes OPERATOR(pg_catalog.=) '25'::pg_catalog.oidvector
    AND p.prosecdef AND pg_catalog.pg_get_userbyid(p.proowner) OPERATOR(pg_catalog.=) ` + sqlname.Literal(r.role) + `
-   AND p.provolatile OPERATOR(pg_catalog.=) 'v' AND p.prokind OPERATOR(pg_catalog.=) 'f' AND NOT p.proretset
+   AND p.provolatile OPERATOR(pg_catalog.=) 'v' AND NOT p.proretset
    AND p.prosrc OPERATOR(pg_catalog.=) ` + sqlname.Literal(r.body) + `
    AND p.prolang OPERATOR(pg_catalog.=) (SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname OPERATOR(pg_catalog.=) 'plpgsql')`
 }

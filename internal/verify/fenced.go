@@ -37,7 +37,7 @@ func (s *Snapshot) open(ctx context.Context) (*reader, error) {
 		return nil, err
 	}
 	r := &reader{conn: conn, dsn: s.DSN, link: s.Link, made: map[string]bool{}}
-	err = conn.QueryRow(ctx, `SELECT rolsuper AND current_setting('server_version_num')::int >= 110000 FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&r.fenced)
+	err = conn.QueryRow(ctx, `SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&r.fenced)
 	if err != nil || !r.fenced {
 		return r, pg.Classify(err, "open a session for reading")
 	}
