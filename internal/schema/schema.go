@@ -97,4 +97,5 @@ const (
 	kindEvent      = "EVENT TRIGGER"
 	kindWrapper    = "FOREIGN DATA WRAPPER"
 	kindDomain     = "DOMAIN"
+	kindType       = "TYPE"
 )

@@ -258,8 +258,8 @@ func (t *Target) buildPreData(ctx context.Context, conn *pgx.Conn) error {
 		for n < len(entries) && n < batchEntries && bytes < batchBytes && entries[n].Kind != extension {
 			bytes += len(entries[n].SQL)
 			n++
-			if entries[n-1].Kind == kindDomain {
-				break // what comes next may have literals that it would check (rights.Hushed)
+			if e := entries[n-1]; e.Kind == kindDomain || e.Kind == kindType && strings.Contains(string(e.SQL), " AS RANGE (") {
+				break // what comes next may have literals, and reading them runs its code (rights.Hushed)
 			}
 		}
 		if err := t.build(ctx, conn, entries[:n]); err != nil {
