@@ -261,6 +261,14 @@ func (l *primaryLook) programs(ctx context.Context) error {
 			`SELECT format('%I', w.fdwname), pg_get_userbyid(p.proowner)::text, p.oid::regprocedure::text FROM pg_foreign_data_wrapper w JOIN pg_proc p ON p.oid = w.fdwvalidator JOIN pg_roles o ON o.oid = p.proowner WHERE NOT o.rolsuper ORDER BY 1`,
 			"the foreign data wrapper has options validated by a function of role {2}, who is no superuser: the first copy makes servers and foreign tables with the agent's rights, and the function runs with them",
 			"ALTER FUNCTION {3} OWNER TO a superuser, and let nobody else replace it"},
+		{"operator_class_of_role", problem.Warns,
+			`SELECT DISTINCT ON (o.oid) format('%I.%I', n.nspname, o.opcname), pg_get_userbyid(p.proowner)::text, p.oid::regprocedure::text
+			   FROM pg_opclass o JOIN pg_namespace n ON n.oid = o.opcnamespace JOIN pg_amproc a ON a.amprocfamily = o.opcfamily JOIN pg_proc p ON p.oid = a.amproc AND p.oid >= 16384
+			   JOIN pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('internal', 'c') JOIN pg_roles r ON r.oid = p.proowner AND NOT r.rolsuper
+			  WHERE EXISTS (SELECT FROM pg_partitioned_table t WHERE o.oid = ANY (t.partclass::oid[]))
+			     OR l.lanname NOT IN ('sql', 'plpgsql') AND EXISTS (SELECT FROM pg_range g WHERE g.rngsubopc = o.oid) ORDER BY o.oid, p.oid`,
+			"the bounds of partitions or ranges are compared by a function of role {2}, who is no superuser: it runs with the rights of whoever uses the partitioned table, superusers among them, and the first copy makes the partitions with the agent's rights",
+			"ALTER FUNCTION {3} OWNER TO a superuser, and let nobody else replace it"},
 		{"function_in_c", problem.Warns,
 			`SELECT p.oid::regprocedure::text, p.probin, '' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language a ON a.oid = p.prolang
 			  WHERE a.lanname = 'c' AND ` + ownIn("pg_proc", "p.oid") + ` ORDER BY 1`,

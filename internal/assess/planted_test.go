@@ -52,6 +52,9 @@ var planted = []struct{ sql, want string }{
 		`warns event_trigger_of_role of_app`},
 	{`CREATE FUNCTION valid(text[], oid) RETURNS bool LANGUAGE sql AS 'SELECT true'; ALTER FUNCTION valid(text[], oid) OWNER TO shop; CREATE FOREIGN DATA WRAPPER lax VALIDATOR valid; CREATE FOREIGN DATA WRAPPER bare`,
 		`warns fdw_validator_of_role lax`},
+	{`CREATE FUNCTION compares(int, int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 0; END'; ALTER FUNCTION compares(int, int) OWNER TO shop; CREATE OPERATOR CLASS lax FOR TYPE int USING btree AS FUNCTION 1 compares(int, int);
+		CREATE OPERATOR CLASS unused FOR TYPE int USING btree AS FUNCTION 1 compares(int, int); CREATE TABLE parted (a int) PARTITION BY RANGE (a lax); CREATE TYPE span AS RANGE (SUBTYPE = int, SUBTYPE_OPCLASS = unused)`,
+		`warns operator_class_of_role public.lax`},
 	{`CREATE FUNCTION in_c(int, int) RETURNS int LANGUAGE c STRICT AS '$libdir/autoinc', 'autoinc'`, `warns function_in_c public.in_c(integer,integer)`},
 	{`CREATE SCHEMA cron; CREATE TABLE cron.job (id int PRIMARY KEY)`, `informs jobs_not_carried cron.job`},
 	{`CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw; CREATE FOREIGN TABLE distant (a int) SERVER far`, `informs foreign_server far`},
