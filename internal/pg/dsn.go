@@ -167,9 +167,14 @@ func (d *DSN) Connect(ctx context.Context, s Session) (*pgx.Conn, error) {
 		s.Fenced = false
 		conn, err = pgx.ConnectConfig(ctx, d.session(s))
 	}
+	if err != nil && d.quiet(s) && SQLState(err) == "42501" { // it is no superuser any more
+		quietLogins.Delete(d.login())
+		conn, err = pgx.ConnectConfig(ctx, d.session(s))
+	}
 	if err != nil {
 		return nil, d.notConnected(err, "connect to ")
 	}
+	d.learnLogin(conn.PgConn())
 	return conn, nil
 }
 
@@ -188,6 +193,12 @@ func (d *DSN) ConnectReplication(ctx context.Context, s Session) (*pgconn.PgConn
 	c := d.session(s)
 	c.RuntimeParams["replication"] = "database"
 	conn, err := pgconn.ConnectConfig(ctx, &c.Config)
+	if err != nil && d.quiet(s) && SQLState(err) == "42501" {
+		quietLogins.Delete(d.login())
+		c = d.session(s)
+		c.RuntimeParams["replication"] = "database"
+		conn, err = pgconn.ConnectConfig(ctx, &c.Config)
+	}
 	if err != nil {
 		return nil, d.notConnected(err, "connect for replication to ")
 	}
@@ -217,11 +228,18 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 	if s.Fenced {
 		params[passSetting] = noPass
 	}
+	quiet := d.quiet(s)
+	if quiet {
+		params["session_replication_role"] = "replica"
+	}
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}
 	}
 	maps.Copy(c.RuntimeParams, params)
 	c.AfterConnect = settle
+	if quiet {
+		c.AfterConnect = settleQuiet
+	}
 	if s.Unseen {
 		c.AfterConnect = settleUnseen
 	}

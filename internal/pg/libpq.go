@@ -51,6 +51,9 @@ func (d *DSN) Environ(name, options string) []string {
 			env = append(env, p.variable+"="+v)
 		}
 	}
+	if d.quiet(Session{}) { // they read
+		options += " -c session_replication_role=replica"
+	}
 	hosts, ports := d.members()
 	// Of the same number, for a host that is named twice is one here.
 	if a := d.params["hostaddr"]; a != "" && strings.Count(a, ",") == len(hosts)-1 {

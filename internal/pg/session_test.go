@@ -1,11 +1,14 @@
 package pg_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/pgtest"
@@ -181,5 +184,54 @@ func TestUnportableTypes(t *testing.T) {
 			names = append(names, value(t, conn, fmt.Sprintf(`SELECT format_type(%d, NULL)`, oid)))
 		}
 		t.Errorf("%d types, want %d: %s", len(types), len(want), strings.Join(names, ", "))
+	}
+}
+
+// From version 17 on, event triggers can fire where a session begins. Those in the ordinary mode run in no session of an
+// agent's that is a superuser, but for the first one with a server.
+func TestEventTriggersAtTheLogin(t *testing.T) {
+	s := pgtest.Start(t, pgtest.WithMajor(18))
+	name := s.Database(t)
+	dsn := parse(t, s.AgentDSN()).WithDatabase(name)
+	open := func(d *pg.DSN, session pg.Session) *pgx.Conn {
+		t.Helper()
+		conn, err := d.Connect(testContext(t), session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		return conn
+	}
+	first := open(dsn, pg.Session{Name: "first"})
+	exec(t, first, `CREATE TABLE public.logins (who text); CREATE FUNCTION public.login() RETURNS event_trigger LANGUAGE plpgsql AS
+		$$ BEGIN INSERT INTO public.logins VALUES (session_user || ' ' || current_setting('application_name')); END $$;
+		CREATE ROLE plain LOGIN PASSWORD `+sqlname.Literal(pgtest.Password)+`; GRANT INSERT ON public.logins TO plain; CREATE EVENT TRIGGER login ON login EXECUTE FUNCTION public.login()`)
+	for _, session := range []pg.Session{{Name: "reading"}, {Name: "applying", Apply: true}, {Name: "unseen", Apply: true, Unseen: true}, {Name: "fenced", Apply: true, Fenced: true}} {
+		conn := open(dsn, session)
+		want := "origin"
+		if session.Apply {
+			want = "replica"
+		}
+		if got := value(t, conn, `SHOW session_replication_role`); got != want {
+			t.Errorf("%s: session_replication_role is %s", session.Name, got)
+		}
+	}
+	raw, err := dsn.ConnectReplication(testContext(t), pg.Session{Name: "slot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Close(testContext(t))
+	// Who may not send it does without, also one who could before.
+	for range 2 {
+		connect(t, s.DSNOf("plain", pgtest.Password, name), pg.Session{Name: "plain"})
+	}
+	exec(t, first, `ALTER ROLE linkagent NOSUPERUSER; GRANT INSERT ON public.logins TO linkagent`)
+	for range 2 {
+		open(dsn, pg.Session{Name: "former"})
+	}
+	exec(t, connect(t, s.DSN(name), pg.Session{Name: "admin", Ordinary: true}), `ALTER ROLE linkagent SUPERUSER`)
+	if got := value(t, first, `SELECT string_agg(who, ', ' ORDER BY who COLLATE "C") FROM public.logins`); got !=
+		"linkagent twinspan/former, linkagent twinspan/former, plain twinspan/plain, plain twinspan/plain, postgres twinspan/admin" {
+		t.Errorf("it fired for %s", got)
 	}
 }
