@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -28,6 +29,8 @@ type codeKind struct {
 	aside bool
 	// never says why nothing can call it at all.
 	never string
+	// since is the first major version that knows it, where that is not the oldest
+	since int
 }
 
 // Cells in which what is evaluated for each row has to be called, and what is called by who writes it.
@@ -75,11 +78,22 @@ const calling = `CREATE FUNCTION eve.f_%[1]s(v int) RETURNS int LANGUAGE plpgsql
 // firing makes the trigger function eve.r_NAME.
 const firing = `CREATE FUNCTION eve.r_%[1]s() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN PERFORM eve.note('%[1]s'); IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; RETURN NEW; END $f$`
 
-// codeKinds are all of them.
-func codeKinds() []codeKind {
-	comparing := func(name, body string) string {
-		return fmt.Sprintf(`CREATE FUNCTION eve.c_%%[1]s_%s(a eve.y_%%[1]s, b eve.y_%%[1]s) RETURNS %s;`, name, body)
-	}
+// compared makes the type eve.y_NAME with operators of eve's, and class their operator class, which only a superuser may.
+const (
+	compared = `CREATE TYPE eve.y_%[1]s AS (a int);
+		CREATE FUNCTION eve.c_%[1]s_cmp(a eve.y_%[1]s, b eve.y_%[1]s) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN PERFORM eve.say('%[1]s'); RETURN CASE WHEN a.a < b.a THEN -1 WHEN a.a > b.a THEN 1 ELSE 0 END; END $f$;
+		CREATE FUNCTION eve.c_%[1]s_lt(a eve.y_%[1]s, b eve.y_%[1]s) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT a.a < b.a'; CREATE FUNCTION eve.c_%[1]s_le(a eve.y_%[1]s, b eve.y_%[1]s) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT a.a <= b.a';
+		CREATE FUNCTION eve.c_%[1]s_eq(a eve.y_%[1]s, b eve.y_%[1]s) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN PERFORM eve.say('%[1]s'); RETURN a.a = b.a; END $f$;
+		CREATE FUNCTION eve.c_%[1]s_ge(a eve.y_%[1]s, b eve.y_%[1]s) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT a.a >= b.a'; CREATE FUNCTION eve.c_%[1]s_gt(a eve.y_%[1]s, b eve.y_%[1]s) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT a.a > b.a';
+		CREATE OPERATOR eve.<# (FUNCTION = eve.c_%[1]s_lt, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s); CREATE OPERATOR eve.<=# (FUNCTION = eve.c_%[1]s_le, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s);
+		CREATE OPERATOR eve.=# (FUNCTION = eve.c_%[1]s_eq, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s); CREATE OPERATOR eve.>=# (FUNCTION = eve.c_%[1]s_ge, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s);
+		CREATE OPERATOR eve.># (FUNCTION = eve.c_%[1]s_gt, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s)`
+	class = `CREATE OPERATOR CLASS eve.o_%[1]s DEFAULT FOR TYPE eve.y_%[1]s USING btree AS OPERATOR 1 eve.<#, OPERATOR 2 eve.<=#, OPERATOR 3 eve.=#, OPERATOR 4 eve.>=#, OPERATOR 5 eve.>#,
+		FUNCTION 1 eve.c_%[1]s_cmp(eve.y_%[1]s, eve.y_%[1]s)`
+)
+
+// codeKinds are those that a major version knows.
+func codeKinds(major int) []codeKind {
 	list := []codeKind{
 		{name: "check", must: everyRow, columns: `, CHECK (eve.f_%[1]s(x) IS NOT NULL)`, change: `ALTER TABLE eve.t_%[1]s ADD CONSTRAINT more CHECK (eve.f_%[1]s(i) IS NOT NULL)`},
 		{name: "domain", must: everyRow, before: `CREATE DOMAIN eve.d_%[1]s AS int CHECK (eve.f_%[1]s(VALUE) IS NOT NULL)`, columns: `, d eve.d_%[1]s DEFAULT 1`,
@@ -87,12 +101,12 @@ func codeKinds() []codeKind {
 		{name: "domain_in_composite", must: everyRow, before: `CREATE DOMAIN eve.d_%[1]s AS int CHECK (eve.f_%[1]s(VALUE) IS NOT NULL); CREATE TYPE eve.y_%[1]s AS (d eve.d_%[1]s)`,
 			columns: `, d eve.y_%[1]s, l eve.y_%[1]s[]`,
 			write:   `INSERT INTO eve.t_%[1]s VALUES (%[2]d, %[2]d, '(1)', '{(2)}')`, change: `ALTER TABLE eve.t_%[1]s ADD COLUMN more eve.y_%[1]s DEFAULT '(3)'`},
-		{name: "domain_in_literal", must: "seeding:t replay:p repair:t",
+		{name: "domain_in_literal", since: 11, must: "seeding:t replay:p repair:t",
 			before:  `CREATE DOMAIN eve.d_%[1]s AS int CHECK (eve.f_%[1]s(VALUE) IS NOT NULL); CREATE TYPE eve.y_%[1]s AS (d eve.d_%[1]s); CREATE TYPE eve.g_%[1]s AS RANGE (SUBTYPE = eve.d_%[1]s, SUBTYPE_OPCLASS = int4_ops)`,
 			columns: `, d eve.y_%[1]s DEFAULT '(1)', l eve.d_%[1]s[] DEFAULT '{2}', CHECK (d IS DISTINCT FROM '(4)'::eve.y_%[1]s)`,
 			after:   `CREATE INDEX ON eve.t_%[1]s (x) WHERE d <> '(5)'::eve.y_%[1]s; CREATE VIEW eve.v_%[1]s AS SELECT '(6)'::eve.y_%[1]s; COMMENT ON CONSTRAINT d_%[1]s_check ON DOMAIN eve.d_%[1]s IS 'kept'`,
 			change:  `ALTER TABLE eve.t_%[1]s ADD COLUMN more eve.y_%[1]s DEFAULT '(3)'; CREATE POLICY more ON eve.t_%[1]s USING (d <> '(7)'::eve.y_%[1]s)`, naive: `SELECT '(1)'::eve.y_%[1]s`},
-		{name: "generated", must: everyRow, columns: `, g int GENERATED ALWAYS AS (eve.f_%[1]s(x)) STORED`, change: `ALTER TABLE eve.t_%[1]s ADD COLUMN more int GENERATED ALWAYS AS (eve.f_%[1]s(i)) STORED`},
+		{name: "generated", since: 12, must: everyRow, columns: `, g int GENERATED ALWAYS AS (eve.f_%[1]s(x)) STORED`, change: `ALTER TABLE eve.t_%[1]s ADD COLUMN more int GENERATED ALWAYS AS (eve.f_%[1]s(i)) STORED`},
 		{name: "index", must: everyRow, after: `CREATE INDEX ON eve.t_%[1]s (eve.f_%[1]s(x))`, change: `CREATE INDEX more_%[1]s ON eve.t_%[1]s (eve.f_%[1]s(i))`},
 		{name: "predicate", must: everyRow, after: `CREATE INDEX ON eve.t_%[1]s (x) WHERE eve.f_%[1]s(x) > 0`, change: `CREATE INDEX more_%[1]s ON eve.t_%[1]s (i) WHERE eve.f_%[1]s(i) > 0`},
 		{name: "folded", must: everyRow + " verify:pt drift:pt", after: `CREATE INDEX ON eve.t_%[1]s (x) WHERE x > eve.f_%[1]s(0)`, change: `CREATE INDEX more_%[1]s ON eve.t_%[1]s (i) WHERE x > eve.f_%[1]s(1)`},
@@ -122,17 +136,12 @@ func codeKinds() []codeKind {
 		{name: "cast_of_row", aside: true, must: "replay:p", after: `CREATE FUNCTION eve.c_%[1]s(v eve.t_%[1]s) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN PERFORM eve.note('%[1]s'); RETURN 'cast'; END $f$;
 				CREATE CAST (eve.t_%[1]s AS text) WITH FUNCTION eve.c_%[1]s AS IMPLICIT`,
 			change: `ALTER TABLE eve.t_%[1]s ADD COLUMN more text; UPDATE eve.t_%[1]s AS t SET more = t`, naive: `SELECT t::text FROM eve.t_%[1]s AS t`},
-		{name: "operator_class", must: everyRow, before: `CREATE TYPE eve.y_%[1]s AS (a int);` +
-			comparing("cmp", `int LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN PERFORM eve.say('%[1]s'); RETURN CASE WHEN a.a < b.a THEN -1 WHEN a.a > b.a THEN 1 ELSE 0 END; END $f$`) +
-			comparing("lt", `bool LANGUAGE sql IMMUTABLE AS 'SELECT a.a < b.a'`) + comparing("le", `bool LANGUAGE sql IMMUTABLE AS 'SELECT a.a <= b.a'`) +
-			comparing("eq", `bool LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN PERFORM eve.say('%[1]s'); RETURN a.a = b.a; END $f$`) +
-			comparing("ge", `bool LANGUAGE sql IMMUTABLE AS 'SELECT a.a >= b.a'`) + comparing("gt", `bool LANGUAGE sql IMMUTABLE AS 'SELECT a.a > b.a'`) +
-			`CREATE OPERATOR eve.<# (FUNCTION = eve.c_%[1]s_lt, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s); CREATE OPERATOR eve.<=# (FUNCTION = eve.c_%[1]s_le, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s);
-			 CREATE OPERATOR eve.=# (FUNCTION = eve.c_%[1]s_eq, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s); CREATE OPERATOR eve.>=# (FUNCTION = eve.c_%[1]s_ge, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s);
-			 CREATE OPERATOR eve.># (FUNCTION = eve.c_%[1]s_gt, LEFTARG = eve.y_%[1]s, RIGHTARG = eve.y_%[1]s)`,
-			by: `CREATE OPERATOR CLASS eve.o_%[1]s DEFAULT FOR TYPE eve.y_%[1]s USING btree AS OPERATOR 1 eve.<#, OPERATOR 2 eve.<=#, OPERATOR 3 eve.=#, OPERATOR 4 eve.>=#, OPERATOR 5 eve.>#,
-				FUNCTION 1 eve.c_%[1]s_cmp(eve.y_%[1]s, eve.y_%[1]s)`,
+		{name: "operator_class", must: everyRow, before: compared, by: class,
 			columns: `, o eve.y_%[1]s DEFAULT '(7)'`, after: `CREATE INDEX ON eve.t_%[1]s (o)`, change: `CREATE INDEX more_%[1]s ON eve.t_%[1]s (o, i)`},
+		{name: "range_class", must: "seeding:t replay:p repair:t", before: compared,
+			by:      class + `; CREATE TYPE eve.g_%[1]s AS RANGE (SUBTYPE = eve.y_%[1]s, SUBTYPE_OPCLASS = eve.o_%[1]s); ALTER TYPE eve.g_%[1]s OWNER TO eve`,
+			columns: `, g eve.g_%[1]s DEFAULT '["(1)","(5)"]', CHECK (g IS DISTINCT FROM '["(1)","(7)")'::eve.g_%[1]s)`, after: `CREATE VIEW eve.v_%[1]s AS SELECT '["(2)","(3)")'::eve.g_%[1]s; CREATE INDEX ON eve.t_%[1]s (x) WHERE NOT isempty(g)`,
+			change: `ALTER TABLE eve.t_%[1]s ADD COLUMN more eve.g_%[1]s DEFAULT '["(1)","(4)")'`, naive: `SELECT '["(1)","(5)"]'::eve.g_%[1]s`},
 		{name: "aggregate", must: "seeding:t replay:pt", before: `CREATE FUNCTION eve.c_%[1]s(s int, v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN PERFORM eve.note('%[1]s'); RETURN s + v; END $f$; CREATE AGGREGATE eve.a_%[1]s(int) (SFUNC = eve.c_%[1]s, STYPE = int, INITCOND = '0')`,
 			after: `CREATE MATERIALIZED VIEW eve.m_%[1]s AS SELECT eve.a_%[1]s(x) FROM eve.t_%[1]s`, change: `REFRESH MATERIALIZED VIEW eve.m_%[1]s; CREATE MATERIALIZED VIEW eve.more_%[1]s AS SELECT eve.a_%[1]s(i) FROM eve.t_%[1]s`,
 			naive: `SELECT eve.a_%[1]s(x) FROM eve.t_%[1]s`},
@@ -140,14 +149,14 @@ func codeKinds() []codeKind {
 			naive: `SELECT * FROM eve.v_%[1]s`},
 		{name: "materialized_view", must: "seeding:t replay:pt", after: `CREATE MATERIALIZED VIEW eve.m_%[1]s AS SELECT i, eve.f_%[1]s(x) FROM eve.t_%[1]s; CREATE UNIQUE INDEX ON eve.m_%[1]s (i); CREATE INDEX ON eve.m_%[1]s (eve.f_%[1]s(i))`,
 			change: `REFRESH MATERIALIZED VIEW eve.m_%[1]s; CREATE MATERIALIZED VIEW eve.more_%[1]s AS SELECT eve.f_%[1]s(i) FROM eve.t_%[1]s`, naive: `SELECT FROM eve.t_%[1]s WHERE eve.f_%[1]s(x) > 0`},
-		{name: "statistics", must: "seeding:t replay:p verify:pt repair:pt rejoin:pt", after: `CREATE STATISTICS eve.s_%[1]s ON (eve.f_%[1]s(x)), i FROM eve.t_%[1]s; CREATE STATISTICS eve.z_%[1]s ON (x + eve.f_%[1]s(0)) FROM eve.t_%[1]s`,
+		{name: "statistics", since: 14, must: "seeding:t replay:p verify:pt repair:pt rejoin:pt", after: `CREATE STATISTICS eve.s_%[1]s ON (eve.f_%[1]s(x)), i FROM eve.t_%[1]s; CREATE STATISTICS eve.z_%[1]s ON (x + eve.f_%[1]s(0)) FROM eve.t_%[1]s`,
 			change: `CREATE STATISTICS eve.more_%[1]s ON (eve.f_%[1]s(i)), x FROM eve.t_%[1]s; ANALYZE eve.t_%[1]s`, naive: `SELECT FROM eve.t_%[1]s WHERE x = 1`},
 		{name: "instead", aside: true, must: ownWrites, columns: ``, after: `CREATE VIEW eve.v_%[1]s AS SELECT i, x FROM eve.t_%[1]s; CREATE FUNCTION eve.r_%[1]s() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN PERFORM eve.note('%[1]s'); INSERT INTO eve.t_%[1]s VALUES (new.i, new.x); RETURN NEW; END $f$;
 				CREATE TRIGGER z INSTEAD OF INSERT ON eve.v_%[1]s FOR EACH ROW EXECUTE FUNCTION eve.r_%[1]s()`,
 			write: `INSERT INTO eve.v_%[1]s VALUES (%[2]d, %[2]d)`, change: `ALTER VIEW eve.v_%[1]s SET (security_barrier)`, naive: `INSERT INTO eve.v_%[1]s VALUES (900, 900)`},
-		{name: "partition", must: everyRow, // its table is made below
+		{name: "partition", since: 11, must: everyRow, // its table is made below
 			change: `CREATE TABLE eve.t_%[1]s_more PARTITION OF eve.t_%[1]s FOR VALUES FROM (5000) TO (6000); INSERT INTO eve.t_%[1]s VALUES (5001, 1)`},
-		{name: "publication", after: `CREATE PUBLICATION eve_%[1]s FOR TABLE eve.t_%[1]s WHERE (i > 0)`, change: `ALTER PUBLICATION eve_%[1]s SET TABLE eve.t_%[1]s WHERE (i > 1)`,
+		{name: "publication", since: 15, after: `CREATE PUBLICATION eve_%[1]s FOR TABLE eve.t_%[1]s WHERE (i > 0)`, change: `ALTER PUBLICATION eve_%[1]s SET TABLE eve.t_%[1]s WHERE (i > 1)`,
 			naive: `SELECT eve.f_%[1]s(1)`, never: "the server takes no functions of users there"},
 		{name: "settings", before: `CREATE FUNCTION eve.s_%[1]s() RETURNS int LANGUAGE sql SET search_path = "` + payload + `", eve SET application_name = $v$` + payload + `$v$ AS 'SELECT 1'`,
 			change: `SET my.own = $v$` + payload + `$v$; SET search_path = "` + payload + `", eve; SET application_name = $v$` + payload + `$v$; SET TimeZone = '<x''>-01'; CREATE TABLE eve.more_%[1]s (i int PRIMARY KEY, x timestamptz DEFAULT now());
@@ -165,7 +174,7 @@ func codeKinds() []codeKind {
 		{name: "event_trigger_always", must: "replay:p", before: `CREATE FUNCTION eve.e_%[1]s() RETURNS event_trigger LANGUAGE plpgsql AS $f$ BEGIN PERFORM eve.note('%[1]s'); END $f$`,
 			by: `CREATE EVENT TRIGGER e_%[1]s ON ddl_command_start EXECUTE FUNCTION eve.e_%[1]s(); ALTER EVENT TRIGGER e_%[1]s ENABLE ALWAYS`, change: `CREATE TABLE eve.more_%[1]s (i int PRIMARY KEY)`, naive: `CREATE TABLE eve.n_%[1]s (i int)`},
 	}
-	return append(list, triggerKinds()...)
+	return slices.DeleteFunc(append(list, triggerKinds()...), func(k codeKind) bool { return major < k.since })
 }
 
 // triggerKinds are triggers of each timing in each mode.
