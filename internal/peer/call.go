@@ -22,11 +22,8 @@ const (
 	// bodyTimeout is how long each frame of a request may take.
 	bodyTimeout = 2 * time.Minute
 	// smallFrame is the longest frame of a request that everybody may send at any time; whoever sends a longer one
-	// takes a share of largeBodies, which bounds the memory of all such requests. One peer gets at most
-	// largeOfPeer of it, so that it cannot keep the others waiting.
-	smallFrame  = 64 << 10
-	largeBodies = 4 * MaxBody
-	largeOfPeer = 2 * MaxBody
+	// takes one of the places for large requests.
+	smallFrame = 64 << 10
 )
 
 // The modes of a call, the first byte of an open frame.
@@ -189,25 +186,20 @@ func (s *session) answer(st *Stream) (err error) {
 				WithHint("the agent's log on %s has the details", s.endpoint.name())
 		}
 	}()
-	held := false
-	large := func() error {
-		if held {
-			return nil
+	var held *place
+	slow := func() {
+		st.fail(problem.New(problem.Transient, "request_slow", "a large request came too slowly while requests of other peers waited").
+			WithHint("it is tried again; look at the network between the agents"))
+	}
+	large := func() (err error) {
+		if held == nil {
+			held, err = s.endpoint.bodies.take(st.ctx, s.peer, slow)
 		}
-		if err := s.bodies.Acquire(st.ctx, MaxBody); err != nil {
-			return err
-		}
-		if err := s.endpoint.bodies.Acquire(st.ctx, MaxBody); err != nil {
-			s.bodies.Release(MaxBody)
-			return err
-		}
-		held = true
-		return nil
+		return err
 	}
 	defer func() {
-		if held {
-			s.endpoint.bodies.Release(MaxBody)
-			s.bodies.Release(MaxBody)
+		if held != nil {
+			s.endpoint.bodies.release(held)
 		}
 	}()
 	st.admit = func(length int) error {
@@ -224,6 +216,8 @@ func (s *session) answer(st *Stream) (err error) {
 	if err != nil {
 		return err
 	}
+	slow = nil
+	s.endpoint.bodies.received(held)
 	if m.mode == modeCall {
 		st.heardAll()
 	}

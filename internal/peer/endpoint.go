@@ -17,7 +17,6 @@ import (
 	"github.com/twinspan/twinspan/internal/door"
 	"github.com/twinspan/twinspan/internal/problem"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 )
 
 // Endpoint is where an agent meets its peers. Set the fields and register the methods, then
@@ -51,7 +50,7 @@ type Endpoint struct {
 	guests    sync.Mutex // held while an invitation is read and changed
 
 	boot    time.Time
-	bodies  *semaphore.Weighted
+	bodies  places         // for large requests
 	lobby   *door.Door     // of connections that have not proved themselves
 	rotate  chan struct{}  // wakes the rotation; holds one
 	running sync.WaitGroup // sessions and connections
@@ -137,7 +136,7 @@ func (e *Endpoint) prepareLocked() {
 	e.watchers = map[*watcher]struct{}{}
 	e.stirred = make(chan struct{})
 	e.listening = make(chan struct{})
-	e.bodies = semaphore.NewWeighted(largeBodies)
+	e.bodies.patience = largePatience
 	e.lobby = &door.Door{Places: maxLobby, PerHost: maxOfHost, Kept: keptPlaces, Grace: stayedFor, Known: e.atHome}
 	e.rotate = make(chan struct{}, 1)
 	if e.methods == nil {

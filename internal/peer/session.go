@@ -16,7 +16,6 @@ import (
 	"github.com/hashicorp/yamux"
 	"github.com/twinspan/twinspan/internal/problem"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,8 +51,7 @@ type session struct {
 
 	control control
 	clock   clock
-	slots   chan struct{}       // one for each stream being served
-	bodies  *semaphore.Weighted // the peer's part of the memory for large requests
+	slots   chan struct{} // one for each stream being served
 
 	opening sync.Mutex // keeps the order of stream ids on the wire
 
@@ -111,8 +109,7 @@ func newSession(ctx context.Context, e *Endpoint, conn *tls.Conn, p Peer, finger
 	s := &session{
 		endpoint: e, peer: p.Name, entry: p.entry, fingerprint: fingerprint, dialled: dialled, theirs: theirs, conn: conn,
 		established: time.Now(), streams: map[uint32]*Stream{}, early: map[uint32]*problem.Error{}, slots: make(chan struct{}, maxServed),
-		bodies: semaphore.NewWeighted(largeOfPeer),
-		log:    e.logger().With("peer", p.Name),
+		log: e.logger().With("peer", p.Name),
 	}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	s.link = newLink(conn, dialled, s.end)

@@ -39,6 +39,7 @@ func peerEntries() []Entry {
 		{"peer_refused", Blocks, "The other agent does not trust this one", "Its key is not pinned there: it was removed, or has taken the place of an agent whose directory was lost.", "There: `twinspan peer trust NAME --key FINGERPRINT`, or pair again. At an invitation: run the same release on both sides."},
 		{"peer_removed", Blocks, "The peer is not trusted", "It was removed, or this agent took links over and found no key of it. The links with it stand still.", "Pair again, under the same name; or `twinspan link delete NAME --force`."},
 		{"peer_rotation", Blocks, "A key was announced that does not fit", "", "Pair again."},
+		{"request_slow", Warns, "A large request came too slowly", "Large requests have few places. While those of other peers waited, this one had one for longer than ten seconds and was not complete.", again},
 		{"peer_silent", Warns, "Nothing comes from the peer", "The connection is given up after ten seconds of silence.", again},
 		{"peer_unknown", Blocks, "There is no such peer", "", "`twinspan peer list`"},
 		{"peer_unreachable", Warns, "The agents are not connected", "The primary keeps its log until they are.", "See that both agents run and that one reaches the other's endpoint."},
