@@ -217,7 +217,7 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 		return err
 	}
 	_, err = conn.Exec(ctx, `DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.shut_gate(oid);
-		DROP FUNCTION IF EXISTS twinspan.ticket(text, oid), twinspan.put_aside(), twinspan.put_back(), twinspan.put_back_for_change(), twinspan.modes(); DROP SEQUENCE twinspan.gate_state`)
+		DROP FUNCTION IF EXISTS twinspan.ticket(text, oid), twinspan.by_superuser(), twinspan.put_aside(), twinspan.put_back(), twinspan.put_back_for_change(), twinspan.modes(); DROP SEQUENCE twinspan.gate_state`)
 	return pg.Classify(err, "drop the gate's functions")
 }
 

@@ -81,6 +81,16 @@ BEGIN
 END
 $$;
 
+-- Whether a superuser has logged in. Neither setting that lets through is for superusers alone: from version 15 on, roles
+-- can be granted that they set session_replication_role.
+CREATE OR REPLACE FUNCTION twinspan.by_superuser() RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    RETURN coalesce((SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user), false);
+END
+$$;
+
 -- Both have every name qualified in place of a search_path of their own: setting one
 -- costs more than all the rest of a call, and this one is made for each statement that
 -- is applied.
@@ -90,7 +100,8 @@ $$
 DECLARE
     pass pg_catalog.text;
 BEGIN
-    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' THEN
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on'
+        AND (session_user OPERATOR(pg_catalog.=) current_user OR twinspan.by_superuser()) THEN
         pass := pg_catalog.current_setting('backtrace_functions', true);
         IF pass IS NULL OR pass OPERATOR(pg_catalog.=) 'twinspan_pass' OR pg_catalog.left(pass, 9) OPERATOR(pg_catalog.<>) 'twinspan_' OR twinspan.ticket(pass, TG_RELID) THEN
             RETURN NULL;
@@ -107,7 +118,8 @@ $$
 DECLARE
     pass pg_catalog.text;
 BEGIN
-    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on' THEN
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' AND pg_catalog.current_setting('twinspan.pass_gate', true) OPERATOR(pg_catalog.=) 'on'
+        AND (session_user OPERATOR(pg_catalog.=) current_user OR twinspan.by_superuser()) THEN
         pass := pg_catalog.current_setting('backtrace_functions', true);
         IF pass IS NULL OR pass OPERATOR(pg_catalog.=) 'twinspan_pass' OR pg_catalog.left(pass, 9) OPERATOR(pg_catalog.<>) 'twinspan_' OR twinspan.ticket(pass, 0::pg_catalog.oid) THEN
             RETURN;

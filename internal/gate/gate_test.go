@@ -162,19 +162,28 @@ func contents(t testing.TB, dsn string) string {
 func TestEveryWriteIsRefused(t *testing.T) {
 	dsn, conn := fresh(t, objects)
 	pgtest.Exec(t, dsn, `DROP ROLE IF EXISTS gate_reader; CREATE ROLE gate_reader; GRANT ALL ON SCHEMA "Other S" TO gate_reader; GRANT ALL ON ALL TABLES IN SCHEMA "Other S" TO gate_reader`)
+	granted := `SELECT 1`
+	if pgtest.Shared(t).Major >= 15 {
+		pgtest.Exec(t, dsn, `GRANT SET ON PARAMETER session_replication_role TO gate_reader`)
+		t.Cleanup(func() {
+			pgtest.Exec(t, pgtest.Shared(t).DSN("postgres"), `REVOKE SET ON PARAMETER session_replication_role FROM gate_reader`)
+		})
+		granted = `SET session_replication_role = replica`
+	}
 	early := pgtest.Conn(t, dsn) // read/write, opened before
 	must(t, early, `PREPARE before AS INSERT INTO public.t VALUES (77, 7); CREATE TEMP TABLE scratch (id int)`)
 	shut(t, conn)
 	shut(t, conn) // twice
 	before := contents(t, dsn)
 	for name, setup := range map[string]string{
-		"superuser, by default":    ``,
-		"superuser, read/write":    `SET default_transaction_read_only = off`,
-		"role, by default":         `SET ROLE gate_reader`,
-		"role, read/write":         `SET ROLE gate_reader; SET default_transaction_read_only = off`,
-		"superuser, opened before": `before`,
-		"superuser, replica role":  `SET session_replication_role = replica; SET default_transaction_read_only = off`,
-		"role, as if it were ours": `SET ROLE gate_reader; SET twinspan.pass_gate = on; SET default_transaction_read_only = off`,
+		"superuser, by default":           ``,
+		"superuser, read/write":           `SET default_transaction_read_only = off`,
+		"role, by default":                `SET ROLE gate_reader`,
+		"role, read/write":                `SET ROLE gate_reader; SET default_transaction_read_only = off`,
+		"superuser, opened before":        `before`,
+		"superuser, replica role":         `SET session_replication_role = replica; SET default_transaction_read_only = off`,
+		"role, as if it were ours":        `SET ROLE gate_reader; SET twinspan.pass_gate = on; SET default_transaction_read_only = off`,
+		"role, by a granted replica role": `SET SESSION AUTHORIZATION gate_reader; ` + granted + `; SET twinspan.pass_gate = on; SET default_transaction_read_only = off`,
 	} {
 		c := early
 		if setup != "before" {
@@ -283,7 +292,7 @@ func traces(t testing.TB, dsn string) [][]string {
 func TestOpenLeavesNoTrace(t *testing.T) {
 	dsn, conn := fresh(t, objects)
 	shut(t, conn)
-	if got := len(traces(t, dsn)); got != 9+1+9+1 {
+	if got := len(traces(t, dsn)); got != 9+1+10+1 {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 	for range 2 {
@@ -475,7 +484,7 @@ func TestStagedAtOnce(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(traces(t, dsn)); got != 9+1+9 {
+	if got := len(traces(t, dsn)); got != 9+1+10 {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 }

@@ -58,7 +58,7 @@ var functions = sync.OnceValue(func() map[string]function {
 	all := map[string]function{}
 	for _, m := range functionText.FindAllStringSubmatch(gateSQL+catalog.HomeSQL(), -1) {
 		switch m[1] {
-		case "twinspan.gate", "twinspan.gate_ddl", "twinspan.refuse", "twinspan.ticket", "twinspan.copied":
+		case "twinspan.gate", "twinspan.gate_ddl", "twinspan.refuse", "twinspan.ticket", "twinspan.by_superuser", "twinspan.copied":
 			sum := md5.Sum([]byte(m[4]))
 			f := function{sum: hex.EncodeToString(sum[:]), definer: "false"}
 			if strings.Contains(m[3], "SECURITY DEFINER") {
@@ -74,7 +74,7 @@ var functions = sync.OnceValue(func() map[string]function {
 })
 
 // later are functions that the first release had not.
-var later = []string{"twinspan.ticket", "twinspan.copied"}
+var later = []string{"twinspan.ticket", "twinspan.by_superuser", "twinspan.copied"}
 
 // functionsChanged lists the functions that are gone, or belong to somebody else than the schema, and those of another text.
 func functionsChanged(ctx context.Context, conn *pgx.Conn) (gone, changed []string, err error) {
