@@ -34,20 +34,18 @@ type Guard func(ctx context.Context, conn *pgconn.PgConn) error
 // ParseDSN reads a libpq connection string (URL or key=value). Several hosts
 // are one HA cluster: sessions go to the member that is not in recovery.
 func ParseDSN(dsn string) (*DSN, error) {
-	if passwordAstray(dsn) {
-		return nil, problem.New(problem.Invalid, "dsn_invalid", "the connection string has an @, / or # that does not belong there").
-			WithHint("write such characters of a password as %%40, %%2F and %%23")
+	text, err := keywords(dsn)
+	if err != nil {
+		return nil, err
 	}
-	text, params := settled(dsn)
+	text, params := settled(text)
 	config, err := pgx.ParseConfig(text)
 	var file *fs.PathError
 	if errors.As(err, &file) {
 		return nil, problem.Wrap(file, problem.Invalid, "dsn_invalid", "the connection string names a file that cannot be read")
 	}
 	if err != nil {
-		// pgx's message can quote the string, and with it the password.
-		return nil, problem.New(problem.Invalid, "dsn_invalid", "the connection string cannot be read").
-			WithHint("write it as postgres://user:password@host:5432/postgres or host=... port=... user=... dbname=...")
+		return nil, unreadableString() // pgx's message can quote the string, and with it the password
 	}
 	config.ConnectTimeout = 10 * time.Second
 	if err := ownParameters(config); err != nil {
@@ -59,20 +57,6 @@ func ParseDSN(dsn string) (*DSN, error) {
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
 	return d, nil
-}
-
-// passwordAstray says whether a URL holds an unescaped character of a password
-// that ends its first part early, so that the rest of the password would be taken
-// for the host's or the database's name and be shown.
-func passwordAstray(dsn string) bool {
-	_, rest, isURL := strings.Cut(dsn, "://")
-	if !isURL || strings.ContainsAny(dsn[:len(dsn)-len(rest)], "= \t\r\n'") {
-		return false
-	}
-	place, query, _ := strings.Cut(rest, "?")
-	authority, _, _ := strings.Cut(place, "/")
-	key, _, _ := strings.Cut(query, "=")
-	return strings.Contains(rest, "#") || !strings.Contains(authority, "@") && strings.Contains(place+key, "@")
 }
 
 // Database returns the name of the database that the string names.

@@ -2,7 +2,6 @@ package pg
 
 import (
 	"context"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -90,18 +89,9 @@ func (d *DSN) members() (hosts, ports []string) {
 	return hosts, ports
 }
 
-// connectionParameters reads a connection string that pgx has accepted, in
-// either of its forms.
+// connectionParameters reads a connection string of keywords and values that pgx accepts.
 func connectionParameters(s string) map[string]string {
 	params := map[string]string{}
-	if isURL(s) {
-		if u, err := url.Parse(s); err == nil {
-			for k, v := range u.Query() {
-				params[k] = v[0]
-			}
-		}
-		return params
-	}
 	for s = strings.TrimSpace(s); s != ""; s = strings.TrimSpace(s) {
 		key, rest, ok := strings.Cut(s, "=")
 		if !ok {

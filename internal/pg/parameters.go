@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -38,8 +37,14 @@ func settled(dsn string) (string, map[string]string) {
 		maps.Copy(service, params)
 		params = service
 	}
+	if a := os.Getenv("PGHOSTADDR"); a != "" && params["hostaddr"] == "" {
+		dsn, params["hostaddr"] = withParameter(dsn, "hostaddr", a), a
+	}
+	if ports, changed := everyPort(params); changed {
+		dsn = withParameter(dsn, "port", ports)
+	}
 	// pgconn would reach for the local socket.
-	if params["hostaddr"] != "" && hostOf(dsn, params) == "" && os.Getenv("PGHOST") == "" {
+	if params["hostaddr"] != "" && params["host"] == "" && os.Getenv("PGHOST") == "" {
 		dsn = withParameter(dsn, "host", params["hostaddr"])
 	}
 	return dsn, params
@@ -79,33 +84,26 @@ func serviceOf(params map[string]string) (settings map[string]string, file strin
 	return nil, ""
 }
 
-// hostOf returns the host that a string names in either of its forms.
-func hostOf(dsn string, params map[string]string) string {
-	if isURL(dsn) {
-		if u, err := url.Parse(dsn); err == nil && u.Host != "" {
-			return u.Host
+// withParameter adds a parameter to a string, over one that it has.
+func withParameter(dsn, key, value string) string {
+	return dsn + " " + key + "=" + quotedValue(value)
+}
+
+// everyPort gives each of several hosts its port: the default where the list leaves one out.
+func everyPort(params map[string]string) (ports string, changed bool) {
+	list := strings.Split(params["port"], ",")
+	if len(list) < 2 {
+		return "", false
+	}
+	for i, p := range list {
+		if p == "" {
+			list[i], changed = defaultPort, true
 		}
 	}
-	return params["host"]
+	return strings.Join(list, ","), changed
 }
 
-// withParameter adds a parameter to a string in either of its forms, over one that it has.
-func withParameter(dsn, key, value string) string {
-	if !isURL(dsn) {
-		return dsn + " " + key + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
-	}
-	place, query, _ := strings.Cut(dsn, "?")
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return dsn
-	}
-	values.Set(key, value)
-	return place + "?" + values.Encode()
-}
-
-func isURL(dsn string) bool {
-	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
-}
+const defaultPort = "5432"
 
 // ownParameters takes libpq's own parameters out of the settings that the server is sent,
 // and gives config what they mean. One that means something that a session of the
