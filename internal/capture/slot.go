@@ -23,7 +23,10 @@ const (
 func (s *Source) MakeSlot(ctx context.Context) error {
 	ctx, stop := context.WithTimeoutCause(ctx, slotPatience, problem.New(problem.Transient, "timeout", "the replication slot %s was not made within %s", s.Object(), slotPatience))
 	defer stop()
-	conn, err := s.DSN.Connect(ctx, s.session("slot"))
+	session := s.session("slot")
+	// It waits for transactions of whatever database, and nobody waits for it.
+	delete(session.Settings, "lock_timeout")
+	conn, err := s.DSN.Connect(ctx, session)
 	if err != nil {
 		return err
 	}
