@@ -26,6 +26,7 @@ import (
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/terminal"
 )
 
 // Exit statuses.
@@ -97,6 +98,7 @@ func Run(ctx context.Context, d Deps, args []string, in io.Reader, out, errs io.
 	if d.Poll == 0 {
 		d.Poll = time.Second
 	}
+	out, errs = terminal.Out(out), terminal.Out(errs)
 	a := &app{deps: d, in: in, out: out, errs: errs}
 	root := a.root()
 	root.SetArgs(args)
@@ -190,7 +192,8 @@ func (a *app) report(err error) {
 // print writes an error: two lines for people and, with -o json, the object of the REST
 // interface where the answer would be, unless that was printed.
 func (a *app) print(e api.Error) {
-	fmt.Fprintf(a.errs, "error: [%s] %s\nhint: %s\n", e.Code, e.Text, e.Hint)
+	line := strings.NewReplacer("\r\n", " ", "\n", " ").Replace // messages of servers have several
+	fmt.Fprintf(a.errs, "error: [%s] %s\nhint: %s\n", e.Code, line(e.Text), line(e.Hint))
 	if a.flags.output != "json" || a.answered {
 		return
 	}

@@ -1,6 +1,11 @@
 package cli
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/twinspan/twinspan/api"
+)
 
 func TestRefusalsNameFlags(t *testing.T) {
 	for text, want := range map[string]string{
@@ -12,5 +17,15 @@ func TestRefusalsNameFlags(t *testing.T) {
 		if got := ofFlags(text); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+// An error is one line, and so is its hint, whatever a server has said.
+func TestErrorIsOneLine(t *testing.T) {
+	var out, errs strings.Builder
+	a := &app{out: &out, errs: &errs}
+	a.print(api.Error{Code: "server_error", Text: "first\nsecond\r\nthird", Hint: "do\nthis"})
+	if got, want := errs.String(), "error: [server_error] first second third\nhint: do this\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // Table prints rows in columns under their titles; nothing at all but the titles
@@ -17,15 +16,16 @@ func Table(w io.Writer, titles []string, rows [][]string) {
 	all := append([][]string{titles}, rows...)
 	for _, row := range all {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], Width(Clean(cell)))
 		}
 	}
 	for _, row := range all {
 		var b strings.Builder
 		for i, cell := range row {
+			cell = Clean(cell)
 			b.WriteString(cell)
 			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+				b.WriteString(strings.Repeat(" ", widths[i]-Width(cell)+2))
 			}
 		}
 		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))

@@ -12,12 +12,16 @@ import (
 // Screen redraws a block of lines in place, on a terminal. It is used by one
 // goroutine.
 type Screen struct {
-	file  *os.File
-	lines int // of the block that stands there now
+	file    *os.File
+	lines   int // of the block that stands there now
+	columns int // of the terminal when it was drawn
 }
 
-// Of returns a screen when stream is a terminal, and nil otherwise.
+// Of returns a screen when stream is a terminal, also as Out has it, and nil otherwise.
 func Of(stream any) *Screen {
+	if o, ok := stream.(*cleaning); ok {
+		return &Screen{file: o.file}
+	}
 	f, ok := stream.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil
@@ -29,13 +33,17 @@ func Of(stream any) *Screen {
 // would spoil the count of those to go back over.
 func (s *Screen) Draw(block []string) {
 	var b strings.Builder
+	columns, rows := s.size()
+	if s.lines > 0 && columns < s.columns {
+		s.lines = 0 // its lines may have been wrapped: it stays as it is
+	}
+	s.columns = columns
 	if s.lines > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", s.lines)
 	}
-	columns, rows := s.size()
-	block = Fit(block, rows-1)
+	block = Fit(block, max(1, rows-1))
 	for _, text := range block {
-		b.WriteString("\r\x1b[2K" + Cut(text, columns-1) + "\n")
+		b.WriteString("\r\x1b[2K" + Cut(Clean(text), max(1, columns-1)) + "\n")
 	}
 	// What the last block had more is emptied, and the cursor goes back to the end.
 	if more := s.lines - len(block); more > 0 {
@@ -48,10 +56,10 @@ func (s *Screen) Draw(block []string) {
 // size is the terminal's, in columns and rows.
 func (s *Screen) size() (columns, rows int) {
 	columns, rows, err := term.GetSize(int(s.file.Fd()))
-	if err != nil || columns <= 20 {
+	if err != nil || columns < 1 { // some terminals do not know
 		columns = 80
 	}
-	if err != nil || rows < 3 {
+	if err != nil || rows < 1 {
 		rows = 24
 	}
 	return columns, rows
@@ -60,7 +68,7 @@ func (s *Screen) size() (columns, rows int) {
 // Fit shortens a block to a number of lines, and says how many are left out: lines that
 // have scrolled away cannot be gone back to. The last line stays.
 func Fit(block []string, lines int) []string {
-	if len(block) <= lines || lines < 2 {
+	if len(block) <= lines {
 		return block
 	}
 	last := block[len(block)-1]
@@ -68,13 +76,18 @@ func Fit(block []string, lines int) []string {
 	return append(kept, fmt.Sprintf("… %d more lines; %s", len(block)-lines, strings.TrimSpace(last)))
 }
 
-// Cut shortens a line to a number of columns, and shows that it did.
+// Cut shortens a line to a number of columns, one at least, and shows that it did.
 func Cut(s string, columns int) string {
-	runes := []rune(s)
-	if len(runes) <= columns {
+	if Width(s) <= columns {
 		return s
 	}
-	return string(runes[:columns-1]) + "…"
+	left := columns - 1 // for the mark
+	for i, r := range s {
+		if left -= width(r); left < 0 {
+			return s[:i] + "…"
+		}
+	}
+	return s
 }
 
 // Bar draws how much of total is done, in width columns.

@@ -69,10 +69,28 @@ func TestFit(t *testing.T) {
 	if got := strings.Join(Fit(block, 4), "|"); got != "NAME|a|b|… 2 more lines; end" {
 		t.Error(got)
 	}
-	if got := Fit(block, 1); len(got) != 6 {
+	if got := strings.Join(Fit(block, 1), "|"); got != "… 5 more lines; end" {
 		t.Error(got)
 	}
 	if strings.Join(block, "|") != "NAME|a|b|c||end" {
 		t.Error("the block was changed")
+	}
+}
+
+// What a terminal obeys is shown, and what it draws wide or not at all is counted so.
+func TestTextOfOthersIsOnlyText(t *testing.T) {
+	if got := Clean("a\x1b[2J\nb\u009bc\u202ed\té"); got != `a\x1b[2J\nb\x9bc\u202ed\x09é` {
+		t.Errorf("%q", got)
+	}
+	if got := Clean("plain, ö"); got != "plain, ö" {
+		t.Errorf("%q", got)
+	}
+	if got := Cut("表表表", 5) + Cut("表表", 4) + Cut("e\u0301a", 2) + Cut("ab", 1); got != "表表…表表e\u0301a…" {
+		t.Errorf("%q", got)
+	}
+	var b strings.Builder
+	Table(&b, []string{"A", "B"}, [][]string{{"表\x1b", "x"}, {"abcdef", "y"}})
+	if got, want := b.String(), "A       B\n表\\x1b  x\nabcdef  y\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
