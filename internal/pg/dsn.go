@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"maps"
 	"net"
+	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // DSN is a parsed connection string to one instance. It is immutable; its
@@ -39,7 +42,7 @@ func ParseDSN(dsn string) (*DSN, error) {
 		return nil, err
 	}
 	text, params := settled(text)
-	config, err := pgx.ParseConfig(text)
+	config, err := pgx.ParseConfig(withParameter(text, "passfile", os.DevNull)) // see passwordFromFile
 	var file *fs.PathError
 	if errors.As(err, &file) {
 		return nil, problem.Wrap(file, problem.Invalid, "dsn_invalid", "the connection string names a file that cannot be read")
@@ -48,6 +51,9 @@ func ParseDSN(dsn string) (*DSN, error) {
 		return nil, unreadableString() // pgx's message can quote the string, and with it the password
 	}
 	config.ConnectTimeout = 10 * time.Second
+	if config.Password == "" {
+		config.Password = passwordFromFile(config, params)
+	}
 	if err := ownParameters(config); err != nil {
 		return nil, err
 	}
@@ -167,6 +173,10 @@ func (d *DSN) notConnected(err error, op string) error {
 	var guards *problem.Error
 	if errors.As(err, &guards) {
 		return guards
+	}
+	if SQLState(err) == "55000" { // pg_database.datallowconn (postinit.c, CheckMyDatabase)
+		return problem.Wrap(sanitised{err}, problem.Transient, "database_closed", "%s: the database lets nobody connect", op+d.String()).On(d.Database()).
+			WithHint("where it is there to be used, as a superuser in another database: ALTER DATABASE %s ALLOW_CONNECTIONS true", sqlname.Quote(d.Database()))
 	}
 	return Classify(err, op+d.String())
 }
@@ -357,11 +367,18 @@ func poolerRefuses(e *pgconn.PgError) bool {
 	return strings.HasPrefix(e.Message, "unsupported startup parameter")
 }
 
+var activeFor = regexp.MustCompile(`PID (\d+)`)
+
 func hintOf(e *pgconn.PgError) string {
 	if poolerRefuses(e) {
 		return "a connection pooler listens there; let the connection string lead to the server itself"
 	}
 	switch e.Code {
+	case "55006": // of slots and origins, in whatever language
+		if pid := activeFor.FindStringSubmatch(e.Message); pid != nil {
+			return "see who that is: SELECT usename, application_name, query_start FROM pg_stat_activity WHERE pid = " + pid[1] +
+				"; where it is not an agent's, end it: SELECT pg_terminate_backend(" + pid[1] + ")"
+		}
 	case "28P01", "28000":
 		return "check user, password and pg_hba.conf of the connection string given to init"
 	case "53100":

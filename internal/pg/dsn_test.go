@@ -101,6 +101,7 @@ func TestConnectErrorsHideThePassword(t *testing.T) {
 		"postgres://" + user + closed + "/postgres?sslmode=disable":                                 "connection_lost",
 		"postgres://" + user + "no-such-host.invalid/postgres":                                      "connection_lost",
 		"postgres://somebody:" + secret + "@127.0.0.1:" + strconv.Itoa(s.Port) + "/nothere":         "database_missing",
+		"postgres://somebody:" + secret + "@127.0.0.1:" + strconv.Itoa(s.Port) + "/template0":       "database_closed",
 		"postgres://somebody:" + secret + "@127.0.0.1:" + strconv.Itoa(s.Port) + "/p?work_mem=abcd": "",
 	} {
 		d := parse(t, name)
@@ -171,6 +172,10 @@ func TestClassify(t *testing.T) {
 		if err != known && !strings.HasPrefix(err.Error(), "do it") {
 			t.Errorf("%v does not say what was being done", err)
 		}
+	}
+	used := problem.As(pg.Classify(server("55006", `Replikations-Slot »x« ist aktiv für PID 4711`), "read the slot"))
+	if !strings.Contains(used.Hint, "pg_terminate_backend(4711)") {
+		t.Errorf("the hint does not say who has it: %s", used.Hint)
 	}
 	if pg.Classify(nil, "x") != nil {
 		t.Error("no error became one")

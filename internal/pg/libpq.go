@@ -14,7 +14,7 @@ import (
 // needs besides host, port, user, password and database, with the environment
 // variables that carry them (manual, "Environment Variables" of libpq).
 var passedOn = []struct{ parameter, variable string }{
-	{"sslmode", "PGSSLMODE"}, {"sslcert", "PGSSLCERT"}, {"sslkey", "PGSSLKEY"}, {"sslrootcert", "PGSSLROOTCERT"},
+	{"sslmode", "PGSSLMODE"}, {"sslcert", "PGSSLCERT"}, {"sslkey", "PGSSLKEY"}, {"sslrootcert", "PGSSLROOTCERT"}, {"sslcertmode", "PGSSLCERTMODE"},
 	{"sslcrl", "PGSSLCRL"}, {"sslsni", "PGSSLSNI"}, {"sslnegotiation", "PGSSLNEGOTIATION"},
 	{"ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION"}, {"ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"},
 	{"channel_binding", "PGCHANNELBINDING"}, {"require_auth", "PGREQUIREAUTH"}, {"gssencmode", "PGGSSENCMODE"},

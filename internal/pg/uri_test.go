@@ -2,6 +2,8 @@ package pg
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +70,36 @@ func TestHostAddressOfTheEnvironment(t *testing.T) {
 		at, err := d.config.LookupFunc(t.Context(), "h.invalid")
 		if err != nil || !slices.Equal(at, []string{"127.0.0.9"}) || !slices.Contains(d.Environ("x", ""), "PGHOSTADDR=127.0.0.9") {
 			t.Errorf("%s leads to %v (%v)", s, at, err)
+		}
+	}
+}
+
+// Each host may have a line of its own in the file of passwords, a socket by its directory, and the
+// database may have the user's name.
+func TestPasswordsOfTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "passwords")
+	text := "b:5433:*:u:of b\nlocalhost:*:db:u:local\n/srv/sockets:*:*:u:of the socket\nh:5432:u:u:own\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PGPASSFILE", "")
+	t.Setenv("PGPASSWORD", "")
+	for s, want := range map[string]string{
+		"postgres://u@a,b:5433/db":                  "of b",
+		"host=/var/run/postgresql dbname=db user=u": "local",
+		"host=/srv/sockets dbname=db user=u":        "of the socket",
+		"host=h user=u dbname=''":                   "own",
+		"host=h user=u password=given":              "given",
+		"host=c user=u":                             "",
+	} {
+		if strings.Contains(s, "://") {
+			s += "?passfile=" + file
+		} else {
+			s += " passfile='" + file + "'"
+		}
+		d, err := ParseDSN(s)
+		if err != nil || d.config.Password != want {
+			t.Errorf("%s: %q, want %q (%v)", s, d.config.Password, want, err)
 		}
 	}
 }

@@ -36,6 +36,7 @@ func linkEntries() []Entry {
 		{"commit_failed", Warns, "A commit failed on the secondary", "Nothing of it is there.", again},
 		{"conflict_policy_invalid", Blocks, "The policy on conflicts is not understood", "", "wait, cancel, or cancel=AFTER with a duration like 30s."},
 		{"copy_incomplete", Blocks, "The copy is not complete", "The stream was asked for before every table was copied.", "Report it."},
+		{"database_closed", Blocks, "The database lets nobody connect", "It has ALLOW_CONNECTIONS false, as template0 has.", "`ALTER DATABASE ... ALLOW_CONNECTIONS true`, unless it is template0; until then nothing of a link in it goes on."},
 		{"database_missing", Blocks, "The database does not exist", "The server has no database of that name.", "Check the name; `twinspan database list` shows them."},
 		{"encoding_unusable", Blocks, "The stream's encoding cannot be used", "The secondary's database cannot take text in it.", "Create the twin with the primary's encoding or UTF8."},
 		{"epoch_differs", Blocks, "The two sides disagree about the epoch", "One of them has missed a change of roles and is refused until it has learned of it.", "See that the agents are connected."},
