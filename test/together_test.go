@@ -95,9 +95,9 @@ func TestLinksChangePlacesTogether(t *testing.T) {
 
 	// One of them has a prepared transaction.
 	pgtest.Exec(t, s.B.Server.AppDSN("two"), `CREATE TABLE late (i int)`, `BEGIN; INSERT INTO late VALUES (1); PREPARE TRANSACTION 'stays'`)
-	s.begin(s.A)
-	if f = s.over(s.A); f.State != api.FailoverUndone || f.Problem.Code != "transaction_prepared" || !strings.Contains(f.Problem.Title, "link two") {
-		t.Errorf("with a link that cannot: %+v, %+v", f, f.Problem)
+	_, err := s.A.Client.FailoverTogether(t.Context(), api.FailoversRequest{Links: s.names})
+	if refusedWith(t, "with a link that cannot", err, "transaction_prepared"); !strings.Contains(err.Error(), "link two") {
+		t.Errorf("with a link that cannot: %v", err)
 	}
 	if s.settled("one cannot") != s.B {
 		t.Fatal("links have changed places of which one cannot")

@@ -41,6 +41,9 @@ type Agent struct {
 	Log     *slog.Logger
 	// Ready, when set, is called once the API answers.
 	Ready func()
+	// FailoverPatience, when set, is how long a planned failover may take beside the time in
+	// which running writers may finish.
+	FailoverPatience time.Duration
 
 	config   config.Config
 	identity *peer.Identity
@@ -223,6 +226,6 @@ func (a *Agent) place() link.Place {
 	return link.Place{
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Key: a.key, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
-		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence, Outcome: a.outcome,
+		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence, Outcome: a.outcome, MayChange: a.mayChange, FailoverPatience: a.FailoverPatience,
 	}
 }

@@ -26,7 +26,7 @@ func (a *Agent) handleFailover() {
 		return nil, l.HandleFailoverGo(r.From)
 	}, func(r link.FailoverGoRequest) string { return r.ID })
 	onLink(a, link.MethodFailoverOutcome, func(ctx context.Context, l *link.Link, r link.OutcomeRequest) (any, error) {
-		return a.outcome(ctx, r.Together)
+		return a.outcome(ctx, l, r.Together)
 	}, func(r link.OutcomeRequest) string { return r.ID })
 	onLink(a, link.MethodFailoverPlan, func(ctx context.Context, l *link.Link, r link.PlanRequest) (any, error) {
 		return l.HandleFailoverPlan(ctx, r)

@@ -80,6 +80,11 @@ func (a *Agent) permit(from peer.Peer, method, database string) error {
 		On(database).WithHint("its operator allows it there with: %s", grantCommand(from.Name, database, n))
 }
 
+// mayChange says why the peer of a link may not ask to have its sides change places.
+func (a *Agent) mayChange(l *link.Link) error {
+	return a.permit(peer.Peer{Name: l.Peer(), AgentID: l.PeerAgent()}, link.MethodFailover, l.Database())
+}
+
 // words says what is asked for, from the side of the agent that is asked.
 func (n need) words() string {
 	switch {

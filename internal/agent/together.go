@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -28,6 +30,7 @@ type group struct {
 	links  []*link.Link // the first leads: in its database here it is decided
 	epochs []int64      // of the links when it began
 	began  []time.Time  // when each link's part did; zero before
+	asked  []bool       // whether it may have begun
 	in     api.FailoverRequest
 	stop   context.CancelCauseFunc
 
@@ -44,25 +47,28 @@ const (
 	togetherEnd = 90 * time.Second
 )
 
-// FailoverTogether implements httpapi.Agent.
-func (a *Agent) FailoverTogether(_ context.Context, in api.FailoversRequest) (api.Failovers, error) {
+// FailoverTogether implements httpapi.Agent. What stands against one of the links refuses it
+// before anything is done with any.
+func (a *Agent) FailoverTogether(ctx context.Context, in api.FailoversRequest) (api.Failovers, error) {
 	links, err := a.severalLinks(in.Links)
 	if err != nil {
 		return api.Failovers{}, err
 	}
+	if running, view, err := a.runningTogether(links); running {
+		return view, err
+	}
+	if err := refusedTogether(ctx, links, in); err != nil {
+		return api.Failovers{}, err
+	}
 	a.together.mu.Lock()
 	defer a.together.mu.Unlock()
-	if g := a.together.current; g != nil && g.view.State == api.FailoverRunning {
-		if slices.Equal(g.links, links) {
-			return g.shownLocked(), nil
-		}
-		return api.Failovers{}, problem.New(problem.Conflict, "failover_running", "other links are changing places together").On(g.links[0].Name()).
-			WithHint("twinspan link failover --all --status shows it, --all --cancel gives it up")
+	if running, view, err := a.runningTogetherLocked(links); running {
+		return view, err
 	}
 	g := &group{Agent: a, id: rand.Text(), links: links, in: api.FailoverRequest{Type: api.Planned, Cutover: in.Cutover, DrainSeconds: in.DrainSeconds}}
 	now := time.Now().UTC()
 	g.view = api.Failovers{State: api.FailoverRunning, StartedAt: now}
-	g.began = make([]time.Time, len(links))
+	g.began, g.asked = make([]time.Time, len(links)), make([]bool, len(links))
 	for _, l := range links {
 		g.epochs = append(g.epochs, l.View().Epoch)
 		g.view.Links = append(g.view.Links, api.FailoverProgress{Link: l.Name(), Type: api.Planned, State: api.FailoverRunning, StartedAt: now})
@@ -79,6 +85,26 @@ func (a *Agent) FailoverTogether(_ context.Context, in api.FailoversRequest) (ap
 	}
 	a.together.current = g
 	return g.shownLocked(), nil
+}
+
+// runningTogether says whether links are changing places together; those asked for are
+// described, others are a conflict.
+func (a *Agent) runningTogether(links []*link.Link) (running bool, view api.Failovers, err error) {
+	a.together.mu.Lock()
+	defer a.together.mu.Unlock()
+	return a.runningTogetherLocked(links)
+}
+
+func (a *Agent) runningTogetherLocked(links []*link.Link) (running bool, view api.Failovers, err error) {
+	g := a.together.current
+	switch {
+	case g == nil || g.view.State != api.FailoverRunning:
+		return false, view, nil
+	case slices.Equal(g.links, links):
+		return true, g.shownLocked(), nil
+	}
+	return true, view, problem.New(problem.Conflict, "failover_running", "other links are changing places together").On(g.links[0].Name()).
+		WithHint("twinspan link failover --all --status shows it, --all --cancel gives it up")
 }
 
 // severalLinks finds links by their names; all of them when there are none.
@@ -130,7 +156,7 @@ func (a *Agent) CancelFailovers(context.Context) (api.Failovers, error) {
 
 // outcome answers a link that has promised to do what is decided for all. What is not decided
 // when nothing drives them any more is undone.
-func (a *Agent) outcome(ctx context.Context, t link.Together) (link.Outcome, error) {
+func (a *Agent) outcome(ctx context.Context, asking *link.Link, t link.Together) (link.Outcome, error) {
 	a.together.mu.Lock()
 	g := a.together.current
 	running := g != nil && g.id == t.Failover && g.view.State == api.FailoverRunning && !g.view.Decided && g.view.Problem == nil
@@ -139,6 +165,9 @@ func (a *Agent) outcome(ctx context.Context, t link.Together) (link.Outcome, err
 		return link.Pending, nil
 	}
 	leader, err := a.links.get(t.Leader)
+	if problem.CodeOf(err) == "link_unknown" { // removed since: the others have what it decided
+		leader, err = asking, nil
+	}
 	if err != nil {
 		return "", err
 	}
@@ -146,10 +175,33 @@ func (a *Agent) outcome(ctx context.Context, t link.Together) (link.Outcome, err
 	switch {
 	case err != nil:
 		return "", err
-	case decided:
-		return link.Decided, nil
+	case !decided:
+		return link.Undone, nil
+	case asking.ID() == t.Leader: // which may be removed as soon as it knows
+		a.spread(ctx, t.Failover, a.links.all())
 	}
-	return link.Undone, nil
+	return link.Decided, nil
+}
+
+// spreadPatience is how long the leader of several links waits until what was decided is
+// stored with the others too. It is shorter than the time that an answer may take.
+const spreadPatience = 3 * time.Second
+
+// spread stores with each of several links what was decided, so that those that were not told
+// learn it also when the leader has been removed.
+func (a *Agent) spread(ctx context.Context, failover string, links []*link.Link) {
+	ctx, stop := context.WithTimeout(ctx, spreadPatience)
+	defer stop()
+	var all errgroup.Group
+	for _, l := range links {
+		all.Go(func() error {
+			if _, err := l.SettleTogether(ctx, failover, true); err != nil {
+				a.Log.Warn("what was decided is not stored with a link", "link", l.Name(), telemetry.Failure(err))
+			}
+			return nil
+		})
+	}
+	_ = all.Wait()
 }
 
 func (g *group) shownLocked() api.Failovers {
@@ -176,21 +228,43 @@ func (g *group) run(life, ctx context.Context) {
 		return
 	}
 	g.show(func(v *api.Failovers) { v.Decided = true })
-	for _, l := range slices.Backward(g.links) { // the leader last: a cutover removes what is stored
-		_ = l.ProceedFailover(life, api.PointDecision) // who is not told asks
-	}
+	// Who is not told asks. The leader is told when the others have what it decided, for a
+	// cutover removes it.
+	_ = g.proceed(life, g.links[1:], api.PointDecision)
+	g.spread(life, g.id, g.links[1:])
+	_ = g.proceed(life, g.links[:1], api.PointDecision)
 	g.finish(life, api.FailoverDone)
 }
+
+// proceed lets links go on from a point, all at once: the writers of each may be waiting.
+func (g *group) proceed(ctx context.Context, links []*link.Link, point api.FailoverPoint) error {
+	ctx, stop := context.WithTimeoutCause(ctx, proceedPatience, errNotTold)
+	defer stop()
+	all, ctx := errgroup.WithContext(ctx)
+	for _, l := range links {
+		all.Go(func() error { return onLinkNamed(l, l.ProceedFailover(ctx, point)) })
+	}
+	return all.Wait()
+}
+
+// proceedPatience is how long the agent of a link's secondary may take to hear that the link
+// may go on.
+const proceedPatience = 5 * time.Second
+
+var errNotTold = problem.New(problem.Transient, "peer_lost", "the agent that drives the link's failover did not answer within %s", proceedPatience).WithHint("try again")
 
 // decide brings all links to where each has promised, and stores the decision.
 func (g *group) decide(life, ctx context.Context) error {
 	leader := g.links[0]
-	if err := leader.BeginTogether(ctx, g.id); err != nil {
-		return err
+	for _, l := range g.links {
+		if err := l.BeginTogether(ctx, g.id); err != nil {
+			return onLinkNamed(l, err)
+		}
 	}
 	t := &link.Together{Failover: g.id, Leader: leader.ID(), Agent: g.identity.AgentID()}
 	for i, l := range g.links {
 		p, err := l.Failover(ctx, g.in, t)
+		g.asked[i] = err == nil || problem.Retry(err)
 		if err != nil {
 			return onLinkNamed(l, err)
 		}
@@ -201,10 +275,8 @@ func (g *group) decide(life, ctx context.Context) error {
 		if err := g.gather(ctx, point); err != nil {
 			return err
 		}
-		for _, l := range g.links {
-			if err := l.ProceedFailover(ctx, point); err != nil {
-				return onLinkNamed(l, err)
-			}
+		if err := g.proceed(ctx, g.links, point); err != nil {
+			return err
 		}
 	}
 	promising, stop := context.WithTimeoutCause(ctx, promisePatience, problem.New(problem.Transient, "others_late",
@@ -226,6 +298,9 @@ func (g *group) decide(life, ctx context.Context) error {
 }
 
 func onLinkNamed(l *link.Link, err error) error {
+	if err == nil {
+		return nil
+	}
 	p := *problem.As(err)
 	p.Text = fmt.Sprintf("link %s: %s", l.Name(), p.Text)
 	return &p
@@ -285,8 +360,10 @@ func (g *group) undo(life context.Context, why error) {
 	g.show(func(v *api.Failovers) {
 		v.Problem = link.ProblemOf(p, api.Blocks)
 	})
-	for _, l := range g.links {
-		_, _ = l.CancelFailover(life) // who cannot be told gives up by itself, for want of others
+	for i, l := range g.links {
+		if g.asked[i] { // else another agent may have it change places
+			_, _ = l.CancelFailover(life) // who cannot be told gives up by itself, for want of others
+		}
 	}
 	g.finish(life, api.FailoverUndone)
 }
@@ -315,7 +392,9 @@ func (g *group) finish(life context.Context, state api.FailoverState) {
 		return
 	}
 	if err == nil {
-		_ = g.links[0].EndTogether(life, g.id) // after a cutover there is nothing to forget
+		for _, l := range g.links {
+			_ = l.EndTogether(life, g.id) // after a cutover there is nothing to forget
+		}
 	}
 	now := time.Now().UTC()
 	g.show(func(v *api.Failovers) {

@@ -17,7 +17,7 @@ var togetherSQL string
 type Promise struct {
 	Operation string // of this link alone
 	Failover  string // of all of them
-	Leader    string // the link in whose database, at the agent, the decision is stored
+	Leader    string // the link in whose database, at the agent, it is decided
 	Agent     string // id of the agent that drives them all
 }
 
@@ -61,7 +61,7 @@ func PromiseOf(ctx context.Context, q Querier, link, operation string) (*Promise
 	return &p, pg.Classify(err, "read what was promised to other links")
 }
 
-// BeginTogether stores that a failover of several links has begun, of which the link leads.
+// BeginTogether stores that a failover of several links has begun, of which the link is one.
 func BeginTogether(ctx context.Context, q Querier, link, failover string) error {
 	if err := ensureTogether(ctx, q); err != nil {
 		return err

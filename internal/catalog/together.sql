@@ -1,5 +1,6 @@
--- Changes of places of several links as one. together is at the agent that drives them all,
--- in the database of the first of them, and says what was decided; null is not yet.
+-- Changes of places of several links as one. together is at the agent that drives them all, in
+-- the database of each of them, and says what was decided; null is not yet. In that of the
+-- first it is decided; the others get it afterwards, for when the first is removed.
 CREATE TABLE IF NOT EXISTS twinspan.together (
     failover text PRIMARY KEY,
     link     uuid NOT NULL REFERENCES twinspan.link ON DELETE CASCADE,

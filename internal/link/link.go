@@ -47,9 +47,15 @@ type Place struct {
 	// Fence makes the connection string of a linked database one that refuses sessions once
 	// another process works the agent's links.
 	Fence func(*pg.DSN) *pg.DSN
-	// Outcome says what was decided for links of which this agent drives all together.
-	Outcome func(context.Context, Together) (Outcome, error)
-	Log     *slog.Logger
+	// Outcome tells a link what was decided for all of which this agent drives together.
+	Outcome func(context.Context, *Link, Together) (Outcome, error)
+	// MayChange says why the other side's agent may not have a link's sides change places; nil
+	// where it may.
+	MayChange func(*Link) error
+	// FailoverPatience is how long a planned failover may take beside the time in which running
+	// writers may finish; failoverPatience when it is zero.
+	FailoverPatience time.Duration
+	Log              *slog.Logger
 }
 
 // Link is one side of a link at work.

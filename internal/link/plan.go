@@ -49,7 +49,7 @@ func (l *Link) FailoverPlan(ctx context.Context, in api.FailoverPlanRequest) (ap
 		in.DrainSeconds = defaultDrain.Seconds()
 	}
 	out.DrainSeconds = in.DrainSeconds
-	half, err := l.planHalf(ctx, in)
+	half, err := l.planHalf(ctx, in, role.Role(r.Role) == role.Primary)
 	if err != nil {
 		return out, err
 	}
@@ -73,7 +73,7 @@ func (l *Link) HandleFailoverPlan(ctx context.Context, request PlanRequest) (Pla
 	if err := l.sameEpoch(request.Reference); err != nil {
 		return PlanHalf{}, err
 	}
-	return l.planHalf(ctx, request.FailoverPlanRequest)
+	return l.planHalf(ctx, request.FailoverPlanRequest, true)
 }
 
 // against adds what stands in the way.
@@ -123,9 +123,13 @@ func joined(plan api.FailoverPlan, halves ...PlanHalf) api.FailoverPlan {
 }
 
 // planHalf looks at this side. What is wrong with the link already is told as well: it
-// may matter more than what a failover itself looks at.
-func (l *Link) planHalf(ctx context.Context, in api.FailoverPlanRequest) (h PlanHalf, err error) {
+// may matter more than what a failover itself looks at. With asked, the other side's agent will ask
+// this one to have them change places.
+func (l *Link) planHalf(ctx context.Context, in api.FailoverPlanRequest, asked bool) (h PlanHalf, err error) {
 	r := l.snapshot()
+	if asked {
+		h.against(l.place.MayChange(l))
+	}
 	h.against(noPlanned(l.sameAgents(ctx), r.Name))
 	if f, have := l.ownFailover(); have && f.State == api.FailoverRunning {
 		h.against(notInStep(r.Name, role.FailingOver))

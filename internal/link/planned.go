@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,9 +76,12 @@ func (l *Link) switchOver(ctx context.Context) error {
 		defer context.AfterFunc(f.ctx, func() { stop(context.Cause(f.ctx)) })()
 		s := &switcher{Link: l, f: f}
 		defer s.release(context.WithoutCancel(ctx))
-		ctx, late := context.WithTimeoutCause(ctx, f.patience(), failoverLate)
+		ctx, late := context.WithTimeoutCause(ctx, l.patience(f), failoverLate)
 		defer late()
 		err = s.run(ctx)
+		if given := context.Cause(f.ctx); given != nil && err != nil {
+			err = given
+		}
 		if errors.Is(context.Cause(ctx), failoverLate) && l.Role() == role.Secondary {
 			err = l.lateIn(f, err)
 		}
@@ -114,8 +118,13 @@ const refusePatience = 5 * time.Second
 // writers may finish: what is not done then is undone.
 const failoverPatience = 50 * time.Second
 
-func (f *failover) patience() time.Duration {
-	return time.Duration(f.request.DrainSeconds*float64(time.Second)) + failoverPatience
+func (l *Link) patience(f *failover) time.Duration {
+	return f.drain() + cmp.Or(l.place.FailoverPatience, failoverPatience)
+}
+
+// drain is how long writers that run may go on.
+func (f *failover) drain() time.Duration {
+	return time.Duration(f.request.DrainSeconds * float64(time.Second))
 }
 
 var failoverLate = problem.New(problem.Transient, "failover_late", "the change of places was not done in time").WithHint("try again")
@@ -130,9 +139,9 @@ func (l *Link) lateIn(f *failover, err error) error {
 		step = f.view.Steps[n-1].Name
 	}
 	if p := problem.As(err); p != nil && (p.Code == "lock_not_available" || p.Code == "transaction_prepared") {
-		return problem.New(problem.Transient, "failover_late", "the change of places was not done within %s; it was %s: %v", f.patience(), step, p).On(l.Name()).WithHint("%s", p.Hint)
+		return problem.New(problem.Transient, "failover_late", "the change of places was not done within %s; it was %s: %v", l.patience(f), step, p).On(l.Name()).WithHint("%s", p.Hint)
 	}
-	return problem.New(problem.Transient, "failover_late", "the change of places was not done within %s; it was %s", f.patience(), step).On(l.Name()).
+	return problem.New(problem.Transient, "failover_late", "the change of places was not done within %s; it was %s", l.patience(f), step).On(l.Name()).
 		WithHint("see what that step waits for on both sides: twinspan link show %s; then try again", l.Name())
 }
 

@@ -53,13 +53,13 @@ type OutcomeRequest struct {
 
 const (
 	// othersPatience is how long a link whose writers are held waits for those that change
-	// places with it.
+	// places with it, beside the time that their running writers have.
 	othersPatience = 30 * time.Second
 	// verdictPause is between two questions for the outcome.
 	verdictPause = 200 * time.Millisecond
 )
 
-// BeginTogether stores at the link that leads a failover of several that it has begun.
+// BeginTogether stores that a failover of several links, of which this is one, has begun.
 func (l *Link) BeginTogether(ctx context.Context, failover string) error {
 	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return catalog.BeginTogether(ctx, conn, l.ID(), failover)
@@ -67,7 +67,7 @@ func (l *Link) BeginTogether(ctx context.Context, failover string) error {
 }
 
 // SettleTogether decides a failover of several links at the one that leads, unless that was
-// done, and returns what was decided.
+// done, and returns what was decided. At the others it stores what the leader has decided.
 func (l *Link) SettleTogether(ctx context.Context, failover string, decide bool) (decided bool, err error) {
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		decided, err = catalog.SettleTogether(ctx, conn, failover, decide)
@@ -76,7 +76,7 @@ func (l *Link) SettleTogether(ctx context.Context, failover string, decide bool)
 	return decided, err
 }
 
-// EndTogether forgets a failover of several links once every one of them is over.
+// EndTogether forgets here a failover of several links once every one of them is over.
 func (l *Link) EndTogether(ctx context.Context, failover string) error {
 	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return catalog.EndTogether(ctx, conn, failover)
@@ -113,8 +113,9 @@ func (s *switcher) point(p api.FailoverPoint) func(context.Context) error {
 	}
 	return func(ctx context.Context) error {
 		if p != api.PointHold { // nobody waits before that
-			late, stop := context.WithTimeoutCause(ctx, othersPatience,
-				problem.New(problem.Transient, "others_late", "the other links that were to change places with this one did not come so far within %s", othersPatience).WithHint("try again"))
+			patience := s.f.drain() + othersPatience
+			late, stop := context.WithTimeoutCause(ctx, patience, problem.New(problem.Transient, "others_late",
+				"the other links that were to change places with this one did not come so far within %s", patience).WithHint("try again"))
 			defer stop()
 			ctx = late
 		}
@@ -196,7 +197,7 @@ func (l *Link) awaitVerdict(ctx context.Context, t Together, told <-chan struct{
 // askOutcome asks the agent that drives several links, which is this side's or the other's.
 func (l *Link) askOutcome(ctx context.Context, t Together) (outcome Outcome, err error) {
 	if t.Agent == l.place.Agent {
-		return l.place.Outcome(ctx, t)
+		return l.place.Outcome(ctx, l, t)
 	}
 	ctx, stop := context.WithTimeout(ctx, contactPatience)
 	defer stop()

@@ -30,8 +30,12 @@ import (
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
-// agentVariable tells the test binary to be an agent, and in which directory.
-const agentVariable = "TWINSPAN_LINKTEST_AGENT"
+// agentVariable tells the test binary to be an agent, and in which directory;
+// patienceVariable how long its planned failovers may take.
+const (
+	agentVariable    = "TWINSPAN_LINKTEST_AGENT"
+	patienceVariable = "TWINSPAN_LINKTEST_FAILOVER_PATIENCE"
+)
 
 // Patience bounds every wait for a link; machines for tests can be slow.
 const Patience = 3 * time.Minute
@@ -53,7 +57,8 @@ func Main(m *testing.M) {
 func serve(dir config.Dir) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	a := &agent.Agent{Dir: dir, Version: "test", Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	patience, _ := time.ParseDuration(os.Getenv(patienceVariable))
+	a := &agent.Agent{Dir: dir, Version: "test", FailoverPatience: patience, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if err := a.Run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		return 1
@@ -74,6 +79,7 @@ type Side struct {
 	Program string
 
 	t        testing.TB
+	patience time.Duration
 	endpoint string // of one that is made beside another
 	process  *exec.Cmd
 	ended    chan struct{}
@@ -99,6 +105,8 @@ type Options struct {
 	Advertise func(name, listen string) string
 	// Program is what both sides' agents are at first: see Side.
 	Program string
+	// FailoverPatience, when set, is agent.Agent's: for tests of what holds one up until the end.
+	FailoverPatience time.Duration
 }
 
 // New starts two servers and two agents and pairs them: b dials a.
@@ -142,7 +150,7 @@ func (s *Side) Pair(t testing.TB, other *Side) {
 func newSide(t testing.TB, name string, o Options, server, standby []pgtest.Option) *Side {
 	t.Helper()
 	server = append([]pgtest.Option{pgtest.MayBeOdd()}, server...)
-	s := &Side{Name: name, Server: pgtest.Start(t, server...), Program: o.Program, t: t}
+	s := &Side{Name: name, Server: pgtest.Start(t, server...), Program: o.Program, patience: o.FailoverPatience, t: t}
 	if o.Before != nil {
 		o.Before(name, s.Server)
 	}
@@ -218,7 +226,7 @@ func (s *Side) Launch() {
 	defer log.Close()
 	if s.Program == "" {
 		s.process = exec.Command(os.Args[0])
-		s.process.Env = append(os.Environ(), agentVariable+"="+s.Dir.Path())
+		s.process.Env = append(os.Environ(), agentVariable+"="+s.Dir.Path(), patienceVariable+"="+s.patience.String())
 	} else {
 		s.process = exec.Command(s.Program, "serve", "--dir", s.Dir.Path(), "--log-level", "debug")
 	}

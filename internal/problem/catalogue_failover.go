@@ -6,6 +6,7 @@ func failoverEntries() []Entry {
 		{"barrier_applied", Informs, "Everything is applied", "A failover ends the stream with it; it is never shown.", ""},
 		{"barrier_late", Blocks, "The twin did not apply the rest in time", "Writers had to wait for it, so the failover was undone.", "See what slows the twin, then try again."},
 		{"data_loss_not_accepted", Blocks, "A forced failover leaves transactions behind", "What the secondary does not have is not in the new primary.", "`--accept-data-loss`, if that is to be."},
+		{"database_shared", Blocks, "Two of the links have one database", "Of links that change places together, each has databases of its own: a database follows one primary only.", "Leave one of the links out."},
 		{"drain_failed", Blocks, "Writing transactions did not end", "The failover was undone.", "See what they wait for, then try again."},
 		{"epoch_old", Blocks, "The epoch is not beyond the own one", "The news is old and was left alone.", "Nothing."},
 		{"failover_cancelled", Informs, "The failover was given up", undone, ""},
