@@ -5,7 +5,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 )
 
@@ -43,7 +42,7 @@ func (s *Source) upgrade(ctx context.Context) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	return s.patiently(ctx, func() error {
 		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, catalog.HomeSQL()+notesSQL+setupSQL+identitySQL+catalog.PrivateSQL); err != nil {
+			if _, err := tx.Exec(ctx, functionsSQL()); err != nil {
 				return pg.Classify(err, "replace the functions of the primary")
 			}
 			if err := captureSchema(ctx, tx.Conn()); err != nil {

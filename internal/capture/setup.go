@@ -34,6 +34,11 @@ var setupSQL string
 //go:embed identity.sql
 var identitySQL string
 
+// functionsSQL makes the functions that every primary has, also one that may make no event triggers.
+func functionsSQL() string {
+	return catalog.HomeSQL() + notesSQL + staleSQL + setupSQL + identitySQL + catalog.PrivateSQL
+}
+
 // Source is one link's footing in the primary database.
 type Source struct {
 	DSN  *pg.DSN // of the linked database
@@ -88,7 +93,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, catalog.HomeSQL()+notesSQL+staleSQL+setupSQL+identitySQL+catalog.PrivateSQL); err != nil {
+	if _, err := conn.Exec(ctx, functionsSQL()); err != nil {
 		return pg.Classify(err, "create the functions of the primary")
 	}
 	if err := s.trigger(ctx, conn); err != nil {
