@@ -32,18 +32,29 @@ var shown = regexp.MustCompile(`(?m)^Publications:\n    "twinspan_[0-9a-f]{32}"\
 // refusalCode is how a refusal is known in what psql prints.
 var refusalCode = regexp.MustCompile(`ERROR: .*\nDETAIL:  Twinspan code: (\w+)`)
 
-// mostRefused is how many statements of one version's regression SQL may be refused.
-const mostRefused = 5
+// mostRefused is how many statements of a version's regression SQL may be refused.
+var mostRefused = map[int]int{15: 3, 17: 3, 18: 7}
 
 // remedy is the statement for the secondary in the hint of a problem: what an operator does who heeds it.
 var remedy = regexp.MustCompile(`on the secondary: ([^;]*); the link goes on by itself`)
 
-// differs explains what only one of the two servers prints (docs/schema-changes.md, "PostgreSQL's own regression
-// SQL"): of a file, or of all, the lines that match.
-var differs = []struct {
+// explained is why a difference may be: of a file, or of all, what matches.
+type explained struct {
 	file, why string
-	line      *regexp.Regexp
-}{
+	what      *regexp.Regexp
+}
+
+// explain finds the reason of a difference in a file; nil where there is none.
+func explain(list []explained, file, what string) *explained {
+	i := slices.IndexFunc(list, func(e explained) bool { return (e.file == file || e.file == "") && e.what.MatchString(what) })
+	if i < 0 {
+		return nil
+	}
+	return &list[i]
+}
+
+// differs explains the lines that only one of the two servers prints (docs/schema-changes.md, "PostgreSQL's own regression SQL").
+var differs = []explained{
 	{"opr_sanity", "the catalogs list the functions of schema twinspan", regexp.MustCompile(`^ +oid +\| +proname|^-+\+-+$|^\(\d+ rows\)|^ +\d+ \| \w+ *$`)},
 	{"alter_table", "pg_locks lists the tables of schema twinspan", regexp.MustCompile(`max_lockmode|^-+\+-+$|^\(\d+ rows?\)|^ \w+ +\| \w+Lock$`)},
 	{"event_trigger", "the link has event triggers, and gives tables without a key a replica identity", regexp.MustCompile(`^NOTICE:  test_event_trigger: ddl_command_start ALTER TABLE|\| event trigger \||evtname|^-+[-+]+$|^\(\d+ rows\)`)},
@@ -52,9 +63,15 @@ var differs = []struct {
 	{"prepared_xacts", "SERIALIZABLE transactions that change the schema at one time meet in the link's notes", regexp.MustCompile(``)},
 	{"", "a table without a key that has a virtual generated column, or a child that does", regexp.MustCompile(`^(WARNING:  the server refuses|DETAIL:  Twinspan code: table_not_updatable|HINT:  Give the table)`)},
 	{"generated_virtual", "tables without a key that have virtual generated columns", regexp.MustCompile(``)},
+	{"fast_default", "a table without a key gets no virtual generated column", regexp.MustCompile(`ddl_not_updatable|the server would refuse UPDATE|^HINT:  Give the table a primary key first|twinspan\.|^SQL statement|pg_event_trigger_ddl_commands|c\.classid = |column "col5" of relation`)},
 	{"without_overlaps", "the twin looks nothing up by a key WITHOUT OVERLAPS, so it is no replica identity", regexp.MustCompile(`^    "temporal_rng_pk" PRIMARY KEY`)},
 	{"uuid", "uuidv7() tells the time", regexp.MustCompile(`^ [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)},
 	{"create_table", "pg_class is copied, and that not all of its columns can be", regexp.MustCompile(`as_select1|ddl_type_unwritable|pg_node_tree|pg_node_tree, of|twinspan\.|relpartbound|format\('Leave`)},
+}
+
+// apart explains the objects that a file leaves different on the two sides of the link.
+var apart = []explained{
+	{"event_trigger", "event triggers do not cross, nor what is done while they are off", regexp.MustCompile(`^(test_event_trigger_guc|public\.event_trigger_test: pguc)$`)},
 }
 
 // TestRegress runs PostgreSQL's own regression SQL on a linked primary and on a server without a
@@ -76,8 +93,8 @@ func TestRegress(t *testing.T) {
 		t.Run(file, func(t *testing.T) { r.take(t, file) })
 	}
 	t.Logf("%d files, about %d statements, of which %d were refused: %v", len(files), r.statements, len(r.refused), r.refused)
-	if len(r.refused) > mostRefused {
-		t.Errorf("%d statements were refused, %d may be", len(r.refused), mostRefused)
+	if len(r.refused) > mostRefused[major] {
+		t.Errorf("%d statements were refused, %d may be", len(r.refused), mostRefused[major])
 	}
 }
 
@@ -165,7 +182,9 @@ func (r *regress) take(t *testing.T, file string) {
 	}
 	v := verify(t, r.pair.A.Client, database, api.Verify{})
 	if v.State != api.Equal {
-		t.Errorf("%s: the sides are %s: %+v, problem %+v", file, v.State, v.Differences, v.Problem)
+		if v.State != api.Different || slices.ContainsFunc(v.Differences, func(d api.Difference) bool { return explain(apart, file, d.Object) == nil }) {
+			t.Errorf("%s: the sides are %s: %+v, problem %+v", file, v.State, v.Differences, v.Problem)
+		}
 		r.again(t)
 		return
 	}
@@ -211,26 +230,23 @@ func (r *regress) compare(t *testing.T, file, linked, control string) string {
 	cmd.Dir = dir
 	out, _ := cmd.Output()
 	_, body, _ := strings.Cut(string(out), "\n@@")
-	explained, reasons := 0, map[string]bool{}
-lines:
+	count, reasons := 0, map[string]bool{}
 	for line := range strings.Lines(body) {
 		if line[0] != '+' && line[0] != '-' {
 			continue
 		}
-		for _, d := range differs {
-			if (d.file == file || d.file == "") && d.line.MatchString(strings.TrimSuffix(line[1:], "\n")) {
-				explained++
-				reasons[d.why] = true
-				continue lines
-			}
+		reason := explain(differs, file, strings.TrimSuffix(line[1:], "\n"))
+		if reason == nil {
+			t.Errorf("%s: the servers print different lines:\n@@%s", file, body)
+			return "output differs"
 		}
-		t.Errorf("%s: the servers print different lines:\n@@%s", file, body)
-		return "output differs"
+		count++
+		reasons[reason.why] = true
 	}
-	if explained == 0 {
+	if count == 0 {
 		return "output equal"
 	}
-	return fmt.Sprintf("output equal but for %d lines (%s)", explained, strings.Join(slices.Sorted(maps.Keys(reasons)), "; "))
+	return fmt.Sprintf("output equal but for %d lines (%s)", count, strings.Join(slices.Sorted(maps.Keys(reasons)), "; "))
 }
 
 // arrive waits until the secondary has all that the primary wrote. Nothing may be made
