@@ -42,11 +42,15 @@ func (t *Target) Fill(ctx context.Context, dump *Dump, section Section) (refused
 			return nil, err
 		}
 	}
+	adapt, err := adapted(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range dump.Entries {
 		if e.Section != section {
 			continue
 		}
-		e.SQL = cleansed(e)
+		e.SQL = adapt(e)
 		err := conn.PgConn().Exec(ctx, rights.Hushed(string(e.SQL))).Close()
 		for again, left := withoutUnknown(e, err); left != ""; again, left = withoutUnknown(e, err) {
 			e = again

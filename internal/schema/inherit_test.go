@@ -16,7 +16,8 @@ func TestChildrenKeepTheOrderOfTheirColumns(t *testing.T) {
 		`CREATE TABLE g1 (x int); CREATE TABLE g2 (y int DEFAULT 3 CHECK (y < 9)) INHERITS (g1); ALTER TABLE g1 ADD z text COLLATE "C" NOT NULL DEFAULT 'a,(b', ADD CONSTRAINT zs CHECK (z <> ')'), ADD gen int GENERATED ALWAYS AS (x + 1) STORED`,
 		`CREATE TABLE "G 3" ("w, (" int, PRIMARY KEY ("w, (")) INHERITS (g2) WITH (fillfactor = 70); ALTER TABLE g1 ADD late int; ALTER TABLE g2 ADD later date DEFAULT now()`,
 		`CREATE TABLE two (q int, a int NOT NULL, x int, CONSTRAINT positive CHECK (a > 0), CONSTRAINT zs CHECK (z <> ')'), z text COLLATE "C" NOT NULL, gen int GENERATED ALWAYS AS (x + 1) STORED, late int); ALTER TABLE two INHERIT par; ALTER TABLE two INHERIT g1`,
-		`CREATE TABLE plain (p int) INHERITS (par); CREATE TABLE gone (x int, n int); ALTER TABLE gone DROP n; CREATE TABLE gonechild (v int) INHERITS (gone); ALTER TABLE gone ADD n text`)
+		`CREATE TABLE plain (p int) INHERITS (par); CREATE TABLE gone (x int, n int); ALTER TABLE gone DROP n; CREATE TABLE gonechild (v int) INHERITS (gone); ALTER TABLE gone ADD n text`,
+		`CREATE TABLE base (id int, n int); CREATE TABLE keyed (v text) INHERITS (base); ALTER TABLE keyed ADD PRIMARY KEY (id)`)
 	dump, err := source(t, from).Dump(t.Context(), export(t, from))
 	if err != nil {
 		t.Fatal(err)

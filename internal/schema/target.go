@@ -142,6 +142,10 @@ func (t *Target) keep(ctx context.Context, conn *pgx.Conn, dump *Dump) error {
 	if err := checkExtensions(ctx, conn, dump.Extensions); err != nil {
 		return err
 	}
+	adapt, err := adapted(ctx, conn)
+	if err != nil {
+		return err
+	}
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return pg.Classify(err, "begin to keep the schema")
@@ -155,7 +159,7 @@ func (t *Target) keep(ctx context.Context, conn *pgx.Conn, dump *Dump) error {
 	entries = append(entries, dump.Entries...)
 	rows := pgx.CopyFromSlice(len(entries), func(i int) ([]any, error) {
 		e := entries[i]
-		sql := strings.ReplaceAll(string(cleansed(e)), "\x00", "")
+		sql := strings.ReplaceAll(string(adapt(e)), "\x00", "")
 		e.SQL = ""
 		spec, err := json.Marshal(e)
 		return []any{t.Link, i, string(e.Section), e.Kind, e.Schema, e.Name, string(spec), sql, i < roles}, err
