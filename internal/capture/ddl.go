@@ -68,17 +68,18 @@ func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 // schemaFunctions are those that notes.sql, text.sql, ddl.sql and the others make.
 var schemaFunctions = [...]string{
 	"twinspan.bare(text, boolean)", "twinspan.capture_command(text, boolean, boolean)", "twinspan.capture_ddl(text, text, text, json)", "twinspan.capture_drop(text)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.described(text, text, boolean, json, text[], text[], jsonb)", "twinspan.detached(text, text, text)",
-	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.folded(text)", "twinspan.folds_while_copied()", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.granted()", "twinspan.immutable(pg_node_tree)", "twinspan.left_invalid(text)", "twinspan.made_like(text, text, text)", "twinspan.made_since_copy(oid, oid)", "twinspan.made_unseen(oid, json, boolean)", "twinspan.mask(text, boolean)",
-	"twinspan.missing_values(oid[])", "twinspan.named_index(text, text, text, text)", "twinspan.names_it(text, text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
+	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.folded(text, text)", "twinspan.folds_while_copied()", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.granted()", "twinspan.immutable(pg_node_tree)", "twinspan.left_invalid(text)", "twinspan.made_like(text, text, text)", "twinspan.made_since_copy(oid, oid)", "twinspan.made_unseen(oid, json, boolean)", "twinspan.mask(text, boolean)",
+	"twinspan.missing_values(oid[])", "twinspan.momentary(text)", "twinspan.named_index(text, text, text, text)", "twinspan.names_it(text, text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
 	"twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()", "twinspan.ordinary(text, boolean)", "twinspan.own(text, text, text)",
-	"twinspan.part(text, integer, integer)", "twinspan.partition_bound(text, text, text, text)", "twinspan.pass_over(text, text, boolean)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",
+	"twinspan.part(text, integer, integer)", "twinspan.partition_bound(text, text)", "twinspan.pass_over(text, text, boolean)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",
 	"twinspan.relation_named(text, text)", "twinspan.relation_of(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_here(text)", "twinspan.refuse_late(text)", "twinspan.refuse_temporary(text)", "twinspan.refuse_unwritable(text)", "twinspan.refuse_while_seeding(text, text, boolean)",
-	"twinspan.resend(oid, text)", "twinspan.run_own(text)", "twinspan.run_unseen(text)", "twinspan.send_rows(oid)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[], jsonb)", "twinspan.session_settings(text, text, text)", "twinspan.shared_library(text)", "twinspan.spend_note(text)",
-	"twinspan.split(text, boolean, boolean)", "twinspan.table_parts(oid)", "twinspan.tables_of_script(text, bigint, boolean)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)", "twinspan.temporary(oid, oid)", "twinspan.written(xid, cid, bigint)",
+	"twinspan.resend(oid, text)", "twinspan.run_own(text)", "twinspan.run_unseen(text)", "twinspan.says_moment(text, text)", "twinspan.send_rows(oid)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[], jsonb)", "twinspan.session_settings(text, text, text)", "twinspan.shared_library(text)", "twinspan.spend_note(text)",
+	"twinspan.split(text, boolean, boolean)", "twinspan.table_parts(oid)", "twinspan.tables_of_script(text, bigint, boolean)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)", "twinspan.temporary(oid, oid)", "twinspan.uncommented(text)", "twinspan.view_text(oid)", "twinspan.written(xid, cid, bigint)",
 }
 
 // formerFunctions are those of earlier agents.
 var formerFunctions = [...]string{
+	"twinspan.folded(text)", "twinspan.partition_bound(text, text, text, text)",
 	"twinspan.capture_ddl(text, text, json, text)", "twinspan.ddl_text(text, text, boolean)", "twinspan.differing_rows(text, text)", "twinspan.left_invalid(text)", "twinspan.immutable_text(text)",
 	"twinspan.capture_ddl(text, text, json)", "twinspan.missing_values(text, text, oid[])", "twinspan.pick(text, text, boolean, boolean)", "twinspan.refuse_late(text, text, text)", "twinspan.refuse_while_seeding(text, text, json)", "twinspan.say_ddl(text, text, boolean, json, text[], text[])", "twinspan.statements(text, boolean, text)",
 }

@@ -365,10 +365,12 @@ BEGIN
         made := twinspan.made_like(tag, command, mask);
         IF made IS NOT NULL THEN
             extra := twinspan.table_parts(made);
+        ELSIF tag = 'CREATE MATERIALIZED VIEW' AND twinspan.says_moment(command, mask) THEN
+            SELECT x.objid INTO made FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_class'::regclass AND x.objsubid = 0;
         END IF;
     END IF;
     IF made IS NOT NULL THEN
-        command := twinspan.table_text(made);
+        command := CASE tag WHEN 'CREATE MATERIALIZED VIEW' THEN twinspan.view_text(made) ELSE twinspan.table_text(made) END;
         conforming := true;
         caller := (caller::jsonb || '{"standard_conforming_strings": "on"}')::json;
         mask := twinspan.mask(command, conforming);
@@ -399,14 +401,14 @@ BEGIN
         END IF;
         besides := jsonb_strip_nulls(jsonb_build_object('before', CASE WHEN named.before IS NOT NULL THEN jsonb_build_array(twinspan.raw(named.before)) END));
     END IF;
-    extra := extra || twinspan.folded(command);
+    extra := extra || twinspan.folded(command, mask);
     IF tag ~ '^(CREATE|ALTER) (FUNCTION|PROCEDURE|ROUTINE)$' AND mask ~ '\m(set|reset)\s+(role|session_authorization|session\s+authorization)\M' THEN
         besides := besides || (SELECT jsonb_build_object('config', coalesce((SELECT jsonb_agg(twinspan.raw(o.c) ORDER BY o.number) FROM unnest(p.proconfig) WITH ORDINALITY o (c, number)), '[]'))
                                  FROM pg_event_trigger_ddl_commands() x JOIN pg_proc p ON x.classid = 'pg_proc'::regclass AND p.oid = x.objid LIMIT 1);
     END IF;
     caller := (twinspan.session_settings(tag, command, mask) || caller::jsonb)::json;
     PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra,
-        besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'bound', twinspan.raw(twinspan.partition_bound(command, tag, mask, caller->>'search_path')),
+        besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'bound', twinspan.raw(twinspan.partition_bound(tag, mask)),
             'extension', (SELECT twinspan.raw(e.extname) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1),
             'version', (SELECT twinspan.raw(e.extversion) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1))));
     IF EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT EXISTS (SELECT FROM twinspan.twin_format f WHERE f.link = k.id AND f.format >= 2)) THEN
@@ -608,7 +610,7 @@ BEGIN
     IF mask !~ '\mdetach\s+partition\M.*\m(concurrently|finalize)$' THEN
         RETURN '{}';
     END IF;
-    name := substring(q from '(?i)\mpartition\s+((?:"(?:[^"]|"")*"|[^\s".;])+(?:\s*\.\s*(?:"(?:[^"]|"")*"|[^\s".;]+))?)\s+(?:concurrently|finalize)');
+    name := substring(twinspan.uncommented(q) from '(?i)\mpartition\s+((?:"(?:[^"]|"")*"|[^\s".;])+(?:\s*\.\s*(?:"(?:[^"]|"")*"|[^\s".;]+))?)\s+(?:concurrently|finalize)');
     PERFORM set_config('search_path', path, true);
     SELECT pg_catalog.array_agg(pg_catalog.format('DO %L', pg_catalog.format(
                'BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conrelid OPERATOR(pg_catalog.=) %L::pg_catalog.regclass AND conname OPERATOR(pg_catalog.=) %L) THEN ALTER TABLE ONLY %I.%I ADD CONSTRAINT %I %s; END IF; END',

@@ -145,8 +145,8 @@ $$
         UNION ALL
         SELECT 4, s.oid::bigint, pg_get_statisticsobjdef(s.oid) FROM pg_statistic_ext s WHERE s.stxrelid = t
         UNION ALL
-        SELECT 5, d.objsubid::bigint, format('COMMENT ON %s %s IS %L', CASE WHEN d.objsubid = 0 THEN 'TABLE' ELSE 'COLUMN' END, i.identity, d.description)
-          FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i WHERE d.classoid = 'pg_class'::regclass AND d.objoid = t
+        SELECT 5, d.objsubid::bigint, format('COMMENT ON %s %s IS %L', CASE WHEN d.objsubid > 0 THEN 'COLUMN' WHEN c.relkind = 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END, i.identity, d.description)
+          FROM pg_description d JOIN pg_class c ON c.oid = d.objoid CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i WHERE d.classoid = 'pg_class'::regclass AND d.objoid = t
         UNION ALL
         SELECT 6, d.objoid::bigint, format('COMMENT ON %s %s IS %L', CASE d.classoid WHEN 'pg_constraint'::regclass THEN 'CONSTRAINT' WHEN 'pg_class'::regclass THEN 'INDEX' ELSE 'STATISTICS' END, i.identity, d.description)
           FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, 0) i
@@ -168,12 +168,11 @@ $$;
 
 -- The bound that a partition has got: what stood for it was computed when the command ran.
 -- Written so that it is read in one way whatever the settings.
-CREATE OR REPLACE FUNCTION twinspan.partition_bound(q text, tag text, mask text, path text) RETURNS text
+CREATE OR REPLACE FUNCTION twinspan.partition_bound(tag text, mask text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
     SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'iso_8601' SET TimeZone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' AS
 $$
 DECLARE
-    name text;
     part oid;
 BEGIN
     IF mask !~ '\mfor\s+values\M' THEN
@@ -181,8 +180,9 @@ BEGIN
     ELSIF tag IN ('CREATE TABLE', 'CREATE FOREIGN TABLE') THEN
         SELECT x.objid INTO part FROM pg_event_trigger_ddl_commands() x JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relispartition LIMIT 1;
     ELSIF tag = 'ALTER TABLE' AND mask ~ '\mattach\s+partition\M' THEN
-        name := substring(q from '(?i)\mpartition\s+((?:"(?:[^"]|"")*"|[^\s".;])+(?:\s*\.\s*(?:"(?:[^"]|"")*"|[^\s".;]+))?)\s+for\M');
-        part := twinspan.relation_named(name, path);
+        -- The command names the parent; it has written that it is one.
+        SELECT i.inhrelid INTO part FROM pg_event_trigger_ddl_commands() x JOIN pg_inherits i ON x.classid = 'pg_class'::regclass AND i.inhparent = x.objid
+         WHERE twinspan.written(i.xmin, i.cmin, -1) ORDER BY i.cmin::text::bigint DESC LIMIT 1;
     END IF;
     RETURN (SELECT pg_get_expr(c.relpartbound, c.oid) FROM pg_class c WHERE c.oid = part AND c.relispartition);
 END
@@ -278,6 +278,13 @@ BEGIN
 END
 $$;
 
+-- A text without its comments, but for those within comments.
+CREATE OR REPLACE FUNCTION twinspan.uncommented(q text) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT regexp_replace(q, '("(?:[^"]|"")*"|''(?:[^'']|'''')*'')|--[^\n\r]*|/\*(?:[^*]|\*+[^*/])*\*+/', '\1 ', 'g')
+$$;
+
 -- The index that a command names, where its making may have failed before it was made valid by a
 -- REINDEX: no event trigger saw either, so the twin may lack it. before makes it there, under the name that it
 -- had. What is about one that is invalid here is not carried, for the twin does not have it.
@@ -291,6 +298,7 @@ DECLARE
     r record;
 BEGIN
     carried := true;
+    q := twinspan.uncommented(q);
     IF tag = 'ALTER INDEX' AND mask ~ '\mattach\s+partition\M' THEN
         old := substring(q from '(?i)\mpartition\s+' || name);
     ELSIF tag = 'ALTER INDEX' AND mask !~ '\mall\s+in\s+tablespace\M' THEN
@@ -344,6 +352,19 @@ $$
        AND mask ~ '^(create\s+extension|alter\s+extension\s+\S+\s+update)\M' AND (made OR mask ~ '^alter' AND d.refobjid = (SELECT x.objid FROM pg_event_trigger_ddl_commands() x WHERE x.classid = 'pg_extension'::regclass LIMIT 1))
 $$;
 
+-- A materialized view as the catalogs have it.
+CREATE OR REPLACE FUNCTION twinspan.view_text(t oid) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+    SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'iso_8601' SET TimeZone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' AS
+$$
+    SELECT format('CREATE MATERIALIZED VIEW %I.%I (%s)%s%s AS %s%s', n.nspname, c.relname,
+            (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped),
+            CASE WHEN m.amname <> 'heap' THEN format(' USING %I', m.amname) ELSE '' END, CASE WHEN c.reloptions IS NOT NULL THEN ' WITH (' || array_to_string(c.reloptions, ', ') || ')' ELSE '' END,
+            rtrim(pg_get_viewdef(t), ';'), CASE WHEN c.relispopulated THEN '' ELSE ' WITH NO DATA' END)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid
+     WHERE c.oid = t AND c.relkind = 'm'
+$$;
+
 -- A table or materialized view that was made without firing an event trigger (EXPLAIN ANALYZE CREATE TABLE AS), as the
 -- change that makes it on the twin; NULL where it is gone. shape is what the stream says of the table: its name and
 -- columns then, whatever has become of them. Without it the table has the columns that it was made with, which are those that the
@@ -356,7 +377,7 @@ DECLARE
     command text;
     parts text[] := '{}';
 BEGIN
-    SELECT c.relkind, c.relname, n.nspname, pg_get_userbyid(c.relowner) AS owner, c.relispopulated, c.reloptions, m.amname,
+    SELECT c.relkind, c.relname, n.nspname, pg_get_userbyid(c.relowner) AS owner, c.reloptions, m.amname,
            c.relpersistence, CASE c.relpersistence WHEN 'u' THEN 0 ELSE pg_relation_size(c.oid) + CASE WHEN c.reltoastrelid <> 0 THEN pg_relation_size(c.reltoastrelid) ELSE 0 END END AS bytes,
            s.xmin AS made, s.cmin AS place
       INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid JOIN pg_attribute s ON s.attrelid = c.oid AND s.attnum = -1
@@ -364,10 +385,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     ELSIF r.relkind = 'm' THEN
-        command := format('CREATE MATERIALIZED VIEW %I.%I (%s)%s%s AS %s%s', r.nspname, r.relname,
-            (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = t AND a.attnum > 0 AND NOT a.attisdropped),
-            CASE WHEN r.amname <> 'heap' THEN format(' USING %I', r.amname) ELSE '' END, CASE WHEN r.reloptions IS NOT NULL THEN ' WITH (' || array_to_string(r.reloptions, ', ') || ')' ELSE '' END,
-            rtrim(pg_get_viewdef(t), ';'), CASE WHEN r.relispopulated THEN '' ELSE ' WITH NO DATA' END);
+        command := twinspan.view_text(t);
         IF whole THEN
             parts := twinspan.table_parts(t);
         END IF;
