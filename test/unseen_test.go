@@ -41,6 +41,25 @@ func TestWhatNoEventTriggerSawIsMade(t *testing.T) {
 		`EXPLAIN ANALYZE CREATE MATERIALIZED VIEW app.seen (first, second) AS SELECT id, v FROM app.t; CREATE UNIQUE INDEX seen_first ON app.seen (first); REFRESH MATERIALIZED VIEW CONCURRENTLY app.seen`)
 	p.WaitEqual(t, "unseen", odd)
 	pgtest.Exec(t, user, `INSERT INTO app.none VALUES (1, 2)`)
+	// Rows are of the shape that their table had, whatever the next command of their transaction makes of it.
+	pgtest.Exec(t, user, `BEGIN; EXPLAIN ANALYZE CREATE TABLE app.grows AS SELECT id, v FROM app.t; ALTER TABLE app.grows ADD more int DEFAULT 7; INSERT INTO app.grows VALUES (-1, 2, 3); ALTER TABLE app.grows ALTER v TYPE text; COMMIT`,
+		`BEGIN; EXPLAIN ANALYZE CREATE TABLE app.shrinks AS SELECT id, v FROM app.t; ALTER TABLE app.shrinks DROP v; ALTER TABLE app.shrinks RENAME TO shrunk; INSERT INTO app.shrunk VALUES (-1); COMMIT`)
+	// What names the relation first is about something else.
+	pgtest.Exec(t, user, `EXPLAIN ANALYZE CREATE MATERIALIZED VIEW app.base AS SELECT id FROM app.t; CREATE VIEW app.above AS SELECT * FROM app.base; GRANT SELECT ON app.above TO PUBLIC`,
+		`EXPLAIN ANALYZE CREATE MATERIALIZED VIEW app.given AS SELECT id FROM app.t; GRANT SELECT ON app.given TO PUBLIC`, `EXPLAIN ANALYZE CREATE TABLE app.parent AS SELECT id FROM app.t WHERE false; CREATE TABLE app.child (c int) INHERITS (app.parent); INSERT INTO app.child VALUES (1, 2)`)
+	p.WaitEqual(t, "unseen", odd)
+	// The table has got a key and rows before the twin can ask.
+	if _, err := p.B.Client.Suspend(t.Context(), "unseen"); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, user, `EXPLAIN ANALYZE CREATE TABLE app.late AS SELECT id, v FROM app.t WHERE false`, `ALTER TABLE app.late ADD PRIMARY KEY (id)`, `INSERT INTO app.late VALUES (1, 1), (2, 2)`, `UPDATE app.late SET v = 3 WHERE id = 2`, `ALTER TABLE app.late RENAME v TO w`,
+		`EXPLAIN ANALYZE CREATE TABLE app.early AS SELECT id, v FROM app.t WHERE false`, `INSERT INTO app.early VALUES (1, 1), (2, 2)`, `ALTER TABLE app.early ADD PRIMARY KEY (id)`, `UPDATE app.early SET v = 3 WHERE id = 2`,
+		`EXPLAIN ANALYZE CREATE TABLE app.named AS SELECT id, v FROM app.t WHERE false`, `ALTER TABLE app.named ENABLE ROW LEVEL SECURITY`, `ALTER TABLE app.named RENAME TO renamed`, `INSERT INTO app.renamed VALUES (1, 1)`,
+		`EXPLAIN ANALYZE CREATE MATERIALIZED VIEW app.one AS SELECT id FROM app.t`, `ALTER MATERIALIZED VIEW app.one RENAME TO other_one`, `CREATE UNIQUE INDEX ON app.other_one (id)`)
+	if _, err := p.B.Client.Resume(t.Context(), "unseen"); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitEqual(t, "unseen", odd)
 	// It is gone before the twin can ask.
 	pgtest.Exec(t, user, `EXPLAIN ANALYZE CREATE TABLE app.short AS SELECT id FROM app.t; DROP TABLE app.short`, `EXPLAIN ANALYZE CREATE MATERIALIZED VIEW app.brief AS SELECT id FROM app.t; CREATE INDEX ON app.brief (id); REFRESH MATERIALIZED VIEW app.brief; DROP MATERIALIZED VIEW app.brief`)
 	// Nothing comes.

@@ -107,7 +107,7 @@ type Applier struct {
 	// the target transaction, before anything that follows. After a restart it may be
 	// called for the same row again. Optional: without it signals are passed over.
 	OnSignal func(ctx context.Context, s Signal) (*Script, error)
-	// OnUnseen is asked for a table of which the stream has rows and that no command has made: for
+	// OnUnseen is asked for a table of which the stream has rows and that no command has made so far: for
 	// what makes it, nil where the primary does not have it any more and its rows mean nothing. Where a command
 	// has made it, so that it is missing for another reason (seen), and without OnUnseen, such rows are the end, with schema_differs.
 	OnUnseen func(ctx context.Context, u Unseen) (script *Script, seen bool, err error)

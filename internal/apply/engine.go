@@ -80,6 +80,7 @@ type engine struct {
 
 	raw      []byte                 // the message being taken
 	held     held                   // rows of the open transaction whose table is not there yet
+	making   bool                   // a table of such rows is being made
 	resent   map[sqlname.Table]bool // tables whose rows are being sent anew
 	reading  *reading               // a table whose rows are being said; nil usually
 	readings uint32

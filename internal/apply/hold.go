@@ -147,32 +147,56 @@ func (e *engine) heldAtCommit(ctx context.Context) error {
 			return corrupt("rows of a table that it does not name")
 		}
 		r := e.held.of[0]
-		if e.a.OnUnseen == nil || slices.Contains(asked, r.name) {
+		if slices.Contains(asked, r.name) {
 			return r.match(nil)
 		}
 		asked = append(asked, r.name)
-		if err := e.drain(ctx); err != nil {
-			return err
-		}
 		e.tx.signals++
-		script, seen, err := e.a.OnUnseen(ctx, r.unseen(e.tx.xid, Signal{At: e.tx.final, Place: e.tx.signals}))
-		switch {
-		case err != nil:
+		if made, err := e.makeUnseen(ctx, r); err != nil {
 			return err
-		case seen:
+		} else if !made {
 			return r.match(nil)
-		case script != nil:
-			err = e.script(ctx, script)
-		default:
-			r.gone = true
-			e.a.Log.InfoContext(ctx, "rows of a table passed over that is gone", "table", r.name.String(), "lsn", e.tx.final)
-			err = e.release(ctx)
-		}
-		if err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// makeHeld has tables made whose rows wait, before a command that needs one of them. It says whether there are any.
+func (e *engine) makeHeld(ctx context.Context) (made bool, err error) {
+	for _, r := range slices.Clone(e.held.of) {
+		if e.held.empty() || !slices.Contains(e.held.of, r) {
+			continue
+		}
+		one, err := e.makeUnseen(ctx, r)
+		if err != nil {
+			return false, err
+		}
+		made = made || one && !slices.Contains(e.held.of, r)
+	}
+	return made, nil
+}
+
+// makeUnseen has a table made that no event trigger saw, and takes the rows that wait for it. It says whether it is
+// known what becomes of them.
+func (e *engine) makeUnseen(ctx context.Context, r *relation) (known bool, err error) {
+	if e.a.OnUnseen == nil || e.making {
+		return false, nil
+	}
+	if err := e.drain(ctx); err != nil {
+		return false, err
+	}
+	e.making = true
+	defer func() { e.making = false }()
+	script, seen, err := e.a.OnUnseen(ctx, r.unseen(e.tx.xid, Signal{At: e.tx.final, Place: e.tx.signals}))
+	switch {
+	case err != nil || seen:
+		return false, err
+	case script != nil:
+		return true, e.script(ctx, script)
+	}
+	r.gone = true
+	e.a.Log.InfoContext(ctx, "rows of a table passed over that is gone", "table", r.name.String(), "lsn", e.tx.final)
+	return true, e.release(ctx)
 }
 
 // Unseen is a table that no command made, as the stream describes it. Names are in the
@@ -184,6 +208,9 @@ type Unseen struct {
 	Schema  []byte
 	Name    []byte
 	Columns []UnseenColumn
+	// Bare says that the table had no replica identity when the rows were written: every table gets one from
+	// the event trigger that sees it.
+	Bare bool
 }
 
 // UnseenColumn is a column of it.
@@ -194,8 +221,9 @@ type UnseenColumn struct {
 }
 
 func (r *relation) unseen(xid uint32, at Signal) Unseen {
-	u := Unseen{Signal: at, XID: xid, OID: r.id, Schema: []byte(r.name.Schema), Name: []byte(r.name.Name)}
+	u := Unseen{Signal: at, XID: xid, OID: r.id, Schema: []byte(r.name.Schema), Name: []byte(r.name.Name), Bare: r.identity == pgoutput.IdentityDefault}
 	for i, c := range r.columns {
+		u.Bare = u.Bare && !c.inKey
 		u.Columns = append(u.Columns, UnseenColumn{Name: []byte(c.name), Type: c.sourceID, Modifier: r.modifiers[i]})
 	}
 	return u

@@ -27,9 +27,10 @@ type Script struct {
 	// (the same where nil), and what to tell people meanwhile, for the script waits for
 	// the right. An error is the end. Without it a missing right is a refusal like others.
 	Lacking func(ctx context.Context, cause error) (next *Script, waits *problem.Error, err error)
-	// Absent is asked, once, when the server says that a relation is not there: for what makes it before,
-	// with the rest of the script; nil where nothing does. xid is that of the transaction.
-	Absent func(ctx context.Context, xid uint32) (*Script, error)
+	// Absent is asked, once, when the server says that a relation or its row type is not there: for what makes what
+	// is lacking before the script, and whether that is all that is to be done (instead). xid is that of the transaction,
+	// said what the server says, in its language.
+	Absent func(ctx context.Context, xid uint32, said string) (made []*Script, instead bool, err error)
 	// Refused is told when the script cannot be run, with the position and the place of
 	// the signal among those of its transaction.
 	Refused func(ctx context.Context, at lsn.LSN, place int)
@@ -54,9 +55,49 @@ const blockedAfter = 3 * time.Second
 // queued behind the wait for long; so is a right that is missing, but with nothing
 // held: where the transaction has changed something before, it is begun anew.
 func (e *engine) script(ctx context.Context, script *Script) error {
+	absent, err := e.tryScript(ctx, script)
+	if err != nil || absent == nil {
+		return err
+	}
+	// Rows come in the shape that their table had when they were written, before the script.
+	if made, err := e.makeHeld(ctx); err != nil {
+		return err
+	} else if made {
+		return e.scriptBehind(ctx, script)
+	}
+	made, instead, err := script.Absent(ctx, e.tx.xid, absent.err.Message)
+	switch {
+	case err != nil:
+		return err
+	case len(made) == 0 && !instead:
+		return e.refused(ctx, script, absent)
+	}
+	for _, m := range made {
+		if err := e.scriptBehind(ctx, m); err != nil {
+			return err
+		}
+	}
+	if instead {
+		return nil
+	}
+	again := *script
+	again.Absent = nil
+	return e.scriptBehind(ctx, &again)
+}
+
+// scriptBehind runs a script behind another one, which may have let rows in that waited.
+func (e *engine) scriptBehind(ctx context.Context, script *Script) error {
+	if err := e.drain(ctx); err != nil {
+		return err
+	}
+	return e.script(ctx, script)
+}
+
+// tryScript runs a script. It returns what the server says where that lacks a relation for which Absent can be asked.
+func (e *engine) tryScript(ctx context.Context, script *Script) (absent *failure, err error) {
 	b := &batch{savepoint: e.inTarget}
 	defer e.a.status.blocked.Store(nil)
-	began, entered, collisions, asked := time.Now(), false, 0, false
+	began, entered, collisions := time.Now(), false, 0
 	defer e.clearing(ctx, began)()
 	for backoff := firstBackoff; ; backoff = min(backoff*2, mostBackoff) {
 		x := e.s.begin()
@@ -70,21 +111,21 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 		e.s.sync()
 		f, err := e.s.wait(ctx, x)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if f == nil {
 			e.s.giveUp()
 			break
 		}
 		if err := e.undo(ctx, b); err != nil {
-			return err
+			return nil, err
 		}
 		e.s.giveUp()
 		switch {
 		case lacksRight(f) && script.Lacking != nil:
 			next, waits, err := script.Lacking(ctx, scriptCause(f))
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if next != nil {
 				script = next
@@ -92,19 +133,11 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 			if waits != nil {
 				e.a.status.blocked.Store(waits)
 				if b.savepoint && time.Since(began) > blockedAfter {
-					return waits
+					return nil, waits
 				}
 			}
-		case f.state() == "42P01" && script.Absent != nil && !asked:
-			asked = true
-			next, err := script.Absent(ctx, e.tx.xid)
-			if err != nil {
-				return err
-			}
-			if next == nil {
-				return e.refused(ctx, script, f)
-			}
-			script = next
+		case lacksRelation(f) && script.Absent != nil:
+			return f, nil
 		case passing(f):
 			if time.Since(began) > blockedAfter {
 				e.a.status.blocked.Store(problem.New(problem.Transient, "schema_change_waits", "%s of %s waits for a lock that somebody holds on the secondary", script.Tag, script.Subject).
@@ -113,20 +146,20 @@ func (e *engine) script(ctx context.Context, script *Script) error {
 		case collided(f) && collisions < mostCollisions:
 			collisions++
 		default:
-			return e.refused(ctx, script, f)
+			return nil, e.refused(ctx, script, f)
 		}
 		e.a.status.retries.Add(1)
 		e.a.Log.DebugContext(ctx, "schema change waits", "subject", script.Subject, "code", f.state(), "dur", backoff)
 		if err := pause(ctx, backoff); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	e.touched()
 	e.a.Log.InfoContext(ctx, "schema changed", "tag", script.Tag, "subject", script.Subject, "lsn", e.tx.final)
 	if err := e.forget(ctx, script); err != nil {
-		return err
+		return nil, err
 	}
-	return e.release(ctx)
+	return nil, e.release(ctx)
 }
 
 // refused tells that a script cannot be run.
@@ -136,6 +169,9 @@ func (e *engine) refused(ctx context.Context, script *Script, f *failure) error 
 	}
 	return e.scriptProblem(script, f)
 }
+
+// lacksRelation says whether a relation is missing, or a type, as every relation has one.
+func lacksRelation(f *failure) bool { return f.state() == "42P01" || f.state() == "42704" }
 
 // lacksRight says whether a right is missing.
 func lacksRight(f *failure) bool { return f.state() == "42501" }

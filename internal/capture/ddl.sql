@@ -408,7 +408,7 @@ BEGIN
     END IF;
     caller := (twinspan.session_settings(tag, command, mask) || caller::jsonb)::json;
     PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra,
-        besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'bound', twinspan.raw(twinspan.partition_bound(tag, mask)),
+        besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'whole', twinspan.named_first(tag, mask), 'bound', twinspan.raw(twinspan.partition_bound(tag, mask)),
             'extension', (SELECT twinspan.raw(e.extname) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1),
             'version', (SELECT twinspan.raw(e.extversion) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1))));
     IF EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT EXISTS (SELECT FROM twinspan.twin_format f WHERE f.link = k.id AND f.format >= 2)) THEN

@@ -391,7 +391,8 @@ BEGIN
         END IF;
     ELSIF whole THEN
         command := twinspan.table_text(t);
-        parts := twinspan.table_parts(t);
+        SELECT twinspan.table_parts(t) || coalesce(array_agg(format('ALTER TABLE %I.%I %s ROW LEVEL SECURITY', r.nspname, r.relname, x.how)), '{}') INTO parts
+          FROM pg_class c CROSS JOIN LATERAL (VALUES ('ENABLE', c.relrowsecurity), ('FORCE', c.relforcerowsecurity)) x (how, is_so) WHERE c.oid = t AND x.is_so;
     ELSE
         SELECT format('CREATE %sTABLE %I.%I (%s)%s%s', CASE WHEN r.relpersistence = 'u' AND shape IS NULL THEN 'UNLOGGED ' ELSE '' END, coalesce(convert_from(decode(shape->>'schema', 'base64'), getdatabaseencoding()), r.nspname), coalesce(convert_from(decode(shape->>'name', 'base64'), getdatabaseencoding()), r.relname),
                 coalesce(string_agg(format('%I %s%s', x.name, format_type(x.type, x.modifier),
@@ -411,6 +412,30 @@ BEGIN
     RETURN twinspan.described(CASE r.relkind WHEN 'm' THEN 'CREATE MATERIALIZED VIEW' ELSE 'CREATE TABLE' END, command, true,
         json_build_object('role', r.owner, 'session', r.owner, 'standard_conforming_strings', 'on'), ARRAY[format('%I.%I', r.nspname, r.relname)], parts, jsonb_build_object('bytes', r.bytes));
 END
+$$;
+
+-- What makes the table that the running command is about, as it is now, where no event trigger can have seen it made: it has
+-- no identity of a link's, nor a key that was there before this transaction. The same for a materialized view that is altered, of which
+-- nothing tells whether it was seen. instead says that this is all that the command does. NULL where there is nothing of the kind.
+-- By the time the twin comes here the table may have rows, and be another one.
+CREATE OR REPLACE FUNCTION twinspan.named_first(tag text, mask text) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+    SELECT twinspan.made_unseen(c.oid, NULL, true)
+           || jsonb_build_object('instead', tag IN ('CREATE INDEX', 'CREATE STATISTICS', 'COMMENT') OR mask ~ '\m(add|attach|detach|drop|inherit|rename|schema|type|validate)\M')
+      FROM pg_event_trigger_ddl_commands() x
+      LEFT JOIN pg_index i ON x.classid = 'pg_class'::regclass AND i.indexrelid = x.objid
+      LEFT JOIN pg_trigger g ON x.classid = 'pg_trigger'::regclass AND g.oid = x.objid
+      LEFT JOIN pg_policy p ON x.classid = 'pg_policy'::regclass AND p.oid = x.objid
+      LEFT JOIN pg_rewrite w ON x.classid = 'pg_rewrite'::regclass AND w.oid = x.objid
+      LEFT JOIN pg_statistic_ext s ON x.classid = 'pg_statistic_ext'::regclass AND s.oid = x.objid
+      JOIN pg_class c ON c.oid = coalesce(i.indrelid, g.tgrelid, p.polrelid, w.ev_class, s.stxrelid, CASE WHEN x.classid = 'pg_class'::regclass THEN x.objid END)
+     WHERE tag ~ '^(ALTER (TABLE|MATERIALIZED VIEW)|COMMENT|CREATE (INDEX|TRIGGER|POLICY|RULE|STATISTICS))$'
+       AND CASE c.relkind WHEN 'm' THEN tag = 'ALTER MATERIALIZED VIEW' OR tag = 'COMMENT'
+                WHEN 'r' THEN c.relpersistence IN ('p', 'u') AND c.relreplident = 'd' AND NOT EXISTS (SELECT FROM twinspan.identity k WHERE k.oid = c.oid)
+                    AND NOT EXISTS (SELECT FROM pg_index k JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = k.indexrelid AND d.refclassid = 'pg_constraint'::regclass
+                                     WHERE k.indrelid = c.oid AND k.indisprimary AND NOT twinspan.written(d.xmin, d.cmin, -1)) END
+     LIMIT 1
 $$;
 
 -- The table or materialized view that an object is, or belongs to, by its identity; NULL where there is none.

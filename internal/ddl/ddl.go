@@ -54,6 +54,11 @@ type Change struct {
 	Config *[]Raw `json:"config"`
 
 	Bytes int64 `json:"bytes"` // of a relation that no event trigger saw: how large it is
+
+	// Whole makes the relation that the change is about, as the change leaves it, where no event trigger can have
+	// seen it made; nil usually. Of Whole, Instead says that nothing of the change is left to be done behind it.
+	Whole   *Change `json:"whole"`
+	Instead bool    `json:"instead"`
 }
 
 // Parse reads the payload of a signal of kind "ddl".
@@ -62,14 +67,26 @@ func Parse(payload []byte) (*Change, error) {
 	if err := json.Unmarshal(payload, c); err != nil {
 		return nil, problem.Wrap(err, problem.Internal, "stream_corrupt", "the stream holds a schema change that cannot be read")
 	}
-	if c.Tag == "" || c.SQL == "" || c.Role == "" {
-		return nil, problem.New(problem.Internal, "stream_corrupt", "the stream holds a schema change without tag, text or role")
+	if err := c.valid(); err != nil {
+		return nil, err
 	}
-	if e := (editor{tokens: scan(string(c.SQL), c.Conforming)}); !e.single() {
-		return nil, problem.New(problem.Diverged, "schema_change_failed", "%s: the text that came with it holds several statements", c.Tag).On(c.Subject()).
-			WithHint("make the change on the secondary by hand, then: twinspan link resume NAME --skip-change")
+	if c.Whole != nil {
+		if err := c.Whole.valid(); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
+}
+
+func (c *Change) valid() error {
+	if c.Tag == "" || c.SQL == "" || c.Role == "" {
+		return problem.New(problem.Internal, "stream_corrupt", "the stream holds a schema change without tag, text or role")
+	}
+	if e := (editor{tokens: scan(string(c.SQL), c.Conforming)}); !e.single() {
+		return problem.New(problem.Diverged, "schema_change_failed", "%s: the text that came with it holds several statements", c.Tag).On(c.Subject()).
+			WithHint("make the change on the secondary by hand, then: twinspan link resume NAME --skip-change")
+	}
+	return nil
 }
 
 // Subject names what the change is about, for people.

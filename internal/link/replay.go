@@ -99,8 +99,8 @@ func (l *Link) replay(ctx context.Context, change *ddl.Change, at lsn.LSN, place
 			}
 		},
 	}
-	made.Absent = func(ctx context.Context, xid uint32) (*apply.Script, error) {
-		return l.absent(ctx, change, xid, at, place, made)
+	made.Absent = func(ctx context.Context, xid uint32, said string) ([]*apply.Script, bool, error) {
+		return l.absent(ctx, change, xid, said, at, place)
 	}
 	return made, nil
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,20 +36,39 @@ type UnseenRequest struct {
 	Columns []apply.UnseenColumn `json:"columns,omitempty"`
 	Object  []byte               `json:"object,omitempty"` // its identity, where OID is 0
 	Whole   bool                 `json:"whole,omitempty"`  // as it is now, with what belongs to it
+	Bare    bool                 `json:"bare,omitempty"`   // it had no replica identity at that place of the stream
+	List    bool                 `json:"list,omitempty"`   // which relations there are
 }
 
 // UnseenAnswer is the change that makes it: the payload of a signal; nil where the relation is gone.
 type UnseenAnswer struct {
 	Change json.RawMessage `json:"change"`
 	// Seen says that a command has made the table, so the twin lacks it, and perhaps rows, for another reason.
-	Seen bool `json:"seen"`
+	Seen bool         `json:"seen"`
+	List []UnseenName `json:"list,omitempty"`
 }
 
-// unseenSQL says whether no event trigger saw a table made: it has no replica identity, which any other has got, or the
-// transaction that made it is the one that the secondary just reads ($2), or a part of that.
+// UnseenName names a relation, in the encoding of the primary's database.
+type UnseenName struct {
+	Identity []byte `json:"identity"`
+	Name     []byte `json:"name"` // without its schema
+}
+
+// unseenSQL says whether no event trigger saw a table made: it has no replica identity, which any other has got, or had none ($3)
+// though it could, or the transaction that made it is the one that the secondary just reads ($2), or a part of that.
 const unseenSQL = `SELECT EXISTS (SELECT FROM twinspan.without_identity(ARRAY[$1::oid])) OR $2::bigint <> 0 AND EXISTS (
 	SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::oid AND a.attnum = -1 AND (a.xmin::text::bigint - $2::bigint + 4294967296) % 4294967296 < 2147483648)
+	OR $3::bool AND NOT EXISTS (SELECT FROM twinspan.identity i WHERE i.oid = $1::oid AND i.chosen = '-')
 	OR NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = $1::oid AND c.relkind <> 'm')`
+
+// perhapsUnseenSQL lists the relations, made by then, that unseenSQL may speak of, and those that can be made without
+// their rows.
+const perhapsUnseenSQL = `SELECT pg_catalog.convert_to(pg_catalog.format('%I.%I', n.nspname, c.relname), e.name), pg_catalog.convert_to(c.relname, e.name)
+	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = -1
+	CROSS JOIN (SELECT pg_catalog.getdatabaseencoding()::name AS name) e
+	WHERE n.nspname NOT IN ('twinspan', 'pg_catalog', 'information_schema') AND (c.relkind = 'm' OR c.relkind = 'r' AND c.relpersistence <> 't')
+		AND ($1::bigint - a.xmin::text::bigint + 4294967296) % 4294967296 < 2147483648
+	ORDER BY c.oid`
 
 // HandleUnseen answers the secondary. The table gets the replica identity that its making did not give it: until then
 // the server refuses its UPDATE and DELETE.
@@ -59,6 +81,13 @@ func (l *Link) HandleUnseen(ctx context.Context, request UnseenRequest, s *peer.
 			if err := conn.QueryRow(ctx, `SELECT pg_catalog.to_regprocedure('twinspan.made_unseen(oid,json,boolean)') IS NOT NULL`).Scan(&captured); err != nil || !captured {
 				answer.Seen = err == nil
 				return pg.Classify(err, "look whether schema changes are captured")
+			}
+			if request.List {
+				rows, err := conn.Query(ctx, perhapsUnseenSQL, int64(request.XID))
+				if err == nil {
+					answer.List, err = pgx.CollectRows(rows, pgx.RowToStructByPos[UnseenName])
+				}
+				return pg.Classify(err, "list relations")
 			}
 			oid := request.OID
 			if oid == 0 {
@@ -76,7 +105,7 @@ func (l *Link) HandleUnseen(ctx context.Context, request UnseenRequest, s *peer.
 				shape = string(text)
 			}
 			var unseen bool
-			if err := conn.QueryRow(ctx, unseenSQL, oid, int64(request.XID)).Scan(&unseen); err != nil {
+			if err := conn.QueryRow(ctx, unseenSQL, oid, int64(request.XID), request.Bare).Scan(&unseen); err != nil {
 				return pg.Classify(err, "look for a table that no event trigger saw")
 			}
 			answer.Seen = !unseen
@@ -99,11 +128,16 @@ func (l *Link) HandleUnseen(ctx context.Context, request UnseenRequest, s *peer.
 	})
 }
 
-// unseenChange asks the primary for what makes a relation; nil where that is gone. seen is as in UnseenAnswer.
-func (l *Link) unseenChange(ctx context.Context, request UnseenRequest) (change *ddl.Change, seen bool, err error) {
+// askUnseen asks the primary about relations that no event trigger saw.
+func (l *Link) askUnseen(ctx context.Context, request UnseenRequest) (UnseenAnswer, error) {
 	r := l.snapshot()
 	request.Reference = Reference{ID: r.ID, Epoch: r.Epoch}
-	answer, err := ask[UnseenAnswer](ctx, l, MethodUnseen, request)
+	return ask[UnseenAnswer](ctx, l, MethodUnseen, request)
+}
+
+// unseenChange asks the primary for what makes a relation; nil where that is gone. seen is as in UnseenAnswer.
+func (l *Link) unseenChange(ctx context.Context, request UnseenRequest) (change *ddl.Change, seen bool, err error) {
+	answer, err := l.askUnseen(ctx, request)
 	if err != nil || len(answer.Change) == 0 || string(answer.Change) == "null" {
 		return nil, answer.Seen, err
 	}
@@ -113,7 +147,7 @@ func (l *Link) unseenChange(ctx context.Context, request UnseenRequest) (change 
 
 // unseen makes a table of which the stream has rows and that no command has made.
 func (l *Link) unseen(ctx context.Context, u apply.Unseen) (script *apply.Script, seen bool, err error) {
-	change, seen, err := l.unseenChange(ctx, UnseenRequest{OID: u.OID, XID: u.XID, Schema: u.Schema, Name: u.Name, Columns: u.Columns})
+	change, seen, err := l.unseenChange(ctx, UnseenRequest{OID: u.OID, XID: u.XID, Schema: u.Schema, Name: u.Name, Columns: u.Columns, Bare: u.Bare})
 	if err != nil || seen || change == nil {
 		return nil, seen, err
 	}
@@ -124,40 +158,94 @@ func (l *Link) unseen(ctx context.Context, u apply.Unseen) (script *apply.Script
 	return script, false, err
 }
 
-// absent makes the relation that a change is about before it, where this side does not have that. before is what
-// makes the change. Of a relation that neither side has nothing is made: whatever was done to it is over.
-func (l *Link) absent(ctx context.Context, change *ddl.Change, xid uint32, at lsn.LSN, place int, before *apply.Script) (*apply.Script, error) {
-	if len(change.Objects) == 0 || !slices.Contains(onRelations, change.Tag) {
+// absent makes the relations that a change names and this side lacks, though no command made them. instead says that the
+// change is done with that, or has nothing to be done to: what it is about is gone on the primary, too.
+func (l *Link) absent(ctx context.Context, change *ddl.Change, xid uint32, said string, at lsn.LSN, place int) (list []*apply.Script, instead bool, err error) {
+	if w := change.Whole; w != nil {
+		made, err := l.makes(ctx, w, at, place)
+		if err != nil || made != nil {
+			return []*apply.Script{made}, w.Instead, err
+		}
+	}
+	var objects [][]byte
+	if len(change.Objects) > 0 && slices.Contains(onRelations, change.Tag) {
+		objects = append(objects, []byte(change.Objects[0]))
+	}
+	for first := true; ; first = false {
+		for _, o := range objects {
+			have, err := l.hasRelation(ctx, o)
+			if err != nil {
+				return nil, false, err
+			} else if have {
+				continue
+			}
+			made, seen, err := l.unseenChange(ctx, UnseenRequest{XID: xid, Object: o})
+			switch {
+			case err != nil:
+				return nil, false, err
+			case made == nil && !seen && first:
+				l.log.Info("schema change passed over of what is gone on the primary", "tag", change.Tag, "subject", change.Subject(), "lsn", at)
+				return nil, true, nil
+			case made == nil, seen && made.Bytes > 0: // of another kind, or missing for another reason
+				continue
+			}
+			script, err := l.makes(ctx, made, at, place)
+			if err != nil {
+				return nil, false, err
+			} else if script != nil {
+				list = append(list, script)
+			}
+		}
+		if len(list) > 0 || !first {
+			return list, false, nil
+		}
+		answer, err := l.askUnseen(ctx, UnseenRequest{XID: xid, List: true})
+		if err != nil {
+			return nil, false, err
+		}
+		objects = nil
+		for _, n := range answer.List { // those that the server names
+			if names(said, string(n.Name)) {
+				objects = append(objects, n.Identity)
+			}
+		}
+	}
+}
+
+// names says whether a message of the server names a relation: between quotes of its language, perhaps behind a schema.
+func names(message, name string) bool {
+	for rest := message; name != ""; {
+		at := strings.Index(rest, name)
+		if at < 0 {
+			return false
+		}
+		before, _ := utf8.DecodeLastRuneInString(rest[:at])
+		after, _ := utf8.DecodeRuneInString(rest[at+len(name):])
+		if unicode.IsPunct(before) && unicode.IsPunct(after) && after != '.' {
+			return true
+		}
+		rest = rest[at+1:]
+	}
+	return false
+}
+
+// makes returns the script of what makes a relation; nil where this side has that.
+func (l *Link) makes(ctx context.Context, made *ddl.Change, at lsn.LSN, place int) (*apply.Script, error) {
+	if len(made.Objects) == 0 {
 		return nil, nil
 	}
-	have, err := l.hasRelation(ctx, change.Objects[0])
+	have, err := l.hasRelation(ctx, []byte(made.Objects[0]))
 	if err != nil || have {
-		return nil, err
-	}
-	made, seen, err := l.unseenChange(ctx, UnseenRequest{XID: xid, Object: []byte(change.Objects[0])})
-	switch {
-	case err != nil, made != nil && seen && made.Bytes > 0:
-		return nil, err
-	case made == nil && seen: // of another kind
-		return nil, nil
-	case made == nil:
-		l.log.Info("schema change passed over of what is gone on the primary", "tag", change.Tag, "subject", change.Subject(), "lsn", at)
-		return &apply.Script{Tag: change.Tag, Subject: change.Subject()}, nil
-	}
-	if have, err = l.hasRelation(ctx, made.Objects[0]); err != nil || have {
 		return nil, err
 	}
 	if err := l.noteUnseen(ctx, made); err != nil {
 		return nil, err
 	}
 	script, err := l.replay(ctx, made, at, place, "")
-	if err != nil || script == nil {
-		return nil, err
+	if script != nil {
+		script.Absent = nil
 	}
-	script.Main, script.Tag, script.Subject, script.Renamed = len(script.Statements)+before.Main, before.Tag, before.Subject, before.Renamed
-	script.Statements = slices.Concat(script.Statements, before.Statements)
-	script.Lacking, script.Refused, script.Absent = before.Lacking, before.Refused, nil
-	return script, nil
+	return script, err
 }
 
 // onRelations are the tags of commands whose object is a relation, a column of one or an index.
@@ -165,10 +253,10 @@ var onRelations = []string{"ALTER TABLE", "ALTER MATERIALIZED VIEW", "REFRESH MA
 
 // hasRelation says whether this side has the relation of an identity, as the stream names it. What is no such
 // identity counts as there.
-func (l *Link) hasRelation(ctx context.Context, identity ddl.Raw) (have bool, err error) {
+func (l *Link) hasRelation(ctx context.Context, identity []byte) (have bool, err error) {
 	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT pg_catalog.cardinality(p) < 2 OR pg_catalog.to_regclass(CASE WHEN pg_catalog.cardinality(p) >= 2 THEN pg_catalog.format('%I.%I', p[1], p[2]) END) IS NOT NULL
-			FROM pg_catalog.parse_ident(pg_catalog.convert_from($1, pg_catalog.getdatabaseencoding()::name), false) p`, []byte(identity)).Scan(&have)
+			FROM pg_catalog.parse_ident(pg_catalog.convert_from($1, pg_catalog.getdatabaseencoding()::name), false) p`, identity).Scan(&have)
 		if pg.SQLState(err) == "22023" {
 			have, err = true, nil
 		}
