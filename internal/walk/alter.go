@@ -33,15 +33,25 @@ func addColumn(w *Walk) []string {
 	return []string{fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", t.sql(), q(c.name), definition)}
 }
 
-// addMoment adds a column whose default the server makes a constant of.
+// addMoment adds a column whose default the server makes a constant of, or keeps such a constant otherwise.
 func addMoment(w *Walk) []string {
 	t := w.table(top)
 	if t == nil || len(t.columns) > 9 {
 		return nil
 	}
-	c := column{name: w.name("c"), kind: w.named("timestamptz")}
+	moment := one(w, []string{"now", "today", "yesterday"})
+	switch w.rng.IntN(6) {
+	case 0:
+		return []string{fmt.Sprintf("CREATE VIEW %s AS SELECT id, '%s'::timestamptz AS at FROM %s", t.beside(w.name("v")), moment, t.sql())}
+	case 1:
+		return []string{fmt.Sprintf("CREATE INDEX %s ON %s (id) WHERE '{%s}'::timestamptz[] <> '{}'", q(w.name("x")), t.sql(), moment)}
+	case 2:
+		return []string{fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK ('[%s,)'::tstzrange <> 'empty')", t.sql(), q(w.name("check")), moment)}
+	}
+	c := column{name: w.name("c"), kind: w.named(one(w, []string{"timestamptz", "tstzrange", "timestamptz[]"}))}
 	t.columns = append(t.columns, c)
-	return []string{fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s timestamptz DEFAULT %s", t.sql(), q(c.name), one(w, []string{"'now'", "'today'", "'yesterday'"}))}
+	value := map[string]string{"timestamptz": moment, "tstzrange": "[" + moment + ",infinity)", "timestamptz[]": "{" + moment + "}"}[c.kind.name]
+	return []string{fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s DEFAULT '%s'", t.sql(), q(c.name), c.kind.name, value)}
 }
 
 func (w *Walk) named(name string) kind {

@@ -235,6 +235,7 @@ var forms = []form{
 	{"partitioned table", 2, partitioned, false},
 	{"inherited table", 1, child, false},
 	{"table of rows", 2, as, true},
+	{"table that no event trigger sees", 1, unseen, true},
 	{"temporary table", 1, temporary, true},
 	{"rights on temporary table", 1, temporaryRights, true},
 	{"unlogged to logged", 1, persistence, false},

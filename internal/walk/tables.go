@@ -245,6 +245,41 @@ func as(w *Walk) []string {
 	return []string{fmt.Sprintf("CREATE TABLE %s AS SELECT * FROM %s LIMIT 30", t.sql(), from.sql())}
 }
 
+// unseen makes a table without an event, and does something to it that fires one: until then the primary of a link refuses its
+// UPDATE and DELETE.
+func unseen(w *Walk) []string {
+	if len(w.tables) > most {
+		return nil
+	}
+	from := w.table(nil)
+	if from == nil {
+		return nil
+	}
+	delete(w.about, from.number)
+	w.of[from.number] = true
+	t := w.fresh("e")
+	for _, c := range from.columns {
+		c.generated = false
+		t.columns = append(t.columns, c)
+	}
+	list := []string{fmt.Sprintf("EXPLAIN (ANALYZE, COSTS OFF) CREATE TABLE %s AS SELECT * FROM %s%s", t.sql(), from.sql(), one(w, []string{" LIMIT 30", " WHERE false"}))}
+	switch w.rng.IntN(5) {
+	case 0:
+		t.columns = append(t.columns, column{name: "more", kind: w.named("int")})
+		return append(list, fmt.Sprintf("ALTER TABLE %s ADD more int DEFAULT 7", t.sql()))
+	case 1:
+		t.key, t.keyed = q(w.name("key")), true
+		return append(list, fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (id)", t.sql(), t.key))
+	case 2:
+		before := t.sql()
+		t.name = w.name("e")
+		return append(list, fmt.Sprintf("ALTER TABLE %s RENAME TO %s", before, q(t.name)))
+	case 3:
+		return append(list, fmt.Sprintf("ALTER TABLE %s ALTER id TYPE text, ALTER id SET DEFAULT 'x'", t.sql()), fmt.Sprintf("INSERT INTO %s (id) VALUES ('y'), (DEFAULT)", t.sql()), fmt.Sprintf("ALTER TABLE %s ALTER id DROP DEFAULT, ALTER id TYPE bigint USING length(id)", t.sql()))
+	}
+	return append(list, fmt.Sprintf("COMMENT ON TABLE %s IS 'nobody saw it'", t.sql()))
+}
+
 // temporary works with tables of its session, some of which stand in the way of others.
 func temporary(w *Walk) []string {
 	n := q(w.name("tmp"))
