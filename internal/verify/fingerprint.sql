@@ -143,7 +143,10 @@ SELECT 'function', p.name || '(' || p.identity || ')',
            'defaults ' || (SELECT string_agg(n || E' \x01s' || pg_get_function_arg_default(p.oid, n) || E'\x02', ', ' ORDER BY n) FROM generate_series(1, coalesce(array_length(p.proallargtypes, 1), p.pronargs)) n WHERE p.pronargdefaults > 0 AND pg_get_function_arg_default(p.oid, n) IS NOT NULL),
            'returns ' || pg_get_function_result(p.oid),
            p.provolatile, p.proparallel, CASE WHEN p.proisstrict THEN 'strict' END, CASE WHEN p.prosecdef THEN 'security definer' END, CASE WHEN p.proleakproof THEN 'leakproof' END,
-           'cost ' || p.procost, 'rows ' || p.prorows, array_to_string(p.proconfig, ', '), 'body ' || md5(p.prosrc), p.probin, 'transition ' || (SELECT aggtransfn::regproc::text || ' ' || aggfinalfn::regproc::text FROM pg_aggregate g WHERE g.aggfnoid = p.oid))
+           'cost ' || p.procost, 'rows ' || p.prorows,
+           -- A session that quotes all identifiers leaves quotes in lists of names.
+           (SELECT string_agg(CASE WHEN c.line ~ '^(search_path|temp_tablespaces|local_preload_libraries|session_preload_libraries)=' THEN regexp_replace(c.line, '(=|, )"([a-z_][a-z0-9_]*)"(?=,|$)', E'\\1\\2', 'g') ELSE c.line END, ', ' ORDER BY c.n)
+              FROM unnest(p.proconfig) WITH ORDINALITY c (line, n)), 'body ' || md5(p.prosrc), p.probin, 'transition ' || (SELECT aggtransfn::regproc::text || ' ' || aggfinalfn::regproc::text FROM pg_aggregate g WHERE g.aggfnoid = p.oid))
            || (SELECT /*acl*/ FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee <> p.proowner),
        false, false, '', '', '', '', '', pg_get_userbyid(p.proowner)::text, ''
   FROM (SELECT p.oid, p.proowner, p.proname, p.prolang, p.proallargtypes, p.pronargs, p.pronargdefaults, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proleakproof, p.procost, p.prorows, p.proconfig, p.prosrc, p.probin, p.proacl,

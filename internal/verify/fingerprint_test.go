@@ -349,6 +349,28 @@ func TestServersOwnIsNotCompared(t *testing.T) {
 	}
 }
 
+// Where all identifiers are quoted, the catalogs keep quotes that mean nothing.
+func TestQuotesThatNobodyNeedsAreNoDifference(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	a, b := s.DSN(s.Database(t)), s.DSN(s.Database(t))
+	const make = `CREATE SCHEMA app; CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = app, "Up", pg_temp, "$user" SET work_mem = '5MB' AS 'SELECT 1'`
+	pgtest.Exec(t, a, `SET quote_all_identifiers = on; `+make)
+	pgtest.Exec(t, b, make)
+	if config := pgtest.Query(t, a, `SELECT proconfig::text FROM pg_proc WHERE oid = 'f()'::regprocedure`)[0][0]; !strings.Contains(config, `\"app\"`) {
+		t.Fatalf("the server keeps no quotes: %s", config)
+	}
+	if list := compareSchemas(t, a, b); len(list) > 0 {
+		t.Errorf("differences: %+v", list)
+	}
+	for _, path := range []string{`app, up, pg_temp, "$user"`, `"app, Up", pg_temp, "$user"`, `app, "Up", pg_temp`} {
+		pgtest.Exec(t, b, `ALTER FUNCTION f() SET search_path = `+path)
+		if list := compareSchemas(t, a, b); len(list) != 1 {
+			t.Errorf("%s: differences: %+v", path, list)
+		}
+	}
+}
+
 // Who created an extension owns what it made: on the twin, as a rule, the agent's role.
 func TestExtensionsOfOtherOwners(t *testing.T) {
 	a, b := two(t)
