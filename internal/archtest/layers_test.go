@@ -49,6 +49,7 @@ var places = map[string]place{
 	"internal/turns":     {layer: pure},
 	"internal/lag":       {layer: pure},
 	"internal/door":      {layer: pure},
+	"internal/events":    {layer: pure},
 
 	"internal/group":  {layer: derived},
 	"internal/access": {layer: derived},
@@ -57,6 +58,7 @@ var places = map[string]place{
 	"internal/web":     {layer: faces},
 	"internal/cli":     {layer: commands},
 
+	"internal/hooks":    {layer: services},
 	"internal/pg":       {layer: services, pgx: true},
 	"internal/peer":     {layer: services},
 	"internal/instance": {layer: services, pgx: true},
