@@ -54,6 +54,7 @@ type InitRequest struct {
 	// Adopt is the id of the agent whose links are taken over, "any" for the one whose links
 	// are found; empty for none.
 	Adopt string
+	Hooks []string // programs for events, as KIND,KIND=PROGRAM
 }
 
 // DemoRequest is what demo was asked for.

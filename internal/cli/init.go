@@ -104,6 +104,7 @@ func (a *app) initCommand() *cobra.Command {
 	flags.StringVar(&in.API, "api", "", "`host:port` at which the REST interface is served too, with TLS and tokens")
 	flags.StringVar(&in.Adopt, "adopt", "", "take over the links beside the server, of the one `agent` whose they are, or the one of this id")
 	flags.Lookup("adopt").NoOptDefVal = "any"
+	flags.StringArrayVar(&in.Hooks, "hook", nil, "program to run for events, as `kind,kind=program`; see docs/operating.md; may be given again")
 	flags.BoolVar(&noConnect, "no-connect", false, "do not try the connection string")
 	cmd.MarkFlagRequired("name")
 	cmd.MarkFlagsMutuallyExclusive("postgres", "managed")

@@ -30,6 +30,7 @@ type Config struct {
 	Endpoint Endpoint
 	API      API
 	Limits   Limits
+	Hooks    []Hook
 }
 
 // Postgres says which instance the agent stands beside: DSN for a server that
@@ -97,6 +98,7 @@ type file struct {
 		SeedWorkers int `toml:"seed_workers"`
 		SpillMB     int `toml:"spill_mb"`
 	} `toml:"limits"`
+	Hooks []hookText `toml:"hooks"`
 }
 
 // Load reads and validates the file. Its errors carry the path and, where there
@@ -166,6 +168,10 @@ func Parse(text []byte) (Config, error) {
 		c.Endpoint.Listen = DefaultEndpoint()
 	}
 	if err := c.validate(text); err != nil {
+		return Config{}, err
+	}
+	var err error
+	if c.Hooks, err = readHooks(text, f.Hooks); err != nil {
 		return Config{}, err
 	}
 	if c.Endpoint.Advertise == "" {
@@ -264,19 +270,28 @@ func (c *Config) validate(text []byte) error {
 
 // at finds the line of a key, given as table.key, so that errors of meaning have
 // one too.
-func at(text []byte, key, what string) error {
-	table := ""
+func at(text []byte, key, what string) error { return atNth(text, key, 0, what) }
+
+// atNth is at in one of several tables of a name, counted from 0. A key that is missing there
+// is at the table.
+func atNth(text []byte, key string, n int, what string) error {
+	table, seen, head := "", -1, 0
+	of, _, _ := strings.Cut(key, ".")
 	for i, line := range strings.Split(string(text), "\n") {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "[") {
-			table = strings.Trim(line, "[] \t") + "."
+			if table = strings.Trim(line, "[] \t") + "."; strings.HasPrefix(line, "[["+of+"]]") {
+				if seen++; seen == n {
+					head = i + 1
+				}
+			}
 		}
 		name, _, found := strings.Cut(line, "=")
-		if found && table+strings.TrimSpace(name) == key {
+		if found && table+strings.TrimSpace(name) == key && (seen < 0 || seen == n) {
 			return &lineError{i + 1, what}
 		}
 	}
-	return &lineError{0, what}
+	return &lineError{head, what}
 }
 
 // ValidName says whether a name of an agent is one: it becomes part of file

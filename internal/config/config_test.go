@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinspan/twinspan/internal/problem"
 )
@@ -79,6 +80,8 @@ func TestWhatIsWrittenReadsBack(t *testing.T) {
 	for name, c := range map[string]Config{
 		"unmanaged": {Name: "a", Postgres: Postgres{DSN: "host=/tmp password='it''s \"q\" \\ é\t' user=x"},
 			Endpoint: Endpoint{Listen: "127.0.0.1:5022", Advertise: "db1:5022"}, Limits: Limits{SeedWorkers: 2}},
+		"hooks": {Name: "a", Postgres: Postgres{DSN: "host=/tmp"}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
+			Hooks: []Hook{{On: []string{"role", "problem.began"}, Command: []string{"/a \"b\"", "c d", ""}, Timeout: 90 * time.Second}, {Command: []string{"/all"}}}},
 		"managed": {Name: "b", Postgres: Postgres{Managed: true, Port: 5433}, Endpoint: Endpoint{Listen: ":1", Advertise: "x:2"},
 			API: API{Listen: ":5023"}, Limits: Limits{SeedWorkers: 3, SpillMB: 512}},
 		"managed, for other machines": {Name: "b", Postgres: Postgres{Managed: true, Listen: "10.1.2.3, db1.example.com", Allow: []string{"10.0.0.0/8", "fd00::/8", "samenet"}},
@@ -92,6 +95,24 @@ func TestWhatIsWrittenReadsBack(t *testing.T) {
 				t.Errorf("got %+v, %v\nwant %+v", got, err, c)
 			}
 		})
+	}
+}
+
+func TestHooksOfInit(t *testing.T) {
+	for in, want := range map[string]Hook{
+		"/usr/bin/page":                       {Command: []string{"/usr/bin/page"}},
+		"/odd=name/page":                      {Command: []string{"/odd=name/page"}},
+		"role=/bin/a=b":                       {On: []string{"role"}, Command: []string{"/bin/a=b"}},
+		"problem.began,failover.done=/bin/it": {On: []string{"problem.began", "failover.done"}, Command: []string{"/bin/it"}},
+	} {
+		if got, err := ParseHook(in); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "page", "role=page", "rolle=/bin/a", "=/bin/a", "role.began=/bin/a", "role,=/bin/a"} {
+		if got, err := ParseHook(in); problem.CodeOf(err) != "parameters_invalid" || problem.As(err).Hint == "" {
+			t.Errorf("%q: %+v, %v", in, got, err)
+		}
 	}
 }
 

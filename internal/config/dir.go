@@ -60,6 +60,9 @@ func (d Dir) Backup() string { return d.join("backup") }
 // Restores returns the directory of the temporary servers of restores.
 func (d Dir) Restores() string { return d.join("restores") }
 
+// Events returns the directory of the agent's record of events.
+func (d Dir) Events() string { return d.join("events") }
+
 // Run returns the directory of what lives only as long as the process.
 func (d Dir) Run() string { return d.join("run") }
 

@@ -34,11 +34,7 @@ func Render(c Config) []byte {
 		}
 		b.WriteString("# Networks from which its clients come, with TLS and a password. They are written when the\n# server is made; later, edit instance/data/pg_hba.conf.\n")
 		if len(c.Postgres.Allow) > 0 {
-			names := make([]string, len(c.Postgres.Allow))
-			for i, n := range c.Postgres.Allow {
-				names[i] = quote(n)
-			}
-			fmt.Fprintf(&b, "allow = [%s]\n", strings.Join(names, ", "))
+			fmt.Fprintf(&b, "allow = %s\n", quoteList(c.Postgres.Allow))
 		} else {
 			b.WriteString("# allow = [\"10.0.0.0/8\"]\n")
 		}
@@ -85,6 +81,7 @@ func Render(c Config) []byte {
 	} else {
 		b.WriteString("# spill_mb = 16384\n")
 	}
+	renderHooks(&b, c.Hooks)
 	return []byte(b.String())
 }
 

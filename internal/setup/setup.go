@@ -38,6 +38,7 @@ type Request struct {
 	// Adopt is the id of the agent whose links are taken over, "any" for the one whose links
 	// are found; empty for none.
 	Adopt string
+	Hooks []string // programs for events, as config.ParseHook takes them
 }
 
 // connectTimeout bounds the attempt to connect.
@@ -107,6 +108,13 @@ func configuration(in Request) (config.Config, error) {
 			return c, err
 		}
 	}
+	for _, text := range in.Hooks {
+		h, err := config.ParseHook(text)
+		if err != nil {
+			return c, err
+		}
+		c.Hooks = append(c.Hooks, h)
+	}
 	if in.Listen != "" && len(in.Allow) == 0 {
 		in.Allow = []string{"all"}
 		c.Postgres.Allow = in.Allow
@@ -127,7 +135,7 @@ func configuration(in Request) (config.Config, error) {
 	return read, nil
 }
 
-// existing compares what was asked for with what is there. Limits and
+// existing compares what was asked for with what is there. Limits, hooks and
 // certificates are left out: they are edited in the file.
 func existing(dir config.Dir, wanted config.Config) (api.Initialised, error) {
 	found, err := dir.Load()
