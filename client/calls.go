@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twinspan/twinspan/api"
@@ -13,6 +15,34 @@ import (
 // Agent describes the agent itself and its instance.
 func (c *Client) Agent(ctx context.Context) (out api.Agent, err error) {
 	return out, c.call(ctx, http.MethodGet, "/v1/agent", nil, &out)
+}
+
+// Events returns a page of what happened, as the agent saw it. With a wait it may take so
+// long.
+func (c *Client) Events(ctx context.Context, q api.EventQuery) (out api.EventPage, err error) {
+	v := url.Values{}
+	put := func(name, value string) {
+		if value != "" && value != "0" && value != "false" {
+			v.Set(name, value)
+		}
+	}
+	put("after", strconv.FormatInt(q.After, 10))
+	put("newest", strconv.FormatBool(q.Newest))
+	put("limit", strconv.Itoa(q.Limit))
+	put("link", q.Link)
+	put("peer", q.Peer)
+	put("kind", strings.Join(q.Kinds, ","))
+	for name, at := range map[string]*time.Time{"since": q.Since, "until": q.Until} {
+		if at != nil {
+			put(name, at.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	put("wait", strconv.Itoa(q.Wait))
+	path := "/v1/events"
+	if len(v) > 0 {
+		path += "?" + v.Encode()
+	}
+	return out, c.call(ctx, http.MethodGet, path, nil, &out)
 }
 
 // RotateKey makes a new key for the agent. The old one stays valid until every

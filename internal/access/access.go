@@ -192,7 +192,7 @@ type Guard struct {
 
 	mu    sync.Mutex
 	state fileState
-	roles map[[sha256.Size]byte]Role
+	known map[[sha256.Size]byte]Entry // nil where the file cannot be read
 }
 
 // fileState tells whether a file is still the one that was read.
@@ -215,17 +215,17 @@ func LoadGuard(dir string) (*Guard, error) {
 func (g *Guard) refreshLocked() error {
 	info, err := os.Stat(g.path)
 	if err != nil {
-		g.roles, g.state = nil, fileState{}
+		g.known, g.state = nil, fileState{}
 		return tokensUnreadable(err)
 	}
 	state := fileState{changed: info.ModTime(), size: info.Size()}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		state.inode = stat.Ino
 	}
-	if g.roles != nil && state == g.state {
+	if g.known != nil && state == g.state {
 		return nil
 	}
-	g.roles, g.state = nil, fileState{}
+	g.known, g.state = nil, fileState{}
 	text, err := os.ReadFile(g.path)
 	if err != nil {
 		return tokensUnreadable(err)
@@ -234,22 +234,28 @@ func (g *Guard) refreshLocked() error {
 	if err != nil {
 		return err
 	}
-	g.roles, g.state = map[[sha256.Size]byte]Role{}, state
+	g.known, g.state = map[[sha256.Size]byte]Entry{}, state
 	for _, e := range list {
-		g.roles[e.sum] = e.Role
+		g.known[e.sum] = e
 	}
 	return nil
 }
 
 // Role returns what the holder of a token may do, and false for a token that is
-// not known, or is no more. Hashes are looked up, so the time tells nothing about a
-// token.
+// not known, or is no more.
 func (g *Guard) Role(token string) (Role, bool) {
+	e, known := g.Find(token)
+	return e.Role, known
+}
+
+// Find returns what is known of a token, and false for one that is not known, or is no
+// more. Hashes are looked up, so the time tells nothing about a token.
+func (g *Guard) Find(token string) (Entry, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := g.refreshLocked(); err != nil {
-		return "", false
+		return Entry{}, false
 	}
-	role, known := g.roles[sha256.Sum256([]byte(token))]
-	return role, known
+	e, known := g.known[sha256.Sum256([]byte(token))]
+	return e, known
 }

@@ -58,10 +58,7 @@ func (l *doorListener) Accept() (net.Conn, error) {
 	}
 }
 
-type (
-	connKey struct{}
-	roleKey struct{}
-)
+type connKey struct{}
 
 // withConn lets a request find its connection.
 func withConn(ctx context.Context, conn net.Conn) context.Context {
@@ -76,9 +73,13 @@ func withConn(ctx context.Context, conn net.Conn) context.Context {
 // mayReadRows says whether who asks may see values of rows: over the Unix socket, or
 // with an operator's token.
 func mayReadRows(ctx context.Context) bool {
-	role, over := ctx.Value(roleKey{}).(access.Role)
-	return !over || role == access.Operator
+	e, over := ctx.Value(entryKey{}).(access.Entry)
+	return !over || e.Role == access.Operator
 }
+
+// errReader refuses changes.
+var errReader = problem.New(problem.Unauthorised, "token_reader", "the token may look, not change").
+	WithHint("use the operator's token")
 
 // errRows refuses values of rows.
 var errRows = problem.New(problem.Unauthorised, "token_reader", "the token may look, but not at values of rows").
@@ -99,8 +100,9 @@ func withoutRows(v api.Verification) api.Verification {
 }
 
 // guarded asks for a token. /healthz and the paths of roles are open, for load balancers
-// have none; each host may ask them so often.
-func guarded(guard *access.Guard, next http.Handler) http.Handler {
+// have none; each host may ask them so often. refused is told of a reader that would change
+// something.
+func guarded(guard *access.Guard, next http.Handler, refused func(*http.Request)) http.Handler {
 	var asks pacing
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isOpen(r.URL.Path) {
@@ -114,21 +116,21 @@ func guarded(guard *access.Guard, next http.Handler) http.Handler {
 			return
 		}
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		role, known := guard.Role(token)
+		entry, known := guard.Find(token)
 		switch {
 		case !strings.EqualFold(scheme, "Bearer") || !known:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, problem.New(problem.Unauthorised, "token_unknown", "the request has no token that is known").
 				WithHint("send the header Authorization: Bearer TOKEN; twinspan api token create makes one"), http.StatusUnauthorized)
 			return
-		case role != access.Operator && r.Method != http.MethodGet && r.Method != http.MethodHead:
-			refuse(w, problem.New(problem.Unauthorised, "token_reader", "the token may look, not change").
-				WithHint("use the operator's token"), http.StatusForbidden)
+		case entry.Role != access.Operator && !looksOnly(r):
+			refused(r.WithContext(context.WithValue(r.Context(), entryKey{}, entry)))
+			refuse(w, errReader, http.StatusForbidden)
 			return
 		}
 		if c, ok := r.Context().Value(connKey{}).(*door.Conn); ok {
 			c.Visitor.Leave() // no stranger any more
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), roleKey{}, role)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), entryKey{}, entry)))
 	})
 }

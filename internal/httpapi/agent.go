@@ -127,6 +127,10 @@ type Agent interface {
 	LinkRoles(ctx context.Context, name string) (api.LinkRoles, error)
 	// BringRoles gives the secondary's what they lack, and compares again.
 	BringRoles(ctx context.Context, name string, in api.BringRoles) (api.LinkRoles, error)
+	// Events returns a page of what happened. It waits for it as long as the query says.
+	Events(ctx context.Context, q api.EventQuery) (api.EventPage, error)
+	// Did keeps that somebody asked for a change, and how that ended. It returns at once.
+	Did(e api.Event)
 	// DeleteLink returns when nothing of the link is left.
 	DeleteLink(ctx context.Context, name string, force bool) (api.DeleteResult, error)
 }

@@ -80,7 +80,7 @@ func TestNoHostAsksWithoutEnd(t *testing.T) {
 		t.Error("a host that waited may not ask")
 	}
 
-	h := guarded(nil, http.NotFoundHandler())
+	h := guarded(nil, http.NotFoundHandler(), nil)
 	answer := &httptest.ResponseRecorder{}
 	for range 100 * asksAtOnce { // however slow the machine is
 		answer = httptest.NewRecorder()

@@ -82,7 +82,7 @@ func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context
 	c.DocsPath, c.SchemasPath, c.OpenAPIPath = "", "", "" // served by Server, without a page from elsewhere
 	c.CreateHooks = nil                                   // no $schema in answers: they are the types of package api
 	c.Transformers = []huma.Transformer{oneShape}
-	c.Tags = []*huma.Tag{{Name: "agent"}, {Name: "peers"}, {Name: "links"}, {Name: "databases"}, {Name: "backups"}}
+	c.Tags = []*huma.Tag{{Name: "agent"}, {Name: "peers"}, {Name: "links"}, {Name: "databases"}, {Name: "backups"}, {Name: "events"}}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "Over TCP. A reader may GET, but sees no values of rows; an operator may do everything. The Unix socket needs none."},
 	}
@@ -92,6 +92,7 @@ func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context
 	r.peers()
 	r.backups()
 	r.links()
+	r.events()
 	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // oneShape lets none out
 		delete(r.api.OpenAPI().Components.Schemas.Map(), unused)
 	}
@@ -311,6 +312,7 @@ func add[In, Out any](r *routes, tag, method, path, id, summary string, do func(
 	}
 	run := func(ctx context.Context, in *In) (Out, error) {
 		out, err := do(ctx, in)
+		noteOperation(ctx, id, in, err)
 		if err == nil {
 			return out, nil
 		}

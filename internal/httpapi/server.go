@@ -13,6 +13,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/twinspan/twinspan/internal/access"
@@ -148,11 +149,16 @@ func (s *Server) listenTCP() (net.Listener, http.Handler, error) {
 		Certificates: []tls.Certificate{certificate},
 		NextProtos:   []string{"http/1.1"},
 	})
-	return listener, guarded(guard, s.mux()), nil
+	mux, described := s.mux()
+	refused := func(r *http.Request) {
+		_, r.Pattern = mux.Handler(r)
+		tell(s.Agent, described, r, &operation{code: errReader.Code})
+	}
+	return listener, guarded(guard, recorded(s.Agent, described, mux), refused), nil
 }
 
 // mux holds what both listeners serve.
-func (s *Server) mux() *http.ServeMux {
+func (s *Server) mux() (*http.ServeMux, huma.API) {
 	mux := http.NewServeMux()
 	described := newAPI(mux, s.Agent, s.Version, func(ctx context.Context, operation string, err error) {
 		s.Log.LogAttrs(ctx, slog.LevelError, "request failed", slog.String("operation", operation), telemetry.Failure(err))
@@ -168,7 +174,7 @@ func (s *Server) mux() *http.ServeMux {
 		refuse(w, problem.New(problem.NotFound, "no_such_path", "there is no %s %s", r.Method, r.URL.EscapedPath()).
 			WithHint("the paths are in /openapi.json"), http.StatusNotFound)
 	})
-	return mux
+	return mux, described
 }
 
 // ready says whether the agent can work: its server answers.
@@ -188,13 +194,13 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 
 // socketHandler adds what only the owner of the directory may see.
 func (s *Server) socketHandler() http.Handler {
-	mux := s.mux()
+	mux, described := s.mux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
+	return recorded(s.Agent, described, mux)
 }
 
 func refuse(w http.ResponseWriter, err error, status int) {

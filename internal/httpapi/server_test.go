@@ -112,8 +112,9 @@ func sample() *agenttest.Agent {
 		Problems:     []api.Problem{{Code: "wal_guard", Severity: api.Warns, Title: "much log is kept"}},
 		LastFailover: &api.Failover{Type: "planned", At: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), HoldSeconds: 0.412}}
 	return &agenttest.Agent{
-		Self:    api.Agent{ID: "ida", Name: "a", Version: "1.2.3", Postgres: api.Postgres{Connected: true, Port: 5432}},
-		Trusted: []api.Peer{{Name: "b", Connected: true}},
+		Self:     api.Agent{ID: "ida", Name: "a", Version: "1.2.3", Postgres: api.Postgres{Connected: true, Port: 5432}},
+		Trusted:  []api.Peer{{Name: "b", Connected: true}},
+		Happened: []api.Event{{Number: 1, Kind: api.EventRole, Link: "sales"}, {Number: 2, Kind: api.EventProblem, Action: "began", Link: "sales"}, {Number: 3, Kind: api.EventRole, Link: "stock"}},
 		Backed: agenttest.Backed{
 			State: api.Backups{Policy: api.BackupPolicy{RetentionDays: 7, Repository: "/r"}, Known: true,
 				Backups: []api.Backup{{Label: "20261129-235005F", Type: "full", Needs: []string{}}}, Tasks: []api.BackupTask{}, Problems: []api.Problem{}},
@@ -152,6 +153,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	}
 	self, err := c.Agent(ctx)
 	check("agent", self.Name == "a" && self.Postgres.Port == 5432 && self.Problems != nil, err)
+	happened, err := c.Events(ctx, api.EventQuery{After: 1, Newest: true, Limit: 5, Link: "sales", Kinds: []string{"role", "problem.began"}, Since: new(time.Time), Wait: 3})
+	check("events", len(happened.Events) == 1 && happened.Events[0].Number == 2 && happened.Next == 3 && happened.First == 1, err)
 	_, err = c.RotateKey(ctx)
 	check("rotate", true, err)
 	export, err := c.ExportPeer(ctx)
@@ -271,7 +274,7 @@ func useEverything(t *testing.T, c *client.Client) {
 func TestEverythingOverTheSocket(t *testing.T) {
 	s := serve(t, sample(), false)
 	useEverything(t, dial(t, client.Dial{Socket: s.dir.Socket()}))
-	want := []string{"Info[]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Invitations[]", "Uninvite[0a]", "Join[tok-b]",
+	want := []string{"Info[]", "Events[sales [role problem.began] true 5 true 3]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Invitations[]", "Uninvite[0a]", "Join[tok-b]",
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "SetPeer[c SHA256:y ]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Instance[]", "Backups[]", "BackupNow[{Type:full}]", "BackupTask[3]", "VerifyBackups[]", "BackupPolicy[]", "SetBackupPolicy[9 /r]", "ExportBackups[]", "RestorableDatabases[]",
 		"Links[]", "Link[sales]",

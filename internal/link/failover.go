@@ -190,6 +190,15 @@ func (l *Link) failoverStep(f *failover, name string) {
 	f.began = time.Now()
 	f.view.Steps = append(f.view.Steps, api.FailoverStep{Name: name})
 	l.log.Info("failover", "step", name)
+	l.tellFailing(f)
+}
+
+// tellFailing tells whoever wants to know how a failover stands. The mutex of failovers is
+// held.
+func (l *Link) tellFailing(f *failover) {
+	if l.place.Failing != nil {
+		l.place.Failing(l, shown(f))
+	}
 }
 
 func (f *failover) closeStep() {
@@ -225,6 +234,7 @@ func (l *Link) endFailover(f *failover, err error) {
 		f.closeStep()
 		l.log.Info("failover done", "type", f.view.Type, "epoch", f.view.Epoch, "hold", f.view.HoldSeconds, "dur", now.Sub(f.view.StartedAt))
 	}
+	l.tellFailing(f)
 	f.stop(nil)
 }
 

@@ -55,7 +55,13 @@ type Place struct {
 	// FailoverPatience is how long a planned failover may take beside the time in which running
 	// writers may finish; failoverPatience when it is zero.
 	FailoverPatience time.Duration
-	Log              *slog.Logger
+	// Turned is told of every change of a side's role, phase or epoch, in order, as soon as
+	// it is known to be stored; nil for nobody. It does not wait, nor ask the link anything.
+	Turned func(database string, before, after catalog.Link)
+	// Failing is told how a change of places stands that this side drives, whenever that has
+	// changed; nil for nobody. It does not wait.
+	Failing func(l *Link, now api.FailoverProgress)
+	Log     *slog.Logger
 }
 
 // Link is one side of a link at work.
@@ -154,6 +160,9 @@ func (l *Link) Database() string { return l.database }
 
 // Role returns what this side is.
 func (l *Link) Role() role.Role { return role.Role(l.snapshot().Role) }
+
+// State returns how this side stands.
+func (l *Link) State() role.State { return state(l.snapshot()) }
 
 func (l *Link) snapshot() catalog.Link {
 	l.mu.Lock()

@@ -143,6 +143,9 @@ func (l *Link) known(next catalog.Link) {
 	l.announceLocked()
 	if before.Phase != next.Phase || before.Role != next.Role || before.Epoch != next.Epoch {
 		l.log.Info("phase changed", "from", before.Phase, "to", next.Phase, "role", next.Role, "epoch", next.Epoch)
+		if l.place.Turned != nil {
+			l.place.Turned(l.database, before, next)
+		}
 	}
 }
 

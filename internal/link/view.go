@@ -189,6 +189,9 @@ func (l *Link) ownProblemsLocked() []api.Problem {
 	return list
 }
 
+// OwnProblems lists what is wrong on this side, without what the other side says.
+func (l *Link) OwnProblems() []api.Problem { return l.ownProblems() }
+
 func (l *Link) ownProblems() []api.Problem {
 	l.mu.Lock()
 	defer l.mu.Unlock()

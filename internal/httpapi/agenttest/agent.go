@@ -4,6 +4,7 @@
 package agenttest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/events"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -53,8 +55,12 @@ type Agent struct {
 	// Backed is how the backups stand.
 	Backed Backed `json:"backed"`
 
+	// Happened are the events of the agent, by number.
+	Happened []api.Event `json:"events"`
+
 	mu    sync.Mutex
 	calls []string
+	did   []api.Event
 }
 
 // Load reads an agent's answers from a JSON file.
@@ -89,6 +95,36 @@ func (a *Agent) enter(method string, args ...any) error {
 	p := problem.New(problem.Kind(r.Kind), r.Code, "%s", r.Text).On(r.Subject)
 	p.Hint = r.Hint
 	return p
+}
+
+// Events answers those of Happened that fit. Where there are none it waits for ever.
+func (a *Agent) Events(ctx context.Context, q api.EventQuery) (api.EventPage, error) {
+	p := api.EventPage{}
+	for _, e := range a.Happened {
+		p.First, p.Last = cmp.Or(p.First, e.Number), e.Number
+		if e.Number > q.After && events.Fits(q, e) {
+			p.Events = append(p.Events, e)
+		}
+	}
+	p.Next = max(q.After, p.Last)
+	if len(p.Events) == 0 && q.Wait > 0 {
+		<-ctx.Done()
+	}
+	return p, a.enter("Events", q.Link, q.Kinds, q.Newest, q.Limit, q.Since != nil, q.Wait)
+}
+
+// Did keeps the event for a test to look at.
+func (a *Agent) Did(e api.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.did = append(a.did, e)
+}
+
+// Noted returns what Did was called with.
+func (a *Agent) Noted() []api.Event {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.did)
 }
 
 // Info answers Self.
