@@ -61,6 +61,7 @@ type Agent struct {
 	key      catalog.Key // proves that records are the agent's
 	lease    *lease.Lease
 	troubles troubles
+	record   record
 	asked    requests
 	copies   copies
 	started  time.Time
@@ -91,6 +92,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.Log.Info("agent starts", telemetry.Agent, a.config.Name, "version", a.Version, "dir", a.Dir.Path())
 	defer a.Log.Info("agent stopped")
+	defer a.record.begin()()
 
 	// The server outlives the links: it is stopped when nothing needs it any more.
 	server, stopServer := context.WithCancel(context.WithoutCancel(ctx))
@@ -113,6 +115,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	work.Go(func() error { return a.lease.Keep(ctx) })
 	work.Go(func() error { return a.work(ctx) })
+	work.Go(func() error {
+		a.watchForEvents(ctx)
+		return nil
+	})
 	if a.backups != nil {
 		work.Go(func() error { return a.backups.Run(ctx) })
 	}
@@ -137,6 +143,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.config, err = a.Dir.Load(); err != nil {
 		return err
 	}
+	a.record.open(a.Dir, a.config, a.Log)
 	if a.identity, err = peer.LoadIdentity(a.Dir.Path()); err != nil {
 		return err
 	}
@@ -227,5 +234,6 @@ func (a *Agent) place() link.Place {
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Key: a.key, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
 		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence, Outcome: a.outcome, MayChange: a.mayChange, FailoverPatience: a.FailoverPatience,
+		Turned: a.record.turned, Failing: a.record.failing,
 	}
 }

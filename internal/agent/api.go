@@ -49,6 +49,7 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 	out.Problems = append(out.Problems, a.troubles.view()...)
 	out.Problems = append(out.Problems, a.backupProblems()...)
 	out.Problems = append(out.Problems, a.expiries(peers)...)
+	out.Problems = append(out.Problems, a.record.problems()...)
 	return out, nil
 }
 
@@ -230,13 +231,21 @@ func (a *Agent) RemovePeer(ctx context.Context, name string, force bool) error {
 
 // view describes a link, with what only the agent knows of it.
 func (a *Agent) view(l *link.Link) api.Link {
-	v := l.View()
+	v, _ := a.trusted(l, l.View())
+	v.Problems = append(v.Problems, a.record.ofHooks()...) // which say nothing of the link's health
+	return v
+}
+
+// trusted adds to the view of a link what is wrong with the trust in its peer, and returns
+// that by itself, too.
+func (a *Agent) trusted(l *link.Link, v api.Link) (whole api.Link, added []api.Problem) {
+	before := len(v.Problems)
 	if p, ok := a.book.Get(l.Peer()); !ok || p.AgentID != l.PeerAgent() {
 		v.Problems = append(v.Problems, api.Problem{Code: "peer_removed", Severity: api.Blocks, Subject: l.Peer(),
 			Title: "the other side's agent, peer " + l.Peer() + ", is not trusted any more: the link stands still",
 			Hint:  "trust it again under that name, with peer invite and join or peer add; or remove this side of the link with link delete --force"})
 		v.Health = api.Unhealthy
-		return v
+		return v, v.Problems[before:]
 	}
 	// What only an operator's word mends is shown by itself, not as the reason of a problem
 	// that passes.
@@ -246,7 +255,7 @@ func (a *Agent) view(l *link.Link) api.Link {
 		v.Problems = append(v.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Subject: l.Peer(), Title: p.Error(), Hint: p.Hint})
 		v.Health = api.Unhealthy
 	}
-	return v
+	return v, v.Problems[before:]
 }
 
 // RotateKey implements httpapi.Agent.

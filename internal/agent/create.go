@@ -136,6 +136,7 @@ func (a *Agent) createHere(ctx context.Context, in api.CreateLink, other peer.Pe
 		return nil, errors.Join(err, a.endLinkGrants(record.ID))
 	}
 	a.Log.Info("link made", "link", in.Name, "role", "primary", "database", in.Database, "peer", other.Name)
+	a.record.made(l)
 	if err := a.links.add(l); err != nil {
 		return l, err
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -195,15 +196,18 @@ func (a *Agent) runLinks(ctx context.Context, decided func()) error {
 		return err
 	}
 	decided()
+	a.record.note(api.Event{Kind: api.EventLease, Action: "taken", Text: fmt.Sprintf("this process works the links: %d were found", len(found))})
 	a.links.mu.Lock()
 	a.links.rests, a.links.byID = nil, map[string]*link.Link{}
 	a.links.run = func(l *link.Link) {
+		a.record.found(l)
 		running.Go(func() {
 			if !a.hold(ctx, l) {
 				return
 			}
 			if err := l.Run(ctx); err == nil {
 				a.links.remove(l)
+				a.record.removed(l)
 				if !slices.ContainsFunc(a.links.all(), func(other *link.Link) bool { return other.Database() == l.Database() }) {
 					a.lease.Release(l.Database())
 				}

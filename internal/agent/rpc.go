@@ -136,20 +136,29 @@ func unary[R any](a *Agent, method string, f func(ctx context.Context, from peer
 		if err := decode(body, &r); err != nil {
 			return nil, err
 		}
-		return f(ctx, from, r)
+		out, err := f(ctx, from, r)
+		a.byPeer(from, method, nil, err)
+		return out, err
 	})
 }
 
 func onLink[R any](a *Agent, method string, f func(ctx context.Context, l *link.Link, r R) (any, error), id func(R) string) {
-	unary(a, method, func(ctx context.Context, from peer.Peer, r R) (any, error) {
-		l, err := a.linkWith(from, id(r))
-		if err == nil {
-			err = a.permit(from, method, l.Database())
-		}
-		if err != nil {
+	a.endpoint.Handle(method, func(ctx context.Context, from peer.Peer, body json.RawMessage) (any, error) {
+		var r R
+		if err := decode(body, &r); err != nil {
 			return nil, err
 		}
-		return f(ctx, l, r)
+		l, err := a.linkWith(from, id(r))
+		if err != nil {
+			a.byPeer(from, method, nil, err)
+			return nil, err
+		}
+		var out any
+		if err = a.permit(from, method, l.Database()); err == nil {
+			out, err = f(ctx, l, r)
+		}
+		a.byPeer(from, method, l, err)
+		return out, err
 	})
 }
 
@@ -212,6 +221,7 @@ func (a *Agent) makeTwin(ctx context.Context, from peer.Peer, r link.CreateReque
 		return err
 	}
 	a.Log.Info("link made", "link", r.Name, "role", "secondary", "database", r.Database, "peer", from.Name)
+	a.record.made(l)
 	// What lies in the twin is the peer's own: with it comes what its link needs.
 	if err := a.book.Grant(from.Name, peer.LinkGrants(r.Database, r.ID)); err != nil {
 		return err

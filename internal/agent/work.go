@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -24,6 +25,7 @@ func (a *Agent) work(ctx context.Context) error {
 		}
 		a.links.rest(err)
 		a.Log.Error("this agent stands by", "code", "agent_twice", "err", err)
+		a.record.note(api.Event{Kind: api.EventLease, Action: "lost", Code: "agent_twice", Text: "another process works the links; this one stands by: " + problem.As(err).Error()})
 		if err := a.lease.Await(ctx); err != nil {
 			return nil // ctx ended
 		}

@@ -74,7 +74,7 @@ func (a *app) root() *cobra.Command {
 	root.SetCompletionCommandGroupID("other")
 	root.AddCommand(
 		a.initCommand(), a.serveCommand(), a.apiCommand(), a.instanceCommand(), a.backupCommand(),
-		a.peerCommand(), a.checkCommand(), a.linkCommand(), a.databaseCommand(),
+		a.peerCommand(), a.checkCommand(), a.linkCommand(), a.databaseCommand(), a.eventsCommand(),
 		a.demoCommand(), a.explainCommand(), a.versionCommand(), manCommand(),
 	)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
