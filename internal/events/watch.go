@@ -30,7 +30,8 @@ type LinkSight struct {
 }
 
 const (
-	// looks is how often a problem that only warns is seen before it counts.
+	// looks is how often a problem is seen before it counts, unless it stops a link: every
+	// agent begins without its server, for a moment.
 	looks = 2
 	// remembered is how long a problem of before the start counts as open although it is not
 	// seen: as long as it may take to be found again.
@@ -131,7 +132,7 @@ func (w *Watch) lookAtProblems(now time.Time, id string, problems []api.Problem,
 		e := of
 		e.Kind, e.Action, e.At, e.Code, e.Severity, e.Subject, e.Text = api.EventProblem, "began", o.since, p.Code, p.Severity, p.Subject, p.Title
 		o.event = e
-		if !o.told && (p.Severity == api.Blocks || o.seen >= looks) {
+		if !o.told && (p.Severity == api.Blocks && id != "" || o.seen >= looks) {
 			o.told = true
 			list = append(list, e)
 		}

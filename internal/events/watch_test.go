@@ -66,6 +66,20 @@ func TestProblemsBeginAndEndOnce(t *testing.T) {
 	wantTold(t, w.Look(at(7), Sight{}), "")
 }
 
+// Each agent begins without its server for a moment.
+func TestProblemsOfTheAgentCountOnceTheyLast(t *testing.T) {
+	w := NewWatch()
+	starting := Sight{Problems: []api.Problem{{Code: "agent_starting", Severity: api.Blocks}}}
+	wantTold(t, w.Look(moment, starting), "")
+	wantTold(t, w.Look(moment, Sight{}), "")
+	wantTold(t, w.Look(moment, starting), "")
+	list := w.Look(moment, starting)
+	wantTold(t, list, "problem.began agent_starting")
+	if list[0].Link != "" || list[0].LinkID != "" {
+		t.Errorf("%+v", list)
+	}
+}
+
 // A title that changes, or the value of a key, makes no other problem of one.
 func TestProblemIsItsCodeAndSubject(t *testing.T) {
 	w := NewWatch()
