@@ -114,7 +114,7 @@ func sample() *agenttest.Agent {
 	return &agenttest.Agent{
 		Self:     api.Agent{ID: "ida", Name: "a", Version: "1.2.3", Postgres: api.Postgres{Connected: true, Port: 5432}},
 		Trusted:  []api.Peer{{Name: "b", Connected: true}},
-		Happened: []api.Event{{Number: 1, Kind: api.EventRole, Link: "sales"}, {Number: 2, Kind: api.EventProblem, Action: "began", Link: "sales"}, {Number: 3, Kind: api.EventRole, Link: "stock"}},
+		Happened: []api.Event{{Number: 1, Kind: api.EventRole}, {Number: 2, At: time.Unix(1, 0), Kind: api.EventProblem, Action: "began", Link: "sales"}, {Number: 3, At: time.Unix(2, 0), Kind: api.EventRole, Link: "stock"}},
 		Backed: agenttest.Backed{
 			State: api.Backups{Policy: api.BackupPolicy{RetentionDays: 7, Repository: "/r"}, Known: true,
 				Backups: []api.Backup{{Label: "20261129-235005F", Type: "full", Needs: []string{}}}, Tasks: []api.BackupTask{}, Problems: []api.Problem{}},
@@ -153,7 +153,7 @@ func useEverything(t *testing.T, c *client.Client) {
 	}
 	self, err := c.Agent(ctx)
 	check("agent", self.Name == "a" && self.Postgres.Port == 5432 && self.Problems != nil, err)
-	happened, err := c.Events(ctx, api.EventQuery{After: 1, Newest: true, Limit: 5, Link: "sales", Kinds: []string{"role", "problem.began"}, Since: new(time.Time), Wait: 3})
+	happened, err := c.Events(ctx, api.EventQuery{After: 1, Newest: true, Limit: 5, Link: "sales", Kinds: []string{"role", "problem.began"}, Since: new(time.Unix(1, 0)), Wait: 3})
 	check("events", len(happened.Events) == 1 && happened.Events[0].Number == 2 && happened.Next == 3 && happened.First == 1, err)
 	_, err = c.RotateKey(ctx)
 	check("rotate", true, err)
