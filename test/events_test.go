@@ -12,6 +12,7 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/linktest"
+	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
 // eventsOf returns all events of a side's agent of some kinds.
@@ -44,7 +45,12 @@ func TestEventsTellOfAFailover(t *testing.T) {
 	}
 	p.A.Kill()
 	p.A.Start()
-	p.WaitPhase(t, "sales", api.Replicating)
+	pgtest.Eventually(t, linktest.Patience, func() error { // it is found replicating, before the agents have met
+		if l, err := p.A.Client.Link(t.Context(), "sales"); err != nil || l.Peer.HeardAt == nil || l.Lag.Seconds == nil {
+			return fmt.Errorf("%+v, %v", l.Peer, err)
+		}
+		return nil
+	})
 	if f := failOver(t, p.A, "sales", api.FailoverRequest{}); f.State != api.FailoverDone {
 		t.Fatalf("%+v", f.Problem)
 	}
@@ -120,12 +126,14 @@ func TestEventsTellOfAFailover(t *testing.T) {
 	a, b := p.A.Name, p.B.Name
 	for what, times := range map[string]int{
 		a + " operation.done failOver operator": 2, b + " operation.done failover.start peer" + a: 1, a + " was killed": 1, b + " was killed": 0,
-		a + " agent.started  agent": 2, b + " agent.started  agent": 1, a + " lease.taken  agent": 2, b + " peer.lost  agent": 1, b + " peer.connected  agent": 2,
-		b + " peer.paired  agent": 1,
+		a + " agent.started  agent": 2, b + " agent.started  agent": 1, a + " lease.taken  agent": 2, b + " peer.paired  agent": 1,
 	} {
 		if asked[what] != times {
 			t.Errorf("%q %d times, want %d, of %v", what, asked[what], times, asked)
 		}
+	}
+	if lost, met := asked[b+" peer.lost  agent"], asked[b+" peer.connected  agent"]; lost < 1 || met != lost+1 {
+		t.Errorf("the peer was lost %d times and met %d times", lost, met)
 	}
 
 	p.A.Stop() // hooks have ended then
