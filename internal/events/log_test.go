@@ -97,6 +97,8 @@ func TestTornLineIsCutOff(t *testing.T) {
 		}
 		l := opened(t, dir, fileBytes, filesKept)
 		append1(t, l, "next")
+		l.Close()
+		l = opened(t, dir, fileBytes, filesKept) // which reads the file
 		got, _ := texts(t, l, api.EventQuery{})
 		same(t, got, "1a", "2next")
 		l.Close()
