@@ -20,7 +20,7 @@ const (
 	EventAgent     EventKind = "agent"     // the agent was started or stopped, or lost events
 	EventLease     EventKind = "lease"     // this process began or ceased to work the links
 	EventBackup    EventKind = "backup"    // a backup or a verification of backups
-	EventCopy      EventKind = "copy"      // a copy of a database
+	EventCopy      EventKind = "copy"      // a copy or a restore of a database
 	EventHook      EventKind = "hook"      // a hook failed
 )
 

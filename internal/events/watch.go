@@ -222,7 +222,8 @@ func (w *Watch) lookAtTasks(tasks []api.BackupTask) []api.Event {
 	return list
 }
 
-// lookAtCopies compares the copies of databases, those that peers make here included.
+// lookAtCopies compares the copies and restores of databases, those that peers make here
+// included.
 func (w *Watch) lookAtCopies(copies []api.DatabaseCopy) []api.Event {
 	var list []api.Event
 	for _, c := range slices.Backward(copies) { // the oldest first
@@ -233,6 +234,9 @@ func (w *Watch) lookAtCopies(copies []api.DatabaseCopy) []api.Event {
 		}
 		e := api.Event{Kind: api.EventCopy, Action: string(c.State), Database: c.Database, Peer: c.Peer, Link: c.Link, Subject: c.Name}
 		what := fmt.Sprintf("the copy of database %s as %s", c.Database, c.Name)
+		if c.Restore != nil {
+			what = fmt.Sprintf("the restore of database %s as %s", c.Database, c.Name)
+		}
 		switch c.State {
 		case api.Copying:
 			e.Action, e.Text = "began", what+" has begun"

@@ -168,9 +168,9 @@ func TestBackupsAndCopiesBeginAndEnd(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 	list = w.Look(moment, Sight{Copies: []api.DatabaseCopy{
-		{ID: "2", Database: "d", Name: "n2", State: api.CopyFailed, Problem: &api.Problem{Code: "disk_full", Title: "no space"}}, {ID: "1", Database: "d", Name: "n", State: api.Copied, Position: "0/5", StartedAt: moment, EndedAt: &end}}})
+		{ID: "2", Database: "d", Name: "n2", State: api.CopyFailed, Restore: &api.Restored{}, Problem: &api.Problem{Code: "disk_full", Title: "no space"}}, {ID: "1", Database: "d", Name: "n", State: api.Copied, Position: "0/5", StartedAt: moment, EndedAt: &end}}})
 	wantTold(t, list, "copy.done; copy.failed disk_full")
-	if list[0].Text != "the copy of database d as n is done, at position 0/5" || *list[0].Seconds != 90 {
+	if list[0].Text != "the copy of database d as n is done, at position 0/5" || *list[0].Seconds != 90 || list[1].Text != "the restore of database d as n2 was not made: no space" {
 		t.Errorf("%+v", list[0])
 	}
 }

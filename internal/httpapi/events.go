@@ -84,6 +84,8 @@ func objectOf(in any) (about api.Event, object, details string) {
 		about, shown = api.Event{Link: in.Body.Name, Database: in.Body.Database, Peer: in.Body.Peer}, in.Body
 	case *with[api.CopyDatabase]:
 		about, object, shown = api.Event{Database: in.Body.Database, Peer: in.Body.Peer}, in.Body.Name, in.Body
+	case *with[api.RestoreDatabase]: // which may hold the key of a repository
+		about, object = api.Event{Database: in.Body.Database, Peer: in.Body.Peer}, in.Body.Name
 	case *with[api.AddPeer]:
 		about = api.Event{Peer: in.Body.Name}
 	case *with[api.FailoversRequest]:
