@@ -40,6 +40,7 @@ type FailoverPlan struct {
 	HoldSeconds  *float64         `json:"holdSeconds" doc:"Planned: about how long writers would wait, when those that write now finish at once; null when that is not known"`
 	MostSeconds  *float64         `json:"mostSeconds" doc:"Planned: the same when they go on until they are ended; null when that is not known"`
 	Loss         *Loss            `json:"loss" doc:"Forced: what would be left behind as far as known; null otherwise"`
+	Uncarried    *UncarriedSide   `json:"uncarried" doc:"What would be to be set up again on the new primary, for neither PostgreSQL nor the link carries it; null where its agent does not say"`
 }
 
 // WaiterFate says what becomes of a transaction that is in the way.

@@ -45,6 +45,12 @@ func (c *Client) Events(ctx context.Context, q api.EventQuery) (out api.EventPag
 	return out, c.call(ctx, http.MethodGet, path, nil, &out)
 }
 
+// Uncarried lists what is not carried to the other side of a link, and is to be set up again
+// where the primary is.
+func (c *Client) Uncarried(ctx context.Context, name string) (out api.Uncarried, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/links/"+url.PathEscape(name)+"/uncarried", nil, &out)
+}
+
 // RotateKey makes a new key for the agent. The old one stays valid until every
 // peer has the new one.
 func (c *Client) RotateKey(ctx context.Context) (out api.Agent, err error) {

@@ -67,6 +67,15 @@ func (a *Agent) FailoverPlan(ctx context.Context, name string, in api.FailoverPl
 	return l.FailoverPlan(ctx, in)
 }
 
+// Uncarried implements httpapi.Agent.
+func (a *Agent) Uncarried(ctx context.Context, name string) (api.Uncarried, error) {
+	l, err := a.links.named(name)
+	if err != nil {
+		return api.Uncarried{}, err
+	}
+	return l.Uncarried(ctx)
+}
+
 // FailoverProgress implements httpapi.Agent. It still describes the cutover that
 // removed a link.
 func (a *Agent) FailoverProgress(ctx context.Context, name string) (api.FailoverProgress, error) {

@@ -35,7 +35,7 @@ var (
 func needs(method string) (need, bool) {
 	switch method {
 	case link.MethodProbe, link.MethodCheck, link.MethodReport, link.MethodState, link.MethodEnd,
-		link.MethodVerifyShow, link.MethodAuditShow, link.MethodLost, link.MethodRejoinPlan, link.MethodRolesShow,
+		link.MethodVerifyShow, link.MethodAuditShow, link.MethodLost, link.MethodRejoinPlan, link.MethodRolesShow, link.MethodUncarried,
 		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverOutcome, link.MethodFailoverPlan, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn,
 		// About a copy whose number only the two agents know: each looks who asks.
 		methodCopyShow, methodCopyCancel, methodCopyTables, methodCopySchema, methodCopyRows, methodCopySequences, methodCopyPlan, methodCopyList, methodCopyDescribe, methodCopyPages:
@@ -43,7 +43,7 @@ func needs(method string) (need, bool) {
 	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodAuditStart, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
 		return linked, true
 	case link.MethodInvert, link.MethodBegin, link.MethodTables, link.MethodSchema, link.MethodCopy, link.MethodSequences, link.MethodStream, link.MethodRenew,
-		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead, link.MethodUnseen, link.MethodRights,
+		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead, link.MethodUnseen, link.MethodRights, link.MethodInventory,
 		link.MethodPlanObjects, link.MethodListObjects, link.MethodDescribeObjects, link.MethodCopyObjects, link.MethodLostPage:
 		return sending, true
 	case link.MethodCreate, link.MethodRepair, methodCopyCreate:

@@ -61,6 +61,12 @@ func (a *Agent) handle() {
 	onLink(a, link.MethodRolesShow, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
 		return l.HandleRolesShow(ctx, r)
 	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodInventory, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleInventory(ctx, r)
+	}, func(r link.Reference) string { return r.ID })
+	onLink(a, link.MethodUncarried, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
+		return l.HandleUncarried(ctx, r)
+	}, func(r link.Reference) string { return r.ID })
 	onLink(a, link.MethodRolesBring, func(ctx context.Context, l *link.Link, r link.BringRequest) (any, error) {
 		return l.HandleRolesBring(ctx, r)
 	}, func(r link.BringRequest) string { return r.ID })

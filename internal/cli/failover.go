@@ -95,6 +95,14 @@ func (a *app) linkFailover() *cobra.Command {
 			if plan {
 				return a.failoverPlan(ctx, c, args[0], in)
 			}
+			var apart api.Uncarried
+			if !status && !cancel {
+				// Before: a cutover removes the link, and a forced failover is for when the other
+				// side does not answer. Where it is not known nothing is said of it.
+				looking, stop := context.WithTimeout(ctx, uncarriedPatience)
+				apart, _ = c.Uncarried(looking, args[0])
+				stop()
+			}
 			p, err := a.failover(ctx, c, args[0], in, status, cancel)
 			if err != nil {
 				return err
@@ -102,6 +110,7 @@ func (a *app) linkFailover() *cobra.Command {
 			if err := a.answer(p, func(w io.Writer) { showFailover(w, p) }); err != nil || status || cancel {
 				return err
 			}
+			a.sayUncarried(p, apart)
 			return failoverError(p)
 		}),
 	}

@@ -49,6 +49,10 @@ func showFailoverPlan(w io.Writer, p api.FailoverPlan) {
 			fmt.Fprintf(w, "  writers would wait about %s\n", terminal.Duration(*p.HoldSeconds))
 		}
 	}
+	if u := p.Uncarried; u != nil {
+		fmt.Fprintf(w, "  %s\n", uncarriedTitle(*u))
+		showUncarried(w, *u, "    ")
+	}
 	if l := p.Loss; l != nil {
 		if l.HeardAt == nil {
 			fmt.Fprintf(w, "  would be left behind: it is not known how much; applied %s, the primary was not heard of since the agent was started\n", dash(l.Applied))

@@ -26,7 +26,7 @@ commands work from either side.`
 
 func (a *app) linkCommand() *cobra.Command {
 	return group("link", "links", "Create links and look after them", linkLong,
-		a.linkCreate(), a.linkList(), a.linkShow(), a.linkWatch(), a.linkSet(), a.linkSuspend(), a.linkResume(), a.linkVerify(), a.linkAudit(), a.linkFailover(), a.linkLost(), a.linkRejoin(), a.linkRoles(), a.linkLargeObjects(), a.linkDelete())
+		a.linkCreate(), a.linkList(), a.linkShow(), a.linkWatch(), a.linkSet(), a.linkSuspend(), a.linkResume(), a.linkVerify(), a.linkAudit(), a.linkFailover(), a.linkLost(), a.linkRejoin(), a.linkRoles(), a.linkUncarried(), a.linkLargeObjects(), a.linkDelete())
 }
 
 const linkCreateLong = `Create a link and wait, with progress, until it replicates and has applied what was

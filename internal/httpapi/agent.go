@@ -112,6 +112,8 @@ type Agent interface {
 	Failover(ctx context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error)
 	// FailoverPlan says what a change of places would meet, and changes nothing.
 	FailoverPlan(ctx context.Context, name string, in api.FailoverPlanRequest) (api.FailoverPlan, error)
+	// Uncarried says what has to be set up again on another side that is, or becomes, the primary.
+	Uncarried(ctx context.Context, name string) (api.Uncarried, error)
 	// FailoverProgress returns the one under way, or the last.
 	FailoverProgress(ctx context.Context, name string) (api.FailoverProgress, error)
 	// CancelFailover gives up the one under way, unless it is decided.

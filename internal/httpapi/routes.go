@@ -258,7 +258,19 @@ func (r *routes) links() {
 		func(ctx context.Context, in *planned) (api.FailoverPlan, error) {
 			p, err := r.agent.FailoverPlan(ctx, in.Name, api.FailoverPlanRequest{Type: api.FailoverType(in.Type), Cutover: in.Cutover, DrainSeconds: in.DrainSeconds})
 			p.Problems, p.Waits = list(p.Problems), list(p.Waits)
+			if u := p.Uncarried; u != nil {
+				u.Objects = list(u.Objects)
+			}
 			return p, err
+		})
+	add(r, "links", http.MethodGet, "/v1/links/{name}/uncarried", "listUncarried", "List what neither PostgreSQL nor the link carries, to be set up again on a new primary",
+		func(ctx context.Context, in *named) (api.Uncarried, error) {
+			u, err := r.agent.Uncarried(ctx, in.Name)
+			u.Sides = list(u.Sides)
+			for i := range u.Sides {
+				u.Sides[i].Objects = list(u.Sides[i].Objects)
+			}
+			return u, err
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/failover", "getFailover", "Describe the change of places under way, or the last", failover(r.agent.FailoverProgress))
 	add(r, "links", http.MethodDelete, "/v1/links/{name}/failover", "cancelFailover", "Give up the change of places under way, unless it is decided", failover(r.agent.CancelFailover))

@@ -155,6 +155,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	check("agent", self.Name == "a" && self.Postgres.Port == 5432 && self.Problems != nil, err)
 	happened, err := c.Events(ctx, api.EventQuery{After: 1, Newest: true, Limit: 5, Link: "sales", Kinds: []string{"role", "problem.began"}, Since: new(time.Unix(1, 0)), Wait: 3})
 	check("events", len(happened.Events) == 1 && happened.Events[0].Number == 2 && happened.Next == 3 && happened.First == 1, err)
+	apart, err := c.Uncarried(ctx, "sales")
+	check("uncarried", apart.Sides != nil, err)
 	_, err = c.RotateKey(ctx)
 	check("rotate", true, err)
 	export, err := c.ExportPeer(ctx)
@@ -274,7 +276,7 @@ func useEverything(t *testing.T, c *client.Client) {
 func TestEverythingOverTheSocket(t *testing.T) {
 	s := serve(t, sample(), false)
 	useEverything(t, dial(t, client.Dial{Socket: s.dir.Socket()}))
-	want := []string{"Info[]", "Events[sales [role problem.began] true 5 true 3]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Invitations[]", "Uninvite[0a]", "Join[tok-b]",
+	want := []string{"Info[]", "Events[sales [role problem.began] true 5 true 3]", "Uncarried[sales]", "RotateKey[]", "ExportPeer[]", "Peers[]", "Invite[1h30m0s []]", "Invitations[]", "Uninvite[0a]", "Join[tok-b]",
 		"AddPeer[{Name:c Endpoint:c:5022 Certificate:PEM Grants:[]}]", "GrantPeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "RevokePeer[c [{Database:d Direction:to-here Operations:[link] Link:}]]", "SetPeer[c SHA256:y ]", "RemovePeer[c true]", "Check[{Database:sales Peer:b PeerDatabase:}]", "Databases[]",
 		"Instance[]", "Backups[]", "BackupNow[{Type:full}]", "BackupTask[3]", "VerifyBackups[]", "BackupPolicy[]", "SetBackupPolicy[9 /r]", "ExportBackups[]", "RestorableDatabases[]",
 		"Links[]", "Link[sales]",

@@ -248,6 +248,7 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 		loops.Go(func() { l.schemaLoop(ctx) })
 		loops.Go(func() { l.auditLoop(ctx) })
 		loops.Go(func() { l.rolesLoop(ctx) })
+		loops.Go(func() { l.inventoryLoop(ctx) })
 		loops.Go(func() { l.fitnessLoop(ctx) })
 	} else {
 		loops.Go(func() { l.guard(ctx) })

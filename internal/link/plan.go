@@ -25,6 +25,8 @@ type PlanHalf struct {
 	Problems []api.Problem        `json:"problems"`
 	Waits    []api.FailoverWaiter `json:"waits"`
 	Hold     *float64             `json:"hold,omitempty"` // the secondary's to say
+	// Uncarried is the secondary's to say, too.
+	Uncarried *api.UncarriedSide `json:"uncarried,omitempty"`
 }
 
 // holdTrips is how many times a planned failover goes to the other side and back while
@@ -96,6 +98,9 @@ func joined(plan api.FailoverPlan, halves ...PlanHalf) api.FailoverPlan {
 		plan.Waits = append(plan.Waits, h.Waits...)
 		if h.Hold != nil {
 			plan.HoldSeconds = h.Hold
+		}
+		if h.Uncarried != nil {
+			plan.Uncarried = h.Uncarried
 		}
 	}
 	if plan.HoldSeconds != nil {
@@ -169,6 +174,7 @@ func (l *Link) planHalf(ctx context.Context, in api.FailoverPlanRequest, asked b
 		h.Problems = append(h.Problems, p)
 	}
 	h.Hold = l.expectedHold(r)
+	h.Uncarried = l.lacksOrWhy(ctx)
 	return h, nil
 }
 
@@ -227,6 +233,7 @@ func (l *Link) forcedPlan(ctx context.Context, out api.FailoverPlan) (api.Failov
 		if h.Waits, err = l.waiters(ctx, true); err != nil {
 			return out, err
 		}
+		h.Uncarried = l.lacksOrWhy(ctx)
 	}
 	return joined(out, h), nil
 }

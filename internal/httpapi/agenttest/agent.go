@@ -46,6 +46,9 @@ type Agent struct {
 	// Coming is the plan of every failover.
 	Coming api.FailoverPlan `json:"coming"`
 
+	// Apart is what is not carried of any link.
+	Apart api.Uncarried `json:"uncarried"`
+
 	// Behind is what any link has lost, and Pages the transactions of all partings.
 	Behind api.Lost       `json:"lost"`
 	Pages  []api.LostPage `json:"lostPages"`
@@ -111,6 +114,11 @@ func (a *Agent) Events(ctx context.Context, q api.EventQuery) (api.EventPage, er
 		<-ctx.Done()
 	}
 	return p, a.enter("Events", q.Link, q.Kinds, q.Newest, q.Limit, q.Since != nil, q.Wait)
+}
+
+// Uncarried answers Apart.
+func (a *Agent) Uncarried(_ context.Context, name string) (api.Uncarried, error) {
+	return a.Apart, a.enter("Uncarried", name)
 }
 
 // Did keeps the event for a test to look at.
