@@ -44,9 +44,12 @@ var schemaTriggers = [...]struct{ name, event, function string }{
 	{"!twinspan_start", "ddl_command_start WHEN TAG IN ('ALTER EXTENSION', 'CREATE EXTENSION', 'GRANT', 'REVOKE')", "twinspan.on_ddl_start()"},
 }
 
+// schemaSQL makes the functions that put schema changes into the stream.
+func schemaSQL() string { return textSQL + objectsSQL + foldedSQL + rowsSQL + ddlSQL }
+
 // captureSchema makes what puts schema changes into the stream.
 func captureSchema(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, textSQL+objectsSQL+foldedSQL+rowsSQL+ddlSQL+catalog.PrivateSQL); err != nil {
+	if _, err := conn.Exec(ctx, schemaSQL()+catalog.PrivateSQL); err != nil {
 		return pg.Classify(err, "create the functions that capture schema changes")
 	}
 	for _, t := range schemaTriggers {
