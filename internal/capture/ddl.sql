@@ -216,6 +216,7 @@ BEGIN
     ELSIF d.list IS NULL OR tag IN ('DROP PUBLICATION', 'DROP SUBSCRIPTION') THEN
         RETURN;
     END IF;
+    PERFORM twinspan.keep_names(ARRAY(SELECT DISTINCT x.schema_name::name FROM pg_event_trigger_dropped_objects() x WHERE x.schema_name IS NOT NULL));
     caller := current_setting('twinspan.caller', true)::json;
     PERFORM twinspan.refuse_while_seeding(tag, '', NOT coalesce(d.named_since, true) OR NOT coalesce(d.other_since, true));
     PERFORM twinspan.say_ddl(tag, format('%s IF EXISTS %s%s', CASE tag WHEN 'DROP AGGREGATE' THEN 'DROP ROUTINE' ELSE tag END, d.list,
@@ -275,6 +276,17 @@ BEGIN
 END
 $$;
 
+-- Keeps schemas from being renamed until the transaction ends. What the command is about is locked, but for the schema
+-- that it lies in: by the name that the twin is told, it would meet another object there, or none, where a new name
+-- is committed first. The row is locked as a foreign key locks it: owners and rights may change.
+CREATE OR REPLACE FUNCTION twinspan.keep_names(schemas name[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+BEGIN
+    PERFORM FROM pg_namespace n WHERE n.nspname = ANY (schemas) FOR KEY SHARE;
+END
+$$;
+
 -- Puts the schema change that has just been made into the stream, or refuses it. temporary says that
 -- it is about temporary objects alone.
 CREATE OR REPLACE FUNCTION twinspan.capture_command(tag text, temporary boolean, conforming boolean) RETURNS void
@@ -320,6 +332,7 @@ BEGIN
     END IF;
     PERFORM twinspan.refuse_stale();
     PERFORM twinspan.touch_changed();
+    PERFORM twinspan.keep_names(ARRAY(SELECT DISTINCT x.schema_name::name FROM pg_event_trigger_ddl_commands() x WHERE x.schema_name IS NOT NULL));
     caller := current_setting('twinspan.caller', true)::json;
     SELECT count(*) AS total,
            count(*) FILTER (WHERE x.schema_name ~ '^pg_temp(_\d+)?$' OR x.classid IS NOT NULL AND twinspan.temporary(x.classid, x.objid)) AS temporary,

@@ -35,6 +35,8 @@ DECLARE
     made oid;
     r record;
 BEGIN
+    -- Its name is read again with each portion: its schema's owner could put another table there.
+    PERFORM twinspan.keep_names(ARRAY(SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = t));
     SELECT n.nspname, c.relname, c.relowner, c.relforcerowsecurity, format('%I.%I', n.nspname, c.relname) AS name, pg_get_userbyid(c.relowner) AS owner,
            c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0 AS long, pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
            coalesce(string_agg(format('x.%I', a.attname), ', ' ORDER BY a.attnum), '') AS list,

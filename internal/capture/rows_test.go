@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/twinspan/twinspan/internal/capture"
+	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/rowtext"
 )
@@ -55,5 +57,35 @@ func TestRowsComeInPortions(t *testing.T) {
 				t.Errorf("%d rows in %d portions, want %d", len(got), portions, len(want))
 			}
 		})
+	}
+}
+
+// A command is told by the names that it was given with, and rows are read by the name of their table. The owner of the
+// schema, who may be another than the table's, puts nothing else there before it is committed; but rights may be given.
+func TestSchemasKeepTheirNamesUntilTheCommit(t *testing.T) {
+	dsn, s := fresh(t, pgtest.Shared(t))
+	conn, other := pgtest.Conn(t, dsn), pgtest.Conn(t, dsn)
+	l := &catalog.Link{ID: s.Link, Agent: idOf(1), PeerAgent: idOf(2), Name: "sales", Peer: "berlin", PeerDatabase: "sales", Role: "primary", Phase: "replicating", Epoch: 1, Mode: "async"}
+	if err := catalog.Insert(testContext(t), conn, l); err != nil {
+		t.Fatal(err)
+	}
+	prepare(t, s)
+	t.Cleanup(func() { remove(t, s, true) })
+	if err := s.NoteFormat(testContext(t), conn, capture.Format); err != nil {
+		t.Fatal(err)
+	}
+	must(t, other, `SET lock_timeout = '200ms'`)
+	for i, sql := range []string{`ALTER TABLE theirs.t ADD COLUMN r float DEFAULT random()`, `ALTER TABLE theirs.t ADD COLUMN i int`, `CREATE INDEX ON theirs.t (id)`, `DROP TABLE theirs.t`, `COMMENT ON TABLE theirs.t IS 'x'`} {
+		must(t, conn, `CREATE SCHEMA theirs; CREATE TABLE theirs.t (id int PRIMARY KEY); INSERT INTO theirs.t VALUES (1)`)
+		must(t, conn, `BEGIN; `+sql)
+		must(t, other, `GRANT USAGE ON SCHEMA theirs TO PUBLIC`)
+		rename := fmt.Sprintf(`ALTER SCHEMA theirs RENAME TO gone%d`, i)
+		if _, err := other.Exec(testContext(t), rename); pg.SQLState(err) != "55P03" {
+			t.Errorf("%s: the schema is renamed: %v", sql, err)
+		}
+		must(t, conn, `COMMIT`)
+		if _, err := other.Exec(testContext(t), rename); err != nil {
+			t.Errorf("%s, committed: %v", sql, err)
+		}
 	}
 }
