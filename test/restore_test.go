@@ -88,6 +88,29 @@ func working(t *testing.T, dir string) (pids []string) {
 	return pids
 }
 
+// isNobodys sees that the temporary server of a restore is reached by nobody but the agent.
+func isNobodys(t *testing.T, s *linktest.Side) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.Dir.Restores(), "*/data/postmaster.pid"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("temporary servers: %v, %v", files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	lines := strings.Split(string(text), "\n")
+	if err != nil || len(lines) < 6 {
+		t.Fatalf("%q, %v", text, err)
+	}
+	if socket, listen := lines[4], lines[5]; listen != "" {
+		t.Errorf("it listens on %q", listen)
+	} else if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("its socket lies in %v, %v", info, err)
+	}
+	_, err = pgtest.Try(t.Context(), "host="+lines[4]+" port="+lines[3]+" user=boss password=boss dbname=postgres sslmode=disable", `SELECT 1`)
+	if err == nil || !strings.Contains(err.Error(), "no pg_hba.conf entry") {
+		t.Errorf("another role: %v", err)
+	}
+}
+
 // TestRestores restores databases of a managed instance while everything goes on.
 func TestRestores(t *testing.T) {
 	if !linktest.HaveBackups(t) {
@@ -96,7 +119,8 @@ func TestRestores(t *testing.T) {
 	s := linktest.Managed(t, "b", nil)
 	database := `Weird ""Name 100%'s`
 	other := s.DSN("postgres")
-	pgtest.Exec(t, other, `CREATE DATABASE `+sqlname.Quote(database), `CREATE DATABASE reference`)
+	pgtest.Exec(t, other, `CREATE DATABASE `+sqlname.Quote(database), `CREATE DATABASE reference`,
+		`CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'boss'`)
 	dsn := s.DSN(database)
 	pgtest.Exec(t, dsn, copySchema, `ALTER DATABASE `+sqlname.Quote(database)+` CONNECTION LIMIT 77`)
 	first := firstBackup(t, s)
@@ -153,7 +177,10 @@ func TestRestores(t *testing.T) {
 		leavesNothing(t, s)
 	})
 	t.Run("quiet", func(t *testing.T) {
+		// What is prepared had not committed, and locks what it locked.
+		pgtest.Exec(t, dsn, `BEGIN; DELETE FROM nokey; LOCK TABLE nokey, still; PREPARE TRANSACTION 'it''s'`)
 		v := restored(t, s, api.RestoreDatabase{Database: database, Name: `after "all"`, At: now(t, s)})
+		pgtest.Exec(t, dsn, `ROLLBACK PREPARED 'it''s'`)
 		mustBeCopied(t, v)
 		if v.Restore.EndOfLog || v.Restore.LastAt == nil {
 			t.Errorf("%+v", v.Restore)
@@ -161,10 +188,14 @@ func TestRestores(t *testing.T) {
 		pgtest.Equal(t, dsn, s.DSN(`after "all"`))
 	})
 	t.Run("dropped", func(t *testing.T) {
-		name := "gone's"
+		name, space := "gone's", filepath.Join(os.TempDir(), fmt.Sprintf("twinspan-space-%d", os.Getpid())) // with no quote
+		t.Cleanup(func() { os.RemoveAll(space) })
+		pgtest.Exec(t, other, `COPY (SELECT 1) TO PROGRAM `+sqlname.Literal(`mkdir "`+space+`"`),
+			`CREATE TABLESPACE "Space's" LOCATION `+sqlname.Literal(space))
 		pgtest.Exec(t, other, `CREATE DATABASE `+sqlname.Quote(name)+` CONNECTION LIMIT 55`)
 		pgtest.Exec(t, s.DSN(name),
-			`CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 1000) g`)
+			`CREATE TABLE t (id int PRIMARY KEY, v text) TABLESPACE "Space's"`,
+			`INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 1000) g`)
 		backupNow(t, s, "diff")
 		if _, err := s.Client.RestorableDatabases(t.Context()); err != nil { // it is known now
 			t.Fatal(err)
@@ -236,6 +267,14 @@ func TestRestores(t *testing.T) {
 		}
 		leavesNothing(t, s)
 	})
+	t.Run("flipped byte", func(t *testing.T) {
+		defer flip(t, filepath.Join(first.Policy.Repository, "backup/main", first.Backups[0].Label))()
+		v := restored(t, s, api.RestoreDatabase{Database: database, Name: "x", At: now(t, s)})
+		if v.State != api.CopyFailed || v.Problem.Code != "backup_damaged" || v.Problem.Hint == "" {
+			t.Errorf("%+v, %+v", v, v.Problem)
+		}
+		leavesNothing(t, s)
+	})
 	t.Run("killed", func(t *testing.T) {
 		for _, phase := range []struct {
 			name    string
@@ -262,6 +301,7 @@ func TestRestores(t *testing.T) {
 			})
 			if phase.name == "copying" {
 				backupNow(t, s, "incr") // which removes nothing
+				isNobodys(t, s)
 			}
 			s.Kill()
 			s.Start()

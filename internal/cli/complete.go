@@ -49,6 +49,16 @@ func (a *app) completeDatabases(cmd *cobra.Command, _ []string, prefix string) (
 	})
 }
 
+func (a *app) completeRestorable(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, prefix, func(ctx context.Context, c *client.Client) (names []string, err error) {
+		databases, err := c.RestorableDatabases(ctx)
+		for _, d := range databases {
+			names = append(names, cobra.CompletionWithDesc(d.Name, clock(d.From)+" to "+clock(d.Until)))
+		}
+		return names, err
+	})
+}
+
 // complete asks the agent; where none answers there is nothing to complete.
 func (a *app) complete(cmd *cobra.Command, prefix string, ask func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)

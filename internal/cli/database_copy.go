@@ -206,7 +206,8 @@ func (a *app) databaseCopies() *cobra.Command {
 		Use:   "copies",
 		Short: "List the copies since the agent was started",
 		Long: `List the copies of databases that the agent makes or has made since it was started, the
-newest first: those that its operator asked for, and those that it makes for peers.`,
+newest first: those that its operator asked for, and those that it makes for peers. Restores
+are among them.`,
 		Args: cobra.NoArgs,
 		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
 			all, err := c.Copies(ctx)

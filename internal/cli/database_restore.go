@@ -55,7 +55,7 @@ func (a *app) databaseRestore() *cobra.Command {
   twinspan database restore sales --deleted --as sales_back
   twinspan database restore sales --at -1h --as sales --from b-backups.json`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeDatabases,
+		ValidArgsFunction: a.completeRestorable,
 		PreRunE: func(*cobra.Command, []string) (err error) {
 			if at != "" {
 				moment, err := parseMoment(at, time.Now())

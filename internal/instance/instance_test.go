@@ -525,3 +525,42 @@ func TestServerForOtherMachines(t *testing.T) {
 		t.Errorf("%s", rules)
 	}
 }
+
+// A private server has no TCP port, and its socket where it was told.
+func TestPrivateServer(t *testing.T) {
+	s := newServer(t)
+	s.Private, s.Socket = true, filepath.Join(pgtest.Dir(t), "socket")
+	if err := s.MakeDir(s.Socket); err != nil {
+		t.Fatal(err)
+	}
+	run(t, s)
+	if rows := pgtest.Query(t, s.DSN(), `SHOW listen_addresses`); rows[0][0] != "" {
+		t.Errorf("it listens on %q", rows[0][0])
+	}
+	if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port)); err == nil {
+		conn.Close()
+		t.Error("it is reached over TCP")
+	}
+}
+
+func TestDiscardEndsAndRemovesWhatWasLeft(t *testing.T) {
+	s := newServer(t)
+	pid := serveAndKill(t, s, false)
+	other := again(s)
+	other.Socket = filepath.Join(pgtest.Dir(t), "socket")
+	if err := other.MakeDir(other.Socket); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Discard(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, pid)
+	for _, dir := range []string{s.Dir, other.Socket} {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is there: %v", dir, err)
+		}
+	}
+	if err := other.Discard(t.Context()); err != nil { // there is nothing any more
+		t.Error(err)
+	}
+}

@@ -44,6 +44,9 @@ func TestInfo(t *testing.T) {
 		!d.Stop.Equal(time.Date(2026, 11, 30, 0, 0, 11, 0, time.UTC)) || d.Bytes != 23000000 || d.Stored != 20 {
 		t.Errorf("%+v", d)
 	}
+	if held := s.Backup[1].databases(); len(held) != 2 || held[0] != (backup.Database{Name: `Weird "Name`, OID: 16384}) {
+		t.Errorf("%+v", held)
+	}
 	if _, err := parseInfo([]byte(wrongKeyInfo), "main"); problem.CodeOf(err) != "backup_key_wrong" {
 		t.Error(err)
 	}

@@ -3,6 +3,7 @@ package pgbackrest
 import (
 	"context"
 	"path/filepath"
+	"regexp"
 
 	"github.com/twinspan/twinspan/internal/backup"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -51,12 +52,29 @@ func (e *Engine) Restore(ctx context.Context, set, only, dir string) error {
 		args = append(args, "--db-include="+only)
 	}
 	_, err := e.run(ctx, "restore", args...)
-	if p := problem.As(err); p != nil && p.Code == "backup_repository_full" {
-		return problem.New(problem.Resource, "restore_space_short", "there is no room for the restore: %s",
-			p.Error()).On(dir).
+	return unrestored(problem.As(err), set, dir)
+}
+
+// damaged is what pgBackRest says of a file that is not as it was written.
+var damaged = regexp.MustCompile(`checksum|[Cc]orruption|zst error|\[FormatError\]|\[029\]`)
+
+// unrestored says of a failure to restore a set what it means for that.
+func unrestored(p *problem.Error, set, dir string) error {
+	switch {
+	case p == nil:
+		return nil
+	case p.Code == "backup_repository_full":
+		return problem.New(problem.Resource, "restore_space_short", "there is no room for the restore: %s", p.Error()).On(dir).
 			WithHint("make room on the disk of the agent's directory; nothing of the restore is left there")
+	// The key has opened the list of the backups before. What was enciphered and compressed fails there first.
+	case p.Code == "backup_key_wrong", p.Code == "backup_failed" && damaged.MatchString(p.Error()):
+		return problem.New(problem.Diverged, "backup_damaged", "the backup is damaged: %s", p.Error()).On(set).
+			WithHint("restore to a moment behind another backup, and make a full one now: twinspan backup now --type full")
+	case p.Code == "backup_failed":
+		return problem.New(problem.Internal, "restore_failed", "the backup cannot be restored: %s", p.Error()).On(set).
+			WithHint("twinspan backup verify looks for damage; restore to a moment behind another backup")
 	}
-	return err
+	return p
 }
 
 // Fetch implements restore.Repository: it renders the command of a shell that brings the file of the log $1 to the

@@ -15,6 +15,7 @@ import (
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 const (
@@ -196,8 +197,29 @@ func (r *Restore) readable(ctx context.Context, s *State) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	if err := forgetPrepared(ctx, conn); err != nil {
+		return err
+	}
 	s.Twin, err = twinOf(ctx, conn, r.Agent)
 	return err
+}
+
+// forgetPrepared rolls back the transactions that were prepared: they had not committed, and hold the locks that they held.
+func forgetPrepared(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()`)
+	if err != nil {
+		return pg.Classify(err, "list prepared transactions")
+	}
+	prepared, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return pg.Classify(err, "list prepared transactions")
+	}
+	for _, gid := range prepared {
+		if _, err := conn.Exec(ctx, `ROLLBACK PREPARED `+sqlname.Literal(gid)); err != nil {
+			return pg.Classify(err, "roll back a prepared transaction")
+		}
+	}
+	return nil
 }
 
 // logKept is how much of the end of the server's log is looked at.
