@@ -145,11 +145,20 @@ func set(ctx context.Context, q Querier, state int) error {
 	return pg.Classify(err, "set the gate")
 }
 
+// mostTries is how often a setting of the database is given where others give some at that moment.
+const mostTries = 5
+
 func byDefault(ctx context.Context, q Querier, setting string) error {
 	var database string
 	err := q.QueryRow(ctx, `SELECT current_database()`).Scan(&database)
-	if err == nil {
+	for tries := 1; err == nil; tries++ {
 		_, err = q.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` `+setting)
+		err = pg.Classify(err, "say to new sessions whether the database is read-only")
+		// Somebody has changed the settings of the database while it waited for him.
+		if conn, alone := q.(*pgx.Conn); problem.CodeOf(err) != "serialization_failure" || !alone || conn.PgConn().TxStatus() != 'I' || tries == mostTries {
+			return err
+		}
+		err = nil
 	}
 	return pg.Classify(err, "say to new sessions whether the database is read-only")
 }

@@ -525,3 +525,27 @@ func TestSnapshotOlderThanTheLink(t *testing.T) {
 		must(t, old, `ROLLBACK TO here`)
 	}
 }
+
+// Somebody changes the settings of the database while the gate does: it does it again.
+func TestSettingsOfTheDatabaseChangeMeanwhile(t *testing.T) {
+	dsn, conn := fresh(t, objects)
+	holder := pgtest.Conn(t, dsn)
+	setting := pgtest.Query(t, dsn, `SELECT format('ALTER DATABASE %I SET work_mem = ''5MB''', current_database())`)[0][0]
+	must(t, holder, setting) // so that there is a row of settings to wait for
+	must(t, holder, `BEGIN; `+setting)
+	done := make(chan error, 1)
+	go func() { done <- gate.ReadOnly(testContext(t), conn) }()
+	pgtest.Eventually(t, patience, func() error {
+		if n := pgtest.Query(t, dsn, `SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'twinspan/test' AND wait_event_type = 'Lock'`)[0][0]; n != "1" {
+			return fmt.Errorf("%s sessions wait", n)
+		}
+		return nil
+	})
+	must(t, holder, `COMMIT`)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := pgtest.Query(t, dsn, `SELECT setconfig::text FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE datname = current_database() AND setrole = 0`)[0][0]; got != "{work_mem=5MB,default_transaction_read_only=on}" {
+		t.Errorf("the settings are %s", got)
+	}
+}
