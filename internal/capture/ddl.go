@@ -49,7 +49,11 @@ func schemaSQL() string { return textSQL + objectsSQL + foldedSQL + rowsSQL + dd
 
 // captureSchema makes what puts schema changes into the stream.
 func captureSchema(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, schemaSQL()+catalog.PrivateSQL); err != nil {
+	functions, err := planned(ctx, conn, schemaSQL())
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, functions+catalog.PrivateSQL); err != nil {
 		return pg.Classify(err, "create the functions that capture schema changes")
 	}
 	for _, t := range schemaTriggers {

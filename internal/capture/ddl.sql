@@ -42,7 +42,7 @@ BEGIN
         PERFORM pg_catalog.set_config('twinspan.caller', '', true);
         RETURN;
     END IF;
-    PERFORM pg_catalog.set_config('twinspan.caller', pg_catalog.json_build_object(
+    PERFORM pg_catalog.set_config('twinspan.caller', (pg_catalog.jsonb_build_object(
         'role', current_user, 'session', session_user,
         'search_path', pg_catalog.current_setting('search_path'),
         'standard_conforming_strings', pg_catalog.current_setting('standard_conforming_strings'),
@@ -62,7 +62,8 @@ BEGIN
         'transform_null_equals', pg_catalog.current_setting('transform_null_equals'),
         'default_text_search_config', pg_catalog.current_setting('default_text_search_config'),
         'default_table_access_method', pg_catalog.current_setting('default_table_access_method', true),
-        'default_toast_compression', pg_catalog.current_setting('default_toast_compression', true))::pg_catalog.text, true);
+        'default_toast_compression', pg_catalog.current_setting('default_toast_compression', true))
+        OPERATOR(pg_catalog.||) pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(/*planner of the caller*/)))::pg_catalog.text, true);
 END
 $$;
 
@@ -174,7 +175,7 @@ $$;
 -- What a command has dropped is known only while this trigger runs: DROP is written from it, object
 -- by object, whatever the client's text was. What else drops something has its text sent at its end.
 CREATE OR REPLACE FUNCTION twinspan.capture_drop(tag text) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on /*planner*/ AS
 $$
 DECLARE
     d record;
@@ -243,7 +244,7 @@ $$
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_rewrite() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on /*planner*/ AS
 $$
 BEGIN
     PERFORM twinspan.take_note('rewritten', pg_event_trigger_table_rewrite_oid()::bigint, pg_event_trigger_table_rewrite_reason()::bigint);
@@ -254,7 +255,7 @@ $$;
 -- script may itself hold commands on extensions. On what a GRANT or REVOKE was is seen by where
 -- it began (twinspan.granted), for the sake of temporary objects.
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_start() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on /*planner*/ AS
 $$
 BEGIN
     IF TG_TAG LIKE '% EXTENSION' THEN
@@ -290,7 +291,7 @@ $$;
 -- Puts the schema change that has just been made into the stream, or refuses it. temporary says that
 -- it is about temporary objects alone.
 CREATE OR REPLACE FUNCTION twinspan.capture_command(tag text, temporary boolean, conforming boolean) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' SET standard_conforming_strings = on /*planner*/ AS
 $$
 DECLARE
     stack text;

@@ -42,7 +42,11 @@ func (s *Source) upgrade(ctx context.Context) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	return s.patiently(ctx, func() error {
 		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, functionsSQL()); err != nil {
+			functions, err := planned(ctx, tx.Conn(), functionsSQL())
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, functions); err != nil {
 				return pg.Classify(err, "replace the functions of the primary")
 			}
 			if err := captureSchema(ctx, tx.Conn()); err != nil {

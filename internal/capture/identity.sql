@@ -241,7 +241,7 @@ $$
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_end() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp /*planner*/ AS
 $$
 BEGIN
     -- Of temporary objects there may be very many.
@@ -264,7 +264,7 @@ $$;
 -- the command does not name the table. But it has locked it: only such tables
 -- are looked at, so that nobody's command waits for a table it has not to do with.
 CREATE OR REPLACE FUNCTION twinspan.on_drop() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp /*planner*/ AS
 $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) OR twinspan.copied() THEN

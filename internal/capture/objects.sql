@@ -222,6 +222,7 @@ BEGIN
     RETURN (SELECT coalesce(jsonb_object_agg(v.name, v.value), '{}') FROM (
         SELECT s.name, current_setting(s.name, true) AS value FROM pg_settings s
          WHERE s.source IN ('client', 'database', 'user', 'database user', 'session') AND s.context IN ('user', 'superuser')
+           AND s.name <> ALL (ARRAY[/*planner names*/]::text[]) -- which are ours here; the caller's trigger tells the caller's
         UNION
         SELECT n.name, current_setting(n.name, true) FROM (
             SELECT lower(m[1]) AS name FROM regexp_matches(texts, '([[:alpha:]_][[:alnum:]_$]*\.[[:alpha:]_][[:alnum:]_$.]*)', 'g') m

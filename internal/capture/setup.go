@@ -93,7 +93,11 @@ func (s *Source) Prepare(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, functionsSQL()); err != nil {
+	functions, err := planned(ctx, conn, functionsSQL())
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, functions); err != nil {
 		return pg.Classify(err, "create the functions of the primary")
 	}
 	if err := s.trigger(ctx, conn); err != nil {

@@ -34,7 +34,7 @@ $$;
 -- for an index that is an identity. The command's text is all that is known of it
 -- at its start; it stands alone, for it runs in no transaction block.
 CREATE OR REPLACE FUNCTION twinspan.on_drop_index() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp /*planner*/ AS
 $$
 DECLARE
     r record;

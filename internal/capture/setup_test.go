@@ -464,6 +464,37 @@ func TestDropsWaitForNobodyElse(t *testing.T) {
 	must(t, connect(t, dsn), `SET lock_timeout = '5s'; DROP INDEX public.mine_v; ALTER TABLE public.mine DROP CONSTRAINT mine_pkey; UPDATE public.mine SET v = 1`)
 }
 
+// An application's settings for the planner are for its own queries: with enable_indexscan off a
+// CREATE TABLE took minutes, for the triggers' queries on the catalogs.
+func TestTriggersHaveAPlannerOfTheirOwn(t *testing.T) {
+	dsn, _, next := listening(t)
+	for _, f := range pgtest.Query(t, dsn, `SELECT p.proname, coalesce(p.proconfig::text, '') FROM pg_proc p WHERE p.pronamespace = 'twinspan'::regnamespace
+		AND (p.oid IN (SELECT evtfoid FROM pg_event_trigger) OR p.proname IN ('capture_command', 'capture_drop')) ORDER BY 1`) {
+		switch f[0] {
+		case "on_ddl_caller", "on_ddl_capture", "on_ddl_drop": // look at no catalogs before they call the others
+			continue
+		}
+		for name, value := range pg.PlannerSettings() {
+			if !strings.Contains(f[1], name+"="+value) || !strings.Contains(f[1], "jit=off") {
+				t.Errorf("%s: %s of %s", f[0], name, f[1])
+			}
+		}
+	}
+	var off []string
+	for name, value := range pg.PlannerSettings() {
+		if value == "on" {
+			off = append(off, "SET "+name+" = off")
+		}
+	}
+	conn := connect(t, dsn)
+	must(t, conn, strings.Join(off, "; "))
+	changes := []string{`CREATE TABLE public.t (id int PRIMARY KEY)`, `ALTER TABLE public.t ADD w int`, `DROP TABLE IF EXISTS public.t`}
+	each(t, conn, changes...)
+	if got := texts(t, next()); got != strings.Join(changes, "|") {
+		t.Errorf("captured: %s", got)
+	}
+}
+
 // TestTwoLinks removes one of two links of a database.
 func TestTwoLinks(t *testing.T) {
 	dsn, a := fresh(t, pgtest.Shared(t))

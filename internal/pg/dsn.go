@@ -150,6 +150,27 @@ func DataSettings() map[string]string {
 	}
 }
 
+// PlannerSettings are those by which queries on the catalogs take milliseconds rather than
+// minutes, whatever a server, a database or a role sets for queries of its own. Every version
+// has them.
+func PlannerSettings() map[string]string {
+	return map[string]string{
+		"enable_bitmapscan":    "on",
+		"enable_hashagg":       "on",
+		"enable_hashjoin":      "on",
+		"enable_indexonlyscan": "on",
+		"enable_indexscan":     "on",
+		"enable_material":      "on",
+		"enable_mergejoin":     "on",
+		"enable_nestloop":      "on",
+		"enable_seqscan":       "on",
+		"enable_sort":          "on",
+		"enable_tidscan":       "on",
+		"from_collapse_limit":  "8",
+		"join_collapse_limit":  "8",
+	}
+}
+
 // Connect opens a session. It waits no longer than the connect timeout.
 func (d *DSN) Connect(ctx context.Context, s Session) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, d.session(s))
@@ -209,6 +230,7 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 		c.Tracer = t
 	}
 	params := DataSettings()
+	maps.Copy(params, PlannerSettings())
 	if s.Ordinary {
 		clear(params)
 	}

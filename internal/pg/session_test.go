@@ -29,6 +29,13 @@ func TestSettingsReachTheSession(t *testing.T) {
 		"client_encoding": "LATIN1", "lc_monetary": "POSIX", "synchronous_commit": "off", "quote_all_identifiers": "on", "transform_null_equals": "on", "exit_on_error": "on",
 	}
 	want := pg.DataSettings()
+	for k, v := range pg.PlannerSettings() {
+		if want[k] = v; v == "on" {
+			hostile[k] = "off"
+		} else {
+			hostile[k] = "1"
+		}
+	}
 	for k := range want {
 		if hostile[k] == "" {
 			t.Fatalf("%s is not tried", k)
