@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -62,4 +63,25 @@ func (l *Link) lastSequences(ctx context.Context) string {
 		return "; its sequences are ahead of the primary's as last seen, for the primary did not answer"
 	}
 	return "; its sequences are ahead of what the primary is known to have handed out, for it did not answer"
+}
+
+// whileFollowing calls f at once and then again and again, until ctx ends, while the side is a
+// secondary that follows.
+func (l *Link) whileFollowing(ctx context.Context, interval time.Duration, f func(r catalog.Link)) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var last time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r := l.snapshot()
+		follows := r.Seeded && !r.Suspended && !r.Deleting && (role.Phase(r.Phase) == role.CatchingUp || role.Phase(r.Phase) == role.Replicating)
+		if follows && time.Since(last) >= interval {
+			last = time.Now()
+			f(r)
+		}
+	}
 }

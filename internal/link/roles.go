@@ -112,20 +112,7 @@ func creators(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 
 // rolesLoop compares roles as long as the side is a secondary that follows.
 func (l *Link) rolesLoop(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	var last time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		r := l.snapshot()
-		if time.Since(last) < rolesInterval || r.Deleting || r.Suspended || !r.Seeded || role.Phase(r.Phase) != role.CatchingUp && role.Phase(r.Phase) != role.Replicating {
-			continue
-		}
-		last = time.Now()
+	l.whileFollowing(ctx, rolesInterval, func(catalog.Link) {
 		l.roles.mu.Lock()
 		l.roles.ordinary = nil
 		l.roles.mu.Unlock()
@@ -133,7 +120,7 @@ func (l *Link) rolesLoop(ctx context.Context) {
 		if err := firstOf(l.compareRoles(ctx, nil), l.noteLogins(ctx)); err != nil && ctx.Err() == nil {
 			l.log.Debug("roles cannot be compared", "err", err)
 		}
-	}
+	})
 }
 
 // rightsThere asks the primary.

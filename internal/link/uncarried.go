@@ -80,25 +80,12 @@ func (l *Link) inventory(ctx context.Context) (out assess.Inventory, err error) 
 
 // inventoryLoop keeps in the twin's database what the primary has.
 func (l *Link) inventoryLoop(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	var last time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		r := l.snapshot()
-		if time.Since(last) < inventoryInterval || r.Deleting || r.Suspended || !r.Seeded || role.Phase(r.Phase) != role.CatchingUp && role.Phase(r.Phase) != role.Replicating {
-			continue
-		}
-		last = time.Now()
+	l.whileFollowing(ctx, inventoryInterval, func(r catalog.Link) {
 		// A primary of an older release, or one that is away, does not answer.
 		if _, err := l.askInventory(ctx, r); err != nil && ctx.Err() == nil {
 			l.log.Debug("it is not known what the primary has beside the link", "err", err)
 		}
-	}
+	})
 }
 
 // askInventory asks the primary, and keeps the answer.
