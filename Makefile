@@ -69,6 +69,13 @@ regress: ## Run PostgreSQL's own regression SQL on a linked primary and beside i
 	@sql=$$(scripts/fetch-regress $(or $(VERSION),15)) && TWINSPAN_TEST_MINOR=newest TWINSPAN_REGRESS=$(or $(VERSION),15) TWINSPAN_REGRESS_SQL=$$sql TWINSPAN_REGRESS_FILES='$(FILES)' \
 		go test -count=1 -v -timeout 120m -run 'TestRegress$$' ./test
 
+.PHONY: isolation
+isolation: ## Run PostgreSQL's own isolation specs on a linked primary and beside it (VERSION=15 SPECS=all)
+	@scripts/ensure-postgres
+	@scripts/fetch-newest $(or $(VERSION),15)
+	@sql=$$(scripts/fetch-regress $(or $(VERSION),15)) && TWINSPAN_TEST_MINOR=newest TWINSPAN_ISOLATION=$(or $(VERSION),15) TWINSPAN_REGRESS_SQL=$$sql TWINSPAN_ISOLATION_SPECS='$(SPECS)' \
+		go test -count=1 -v -timeout 120m -run 'TestIsolation$$' ./test
+
 .PHONY: ha
 ha: ## Link a Patroni cluster, switch it over and kill its leader (installs patroni and etcd)
 	@scripts/ensure-postgres

@@ -170,6 +170,13 @@ func (r *regress) take(t *testing.T, file string) {
 		r.refused = append(r.refused, file+" "+code[1])
 	}
 	output := r.compare(t, file, linked, control)
+	r.settle(t, file, fmt.Sprintf("about %d statements, %s", statements, output))
+}
+
+// settle waits until the secondary has everything of a file, and compares the sides. said is what is told
+// of one that is in order.
+func (r *regress) settle(t *testing.T, file, said string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), regressPatience)
 	defer cancel()
 	if err := r.arrive(ctx, t); err != nil {
@@ -188,7 +195,7 @@ func (r *regress) take(t *testing.T, file string) {
 		r.again(t)
 		return
 	}
-	t.Logf("%s: about %d statements, %s; %d tables and %d rows equal", file, statements, output, v.TablesDone, v.Rows)
+	t.Logf("%s: %s; %d tables and %d rows equal", file, said, v.TablesDone, v.Rows)
 }
 
 // run gives the text of a file to psql as pg_regress does, and returns what it prints.
