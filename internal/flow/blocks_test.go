@@ -35,7 +35,7 @@ func about(kind byte, xid uint32, rest ...byte) []byte {
 // handed whole transactions in commit order, and is told that more is there exactly while
 // it is.
 func TestBlocksBecomeTransactions(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range seeds(20) {
 		random := rand.New(rand.NewPCG(seed, 5))
 		var stream []byte
 		var want []event
