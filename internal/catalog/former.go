@@ -32,17 +32,24 @@ type Former struct {
 }
 
 // StoreFormer stores it.
-func StoreFormer(ctx context.Context, q Querier, link string, f Former) error {
-	have, err := haveTable(ctx, q, "twinspan.former")
+func StoreFormer(ctx context.Context, conn *pgx.Conn, link string, f Former) error {
+	have, err := haveTable(ctx, conn, "twinspan.former")
 	if err != nil {
 		return err
 	}
 	if !have {
-		if _, err := q.Exec(ctx, formerSQL+PrivateSQL); err != nil {
-			return pg.Classify(err, "make the table of what is not carried")
+		// At no moment is there a table that the database's owner cannot dump.
+		err := pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, formerSQL+PrivateSQL); err != nil {
+				return pg.Classify(err, "make the table of what is not carried")
+			}
+			return Readable(ctx, tx)
+		})
+		if err != nil {
+			return err
 		}
 	}
-	_, err = q.Exec(ctx, `INSERT INTO twinspan.former (link, agent, at, inventory) VALUES ($1::text::uuid, $2, $3, $4)
+	_, err = conn.Exec(ctx, `INSERT INTO twinspan.former (link, agent, at, inventory) VALUES ($1::text::uuid, $2, $3, $4)
 		ON CONFLICT (link) DO UPDATE SET agent = excluded.agent, at = excluded.at, inventory = excluded.inventory`, link, f.Agent, f.At, inASCII(f.Inventory))
 	return pg.Classify(err, "store what is not carried")
 }
