@@ -97,8 +97,12 @@ func (s *Source) Prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, functions); err != nil {
+	err = s.patiently(ctx, func() error {
+		_, err := conn.Exec(ctx, functions)
 		return pg.Classify(err, "create the functions of the primary")
+	})
+	if err != nil {
+		return err
 	}
 	if err := s.trigger(ctx, conn); err != nil {
 		return err
