@@ -92,8 +92,9 @@ func awaitCode(t *testing.T, s *linktest.Side, code string, shown bool) {
 	})
 }
 
-// flip changes one byte in the middle of the largest file below a directory, and returns what puts it back.
-func flip(t *testing.T, dir string) (back func()) {
+// flip changes so many bytes, evenly apart, of the largest file below a directory, and returns what
+// puts them back.
+func flip(t *testing.T, dir string, count int64) (back func()) {
 	t.Helper()
 	var largest string
 	var size int64
@@ -114,17 +115,26 @@ func flip(t *testing.T, dir string) (back func()) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	one := make([]byte, 1)
-	if _, err := f.ReadAt(one, size/2); err != nil {
-		t.Fatal(err)
+	change := func(f *os.File) error {
+		one := make([]byte, 1)
+		for i := range count {
+			at := size * (i + 1) / (count + 1)
+			if _, err := f.ReadAt(one, at); err != nil {
+				return err
+			}
+			if _, err := f.WriteAt([]byte{one[0] ^ 0x10}, at); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	if _, err := f.WriteAt([]byte{one[0] ^ 0x10}, size/2); err != nil {
+	if err := change(f); err != nil {
 		t.Fatal(err)
 	}
 	return func() {
 		f, err := os.OpenFile(largest, os.O_RDWR, 0)
 		if err == nil {
-			_, err = f.WriteAt(one, size/2)
+			err = change(f) // a second time is as before
 			f.Close()
 		}
 		if err != nil {
@@ -261,7 +271,7 @@ func TestBackups(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back := flip(t, filepath.Join(repository, "backup", "main", b.Backups[0].Label))
+		back := flip(t, filepath.Join(repository, "backup", "main", b.Backups[0].Label), 1)
 		task, err := s.Client.VerifyBackups(t.Context())
 		task = awaitTask(t, s, task, err)
 		if task.Verified == nil || len(task.Verified.Findings) == 0 || task.Verified.Findings[0].Backup != b.Backups[0].Label {

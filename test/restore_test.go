@@ -187,9 +187,10 @@ func TestRestores(t *testing.T) {
 		}
 		pgtest.Equal(t, dsn, s.DSN(`after "all"`))
 	})
+	space := filepath.Join(os.TempDir(), fmt.Sprintf("twinspan-space-%d", os.Getpid())) // with no quote
+	t.Cleanup(func() { os.RemoveAll(space) })
 	t.Run("dropped", func(t *testing.T) {
-		name, space := "gone's", filepath.Join(os.TempDir(), fmt.Sprintf("twinspan-space-%d", os.Getpid())) // with no quote
-		t.Cleanup(func() { os.RemoveAll(space) })
+		name := "gone's"
 		pgtest.Exec(t, other, `COPY (SELECT 1) TO PROGRAM `+sqlname.Literal(`mkdir "`+space+`"`),
 			`CREATE TABLESPACE "Space's" LOCATION `+sqlname.Literal(space))
 		pgtest.Exec(t, other, `CREATE DATABASE `+sqlname.Quote(name)+` CONNECTION LIMIT 55`)
@@ -267,8 +268,8 @@ func TestRestores(t *testing.T) {
 		}
 		leavesNothing(t, s)
 	})
-	t.Run("flipped byte", func(t *testing.T) {
-		defer flip(t, filepath.Join(first.Policy.Repository, "backup/main", first.Backups[0].Label))()
+	t.Run("flipped bytes", func(t *testing.T) {
+		defer flip(t, filepath.Join(first.Policy.Repository, "backup/main", first.Backups[0].Label), 200)()
 		v := restored(t, s, api.RestoreDatabase{Database: database, Name: "x", At: now(t, s)})
 		if v.State != api.CopyFailed || v.Problem.Code != "backup_damaged" || v.Problem.Hint == "" {
 			t.Errorf("%+v, %+v", v, v.Problem)
