@@ -67,8 +67,12 @@ func TestIsolation(t *testing.T) {
 
 // isolationTester finds the program among what a server's package has for tests of extensions.
 func isolationTester(t *testing.T, s *pgtest.Server) string {
+	programs, err := filepath.EvalSymlinks(s.Programs())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, lib := range []string{"../lib", "../lib/postgresql"} {
-		if path := filepath.Join(s.Programs(), lib, "pgxs/src/test/isolation/isolationtester"); regularFile(path) {
+		if path := filepath.Join(programs, lib, "pgxs/src/test/isolation/isolationtester"); regularFile(path) {
 			return path
 		}
 	}
