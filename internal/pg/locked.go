@@ -15,6 +15,10 @@ import (
 // code that looks for itself.
 const shortestLocked = 500 * time.Millisecond
 
+// latestLook is how long a statement waits at most until it is looked who is in the way: a
+// transaction may have a shorter lock_timeout than its session.
+const latestLook = 2 * time.Second
+
 // lockedLook is how long the look at who is in the way may take.
 const lockedLook = 3 * time.Second
 
@@ -33,7 +37,7 @@ func tracerOf(settings map[string]string) pgx.QueryTracer {
 	if timeout < shortestLocked {
 		return nil
 	}
-	return &lockTracer{after: timeout / 2}
+	return &lockTracer{after: min(timeout/2, latestLook)}
 }
 
 type lockedKey struct{}

@@ -40,4 +40,16 @@ func TestWaitsForLocksAreNamed(t *testing.T) {
 	if p := wait(); p != nil {
 		t.Errorf("with nobody in the way: %v", p)
 	}
+
+	// A transaction of a session that would wait long waits for less.
+	conn = connect(t, dsn, pg.Session{Name: "test", Settings: map[string]string{"lock_timeout": "60s"}})
+	if _, err := other.Exec(t.Context(), `BEGIN; INSERT INTO t VALUES (1)`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `BEGIN; SET LOCAL lock_timeout = '3s'`); err != nil {
+		t.Fatal(err)
+	}
+	if p := wait(); !strings.Contains(p.Error(), "server process ") {
+		t.Errorf("in a transaction that waits for less: %v", p)
+	}
 }
