@@ -58,10 +58,7 @@ func (a *app) databaseCopy() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.answer(v, func(w io.Writer) { showCopy(w, v) }); err != nil || cancel {
-				return err
-			}
-			return copyError(v)
+			return a.tellCopy(v, cancel)
 		}),
 	}
 	flags := cmd.Flags()
@@ -128,6 +125,15 @@ func lostCopy(err error) error {
 		return problem.New(problem.Transient, "copy_lost", "the agent was started anew and has forgotten the copy").WithHint("copy again")
 	}
 	return err
+}
+
+// tellCopy shows a copy or a restore. One that has failed is the command's error, unless it was to
+// be ended.
+func (a *app) tellCopy(v api.DatabaseCopy, ended bool) error {
+	if err := a.answer(v, func(w io.Writer) { showCopy(w, v) }); err != nil || ended {
+		return err
+	}
+	return copyError(v)
 }
 
 // showCopy prints a copy for people.

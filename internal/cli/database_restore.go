@@ -78,10 +78,7 @@ func (a *app) databaseRestore() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.answer(v, func(w io.Writer) { showCopy(w, v) }); err != nil || cancel {
-				return err
-			}
-			return copyError(v)
+			return a.tellCopy(v, cancel)
 		}),
 	}
 	flags := cmd.Flags()
