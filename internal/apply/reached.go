@@ -16,6 +16,11 @@ const (
 	promptInterval = 5 * time.Millisecond
 )
 
+// noCommitTime is the time of an origin's commit that holds a position alone: no transaction of the primary committed
+// then, and a restore of the twin's backups must not take it for one. 0 would be replaced by the present
+// (src/backend/access/transam/xact.c, RecordTransactionCommit).
+const noCommitTime pgoutput.Timestamp = 1
+
 // interval is how long a position may wait now.
 func (e *engine) interval() time.Duration {
 	if e.a.Prompt != nil && e.a.Prompt() {
@@ -37,7 +42,7 @@ func (e *engine) storeReached(ctx context.Context) error {
 	e.s.exec("BEGIN", opControl, anyCount)
 	// Only a transaction with a number writes a commit record that holds an origin.
 	e.s.exec("SELECT pg_catalog.txid_current()", opControl, anyCount)
-	e.sendCommit(&commit{position: c.position, time: pgoutput.TimestampOf(time.Now())}, opCommit)
+	e.sendCommit(&commit{position: c.position, time: noCommitTime}, opCommit)
 	e.s.sync()
 	return e.awaitCommit(ctx, x, c)
 }

@@ -19,6 +19,8 @@ type Script struct {
 	Main       int    // index of the statement that the others serve
 	Tag        string // what it is, for people: CREATE TABLE
 	Subject    string // the object it is about
+	// Anew are tables whose rows the stream brings behind the script: they are emptied before it.
+	Anew []sqlname.Table
 	// Renamed are schemas that get another name. The stream goes on naming tables
 	// that it has described before by the old one (pgoutput notices changes of a
 	// table, not of its schema).
