@@ -21,6 +21,12 @@ func (r *Raw) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// Table is the name of a table.
+type Table struct {
+	Schema Raw `json:"schema"`
+	Table  Raw `json:"table"`
+}
+
 // Change is a schema change as the primary's triggers describe it.
 type Change struct {
 	Tag         string         `json:"tag"` // the command's tag, as CREATE TABLE
@@ -53,6 +59,9 @@ type Change struct {
 	// business of the fence's: role or session_authorization; nil where it does not.
 	Config *[]Raw `json:"config"`
 
+	// Anew are the tables whose rows come behind the change: nothing is to be computed for those that are there.
+	Anew []Table `json:"anew"`
+
 	Bytes int64 `json:"bytes"` // of a relation that no event trigger saw: how large it is
 
 	// Whole makes the relation that the change is about, as the change leaves it, where no event trigger can have
@@ -67,11 +76,12 @@ func Parse(payload []byte) (*Change, error) {
 	if err := json.Unmarshal(payload, c); err != nil {
 		return nil, problem.Wrap(err, problem.Internal, "stream_corrupt", "the stream holds a schema change that cannot be read")
 	}
-	if err := c.valid(); err != nil {
-		return nil, err
-	}
-	if c.Whole != nil {
-		if err := c.Whole.valid(); err != nil {
+	for _, change := range []*Change{c, c.Whole} {
+		if change == nil {
+			continue
+		}
+		change.SQL = Raw(closed(string(change.SQL), change.Conforming))
+		if err := change.valid(); err != nil {
 			return nil, err
 		}
 	}

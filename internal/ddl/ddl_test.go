@@ -145,7 +145,7 @@ func TestSettings(t *testing.T) {
 
 func TestOneStatementAlone(t *testing.T) {
 	for sql, want := range map[string]bool{
-		`CREATE TABLE t (a int)`: true, `CREATE TABLE t (a int) ; `: true, `CREATE TABLE t (a text DEFAULT ';')`: true,
+		`CREATE TABLE t (a int)`: true, `CREATE TABLE t (a int) ; `: true, "CREATE TABLE t (a int);; -- ;\n ; ": true, `CREATE TABLE t (a text DEFAULT ';')`: true,
 		`CREATE TABLE t (); DROP TABLE u`:                                                   false,
 		`CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM a; DELETE FROM b)`:            true,
 		`CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END`: true,

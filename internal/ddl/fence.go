@@ -190,6 +190,9 @@ const pendingSQL = `DO $tidy$
 DECLARE
 	g pg_catalog.record;
 BEGIN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable AND t.tgparentid = 0 AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')) THEN
+		RETURN;
+	END IF;
 	FOR g IN SELECT n.nspname, c.relname, t.tgname, CASE t.tgenabled WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END AS fires
 	           FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	          WHERE t.tgdeferrable AND t.tgparentid = 0 AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') LOOP

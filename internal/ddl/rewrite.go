@@ -208,6 +208,20 @@ func (e *editor) single() bool {
 	return true
 }
 
+// closed takes from a statement what follows it: empty ones, as in "CREATE TABLE t ();;", are several to whoever
+// counts semicolons, and none to the server.
+func closed(text string, conforming bool) string {
+	tokens := scan(text, conforming)
+	last := len(tokens) - 1
+	for last >= 0 && tokens[last].kind == other && tokens[last].word == ";" {
+		last--
+	}
+	if last < 0 || last == len(tokens)-1 {
+		return text
+	}
+	return text[:tokens[last].end]
+}
+
 // detach makes DETACH PARTITION ... CONCURRENTLY and ... FINALIZE plain.
 func (e *editor) detach() {
 	for i, t := range e.tokens {
