@@ -109,8 +109,8 @@ func TestDemonstrationProvesTheTwinAndEndsByItself(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		"Peers by an invitation", "Linking while the workload runs", "copying tables", "Replicating", `"hello from a"`,
-		"refused there: ", "link show shop --dir ", "psql -h ", "public.page_views", "6 tables", "the two sides are equal",
+		"Peers by an invitation", "Linking while the workload runs", "copied under load", "Replicating", `"hello from a"`,
+		"refused there: ", "link show shop --dir ", " ui --dir ", "psql -h ", "public.page_views", "6 tables", "the two sides are equal",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it did not say %q", want)

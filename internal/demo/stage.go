@@ -127,11 +127,12 @@ func (s *stage) guide(a, b *side) {
     a write there    INSERT INTO greetings VALUES (3, 'try it');    (on the twin: refused)
     the link         %s link show %s --dir %s
                      %s link watch --dir %s
+    in a browser     %s ui --dir %s
     change places    %s link failover %s --dir %s    (again to come home)
     the logs         %s
                      %s
 
-`, psql(a), psql(b), program(), linkName, terminal.Quoted(b.dir.Path()), program(), terminal.Quoted(a.dir.Path()), program(), linkName, terminal.Quoted(a.dir.Path()), a.log, b.log)
+`, psql(a), psql(b), program(), linkName, terminal.Quoted(b.dir.Path()), program(), terminal.Quoted(a.dir.Path()), program(), terminal.Quoted(a.dir.Path()), program(), linkName, terminal.Quoted(a.dir.Path()), a.log, b.log)
 }
 
 // psql returns the command that opens a session. Over TCP it reads the password
