@@ -130,3 +130,12 @@ func Fetch(ctx context.Context, peers Peers, name, method string, request any, c
 	}
 	return in.result, nil
 }
+
+// WriteResult sends a value as one frame of JSON.
+func WriteResult(s *peer.Stream, value any) error {
+	body, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return s.WriteFrame(wire.FrameResult, body)
+}
