@@ -10,14 +10,9 @@ const openTables = `
                     AND g.tgtype = CASE c.relkind WHEN 'f' THEN 30 ELSE 62 END AND g.tgqual IS NULL AND g.tgattr::pg_catalog.text = '' AND g.tgenabled = 'A')
               ORDER BY c.oid`
 
+// openTablesMark is where gate.sql has openTables.
+const openTablesMark = "/*open tables*/"
+
 // EnsureSQL is one statement that shuts tables which came, or lost their gate, by
 // a schema change: run in the transaction of the change, nobody finds them open.
-const EnsureSQL = `DO $gate$
-DECLARE
-    t oid;
-BEGIN
-    FOR t IN SELECT c.oid` + openTables + ` LOOP
-        PERFORM twinspan.shut_gate(t);
-    END LOOP;
-END
-$gate$`
+const EnsureSQL = `SELECT twinspan.shut_gates()`

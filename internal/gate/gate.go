@@ -68,7 +68,7 @@ func Shut(ctx context.Context, conn *pgx.Conn) error {
 // build makes what the gate consists of, but for the triggers of tables.
 func build(ctx context.Context, conn *pgx.Conn) error {
 	return whileBuilding(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, catalog.HomeSQL()+gateSQL+asideSQL+catalog.PrivateSQL); err != nil {
+		if _, err := tx.Exec(ctx, catalog.HomeSQL()+strings.Replace(gateSQL, openTablesMark, openTables, 1)+asideSQL+catalog.PrivateSQL); err != nil {
 			return pg.Classify(err, "create the gate")
 		}
 		var have bool
@@ -226,7 +226,7 @@ func Open(ctx context.Context, conn *pgx.Conn, besides string) error {
 		return err
 	}
 	_, err = conn.Exec(ctx, `DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.shut_gate(oid);
-		DROP FUNCTION IF EXISTS twinspan.ticket(text, oid), twinspan.by_superuser(), twinspan.put_aside(), twinspan.put_back(), twinspan.put_back_for_change(), twinspan.modes(); DROP SEQUENCE twinspan.gate_state`)
+		DROP FUNCTION IF EXISTS twinspan.ticket(text, oid), twinspan.by_superuser(), twinspan.put_aside(), twinspan.put_back(), twinspan.put_back_for_change(), twinspan.modes(), twinspan.modes("char"[]), twinspan.shut_gates(); DROP SEQUENCE twinspan.gate_state`)
 	return pg.Classify(err, "drop the gate's functions")
 }
 

@@ -165,3 +165,16 @@ BEGIN
     END IF;
 END
 $$;
+
+-- Shuts the tables that are open. It is called behind each schema change, and keeps its plan.
+CREATE OR REPLACE FUNCTION twinspan.shut_gates() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    t oid;
+BEGIN
+    FOR t IN SELECT c.oid/*open tables*/ LOOP
+        PERFORM twinspan.shut_gate(t);
+    END LOOP;
+END
+$$;

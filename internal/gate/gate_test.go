@@ -292,7 +292,7 @@ func traces(t testing.TB, dsn string) [][]string {
 func TestOpenLeavesNoTrace(t *testing.T) {
 	dsn, conn := fresh(t, objects)
 	shut(t, conn)
-	if got := len(traces(t, dsn)); got != 9+1+10+1 {
+	if got := len(traces(t, dsn)); got != 9+1+11+1 {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 	for range 2 {
@@ -484,7 +484,7 @@ func TestStagedAtOnce(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(traces(t, dsn)); got != 9+1+10 {
+	if got := len(traces(t, dsn)); got != 9+1+11 {
 		t.Errorf("%d traces: %v", got, traces(t, dsn))
 	}
 }

@@ -31,7 +31,7 @@ BEGIN
     EXECUTE format('ALTER DATABASE %I RESET default_transaction_read_only', current_database());
     IF EXISTS (SELECT FROM twinspan.link) THEN
         DROP FUNCTION twinspan.gate(), twinspan.gate_ddl(), twinspan.refuse(text), twinspan.shut_gate(oid), twinspan.release();
-        DROP FUNCTION IF EXISTS twinspan.ticket(text, oid), twinspan.by_superuser(), twinspan.put_aside(), twinspan.put_back(), twinspan.put_back_for_change(), twinspan.modes();
+        DROP FUNCTION IF EXISTS twinspan.ticket(text, oid), twinspan.by_superuser(), twinspan.put_aside(), twinspan.put_back(), twinspan.put_back_for_change(), twinspan.modes(), twinspan.modes("char"[]), twinspan.shut_gates();
         DROP SEQUENCE twinspan.gate_state;
     ELSE
         DROP SCHEMA twinspan CASCADE;
