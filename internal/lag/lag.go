@@ -1,6 +1,6 @@
 // Package lag says how far a twin is behind what its primary has written, as far as that
 // is known: from what the primary said of the end of its log, and when, and from how far
-// the twin has come. It has no clock and does no I/O.
+// the twin has come; and where the time of a stream goes. It has no clock and does no I/O.
 package lag
 
 import (
