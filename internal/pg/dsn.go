@@ -173,7 +173,9 @@ func PlannerSettings() map[string]string {
 
 // Connect opens a session. It waits no longer than the connect timeout.
 func (d *DSN) Connect(ctx context.Context, s Session) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, d.session(s))
+	config := d.session(s)
+	answered := noteAnswers(config)
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if s.Fenced && SQLState(err) == "42704" { // before version 13 it has no such setting
 		s.Fenced = false
 		conn, err = pgx.ConnectConfig(ctx, d.session(s))
@@ -183,17 +185,23 @@ func (d *DSN) Connect(ctx context.Context, s Session) (*pgx.Conn, error) {
 		conn, err = pgx.ConnectConfig(ctx, d.session(s))
 	}
 	if err != nil {
-		return nil, d.notConnected(err, "connect to ")
+		return nil, d.notConnected(ctx, err, answered.Load(), "connect to ")
 	}
 	d.learnLogin(conn.PgConn())
 	return conn, nil
 }
 
-// notConnected says why there is no session: in the guard's own words where it was that.
-func (d *DSN) notConnected(err error, op string) error {
+// notConnected says why there is no session: in the guard's own words where it was that. answered is whether the
+// server said something.
+func (d *DSN) notConnected(ctx context.Context, err error, answered bool, op string) error {
 	var guards *problem.Error
 	if errors.As(err, &guards) {
 		return guards
+	}
+	if answered && pgconn.Timeout(err) {
+		if locked := d.notBegun(ctx, op); locked != nil {
+			return locked
+		}
 	}
 	if SQLState(err) == "55000" { // pg_database.datallowconn (postinit.c, CheckMyDatabase)
 		return problem.Wrap(sanitised{err}, problem.Transient, "database_closed", "%s: the database lets nobody connect", op+d.String()).On(d.Database()).
@@ -207,6 +215,7 @@ func (d *DSN) notConnected(err error, op string) error {
 func (d *DSN) ConnectReplication(ctx context.Context, s Session) (*pgconn.PgConn, error) {
 	c := d.session(s)
 	c.RuntimeParams["replication"] = "database"
+	answered := noteAnswers(c)
 	conn, err := pgconn.ConnectConfig(ctx, &c.Config)
 	if err != nil && d.quiet(s) && SQLState(err) == "42501" {
 		quietLogins.Delete(d.login())
@@ -215,7 +224,7 @@ func (d *DSN) ConnectReplication(ctx context.Context, s Session) (*pgconn.PgConn
 		conn, err = pgconn.ConnectConfig(ctx, &c.Config)
 	}
 	if err != nil {
-		return nil, d.notConnected(err, "connect for replication to ")
+		return nil, d.notConnected(ctx, err, answered.Load(), "connect for replication to ")
 	}
 	if s, ok := conn.Conn().(*socket); ok {
 		narrow(s.Conn)
@@ -267,6 +276,11 @@ func (d *DSN) session(s Session) *pgx.ConnConfig {
 			}
 			return d.guard(ctx, conn)
 		}
+	}
+	last := c.AfterConnect
+	c.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		own.opened(conn)
+		return last(ctx, conn)
 	}
 	c.DialFunc = dialSocket(c.DialFunc)
 	return c

@@ -38,7 +38,7 @@ func forPrograms(params map[string]string) map[string]string {
 // Environ returns the environment in which PostgreSQL's client programs, run
 // without any connection argument, reach what the string names. The password
 // travels in it, for arguments are seen by every user of the machine. name is
-// shown in pg_stat_activity behind "twinspan/"; options are settings as in
+// shown in pg_stat_activity behind "twinspan/", with a number (IsOwnProgram); options are settings as in
 // PGOPTIONS ("-c name=value"), behind those of the string.
 func (d *DSN) Environ(name, options string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
@@ -59,7 +59,7 @@ func (d *DSN) Environ(name, options string) []string {
 		env = append(env, "PGHOSTADDR="+a)
 	}
 	env = append(env, "LC_ALL=C", "PGHOST="+strings.Join(hosts, ","), "PGPORT="+strings.Join(ports, ","),
-		"PGUSER="+d.config.User, "PGDATABASE="+d.config.Database, "PGAPPNAME=twinspan/"+name,
+		"PGUSER="+d.config.User, "PGDATABASE="+d.config.Database, "PGAPPNAME="+programName(name),
 		"PGOPTIONS="+strings.TrimSpace(d.config.RuntimeParams["options"]+" "+options), "PGCONNECT_TIMEOUT=10")
 	if d.config.Password != "" {
 		env = append(env, "PGPASSWORD="+d.config.Password)

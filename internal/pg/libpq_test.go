@@ -26,11 +26,19 @@ func TestEnvironNamesEveryHostOnce(t *testing.T) {
 	env := d.WithDatabase("other").Environ("sales/schema", "-c a=b")
 	for _, want := range []string{
 		"PGHOST=a,b", "PGPORT=1,2", "PGUSER=u", "PGPASSWORD=se cret", "PGDATABASE=other", "PGSSLMODE=prefer",
-		"PGOPTIONS=-c work_mem=1MB -c a=b", "PGAPPNAME=twinspan/sales/schema", "PGTARGETSESSIONATTRS=read-write",
+		"PGOPTIONS=-c work_mem=1MB -c a=b", "PGTARGETSESSIONATTRS=read-write",
 	} {
 		if !slices.Contains(env, want) {
 			t.Errorf("%s is missing in %s", want, strings.Join(env, "\n"))
 		}
+	}
+	at := slices.IndexFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "PGAPPNAME=twinspan/sales/schema ") })
+	if at < 0 || !IsOwnProgram(strings.TrimPrefix(env[at], "PGAPPNAME=")) || IsOwnProgram("twinspan/sales/schema") {
+		t.Errorf("the name of the program's sessions: %s", strings.Join(env, "\n"))
+	}
+	long := strings.Repeat("x", 60)
+	if name := programName(long + "/schema"); len(name) != 63 || !strings.HasPrefix(name, "twinspan/"+long[:50]) {
+		t.Errorf("a long one: %q", name)
 	}
 }
 

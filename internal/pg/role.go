@@ -104,7 +104,7 @@ WITH RECURSIVE here AS (
 SELECT r.rolname::text, r.oid IN (SELECT oid FROM direct), r.rolcanlogin, r.rolinherit, r.rolbypassrls, r.rolcreatedb, r.rolcreaterole, r.rolsuper, r.rolreplication,
        r.rolconnlimit, CASE WHEN r.rolvaliduntil IS NULL OR r.rolvaliduntil = 'infinity' THEN '' ELSE r.rolvaliduntil::text END,
        coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid'), ''),
-       coalesce((SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0), '{}')
+       array(SELECT c.line FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) WITH ORDINALITY AS c (line, n) WHERE s.setrole = r.oid AND s.setdatabase = 0 AND pg_catalog.octet_length(c.line) <= 65536 ORDER BY c.n)
   FROM pg_catalog.pg_roles r
  WHERE r.oid IN (SELECT oid FROM needed) AND r.rolname NOT LIKE 'pg\_%'
    AND (NOT r.rolsuper OR r.oid IN (SELECT oid FROM direct))

@@ -22,14 +22,18 @@ type Setting struct {
 // gave to a database itself, so that others' settings are told from its own.
 const LocalCommit = "twinspan.local_commit"
 
+// LongestSetting bounds, in bytes, the settings that are read: any role may give itself one of a gigabyte, which no
+// agent takes into its memory. Longer ones are as if they were not there.
+const LongestSetting = 64 << 10
+
 // DatabaseSettings lists the settings of the session's database, without the
-// synchronous_commit that Twinspan gave it.
+// synchronous_commit that Twinspan gave it and those longer than LongestSetting.
 func DatabaseSettings(ctx context.Context, q Rows) ([]Setting, error) {
 	rows, err := q.Query(ctx, `SELECT coalesce(r.rolname::text, ''), c.line
 		FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) WITH ORDINALITY AS c (line, n)
 		LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
 		WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND (s.setrole = 0 OR r.oid IS NOT NULL)
-		ORDER BY 1, c.n`)
+		AND pg_catalog.octet_length(c.line) <= $1 ORDER BY 1, c.n`, LongestSetting)
 	if err != nil {
 		return nil, Classify(err, "list the settings of the database")
 	}

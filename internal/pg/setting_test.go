@@ -2,6 +2,7 @@ package pg_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/twinspan/twinspan/internal/pg"
@@ -23,6 +24,7 @@ func TestDatabaseSettingsLeaveOutOurs(t *testing.T) {
 	}{
 		{set + `work_mem = '1MB'`, []pg.Setting{{Name: "synchronous_commit", Value: "local"}, {Name: "work_mem", Value: "1MB"}}},
 		{set + pg.LocalCommit + ` = on`, []pg.Setting{{Name: "work_mem", Value: "1MB"}}},
+		{set + `search_path = ` + strings.Repeat("a", 60) + strings.Repeat(", "+strings.Repeat("b", 60), 1200), []pg.Setting{{Name: "work_mem", Value: "1MB"}}},
 	} {
 		exec(t, conn, c.sql)
 		got, err := pg.DatabaseSettings(testContext(t), conn)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,6 +53,11 @@ type socket struct {
 	stays  bool   // reads take what was read before, and do not wait for more
 	buf    []byte // of a TLS connection: what was read
 	unread [2]int // the part of buf that was not taken
+
+	dialled time.Time
+	// answered is set once the server has said something, and then forgotten; nil for nobody who asks.
+	answered *atomic.Bool
+	closed   func() // is told that the connection was closed; nil for nobody
 }
 
 // dialSocket makes a connection function's connections sockets.
@@ -66,9 +72,17 @@ func dialSocket(dial func(ctx context.Context, network, address string) (net.Con
 }
 
 func newSocket(conn net.Conn) *socket {
-	s := &socket{Conn: conn}
+	s := &socket{Conn: conn, dialled: time.Now()}
 	s.pause = s.wait
 	return s
+}
+
+// Close implements net.Conn.
+func (s *socket) Close() error {
+	if s.closed != nil {
+		s.closed()
+	}
+	return s.Conn.Close()
 }
 
 // Read implements net.Conn.
@@ -85,6 +99,10 @@ func (s *socket) Read(p []byte) (int, error) {
 	if s.buf == nil {
 		n, err := s.Conn.Read(p)
 		s.last = n
+		if s.answered != nil && n > 0 {
+			s.answered.Store(true)
+			s.answered = nil
+		}
 		return n, err
 	}
 	n, err := s.Conn.Read(s.buf)
