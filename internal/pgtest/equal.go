@@ -89,6 +89,9 @@ WHERE c.relkind = 'r' AND c.relpersistence = 'p'
 ORDER BY 1, a.attnum`
 
 func openSide(ctx context.Context, dsn string) (side, error) {
+	if near := overSocket(dsn); near != "" {
+		dsn = near
+	}
 	parsed, err := pg.ParseDSN(dsn)
 	if err != nil {
 		return side{}, err

@@ -28,14 +28,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/leaks"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
 // patience bounds every wait for a server; machines for tests can be slow.
 const patience = 2 * time.Minute
 
-// leakPatience bounds the wait for goroutines that are about to end.
-const leakPatience = 20 * time.Second
+// quitPatience bounds the wait for a server that was told to end at once; it kills its
+// processes itself after five seconds.
+const quitPatience = 15 * time.Second
 
 // Server is a running PostgreSQL server. Its methods other than DSN and Database
 // are for one goroutine at a time.
@@ -101,9 +103,9 @@ func Start(t testing.TB, opts ...Option) *Server {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of the server on port %d:\n%s", s.Port, s.logTail())
+			s.Stop()
+			Keep(t, s.dir)
 		}
-		s.Stop()
-		Keep(t, s.dir)
 		s.remove()
 	})
 	return s
@@ -121,8 +123,10 @@ func hint(err error) string {
 var sharedServer struct {
 	sync.Mutex
 	server *Server
-	hasEnd bool // Main runs and will stop it
 }
+
+// hasEnd says that Main runs, and will remove what outlives a test.
+var hasEnd atomic.Bool
 
 // Shared returns the test binary's own server, started at the first call. Take
 // a database of it for each test. The package needs
@@ -132,7 +136,7 @@ func Shared(t testing.TB) *Server {
 	t.Helper()
 	sharedServer.Lock()
 	defer sharedServer.Unlock()
-	if !sharedServer.hasEnd {
+	if !hasEnd.Load() {
 		t.Fatal("pgtest.Shared needs func TestMain(m *testing.M) { pgtest.Main(m) } in this package")
 	}
 	if sharedServer.server == nil {
@@ -148,9 +152,7 @@ func Shared(t testing.TB) *Server {
 // Main runs the tests, stops the shared server, looks for goroutines that were
 // left running, but for those to ignore, and exits.
 func Main(m *testing.M, ignore ...goleak.Option) {
-	sharedServer.Lock()
-	sharedServer.hasEnd = true
-	sharedServer.Unlock()
+	hasEnd.Store(true)
 	code := m.Run()
 	sharedServer.Lock()
 	if sharedServer.server != nil {
@@ -158,21 +160,11 @@ func Main(m *testing.M, ignore ...goleak.Option) {
 		sharedServer.server = nil
 	}
 	sharedServer.Unlock()
+	removePrepared()
 	if code != 0 {
 		fmt.Fprintf(os.Stderr, "%s=%d\n", SeedEnv, Seed())
 	}
-	if code == 0 {
-		// Find itself waits for less than half a second.
-		err := goleak.Find(ignore...)
-		for end := time.Now().Add(leakPatience); err != nil && time.Now().Before(end); {
-			err = goleak.Find(ignore...)
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "goroutines left running after the tests:", err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(leaks.Code(code, ignore...))
 }
 
 // create starts a server, and tries once more when a start took too long.
@@ -206,7 +198,7 @@ func createOnce(test string, opts []Option) (*Server, error) {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	if err = s.prototype().Init(ctx); err == nil {
+	if err = s.init(ctx); err == nil {
 		// Another process may take the port between the look and the start.
 		for range 5 {
 			s.Port = FreePort()
@@ -272,6 +264,7 @@ func (s *Server) start() error {
 		s.run = nil
 		return err
 	}
+	sockets.Store(s.Port, filepath.Join(s.dir, "run"))
 	return nil
 }
 
@@ -291,6 +284,22 @@ func (s *Server) Restart() {
 	s.Stop()
 	if err := s.start(); err != nil {
 		panic(fmt.Sprintf("restart of a server: %v\n%s", err, s.logTail()))
+	}
+}
+
+// quit has the server end without a checkpoint. One that does not answer is killed.
+func (s *Server) quit() {
+	if s.run == nil || s.run.PID() == 0 {
+		s.Stop() // what did not start, or has ended by itself
+		return
+	}
+	_ = syscall.Kill(s.run.PID(), syscall.SIGQUIT)
+	select {
+	case <-s.done:
+		s.stop()
+		s.run = nil
+	case <-time.After(quitPatience):
+		s.Kill()
 	}
 }
 
@@ -352,8 +361,9 @@ func childrenOf(pid int) []int {
 	return children
 }
 
+// remove ends the server and removes its directory: nothing has to be written before.
 func (s *Server) remove() {
-	s.Stop()
+	s.quit()
 	_ = os.RemoveAll(s.dir)
 }
 

@@ -223,3 +223,43 @@ func TestMinorIsChosen(t *testing.T) {
 		}
 	}
 }
+
+// Servers are copies of one directory, and no two of them are one cluster: the second has
+// an identifier of its own, with which it starts and recovers.
+func TestServersAreClustersOfTheirOwn(t *testing.T) {
+	const sql = `SELECT system_identifier FROM pg_control_system()`
+	first, second := pgtest.Start(t), pgtest.Start(t)
+	before := pgtest.Query(t, second.DSN("postgres"), sql)[0][0]
+	if other := pgtest.Query(t, first.DSN("postgres"), sql)[0][0]; other == before {
+		t.Errorf("both servers have the system identifier %s", other)
+	}
+	second.Kill()
+	second.Restart()
+	if after := pgtest.Query(t, second.DSN("postgres"), sql)[0][0]; after != before {
+		t.Errorf("the system identifier was %s and is %s", before, after)
+	}
+}
+
+// Sessions of the package take the short way, and whatever else has the same DSN the one of
+// users.
+func TestSessionsTakeTheSocket(t *testing.T) {
+	s := pgtest.Start(t)
+	const sql = `SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()`
+	for _, dsn := range []string{s.DSN("postgres"), s.AppDSN("postgres"), s.DSN("postgres") + "&application_name=x"} {
+		if got := pgtest.Query(t, dsn, sql)[0][0]; got != "false" {
+			t.Errorf("%s: a session of the package has TLS: %s", dsn, got)
+		}
+		conn, err := pgx.Connect(t.Context(), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var secure string
+		if err := conn.QueryRow(t.Context(), sql).Scan(&secure); err != nil || secure != "true" {
+			t.Errorf("%s: another session has TLS: %s, %v", dsn, secure, err)
+		}
+		_ = conn.Close(t.Context())
+	}
+	if got := pgtest.Query(t, s.AgentDSN(), sql)[0][0]; got != "true" {
+		t.Errorf("a session of the agent's role has TLS: %s", got)
+	}
+}

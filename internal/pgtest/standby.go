@@ -52,10 +52,10 @@ func (s *Server) Standby(t testing.TB, name string, opts ...Option) *Server {
 
 // clone copies the data directory of a server that is stopped.
 func (s *Server) clone(from *Server) error {
-	// Init makes what else the server's directory needs, with its owners.
+	// init makes what else the server's directory needs, with its owners.
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	if err := s.prototype().Init(ctx); err != nil {
+	if err := s.init(ctx); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(s.DataDir()); err != nil {

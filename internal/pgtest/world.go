@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -123,6 +124,37 @@ func conninfo(role, database string, servers ...*Server) string {
 	quote := func(s string) string { return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'" }
 	return fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s sslmode=%s", strings.Join(hosts, ","), strings.Join(ports, ","),
 		role, quote(Password), quote(database), servers[0].sslmode())
+}
+
+// sockets are the directories of servers' Unix sockets, by port.
+var sockets sync.Map
+
+// overSocket returns a DSN that leads over the server's Unix socket to what one of DSN and
+// AppDSN leads to: without TLS and a password, a short session costs both ends half as much.
+// It is "" for any other.
+func overSocket(dsn string) string {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Hostname() != "127.0.0.1" {
+		return ""
+	}
+	if name := u.User.Username(); name != instance.Superuser && name != AppRole {
+		return ""
+	}
+	port, err := strconv.Atoi(u.Port()) // one that lists several servers has none
+	if err != nil {
+		return ""
+	}
+	dir, have := sockets.Load(port)
+	if !have {
+		return ""
+	}
+	u.Host = ""
+	parameters := u.Query()
+	parameters.Set("host", dir.(string))
+	parameters.Set("port", strconv.Itoa(port))
+	parameters.Set("sslmode", "disable")
+	u.RawQuery = parameters.Encode()
+	return u.String()
 }
 
 func (s *Server) sslmode() string {
