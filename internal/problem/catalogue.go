@@ -34,7 +34,9 @@ func Catalogue() []Area {
 		{"Copies of databases", copyEntries()},
 		{"Peers", peerEntries()},
 		{"Servers", serverEntries()},
+		{"The managed instance", instanceEntries()},
 		{"Backups of a managed instance", backupEntries()},
+		{"Members of an instance", memberEntries()},
 		{"Agents, their directory and the interface", agentEntries()},
 	}
 }

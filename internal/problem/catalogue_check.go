@@ -69,6 +69,10 @@ func checkEntries() []Entry {
 		{"slot_wal_short", Warns, "The limit of slots is reached while seeding", "At the measured rate the primary writes more log during the seeding than slots may keep.", "`ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf()`"},
 		{"slots_used_up", Blocks, "No replication slot is free", "A link needs one on the primary, and a second while it is seeded.", "`ALTER SYSTEM SET max_replication_slots = ...` and restart, or drop slots that nobody uses."},
 		{"space_short", Blocks, "The server has too little space", "The database is larger than what is free on the disk of the server that is to hold the twin, or the copy.", "Make room there."},
+		{"storage_exceeded", Blocks, "The instance has not that much storage left", "The secondary's instance was declared to have less than the database needs. Nothing is begun.", "`twinspan instance set --storage` at the secondary's agent."},
+		{"storage_tight", Warns, "The storage is tight for the database", "The log and the building of indexes may need more.", "`twinspan instance set --storage` at the secondary's agent."},
+		{"encryption_differs", Warns, "Data at rest is encrypted otherwise on both sides", "What the machines show: dm-crypt, an encrypting file system. What a disk or the volume of a cloud does by itself cannot be seen.", "Encrypt the secondary's file system, or see that its disk does, and accept this."},
+		{"encryption_unknown", Informs, "It is not known whether the secondary encrypts data at rest", "Its server is not on its agent's machine.", ""},
 		{"space_tight", Warns, "The secondary has little space", "The copy fits, but the log and the building of indexes may not.", "Make room there."},
 		{"space_unknown", Informs, "The secondary's space is not known", "SQL does not tell how much is free on a disk, and the secondary's server is not on its agent's machine.", ""},
 		{"subscription_not_carried", Warns, "A subscription stays on the primary", "What it receives reaches the twin through the link. After a change of places it would go on writing into the old primary.", "Plan to disable it and to make it anew on the new primary."},
@@ -105,6 +109,7 @@ func noticeEntries() []Entry {
 func ddlEntries() []Entry {
 	return []Entry{
 		{"ddl_c_function", Blocks, "A function in C", "It needs a library that the twin's server may not have.", "Create it before the link, or bring it as an extension."},
+		{"ddl_effects", Blocks, "A function that it calls changes more", "The command calls a function that changes the schema, or rows of tables, and would do so on the twin once more.", "Call the function by itself, and give the command what it returned."},
 		{"ddl_extension_missing", Blocks, "The twin's server lacks the extension", "CREATE EXTENSION could not be repeated there.", "Install the extension's package on the twin's server."},
 		{"ddl_import_foreign_schema", Blocks, "IMPORT FOREIGN SCHEMA", "What it creates is decided by a server that the twin may not reach.", "Create the foreign tables one by one."},
 		{"ddl_not_updatable", Blocks, "The table could not be changed any more", "The command leaves a table with a virtual generated column and without a key; PostgreSQL would refuse its UPDATE and DELETE as long as it is published, whatever its replica identity.", "Give the table a primary key first, or make the column STORED."},

@@ -2,6 +2,7 @@ package problem
 
 func copyEntries() []Entry {
 	return []Entry{
+		{"copies_at_limit", Blocks, "Enough copies of databases are under way", "An agent works on eight copies and restores at once: each holds a snapshot or a temporary server, and sessions on both sides.", "Wait until one is over, or end one with `--cancel`; `twinspan database copies` shows them."},
 		{"copy_cancelled", Blocks, "The copy of a database was cancelled", "Nothing of it is left.", "Copy again."},
 		{"copy_lost", Warns, "The copy of a database is forgotten", "The agent that made it was started anew. An unfinished copy leaves nothing.", "Look whether the database is there; if not, copy again."},
 		{"copy_running", Blocks, "A copy of that name is under way", "", "`twinspan database copies` shows it; wait, or choose another name."},

@@ -5,6 +5,7 @@ func failoverEntries() []Entry {
 	return []Entry{
 		{"barrier_applied", Informs, "Everything is applied", "A failover ends the stream with it; it is never shown.", ""},
 		{"barrier_late", Blocks, "The twin did not apply the rest in time", "Writers had to wait for it, so the failover was undone.", "See what slows the twin, then try again."},
+		{"cutover_pending", Warns, "The link is being removed by a cutover", "The sides have changed places, and the link goes: first the old side, whose database stays read-only, then the new primary's. The old side's agent has not done its part yet; it is asked until it has, also by an agent that is started anew.", "Have the old side's agent run. Where it is lost for good: `twinspan link delete NAME --force` at the new primary's agent."},
 		{"data_loss_not_accepted", Blocks, "A forced failover leaves transactions behind", "What the secondary does not have is not in the new primary.", "`--accept-data-loss`, if that is to be."},
 		{"database_shared", Blocks, "Two of the links have one database", "Of links that change places together, each has databases of its own: a database follows one primary only.", "Leave one of the links out."},
 		{"drain_failed", Blocks, "Writing transactions did not end", "The failover was undone.", "See what they wait for, then try again."},
