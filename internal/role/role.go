@@ -22,6 +22,14 @@ const (
 	Secondary Role = "secondary"
 )
 
+// Other returns the role of the other side.
+func (r Role) Other() Role {
+	if r == Primary {
+		return Secondary
+	}
+	return Primary
+}
+
 // Phase is where the link stands. The names are part of the API.
 type Phase string
 
