@@ -143,7 +143,18 @@ func TestMeter(t *testing.T) {
 	if p := m.read(start.Add(2 * time.Second)); p.BytesDone != 400 {
 		t.Errorf("more than planned %+v", p)
 	}
+	if each := m.each(); !slices.Equal(each, []TableProgress{{BytesTotal: 100, BytesDone: 100, Copied: true}, {BytesTotal: 300, BytesDone: 300, Copying: true}}) {
+		t.Errorf("each table under way %+v", each)
+	}
+	m.finish(j, false) // it is begun anew
+	if each := m.each(); each[1] != (TableProgress{BytesTotal: 300, BytesDone: 100}) {
+		t.Errorf("a table that waits %+v", each[1])
+	}
+	m.start(j)
 	m.finish(j, true)
+	if each := m.each(); each[1] != (TableProgress{BytesTotal: 300, BytesDone: 300, Copied: true}) {
+		t.Errorf("a table that is whole %+v", each[1])
+	}
 	if p := m.read(start.Add(3 * time.Second)); p.TablesDone != 2 || p.BytesDone != 400 || p.Remaining != 0 {
 		t.Errorf("at the end %+v", p)
 	}

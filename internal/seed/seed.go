@@ -119,3 +119,12 @@ type Progress struct {
 	Rate        int64 // bytes in a second, lately
 	Remaining   int64 // estimated seconds; -1 when unknown
 }
+
+// TableProgress says how far the copy of a table is.
+type TableProgress struct {
+	Table      sqlname.Table
+	BytesTotal int64 // as planned
+	BytesDone  int64
+	Copying    bool // rows of it are under way
+	Copied     bool // it is whole
+}

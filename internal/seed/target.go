@@ -28,6 +28,8 @@ type Target struct {
 	// Prepare makes the tables, at the session's snapshot. It is called before the
 	// plan is made, again after a failure, and not any more once the plan stands.
 	Prepare func(ctx context.Context, token string) error
+	// Room is asked, before the plan is made, whether so many bytes of rows have room; its error ends the seeding. It may be nil.
+	Room func(bytes int64) error
 	// Identity builds the keys of tables, before rows are replaced in them.
 	Identity func(ctx context.Context, tables []sqlname.Table) error
 	// MaxRate is asked again and again for the most bytes of rows a second, all workers
@@ -39,6 +41,10 @@ type Target struct {
 	ChunkBytes int64 // 0 for a size that fits, between 64 and 256 MB
 	Log        *slog.Logger
 	Progress   func(Progress) // may be nil; called from one goroutine at a time
+	// Tables, which may be nil, is given a function when rows begin to be copied. That tells how
+	// far each table is, in the order of the plan; it may be called at any time, from any
+	// goroutine, and costs as much as there are tables.
+	Tables func(each func() []TableProgress)
 }
 
 func (t *Target) workers() int {
@@ -108,6 +114,18 @@ func (t *Target) Copy(ctx context.Context) (Result, error) {
 	return result(s.sessions, s.tables), nil
 }
 
+// room refuses tables for which there is none.
+func (t *Target) room(tables []Table) error {
+	if t.Room == nil {
+		return nil
+	}
+	var bytes int64
+	for _, table := range tables {
+		bytes += table.Bytes
+	}
+	return t.Room(bytes)
+}
+
 // enter brings the state to the session: it makes the plan at the first one, and
 // decides what becomes of each table at every later one.
 func (t *Target) enter(ctx context.Context, conn *pgx.Conn, s *state, b Begun) (*state, error) {
@@ -124,6 +142,9 @@ func (t *Target) enter(ctx context.Context, conn *pgx.Conn, s *state, b Begun) (
 		return nil, err
 	}
 	if len(s.sessions) == 0 {
+		if err := t.room(list); err != nil {
+			return nil, err
+		}
 		err = t.begin(ctx, conn, b, list)
 	} else {
 		err = t.reconcile(ctx, conn, b, list)
@@ -160,6 +181,9 @@ func (t *Target) copyAll(ctx context.Context, conn *pgx.Conn, s *state) ([]sqlna
 		return nil, err
 	}
 	meter := newMeter(s.tables, now, time.Now())
+	if t.Tables != nil {
+		t.Tables(meter.each)
+	}
 	var limit *pace
 	if t.MaxRate != nil {
 		limit = &pace{rate: t.MaxRate, at: time.Now()}
