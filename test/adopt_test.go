@@ -94,8 +94,10 @@ func copied(t *testing.T, twin *linktest.Side) string {
 // with an empty directory beside the same server. Both sides say who has to agree to what, nothing goes on
 // before, and then the link goes on where it was, without a new copy, changes places and comes home.
 func TestLostDirectory(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []string{"b", "a"} {
 		t.Run(map[string]string{"a": "primary", "b": "secondary"}[lost], func(t *testing.T) {
+			t.Parallel()
 			p := linked(t)
 			sales := p.A.Server.DSN("sales")
 			first := copied(t, p.B)
@@ -145,6 +147,7 @@ func TestLostDirectory(t *testing.T) {
 
 // Both directories are lost. Each operator agrees to the other one's key.
 func TestBothDirectoriesLost(t *testing.T) {
+	t.Parallel()
 	p := linked(t)
 	first := copied(t, p.B)
 	lose(t, p.A)
@@ -173,6 +176,7 @@ func TestBothDirectoriesLost(t *testing.T) {
 // copies; not by a role that is neither a superuser nor their agent's; a taking over that was cut off is
 // done again, one after another too, and whoever had the links before finds them another's.
 func TestTakingOverIsRefused(t *testing.T) {
+	t.Parallel()
 	p := linked(t)
 	admin := p.B.Server.DSN("postgres")
 	refused := func(what, agent, code string) {
@@ -246,6 +250,7 @@ func TestTakingOverIsRefused(t *testing.T) {
 // A taking over is killed again and again, at moments drawn from a seed. The one that comes to its
 // end in the same directory has the links, and they go on.
 func TestTakingOverSurvivesKills(t *testing.T) {
+	t.Parallel()
 	p := linked(t)
 	random := rand.New(rand.NewPCG(pgtest.Seed(), 0))
 	lose(t, p.B)

@@ -220,6 +220,7 @@ func restoreByHand(t *testing.T, s *linktest.Side) {
 
 // TestBackups lets a managed instance make its backups, and breaks what they stand on, one thing after the other.
 func TestBackups(t *testing.T) {
+	t.Parallel()
 	if !linktest.HaveBackups(t) {
 		return
 	}
@@ -243,6 +244,8 @@ func TestBackups(t *testing.T) {
 	})
 	t.Run("made", func(t *testing.T) {
 		pgtest.Exec(t, s.DSN("postgres"), `CREATE TABLE t AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 20000) g`)
+		makeLures(t, s)
+		makeUnreadable(t, s)
 		backupNow(t, s, "diff")
 		b, err := s.Client.Backups(t.Context())
 		if err != nil || len(b.Backups) != 2 || b.Backups[1].Type != "diff" || !slices.Contains(b.Backups[1].Needs, b.Backups[0].Label) {
@@ -253,6 +256,18 @@ func TestBackups(t *testing.T) {
 		if task.State != "done" || task.Verified == nil || task.Verified.Backups != 2 || task.Verified.Segments < 2 || len(task.Verified.Findings) > 0 {
 			t.Fatalf("%+v %+v", task, task.Verified)
 		}
+	})
+	t.Run("restored for a test", func(t *testing.T) {
+		task, err := s.Client.TestBackups(t.Context())
+		task = awaitTask(t, s, task, err)
+		if r := task.Tested; r == nil || r.Databases < 3 || r.Rows < 320_000 || r.Tables < 100 || r.Until.IsZero() {
+			t.Fatalf("%+v %+v %+v", task, task.Tested, task.Error)
+		}
+		b, err := s.Client.Backups(t.Context())
+		if err != nil || b.Repositories[0].TestedAt == nil || task.Tested.Backup != b.Backups[1].Label {
+			t.Errorf("%+v, %v", b.Repositories, err)
+		}
+		leavesNothing(t, s)
 	})
 	t.Run("until", func(t *testing.T) {
 		before := pgtest.Query(t, s.DSN("postgres"), `SELECT clock_timestamp() AT TIME ZONE 'UTC' FROM pg_current_xact_id()`)
@@ -278,7 +293,15 @@ func TestBackups(t *testing.T) {
 			t.Fatalf("%+v %+v", task, task.Verified)
 		}
 		awaitCode(t, s, "backup_damaged", true)
+		task, err = s.Client.TestBackups(t.Context())
+		if task = awaitTask(t, s, task, err); task.Error == nil || task.Error.Code != "backup_test_failed" || task.Error.Hint == "" {
+			t.Errorf("%+v %+v", task, task.Error)
+		}
+		awaitCode(t, s, "backup_test_failed", true)
 		back()
+		task, err = s.Client.TestBackups(t.Context())
+		awaitTask(t, s, task, err)
+		awaitCode(t, s, "backup_test_failed", false)
 		task, err = s.Client.VerifyBackups(t.Context())
 		awaitTask(t, s, task, err)
 		awaitCode(t, s, "backup_damaged", false)
@@ -311,6 +334,7 @@ func TestBackups(t *testing.T) {
 			t.Fatalf("%+v %+v", task, task.Verified)
 		}
 	})
+	t.Run("missing log behind the backup", func(t *testing.T) { testOfHoles(t, s, repository) })
 	t.Run("wrong and lost key", func(t *testing.T) {
 		key := filepath.Join(s.Dir.Backup(), "key")
 		text, err := os.ReadFile(key)

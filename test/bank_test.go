@@ -41,7 +41,8 @@ type fate struct{ acknowledged, unknown bool }
 // told of each transfer.
 type bank struct {
 	t      *testing.T
-	strict bool // no error but the refusal of a read-only side is right
+	strict bool          // no error but the refusal of a read-only side is right
+	limit  time.Duration // of a transfer, whose fate is unknown then; 0 for none
 
 	mu        sync.Mutex
 	fates     map[string]fate
@@ -146,7 +147,7 @@ func (b *bank) client(number int, dsn func() string) {
 			}
 		}
 		id := fmt.Sprintf("%d/%d", number, n)
-		err := b.transfer(b.abort, conn, id, rng)
+		err := b.bounded(conn, id, rng)
 		if refused(err) {
 			// Nothing was done: the same transfer again, where writes are accepted.
 			b.refusals.Add(1)
@@ -193,6 +194,17 @@ func (b *bank) note(id string, err error) {
 	if b.strict {
 		b.failures = append(b.failures, fmt.Sprintf("%s: %v", id, err))
 	}
+}
+
+// bounded is a transfer that is given up after the limit.
+func (b *bank) bounded(conn *pgx.Conn, id string, rng *rand.Rand) error {
+	ctx := b.abort
+	if b.limit > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, b.limit)
+		defer stop()
+	}
+	return b.transfer(ctx, conn, id, rng)
 }
 
 func (b *bank) transfer(ctx context.Context, conn *pgx.Conn, id string, rng *rand.Rand) error {

@@ -162,10 +162,10 @@ func TestAgentsStaySmall(t *testing.T) {
 	p.Create(t, "big", "big")
 	p.WaitPhase(t, "big", api.Replicating)
 	pgtest.Exec(t, a, `INSERT INTO blob SELECT 2, b FROM blob`, `UPDATE blob SET b = substr(b, 2) WHERE id = 1`,
-		`INSERT INTO rows SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 1500000) i`, `DELETE FROM rows WHERE id % 2 = 0`)
+		`INSERT INTO rows SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 600000) i`, `DELETE FROM rows WHERE id % 2 = 0`)
 	p.WaitEqual(t, "big", "big")
 	for _, side := range []*linktest.Side{p.A, p.B} {
-		if peak := side.PeakMemory(t); peak > 400<<20 {
+		if peak := side.PeakMemory(t); peak > 200<<20 {
 			t.Errorf("agent %s took %d MB", side.Name, peak>>20)
 		} else {
 			t.Logf("agent %s took %d MB at most", side.Name, peak>>20)

@@ -123,7 +123,8 @@ var forms = []form{
 	// Where a command can stand.
 	{"multi-statement strings", []string{`CREATE TABLE ms1 (id int PRIMARY KEY); INSERT INTO ms1 VALUES (1); CREATE TABLE ms2 (id int PRIMARY KEY); INSERT INTO ms2 SELECT id FROM ms1; ALTER TABLE ms1 ADD a int; ALTER TABLE ms1 ADD b int /* ; */; -- ; DROP TABLE ms2
 		ALTER TABLE ms2 ADD ";" text DEFAULT 'a;b'; CREATE FUNCTION msf() RETURNS int LANGUAGE sql AS $$ SELECT 1; SELECT 2; $$; COMMENT ON TABLE ms1 IS $x$;$x$`,
-		`CREATE TABLE ms3 (a int); COMMIT; CREATE TABLE ms4 (a int); DROP TABLE ms3; DROP TABLE ms4`}},
+		`CREATE TABLE ms3 (a int); COMMIT; CREATE TABLE ms4 (a int); DROP TABLE ms3; DROP TABLE ms4`, `CREATE TABLE ms5 (id int PRIMARY KEY);; -- ;
+		;`, `DO $$ BEGIN EXECUTE 'ALTER TABLE ms5 ADD a int; ;'; END $$`}},
 	{"functions that change schemas", []string{`CREATE FUNCTION make(n int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..n LOOP EXECUTE format('CREATE TABLE made_%s (id int PRIMARY KEY, v text DEFAULT %L)', i, 'q"'); EXECUTE format('INSERT INTO made_%s VALUES (1)', i); END LOOP;
 		CREATE TABLE static (id int PRIMARY KEY); EXECUTE 'ALTER TABLE static ADD a int; ALTER TABLE static ADD b int; INSERT INTO static VALUES (1)'; BEGIN CREATE TABLE rolled (a int); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END; END $$`, `SELECT make(3)`,
 		`DO $$ BEGIN PERFORM make(0); EXCEPTION WHEN duplicate_table THEN ALTER TABLE static ADD c int; END $$`, `CREATE FUNCTION sqlf() RETURNS void LANGUAGE sql AS $$ CREATE TABLE by_sql (id int PRIMARY KEY); COMMENT ON TABLE static IS 'by; sql'; $$; SELECT sqlf()`,

@@ -280,12 +280,28 @@ func TestSchemaChangesRefused(t *testing.T) {
 	sameStructure(t, p, "refusing", "refused")
 }
 
+// makesTables makes functions that change the schema, one under a promise not to.
+const makesTables = `DROP TABLE IF EXISTS e1, made_1; CREATE OR REPLACE FUNCTION makes(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('CREATE TABLE made_%s (a int)', n); RETURN n; END $$;
+	CREATE OR REPLACE FUNCTION makes_too(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN makes(n); END'; INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING`
+
 var refusals = []struct {
 	code  string
 	steps []string
 }{
 	{"ddl_c_function", []string{`CREATE FUNCTION c(internal) RETURNS internal LANGUAGE c STRICT AS '$libdir/dict_snowball', 'dsnowball_init'`}},
 	{"ddl_temporary", []string{`CREATE TEMP TABLE model (a int)`, `SELECT 1; CREATE TABLE made (a int, m model)`}},
+	{"ddl_effects", []string{makesTables, `CREATE SCHEMA effects CREATE TABLE p (a int) PARTITION BY RANGE (a) CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (makes(1)) TO (100)`}},
+	{"ddl_effects", []string{makesTables, `CREATE INDEX ON t (makes_too(id))`}},
+	{"ddl_effects", []string{makesTables, `DO $$ BEGIN CREATE TABLE e1 (a int); EXECUTE 'ALTER TABLE t ADD CHECK (makes(id) > 0)'; END $$`}},
+	{"ddl_effects", []string{makesTables, `CREATE DOMAIN d AS int; CREATE TABLE e1 (d d); INSERT INTO e1 VALUES (1)`, `ALTER DOMAIN d ADD CHECK (makes(VALUE) > 0)`}},
+	{"ddl_effects", []string{makesTables, `CREATE TABLE e1 (id int REFERENCES t)`, `ALTER TABLE t ADD n int DEFAULT makes(1)`}},
+	{"ddl_effects", []string{`DROP TABLE e1; CREATE TABLE e1 (a int); CREATE FUNCTION writes() RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO e1 VALUES (1); RETURN 1; END'`, `CREATE MATERIALIZED VIEW e2 AS SELECT writes()`}},
+	{"ddl_effects", []string{`CREATE FUNCTION once() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE MATERIALIZED VIEW e3 AS SELECT once(); CREATE OR REPLACE FUNCTION once() RETURNS int LANGUAGE plpgsql AS 'BEGIN UPDATE t SET id = id; RETURN 1; END'`, `REFRESH MATERIALIZED VIEW e3`}},
+	{"ddl_effects", []string{`CREATE TABLE e4 (id int REFERENCES t)`, `ALTER TABLE t ADD n int DEFAULT writes()`}},
+	{"ddl_effects", []string{`CREATE FUNCTION vouches(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO e1 VALUES (2); RETURN true; END'`, `ALTER TABLE t ADD CHECK (vouches(id))`}},
+	{"ddl_effects", []string{`DO $$ BEGIN EXECUTE 'ALTER TABLE t ADD CHECK (vouches(id))'; END $$`}},
+	{"ddl_effects", []string{`CREATE FUNCTION hides() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER TABLE t ADD CHECK (vouches(id))'; END $$`, `ALTER TABLE e1 ADD z int; SELECT hides()`}},
+	{"ddl_effects", []string{`CREATE FUNCTION keyed(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN writes(); END'`, `CREATE INDEX ON t (keyed(id))`}},
 	{"ddl_type_unwritable", []string{`CREATE TABLE snap AS SELECT * FROM pg_class`}},
 	{"ddl_text_unknown", []string{`CREATE FUNCTION twofold(int) RETURNS void LANGUAGE sql AS 'CREATE TABLE a1 (id int)'`,
 		`CREATE FUNCTION twofold(text) RETURNS void LANGUAGE sql AS 'CREATE TABLE a2 (id int)'`, `SELECT twofold(1)`}},

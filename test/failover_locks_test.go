@@ -17,7 +17,7 @@ import (
 // role and since when. Writers go on behind it.
 func TestFailoverNamesWhoHasALock(t *testing.T) {
 	t.Parallel()
-	p := linktest.New(t, linktest.Options{FailoverPatience: 8 * time.Second}) // two of the locks hold it up for all of that
+	p := linktest.New(t, linktest.Options{FailoverPatience: 16 * time.Second}) // two of the locks hold it up for all of that
 	p.A.Server.CreateDatabase(t, "sales")
 	pgtest.Exec(t, p.A.Server.AppDSN("sales"), `CREATE TABLE t (id serial PRIMARY KEY)`)
 	p.Create(t, "sales", "sales")

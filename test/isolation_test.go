@@ -17,7 +17,6 @@ import (
 var specsApart = map[string]string{
 	"intra-grant-inplace-db":       "it names the database of PostgreSQL's own runs",
 	"insert-conflict-specconflict": "the function of an index wants a setting of the session, which the twin's have not: a subscription stops, too",
-	"reindex-concurrently-toast":   "it renames objects of pg_toast, by allow_system_table_mods",
 	"prepared-transactions":        "it takes a quarter of an hour",
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
-// meet waits until a side is connected with its peer.
-func meet(t *testing.T, at *linktest.Side, name string) {
+// awaitPeer waits until a side is connected with its peer.
+func awaitPeer(t *testing.T, at *linktest.Side, name string) {
 	t.Helper()
 	pgtest.Await(t, linktest.Patience, at.Name+" meets "+name, func() error {
 		peers, err := at.Client.Peers(t.Context())
@@ -26,6 +26,7 @@ func meet(t *testing.T, at *linktest.Side, name string) {
 // The table of docs/design/0025-one-at-work.md: every state that a peer can be in is left by
 // commands, with the links that depend on it, and without a new copy.
 func TestEveryStateOfAPeerHasAWayOut(t *testing.T) {
+	t.Parallel()
 	p := linked(t)
 	ctx := t.Context()
 	a, b := p.A, p.B
@@ -48,7 +49,7 @@ func TestEveryStateOfAPeerHasAWayOut(t *testing.T) {
 		if err != nil {
 			t.Fatalf("pair again: %v", err)
 		}
-		meet(t, a, "b")
+		awaitPeer(t, a, "b")
 		return invitation.Token
 	}
 

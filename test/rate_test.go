@@ -17,7 +17,7 @@ func TestFirstCopyKeepsToItsRate(t *testing.T) {
 	p := linktest.New(t, linktest.Options{})
 	p.A.Server.CreateDatabase(t, "slow")
 	a := p.A.Server.DSN("slow")
-	pgtest.Exec(t, a, `CREATE TABLE t (id int PRIMARY KEY, v text)`,
+	pgtest.Exec(t, a, `CREATE TABLE "none " ()`, `CREATE TABLE t (id int PRIMARY KEY, v text)`,
 		`INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 100000) i`)
 	// At this rate it would take a quarter of an hour.
 	_, err := p.A.Client.CreateLink(t.Context(), api.CreateLink{Name: "slow", Database: "slow", Peer: "b", MaxRate: 40 << 10})
@@ -42,6 +42,18 @@ func TestFirstCopyKeepsToItsRate(t *testing.T) {
 		})
 	}
 	moved(100<<10, 4<<20)
+	for _, side := range []*linktest.Side{p.A, p.B} {
+		s, err := side.Client.SeedingTables(t.Context(), "slow")
+		if err != nil || !s.Known || s.More != 0 || len(s.Tables) != 2 {
+			t.Fatalf("%s says of the tables %+v, %v", side.Name, s, err)
+		}
+		if one := s.Tables[0]; one.Table != "public.t" || one.State != api.TableCopying || one.BytesDone < 100<<10 || one.BytesDone >= one.BytesTotal {
+			t.Errorf("%s says of the table that is copied %+v", side.Name, one)
+		}
+		if other := s.Tables[1]; other.Table != `public."none "` || other.BytesTotal != other.BytesDone && other.State == api.TableCopied {
+			t.Errorf("%s says of the empty table %+v", side.Name, other)
+		}
+	}
 	rate := int64(400 << 10)
 	if _, err := p.B.Client.SetLink(t.Context(), "slow", api.SetLink{MaxRate: &rate}); err != nil {
 		t.Fatal(err)
@@ -53,6 +65,9 @@ func TestFirstCopyKeepsToItsRate(t *testing.T) {
 	}
 	p.WaitPhase(t, "slow", api.Replicating)
 	p.WaitEqual(t, "slow", "slow")
+	if s, err := p.B.Client.SeedingTables(t.Context(), "slow"); err != nil || s.Known || len(s.Tables) != 0 {
+		t.Errorf("behind the first copy %+v, %v", s, err)
+	}
 }
 
 // Both sides tell where the time of a link goes: one that has nothing to do waits for

@@ -16,6 +16,7 @@ import (
 // of pgbench's scales, which a variable may name, and tells how long each rejoin
 // takes.
 func TestRejoinOfDatabasesOfDifferentSizes(t *testing.T) {
+	t.Parallel()
 	scales := []string{"1", "4"}
 	if list := os.Getenv("TWINSPAN_REJOIN_SCALES"); list != "" {
 		scales = strings.Split(list, ",")

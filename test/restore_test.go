@@ -113,6 +113,7 @@ func isNobodys(t *testing.T, s *linktest.Side) {
 
 // TestRestores restores databases of a managed instance while everything goes on.
 func TestRestores(t *testing.T) {
+	t.Parallel()
 	if !linktest.HaveBackups(t) {
 		return
 	}
@@ -355,6 +356,56 @@ func TestRestores(t *testing.T) {
 		pgtest.Exec(t, a.DSN(in.Name), `INSERT INTO ledger0 VALUES (-1, 0, '')`)
 		leavesNothing(t, s)
 	})
+	var moment *time.Time // of the primary of sales, at which "sales at T" was copied
+	t.Run("a twin at its primary's moment", func(t *testing.T) {
+		// The twin gets what the primary has committed at the moment after it.
+		pair := &linktest.Pair{A: a, B: s}
+		if _, err := s.Client.Suspend(t.Context(), "sales"); err != nil {
+			t.Fatal(err)
+		}
+		pair.WaitPhase(t, "sales", api.Suspended)
+		before := pgtest.Query(t, a.DSN("sales"), `SELECT clock_timestamp()::text`)[0][0]
+		pgtest.Exec(t, a.DSN("sales"), `INSERT INTO ledger1 VALUES (1, 1, 'first')`, `UPDATE still SET note = 'at T ' || id`)
+		reference := copyDatabase(t, a, api.CopyDatabase{Database: "sales", Name: "sales at T"})
+		mustBeCopied(t, reference)
+		moment = now(t, a)
+		if _, err := s.Client.Resume(t.Context(), "sales"); err != nil {
+			t.Fatal(err)
+		}
+		pair.WaitPhase(t, "sales", api.Replicating)
+		arrived := func(query string) {
+			t.Helper()
+			pgtest.Await(t, linktest.Patience, "the twin has it", func() error {
+				if n := pgtest.Query(t, s.DSN("sales"), query)[0][0]; n != "1" {
+					return fmt.Errorf("it has not")
+				}
+				return nil
+			})
+		}
+		arrived(`SELECT count(*) FROM still WHERE id = 1 AND note LIKE 'at T%'`)
+		pgtest.Exec(t, a.DSN("sales"), `INSERT INTO ledger1 VALUES (2, 2, 'second')`)
+		local := now(t, a)
+		arrived(`SELECT count(*) FROM ledger1 WHERE id = 2`)
+		for _, at := range []*time.Time{moment, local} {
+			as := fmt.Sprintf("sales %t", at == moment)
+			v := restored(t, s, api.RestoreDatabase{Database: "sales", Name: as, At: at})
+			mustBeCopied(t, v)
+			if v.CommittedAt == nil || v.CommittedAt.After(*at) || v.Restore.PrimaryLast == "" || v.Restore.LastAt == nil || v.Restore.EndOfLog != (at == local) {
+				t.Errorf("at %s: %+v, %+v", at, v, v.Restore)
+				continue
+			}
+			if at == local {
+				pgtest.Equal(t, a.DSN("sales"), s.DSN(as))
+				continue
+			}
+			pgtest.Equal(t, a.DSN("sales at T"), s.DSN(as))
+			if since := pgtest.Query(t, a.DSN("postgres"), fmt.Sprintf(`SELECT '%s'::timestamptz BETWEEN '%s' AND '%s'`,
+				v.CommittedAt.Format(time.RFC3339Nano), before, moment.Format(time.RFC3339Nano)))[0][0]; since != "t" && since != "true" {
+				t.Errorf("committed at %s, between %s and %s", v.CommittedAt, before, moment)
+			}
+		}
+		leavesNothing(t, s)
+	})
 	t.Run("of an instance that is gone", func(t *testing.T) {
 		refusedRestore(t, a, api.RestoreDatabase{Database: database, Name: "x", At: now(t, a)}, "backup_off")
 		export, err := s.Client.ExportBackups(t.Context())
@@ -362,7 +413,14 @@ func TestRestores(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := pgtest.Query(t, dsn, `SELECT * FROM ledger0 ORDER BY id`)
-		s.Stop()
+		// No backup knows a database that is made and dropped between two.
+		for _, name := range []string{"short", "other"} {
+			pgtest.Exec(t, other, `CREATE DATABASE `+name)
+			pgtest.Exec(t, s.DSN(name), `CREATE TABLE t AS SELECT generate_series(1, 1500) AS id`)
+			pgtest.Exec(t, other, `DROP DATABASE `+name)
+		}
+		pgtest.Exec(t, other, `SELECT pg_current_xact_id()`)
+		s.Stop() // which brings all of the log into the repository
 		in := api.RestoreDatabase{Database: database, Name: "x", At: now(t, a),
 			From: &api.RestoreFrom{Repository: export.Repository, Key: "wrong"}}
 		if v := restored(t, a, in); v.State != api.CopyFailed || v.Problem.Code != "backup_key_wrong" {
@@ -378,6 +436,26 @@ func TestRestores(t *testing.T) {
 			!slices.EqualFunc(got, want, slices.Equal[[]string]) {
 			t.Errorf("%d rows of %d, or others", len(got), len(want))
 		}
+		in = api.RestoreDatabase{Database: "short", Name: "short back", Deleted: true, From: in.From}
+		mustBeCopied(t, restored(t, a, in))
+		if n := pgtest.Query(t, a.DSN("short back"), `SELECT count(*) FROM t`)[0][0]; n != "1500" {
+			t.Errorf("of the dropped database %s rows are back", n)
+		}
+		in.Database, in.Name = "gone's", "gone back"
+		mustBeCopied(t, restored(t, a, in))
+		if n := pgtest.Query(t, a.DSN("gone back"), `SELECT count(*) FROM t`)[0][0]; n != "1500" {
+			t.Errorf("of the dropped database that the backup has %s rows are back", n)
+		}
+		in.Database, in.Name = database, "never"
+		if v := restored(t, a, in); v.State != api.CopyFailed || v.Problem.Code != "restore_drop_unknown" {
+			t.Errorf("not dropped: %+v, %+v", v, v.Problem)
+		}
+		v = restored(t, a, api.RestoreDatabase{Database: "sales", Name: "sales of the gone", At: moment, From: in.From})
+		mustBeCopied(t, v)
+		if v.Link != "sales" || v.CommittedAt == nil {
+			t.Errorf("%+v, %+v", v, v.Restore)
+		}
+		pgtest.Equal(t, a.DSN("sales at T"), a.DSN("sales of the gone"))
 		leavesNothing(t, a)
 	})
 }

@@ -96,7 +96,7 @@ func TestLinksOfSeveralPeersChangePlacesTogether(t *testing.T) {
 	}
 	s.settled()
 
-	letGo := s.held(b, a)
+	letGo := s.held("here", b, a)
 	s.promised(map[string]*linktest.Side{"here": a, "there": a, "back": c})
 	c.Kill()
 	letGo()
@@ -127,10 +127,10 @@ func TestLinksOfSeveralPeersChangePlacesTogether(t *testing.T) {
 }
 
 // held begins a cutover of all, and keeps its decision from being stored until it is let go;
-// the first link's primary is at a side.
-func (s *spread) held(primary, driver *linktest.Side) (letGo func()) {
+// that of the first link, whose primary is at a side.
+func (s *spread) held(first string, primary, driver *linktest.Side) (letGo func()) {
 	s.t.Helper()
-	writer, conn := pgtest.Conn(s.t, primary.Server.AppDSN("here")), pgtest.Conn(s.t, driver.Server.DSN("here"))
+	writer, conn := pgtest.Conn(s.t, primary.Server.AppDSN(first)), pgtest.Conn(s.t, driver.Server.DSN(first))
 	if _, err := writer.Exec(s.t.Context(), `BEGIN; INSERT INTO t VALUES (-1)`); err != nil {
 		s.t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func (s *spread) held(primary, driver *linktest.Side) (letGo func()) {
 		s.t.Fatal(err)
 	}
 	pgtest.Eventually(s.t, linktest.Patience, func() error {
-		if n := pgtest.Query(s.t, driver.Server.DSN("here"), `SELECT count(*)::text FROM twinspan.together WHERE decided IS NULL`)[0][0]; n != "1" {
+		if n := pgtest.Query(s.t, driver.Server.DSN(first), `SELECT count(*)::text FROM twinspan.together WHERE decided IS NULL`)[0][0]; n != "1" {
 			return fmt.Errorf("it has not begun")
 		}
 		return nil

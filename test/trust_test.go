@@ -10,18 +10,25 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/dbroles"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/linktest"
+	"github.com/twinspan/twinspan/internal/meet"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/problem"
+	rejoins "github.com/twinspan/twinspan/internal/rejoin"
+	"github.com/twinspan/twinspan/internal/resync"
+	"github.com/twinspan/twinspan/internal/upstream"
+	"github.com/twinspan/twinspan/internal/verification"
 )
 
 // The owner of another database prepares it in every way that keeps an agent from
 // reading it, or makes it run something; a copy of the linked database lies beside it.
 // The agent starts, its link goes on, and each database is named.
 func TestPreparedDatabasesKeepNobodyFromWorking(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	admin := p.A.Server.DSN("postgres")
 	pgtest.Exec(t, admin, `CREATE DATABASE sales`)
@@ -81,6 +88,7 @@ func TestPreparedDatabasesKeepNobodyFromWorking(t *testing.T) {
 
 // A linked database that is locked when its agent starts is found when the lock is gone.
 func TestLockedLinkIsFoundLater(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	pgtest.Exec(t, p.A.Server.DSN("postgres"), `CREATE DATABASE sales`)
 	sales := p.A.Server.DSN("sales")
@@ -121,6 +129,7 @@ func refusedWith(t *testing.T, what string, err error, code string) string {
 // A peer that nobody granted anything copies nothing, makes nothing and removes nothing at
 // the other side; what it asked for is shown there with the command that grants it.
 func TestPeersDoNothingThatIsNotGranted(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	c := p.Third(t, "c", linktest.Options{})
 	ctx := t.Context()
@@ -191,6 +200,7 @@ func TestPeersDoNothingThatIsNotGranted(t *testing.T) {
 // An agent that is not ours, with the key of a peer, asks for everything that agents ask of
 // each other: what is not granted is refused, and the link of others does not exist for it.
 func TestForgedAgentIsGrantedNothing(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	c := p.Third(t, "c", linktest.Options{})
 	pgtest.Exec(t, p.A.Server.DSN("postgres"), `CREATE DATABASE sales`)
@@ -223,21 +233,21 @@ func TestForgedAgentIsGrantedNothing(t *testing.T) {
 		return nil
 	})
 	for method, request := range map[string]any{
-		link.MethodCreate: link.CreateRequest{ID: made.ID[:len(made.ID)-1] + "0", Name: "x", Database: "planted", Source: assess.Source{Encoding: "UTF8", Collate: "C", CType: "C", Owner: "postgres"}},
-		link.MethodRoles:  link.RolesRequest{Name: "x", Database: "sales", Roles: []pg.Role{{Name: "intruder"}}},
-		link.MethodInvert: api.CreateLink{Name: "x", Database: "sales", PeerDatabase: "sales"},
+		link.MethodCreate:  link.CreateRequest{ID: made.ID[:len(made.ID)-1] + "0", Name: "x", Database: "planted", Source: assess.Source{Encoding: "UTF8", Collate: "C", CType: "C", Owner: "postgres"}},
+		dbroles.MethodMake: dbroles.MakeRequest{Name: "x", Database: "sales", Roles: []pg.Role{{Name: "intruder"}}},
+		link.MethodInvert:  api.CreateLink{Name: "x", Database: "sales", PeerDatabase: "sales"},
 	} {
 		if err := forged.Call(ctx, "a", method, request, nil); problem.CodeOf(err) != "peer_not_granted" {
 			t.Errorf("%s: %v", method, err)
 		}
 	}
-	for _, method := range []string{link.MethodReport, link.MethodState, link.MethodDelete, link.MethodChange, link.MethodFailover, link.MethodBegin, link.MethodVerifyStart,
-		link.MethodLost, link.MethodRejoin, link.MethodSet, link.MethodRepair} {
+	for _, method := range []string{link.MethodReport, link.MethodState, link.MethodDelete, link.MethodChange, link.MethodFailover, upstream.MethodBegin, verification.MethodStart,
+		rejoins.MethodLost, rejoins.MethodBegin, link.MethodSet, link.MethodRepair} {
 		if err := forged.Call(ctx, "a", method, link.Reference{ID: made.ID, Epoch: 1}, nil); problem.CodeOf(err) != "link_unknown" {
 			t.Errorf("%s of another's link: %v", method, err)
 		}
 	}
-	for _, method := range []string{link.MethodStream, link.MethodCopy, link.MethodSchema, link.MethodTables, link.MethodVerifySnapshot, link.MethodRenew, link.MethodLostPage} {
+	for _, method := range []string{upstream.MethodStream, upstream.MethodCopy, upstream.MethodSchema, upstream.MethodTables, meet.MethodSnapshot, resync.MethodRenew, rejoins.MethodPage} {
 		s, err := forged.Open(ctx, "a", method, link.Reference{ID: made.ID, Epoch: 1})
 		if err == nil {
 			_, _, err = s.ReadFrame()
@@ -256,6 +266,7 @@ func TestForgedAgentIsGrantedNothing(t *testing.T) {
 // is revoked stops the link with the reason, and it goes on by itself when it is granted
 // again.
 func TestLinkComesWithWhatItNeedsAndWaitsForIt(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	ctx := t.Context()
 	pgtest.Exec(t, p.A.Server.DSN("postgres"), `CREATE DATABASE sales`)
@@ -298,6 +309,7 @@ func TestLinkComesWithWhatItNeedsAndWaitsForIt(t *testing.T) {
 // The trust in a peer ends at once, whatever links depend on it; the links say so, and go on
 // when the same agent is trusted again and granted what they need.
 func TestTrustEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	ctx := t.Context()
 	pgtest.Exec(t, p.A.Server.DSN("postgres"), `CREATE DATABASE sales`)
@@ -343,6 +355,7 @@ func TestTrustEndsAtOnce(t *testing.T) {
 // What somebody made in the schema twinspan, where a role of that name makes its tables,
 // outlives the link: the removal stops, says what it found, and goes on once it is moved.
 func TestDeleteLeavesWhatItDidNotMake(t *testing.T) {
+	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	ctx := t.Context()
 	p.A.Server.CreateDatabase(t, "sales")
@@ -376,6 +389,14 @@ func TestDeleteLeavesWhatItDidNotMake(t *testing.T) {
 		_, err := p.A.Client.DeleteLink(ctx, "sales", false)
 		deleted <- err
 	}()
+	// The twin first: until it is free what is made on the primary still crosses.
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		links, err := p.B.Client.Links(ctx)
+		if err == nil && len(links) > 0 {
+			err = errors.New("the secondary still has its side of the link")
+		}
+		return err
+	})
 	told("kind, mine")
 	// What lies elsewhere and would go with it is known, too.
 	pgtest.Exec(t, sales, `CREATE VIEW public.seen AS SELECT * FROM twinspan.version; CREATE TABLE public.typed (id int PRIMARY KEY, x twinspan.link[]); INSERT INTO public.typed VALUES (1)`)

@@ -49,8 +49,10 @@ func works(t *testing.T, s *linktest.Side) {
 // over when the one that works is killed, or stopped for long; that one, woken up, stands by. No
 // row is lost, and the link never breaks.
 func TestTwoAgentsWithOneIdentity(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"b", "a"} {
 		t.Run(map[string]string{"a": "primary", "b": "secondary"}[name], func(t *testing.T) {
+			t.Parallel()
 			p := linktest.New(t, linktest.Options{})
 			pgtest.Exec(t, p.A.Server.DSN("postgres"), `CREATE DATABASE sales`)
 			sales := p.A.Server.DSN("sales")

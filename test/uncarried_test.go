@@ -68,6 +68,7 @@ func TestWhatIsNotCarriedIsListed(t *testing.T) {
 		t.Errorf("kept is %v", kept)
 	}
 
+	settingsAreNamed(t, p)
 	p.A.Kill()
 	if f, err := p.B.Client.Failover(t.Context(), "sales", api.FailoverRequest{Type: api.Forced, AcceptDataLoss: true}); err != nil || f.State != api.FailoverDone {
 		t.Fatalf("%+v, %v", f, err)
@@ -79,6 +80,40 @@ func TestWhatIsNotCarriedIsListed(t *testing.T) {
 		t.Errorf("after the failover: %q, %+v", got, side)
 	}
 	p.A.Start()
+}
+
+// settingsAreNamed sees that settings which the primary's database has got while it is linked are a problem, with the
+// statements for the secondary, until that has them or its operator lets it be.
+func settingsAreNamed(t *testing.T, p *linktest.Pair) {
+	t.Helper()
+	pgtest.Exec(t, p.A.Server.DSN("postgres"), `ALTER DATABASE shop SET search_path = "$user", "Shop 1", public`, `ALTER ROLE postgres IN DATABASE shop SET shop.key = 'hunter2'`)
+	var named api.Problem
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l, err := p.B.Client.Link(t.Context(), "sales")
+		if named = problemOf(l.Problems, "database_settings_differ"); err != nil || !strings.Contains(named.Hint, "search_path") {
+			return fmt.Errorf("%+v, %v", l.Problems, err)
+		}
+		return nil
+	})
+	statement := `ALTER DATABASE "shop" SET "search_path" TO '$user', 'Shop 1', 'public'`
+	if strings.Contains(fmt.Sprint(named), "hunter2") || strings.Contains(named.Hint, "work_mem") || !strings.Contains(named.Hint, statement) ||
+		!strings.Contains(named.Hint, `ALTER ROLE "postgres" IN DATABASE "shop" SET "shop"."key" TO`) {
+		t.Errorf("%+v", named)
+	}
+	pgtest.Exec(t, p.B.Server.DSN("postgres"), statement)
+	const paths = `SELECT line FROM pg_db_role_setting s, unnest(s.setconfig) line WHERE setrole = 0 AND line LIKE 'search_path=%'`
+	if a, b := pgtest.Query(t, p.A.Server.DSN("shop"), paths), pgtest.Query(t, p.B.Server.DSN("shop"), paths); len(a) != 1 || fmt.Sprint(a) != fmt.Sprint(b) {
+		t.Errorf("%v, and by the statement %v", a, b)
+	}
+	for _, in := range []api.SetLink{{Accept: []string{"database_settings_differ"}}, {Withdraw: []string{"database_settings_differ"}}} {
+		if _, err := p.B.Client.SetLink(t.Context(), "sales", in); err != nil {
+			t.Fatal(err)
+		}
+		l, err := p.B.Client.Link(t.Context(), "sales")
+		if left := problemOf(l.Problems, "database_settings_differ"); err != nil || left.Code != "" {
+			t.Errorf("after %+v: %+v, %v", in, l.Problems, err)
+		}
+	}
 }
 
 // contains says whether all that is wanted is in a list.

@@ -23,7 +23,7 @@ func TestWhatNoEventTriggerSawIsMade(t *testing.T) {
 	p.A.Server.CreateDatabase(t, odd)
 	a, b := p.A.Server.DSN(odd), p.B.Server.DSN(odd)
 	pgtest.Exec(t, a, `CREATE SCHEMA app AUTHORIZATION `+sqlname.Quote(odd), `CREATE TYPE app."Mood Of" AS ENUM ('good', 'bad')`, `GRANT USAGE ON TYPE app."Mood Of" TO PUBLIC`, `CREATE TABLE app.t (id int PRIMARY KEY, v numeric(7,3))`,
-		`INSERT INTO app.t SELECT g, g / 7.0 FROM generate_series(1, 1000) g`, `GRANT ALL ON app.t TO PUBLIC`)
+		`INSERT INTO app.t SELECT g, g / 7.0 FROM generate_series(1, 1000) g`, `GRANT ALL ON app.t TO PUBLIC`, `CREATE TABLE app.whole (id int UNIQUE, v numeric(7,3)) PARTITION BY RANGE (id)`, `ALTER TABLE app.whole OWNER TO `+sqlname.Quote(odd))
 	p.Create(t, "unseen", odd)
 	p.WaitPhase(t, "unseen", api.Replicating)
 	user := p.A.Server.DSNOf(odd, pgtest.Password, odd)
@@ -55,6 +55,7 @@ func TestWhatNoEventTriggerSawIsMade(t *testing.T) {
 	pgtest.Exec(t, user, `EXPLAIN ANALYZE CREATE TABLE app.late AS SELECT id, v FROM app.t WHERE false`, `ALTER TABLE app.late ADD PRIMARY KEY (id)`, `INSERT INTO app.late VALUES (1, 1), (2, 2)`, `UPDATE app.late SET v = 3 WHERE id = 2`, `ALTER TABLE app.late RENAME v TO w`,
 		`EXPLAIN ANALYZE CREATE TABLE app.early AS SELECT id, v FROM app.t WHERE false`, `INSERT INTO app.early VALUES (1, 1), (2, 2)`, `ALTER TABLE app.early ADD PRIMARY KEY (id)`, `UPDATE app.early SET v = 3 WHERE id = 2`,
 		`EXPLAIN ANALYZE CREATE TABLE app.named AS SELECT id, v FROM app.t WHERE false`, `ALTER TABLE app.named ENABLE ROW LEVEL SECURITY`, `ALTER TABLE app.named RENAME TO renamed`, `INSERT INTO app.renamed VALUES (1, 1)`,
+		`EXPLAIN ANALYZE CREATE TABLE app.part AS SELECT id, v FROM app.t WHERE false`, `ALTER TABLE app.whole ATTACH PARTITION app.part FOR VALUES FROM (0) TO (1000)`, `INSERT INTO app.whole VALUES (1, 1), (2, 2)`, `UPDATE app.whole SET v = 3 WHERE id = 2`,
 		`EXPLAIN ANALYZE CREATE MATERIALIZED VIEW app.one AS SELECT id FROM app.t`, `ALTER MATERIALIZED VIEW app.one RENAME TO other_one`, `CREATE UNIQUE INDEX ON app.other_one (id)`)
 	if _, err := p.B.Client.Resume(t.Context(), "unseen"); err != nil {
 		t.Fatal(err)

@@ -23,10 +23,10 @@ UPDATE sales.order_item SET quantity = quantity % 5 + 1 WHERE id = (SELECT id FR
 DELETE FROM sales.orders WHERE id IN (SELECT id FROM sales.orders WHERE status = 'new' AND remark IS NULL ORDER BY random() LIMIT 1);
 
 -- @pay until 0009
-INSERT INTO sales.payment (order_id, placed_on, amount, method, raw) SELECT id, placed_on, net_total::money, 'card', '{"auth" : "ok"}' FROM sales.orders WHERE status = 'new' ORDER BY random() LIMIT 1;
+INSERT INTO sales.payment (order_id, placed_on, amount, method, raw) SELECT id, placed_on, net_total::money, 'card', '{"auth" : "ok"}' FROM sales.orders WHERE status = 'new' ORDER BY random() LIMIT 1 FOR KEY SHARE;
 
 -- @pay_numeric from 0009
-INSERT INTO sales.payment (order_id, placed_on, amount, method, raw) SELECT id, placed_on, net_total, 'card', '{"auth" : "ok"}' FROM sales.orders WHERE status = 'new' ORDER BY random() LIMIT 1;
+INSERT INTO sales.payment (order_id, placed_on, amount, method, raw) SELECT id, placed_on, net_total, 'card', '{"auth" : "ok"}' FROM sales.orders WHERE status = 'new' ORDER BY random() LIMIT 1 FOR KEY SHARE;
 
 -- @cart
 WITH c AS (INSERT INTO sales.cart (customer_id, session_key) VALUES (1 + (random() * 250)::int, decode(md5(random()::text), 'hex')) RETURNING id)
