@@ -259,3 +259,19 @@ func (g *Guard) Find(token string) (Entry, bool) {
 	e, known := g.known[sha256.Sum256([]byte(token))]
 	return e, known
 }
+
+// Named returns what is known of the token whose Hash is given, and false for one that is
+// not known, or is no more.
+func (g *Guard) Named(hash string) (Entry, bool) {
+	sum, err := hex.DecodeString(hash)
+	if err != nil || len(sum) != sha256.Size {
+		return Entry{}, false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.refreshLocked(); err != nil {
+		return Entry{}, false
+	}
+	e, known := g.known[[sha256.Size]byte(sum)]
+	return e, known
+}

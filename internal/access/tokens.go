@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -23,6 +24,9 @@ type Entry struct {
 	Created time.Time // zero for one that init made
 	sum     [sha256.Size]byte
 }
+
+// Hash is the token's SHA-256 in hexadecimal: what its file knows it by.
+func (e Entry) Hash() string { return hex.EncodeToString(e.sum[:]) }
 
 // idLength is how many digits of a token's hash name it.
 const idLength = 8
@@ -147,33 +151,16 @@ func change(dir string, f func(text string) (string, error)) error {
 // replace writes a file anew, with the owner that it has: root may do it for an agent
 // that runs as another user.
 func replace(path string, text []byte) error {
-	failed := func(err error) error {
-		return problem.Wrap(err, problem.Resource, "dir_not_writable", "write %s", filepath.Base(path))
-	}
 	info, err := os.Stat(path)
-	if err != nil {
-		return failed(err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return failed(err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if stat, ok := info.Sys().(*syscall.Stat_t); err == nil && ok && os.Getuid() == 0 {
-		err = f.Chown(int(stat.Uid), int(stat.Gid))
-	}
 	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
+		uid, gid := -1, -1
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && os.Getuid() == 0 {
+			uid, gid = int(stat.Uid), int(stat.Gid)
+		}
+		err = durable.WriteOwned(path, text, 0o600, uid, gid)
 	}
 	if err != nil {
-		return failed(err)
+		return problem.Wrap(err, problem.Resource, "dir_not_writable", "write %s", filepath.Base(path))
 	}
 	return nil
 }
