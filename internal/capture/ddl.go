@@ -41,7 +41,7 @@ var schemaTriggers = [...]struct{ name, event, function string }{
 	{"!twinspan_capture", "ddl_command_end", "twinspan.on_ddl_capture()"},
 	{"!twinspan_drop", "sql_drop", "twinspan.on_ddl_drop()"},
 	{"!twinspan_rewrite", "table_rewrite", "twinspan.on_ddl_rewrite()"},
-	{"!twinspan_start", "ddl_command_start WHEN TAG IN ('ALTER EXTENSION', 'CREATE EXTENSION', 'GRANT', 'REVOKE')", "twinspan.on_ddl_start()"},
+	{"!twinspan_start", "ddl_command_start WHEN TAG IN ('ALTER DOMAIN', 'ALTER EXTENSION', 'ALTER TABLE', 'CREATE EXTENSION', 'CREATE INDEX', 'CREATE MATERIALIZED VIEW', 'CREATE SCHEMA', 'GRANT', 'REFRESH MATERIALIZED VIEW', 'REVOKE')", "twinspan.on_ddl_start()"},
 }
 
 // schemaSQL makes the functions that put schema changes into the stream.
@@ -74,13 +74,13 @@ func releaseSchema(ctx context.Context, conn *pgx.Conn) error {
 
 // schemaFunctions are those that notes.sql, text.sql, ddl.sql and the others make.
 var schemaFunctions = [...]string{
-	"twinspan.bare(text, boolean)", "twinspan.capture_command(text, boolean, boolean)", "twinspan.capture_ddl(text, text, text, json)", "twinspan.capture_drop(text)", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.described(text, text, boolean, json, text[], text[], jsonb)", "twinspan.detached(text, text, text)",
+	"twinspan.bare(text, boolean)", "twinspan.bounds_of_elements(text, text)", "twinspan.capture_command(text, boolean, boolean)", "twinspan.capture_ddl(text, text, text, json)", "twinspan.capture_drop(text)", "twinspan.command_began()", "twinspan.ddl_text(text, text, boolean, boolean)", "twinspan.described(text, text, boolean, json, text[], text[], jsonb)", "twinspan.detached(text, text, text)",
 	"twinspan.differing_rows(text)", "twinspan.fits(text, text)", "twinspan.folded(text, text)", "twinspan.folds_while_copied()", "twinspan.format()", "twinspan.goes_on(text)", "twinspan.granted()", "twinspan.immutable(pg_node_tree)", "twinspan.keep_names(name[])", "twinspan.left_invalid(text)", "twinspan.made_like(text, text, text)", "twinspan.made_since_copy(oid, oid)", "twinspan.made_unseen(oid, json, boolean)", "twinspan.mask(text, boolean)",
-	"twinspan.missing_values(oid[])", "twinspan.momentary(text)", "twinspan.named_first(text, text)", "twinspan.named_index(text, text, text, text)", "twinspan.names_it(text, text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
+	"twinspan.missing_values(oid[])", "twinspan.momentary(text)", "twinspan.named_first(text, text)", "twinspan.named_index(text, text, text, text)", "twinspan.names_it(text, text)", "twinspan.note_called(text)", "twinspan.note_start(text)", "twinspan.noted(text)", "twinspan.on_ddl_caller()", "twinspan.on_ddl_capture()",
 	"twinspan.on_ddl_drop()", "twinspan.on_ddl_rewrite()", "twinspan.on_ddl_start()", "twinspan.ordinary(text, boolean)", "twinspan.own(text, text, text)",
 	"twinspan.part(text, integer, integer)", "twinspan.partition_bound(text, text)", "twinspan.pass_over(text, text, boolean)", "twinspan.pick(text, text, boolean, boolean, boolean)", "twinspan.portion(bytea, integer, integer)", "twinspan.raw(text)",
-	"twinspan.relation_named(text, text)", "twinspan.relation_of(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_here(text)", "twinspan.refuse_late(text)", "twinspan.refuse_temporary(text)", "twinspan.refuse_unwritable(text)", "twinspan.refuse_while_seeding(text, text, boolean)",
-	"twinspan.resend(oid, text)", "twinspan.run_own(text)", "twinspan.run_unseen(text)", "twinspan.says_moment(text, text)", "twinspan.send_rows(oid)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[], jsonb)", "twinspan.session_settings(text, text, text)", "twinspan.shared_library(text)", "twinspan.spend_note(text)",
+	"twinspan.relation_named(text, text)", "twinspan.relation_of(text)", "twinspan.refuse_ddl(text, text, text, text)", "twinspan.refuse_early(text)", "twinspan.refuse_effects(text, oid[])", "twinspan.refuse_here(text)", "twinspan.refuse_late(text)", "twinspan.refuse_temporary(text)", "twinspan.refuse_unwritable(text)", "twinspan.refuse_while_seeding(text, text, boolean)",
+	"twinspan.resend(oid, text)", "twinspan.rows_changed()", "twinspan.run_own(text)", "twinspan.run_unseen(text)", "twinspan.says_moment(text, text)", "twinspan.send_rows(oid)", "twinspan.say(text, jsonb)", "twinspan.say_ddl(text, text, boolean, json, text[], text[], jsonb)", "twinspan.session_settings(text, text, text)", "twinspan.shared_library(text)", "twinspan.spend_note(text)",
 	"twinspan.split(text, boolean, boolean)", "twinspan.table_parts(oid)", "twinspan.tables_of_script(text, bigint, boolean)", "twinspan.table_text(oid)", "twinspan.take_note(text, bigint, bigint, bigint)", "twinspan.temporary(oid, oid)", "twinspan.uncommented(text)", "twinspan.view_text(oid)", "twinspan.written(xid, cid, bigint)",
 }
 

@@ -1,6 +1,8 @@
 -- How schema changes get into the stream (docs/design/0006-schema-changes.md).
 -- Made again at each link create. Names of event triggers begin with "!" so that
 -- they fire before those of users, whose own commands then come after.
+-- What holds a query is a PL/pgSQL function: it keeps its plan for the session, where an SQL function with settings of
+-- its own is read and planned at each call.
 
 -- The extensions that the twin's server has, as its agent told.
 CREATE TABLE IF NOT EXISTS twinspan.twin_extension (
@@ -70,9 +72,11 @@ $$;
 -- Text as bytes of the database's encoding, in base64: JSON is read as UTF-8,
 -- which they need not be.
 CREATE OR REPLACE FUNCTION twinspan.raw(t text) RETURNS text
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT translate(encode(convert_to(t, getdatabaseencoding()::name), 'base64'), E'\n', '')
+BEGIN
+    RETURN translate(encode(convert_to(t, getdatabaseencoding()::name), 'base64'), E'\n', '');
+END
 $$;
 
 -- Refuses tables and the like of others in the schema twinspan: nothing there crosses, and it is
@@ -175,11 +179,12 @@ $$;
 -- What a command has dropped is known only while this trigger runs: DROP is written from it, object
 -- by object, whatever the client's text was. What else drops something has its text sent at its end.
 CREATE OR REPLACE FUNCTION twinspan.capture_drop(tag text) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on /*planner*/ AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' SET standard_conforming_strings = on /*planner for many*/ AS
 $$
 DECLARE
     d record;
     caller json;
+    stack text;
 BEGIN
     -- A column of one named object that is of the type of another counts as named, too (dependency.c,
     -- object_address_present_add_ref). No command that DROP is written for drops a part of something.
@@ -219,6 +224,9 @@ BEGIN
     END IF;
     PERFORM twinspan.keep_names(ARRAY(SELECT DISTINCT x.schema_name::name FROM pg_event_trigger_dropped_objects() x WHERE x.schema_name IS NOT NULL));
     caller := current_setting('twinspan.caller', true)::json;
+    GET DIAGNOSTICS stack = PG_CONTEXT;
+    -- This function, the statement that calls it, and the trigger.
+    PERFORM twinspan.note_called(regexp_replace(stack || E'\n', '^([^\n]*\n){3}', ''));
     PERFORM twinspan.refuse_while_seeding(tag, '', NOT coalesce(d.named_since, true) OR NOT coalesce(d.other_since, true));
     PERFORM twinspan.say_ddl(tag, format('%s IF EXISTS %s%s', CASE tag WHEN 'DROP AGGREGATE' THEN 'DROP ROUTINE' ELSE tag END, d.list,
             CASE WHEN d.cascades AND tag <> 'DROP USER MAPPING' THEN ' CASCADE' ELSE '' END), true, caller, d.objects, '{}', '{}');
@@ -227,42 +235,153 @@ $$;
 
 -- Whether an object is none of those that a copy under way holds.
 CREATE OR REPLACE FUNCTION twinspan.made_since_copy(class oid, object oid) RETURNS boolean
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT NOT EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT k.seeded AND NOT k.deleting
-        AND NOT EXISTS (SELECT FROM twinspan.made_since m WHERE m.link = k.id AND m.class = $1 AND m.object = $2))
+BEGIN
+    RETURN (SELECT NOT EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT k.seeded AND NOT k.deleting
+        AND NOT EXISTS (SELECT FROM twinspan.made_since m WHERE m.link = k.id AND m.class = $1 AND m.object = $2)));
+END
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.own(object_type text, schema_name text, identity text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT coalesce(schema_name = 'twinspan', false) OR coalesce(identity ~ '(^| on )twinspan(\.|$)', false)
+BEGIN
+    -- What is in pg_toast belongs to tables, and has other names there.
+    RETURN coalesce(schema_name IN ('twinspan', 'pg_toast'), false) OR coalesce(identity ~ '(^| on )twinspan(\.|$)', false)
         OR object_type IN ('publication', 'publication relation', 'publication namespace', 'subscription', 'event trigger')
         OR object_type = 'trigger' AND identity ~ '^twinspan_(truncate|gate)(_\d+)? on '
         -- Large objects come in passes, with their owners, rights and comments.
-        OR lower(object_type) = 'large object'
+        OR lower(object_type) = 'large object';
+END
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_rewrite() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on /*planner*/ AS
 $$
+DECLARE
+    began constant bigint := twinspan.command_began();
 BEGIN
     PERFORM twinspan.take_note('rewritten', pg_event_trigger_table_rewrite_oid()::bigint, pg_event_trigger_table_rewrite_reason()::bigint);
+    -- A command may rewrite several tables: it counts from the first.
+    IF began IS NOT NULL AND NOT EXISTS (SELECT FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current() AND n.kind = 'changed' AND n.object = began) THEN
+        PERFORM twinspan.take_note('changed', began, twinspan.rows_changed());
+    END IF;
+END
+$$;
+
+-- Where in the log the command that runs began, null if nobody noted it (on_ddl_start).
+CREATE OR REPLACE FUNCTION twinspan.command_began() RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+BEGIN
+    RETURN nullif(split_part(current_setting('twinspan.began', true), ' ', 1), '')::pg_lsn - '0/0'::pg_lsn;
 END
 $$;
 
 -- The commands of an extension's script are part of the command on the extension. A
 -- script may itself hold commands on extensions. On what a GRANT or REVOKE was is seen by where
 -- it began (twinspan.granted), for the sake of temporary objects.
-CREATE OR REPLACE FUNCTION twinspan.on_ddl_start() RETURNS event_trigger
+CREATE OR REPLACE FUNCTION twinspan.note_start(tag text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on /*planner*/ AS
 $$
 BEGIN
-    IF TG_TAG LIKE '% EXTENSION' THEN
+    IF tag LIKE '% EXTENSION' THEN
         PERFORM twinspan.take_note('extension'), twinspan.take_note('script');
-    ELSIF pg_my_temp_schema() <> 0 THEN
-        PERFORM twinspan.take_note('grant');
+    ELSIF tag IN ('GRANT', 'REVOKE') THEN
+        IF pg_my_temp_schema() <> 0 THEN
+            PERFORM twinspan.take_note('grant');
+        END IF;
+    ELSE
+        PERFORM twinspan.take_note('changed', twinspan.command_began(), twinspan.rows_changed());
     END IF;
+END
+$$;
+
+-- How many changes of rows that cross this transaction has made: of the tables that it has locked for them, for there
+-- may be very many others.
+CREATE OR REPLACE FUNCTION twinspan.rows_changed() RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+BEGIN
+    RETURN (SELECT coalesce(sum(pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid) + pg_stat_get_xact_tuples_deleted(c.oid)), 0)
+              FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+             WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid = pg_backend_pid() AND l.relation >= 16384
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+               AND c.relkind = 'r' AND c.relpersistence = 'p' AND c.relnamespace <> 'twinspan'::regnamespace);
+END
+$$;
+
+-- Where a command begins that may call functions, in the log: what a command within it says lies behind that. In front of where
+-- those began within which it is; on_ddl_capture takes it away. Without settings of its own, which cost more than all else: so
+-- everything is named in full. The settings in which this is handed on are worth nothing to others: whoever forges them is himself not refused what his twin cannot follow.
+CREATE OR REPLACE FUNCTION twinspan.on_ddl_start() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER AS
+$$
+DECLARE
+    stack pg_catalog.text;
+    query pg_catalog.text;
+BEGIN
+    PERFORM pg_catalog.set_config('twinspan.began', pg_catalog.concat_ws(' ', pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.current_setting('twinspan.began', true)), true);
+    -- Most ALTER TABLE call nothing, or say that they rewrite a table; most CREATE INDEX have columns alone. (No backslash: sessions read it in two ways.)
+    IF TG_TAG OPERATOR(pg_catalog.=) ANY ('{ALTER TABLE,CREATE INDEX}') THEN
+        GET DIAGNOSTICS stack = PG_CONTEXT;
+        IF pg_catalog.strpos(stack, E'\n') OPERATOR(pg_catalog.=) 0 THEN -- the client's own, and none of a function's
+            query := pg_catalog.current_query();
+        END IF;
+    END IF;
+    IF query IS NULL OR pg_catalog.octet_length(query) OPERATOR(pg_catalog.>) 10000
+        OR query OPERATOR(pg_catalog.~*) (CASE WHEN TG_TAG OPERATOR(pg_catalog.=) 'CREATE INDEX' THEN '[(].*[(]|where' ELSE '[[:<:]](check|constraint|exclude|unique|primary|attach|validate|type)[[:>:]]' END) THEN
+        PERFORM twinspan.note_start(TG_TAG);
+    END IF;
+END
+$$;
+
+-- Notes that a command is said which something calls: in a table, for the server undoes settings that an index's functions leave. What event
+-- triggers of users call does not count: they do not fire on the twin.
+CREATE OR REPLACE FUNCTION twinspan.note_called(stack text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    place constant bigint := pg_current_wal_insert_lsn() - '0/0'::pg_lsn;
+BEGIN
+    IF stack = '' OR EXISTS (SELECT FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid WHERE p.pronamespace <> 'twinspan'::regnamespace AND strpos(stack, p.proname || '() line ') > 0) THEN
+        RETURN;
+    END IF;
+    UPDATE twinspan.note n SET value = place WHERE n.pid = pg_backend_pid() AND n.xid = txid_current() AND n.kind = 'said';
+    IF NOT FOUND THEN
+        PERFORM twinspan.take_note('said', 0, place);
+    END IF;
+END
+$$;
+
+-- Refuses a command that has called code which changed the schema, or rows where the twin is to call it again: there
+-- it would do so a second time, for what it did comes with the stream as well. again are the tables whose rows come
+-- anew: nothing is called for them, unless others refer to one (apply's emptyAhead).
+CREATE OR REPLACE FUNCTION twinspan.refuse_effects(tag text, again oid[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+$$
+DECLARE
+    began constant bigint := twinspan.command_began();
+    called constant boolean := again = '{}' OR EXISTS (SELECT FROM pg_constraint k WHERE k.contype = 'f' AND k.confrelid = ANY (again) AND k.conrelid <> k.confrelid);
+    before bigint;
+    what text;
+BEGIN
+    IF tag NOT IN ('ALTER DOMAIN', 'ALTER TABLE', 'CREATE INDEX', 'CREATE MATERIALIZED VIEW', 'CREATE SCHEMA', 'REFRESH MATERIALIZED VIEW') OR NOT called THEN
+        RETURN;
+    END IF;
+    SELECT min(n.value) INTO before FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'changed' AND n.object = began;
+    IF EXISTS (SELECT FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'said' AND n.value > began) THEN
+        what := 'the schema';
+    ELSIF before IS NOT NULL AND twinspan.rows_changed() > before
+        -- Those that fire within a command may have changed them.
+        AND NOT EXISTS (SELECT FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid AND p.pronamespace <> 'twinspan'::regnamespace WHERE e.evtevent NOT LIKE '%end' AND e.evtenabled <> 'D') THEN
+        what := 'rows of tables';
+    ELSE
+        RETURN;
+    END IF;
+    PERFORM twinspan.refuse_ddl(tag, 'ddl_effects', format('a function that the command calls has changed %s, which it would do on the twin once more', what),
+        'Call the function by itself, and give the command what it returned.');
 END
 $$;
 
@@ -361,6 +480,7 @@ DECLARE
     objects text[] := (SELECT array_agg(DISTINCT x.object_identity) FROM pg_event_trigger_ddl_commands() x WHERE x.object_identity IS NOT NULL);
     extra text[] := '{}';
     again oid[] := '{}';
+    anew jsonb;
     made oid;
     named record;
     since bigint;
@@ -399,6 +519,8 @@ BEGIN
     IF tag IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE') THEN
         again := twinspan.differing_rows(mask);
         extra := twinspan.missing_values(again) || twinspan.detached(command, mask, caller->>'search_path');
+        anew := (SELECT jsonb_agg(jsonb_build_object('schema', twinspan.raw(n.nspname), 'table', twinspan.raw(c.relname)) ORDER BY c.oid)
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (again));
     END IF;
     IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
         SELECT min(n.cmin::text::bigint) INTO since FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'script';
@@ -415,14 +537,16 @@ BEGIN
         END IF;
         besides := jsonb_strip_nulls(jsonb_build_object('before', CASE WHEN named.before IS NOT NULL THEN jsonb_build_array(twinspan.raw(named.before)) END));
     END IF;
-    extra := extra || twinspan.folded(command, mask);
+    extra := extra || twinspan.folded(command, mask) || twinspan.bounds_of_elements(tag, mask);
     IF tag ~ '^(CREATE|ALTER) (FUNCTION|PROCEDURE|ROUTINE)$' AND mask ~ '\m(set|reset)\s+(role|session_authorization|session\s+authorization)\M' THEN
         besides := besides || (SELECT jsonb_build_object('config', coalesce((SELECT jsonb_agg(twinspan.raw(o.c) ORDER BY o.number) FROM unnest(p.proconfig) WITH ORDINALITY o (c, number)), '[]'))
                                  FROM pg_event_trigger_ddl_commands() x JOIN pg_proc p ON x.classid = 'pg_proc'::regclass AND p.oid = x.objid LIMIT 1);
     END IF;
+    PERFORM twinspan.refuse_effects(tag, again);
+    PERFORM twinspan.note_called(stack);
     caller := (twinspan.session_settings(tag, command, mask) || caller::jsonb)::json;
     PERFORM twinspan.say_ddl(tag, command, conforming, caller, objects, extra,
-        besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'whole', twinspan.named_first(tag, mask), 'bound', twinspan.raw(twinspan.partition_bound(tag, mask)),
+        besides || jsonb_strip_nulls(jsonb_build_object('on', twinspan.raw(list), 'anew', anew, 'whole', twinspan.named_first(tag, mask), 'bound', twinspan.raw(twinspan.partition_bound(tag, mask)),
             'extension', (SELECT twinspan.raw(e.extname) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1),
             'version', (SELECT twinspan.raw(e.extversion) FROM pg_event_trigger_ddl_commands() x JOIN pg_extension e ON x.classid = 'pg_extension'::regclass AND e.oid = x.objid LIMIT 1))));
     IF EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND NOT EXISTS (SELECT FROM twinspan.twin_format f WHERE f.link = k.id AND f.format >= 2)) THEN
@@ -435,9 +559,10 @@ $$;
 
 -- A schema change as it is said.
 CREATE OR REPLACE FUNCTION twinspan.described(tag text, command text, conforming boolean, caller json, objects text[], extra text[], besides jsonb) RETURNS jsonb
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT besides || jsonb_build_object('format', 2, 'tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
+BEGIN
+    RETURN (SELECT besides || jsonb_build_object('format', 2, 'tag', tag, 'sql', twinspan.raw(command), 'conforming', conforming,
             'role', twinspan.raw(caller->>'role'),
             -- As it is now: by the time the twin comes here the role may be another, or gone.
             'superuser', (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = caller->>'role'),
@@ -452,16 +577,19 @@ $$
                        WHERE r.rolname NOT LIKE 'pg\_%' AND (strpos(lower(command), lower(r.rolname)) > 0 OR r.rolname = caller->>'session')),
             'session', twinspan.raw(caller->>'session'),
             'tablespaces', (SELECT coalesce(jsonb_agg(twinspan.raw(s.spcname)), '[]') FROM pg_tablespace s WHERE strpos(lower(command), lower(s.spcname)) > 0),
-            'after', (SELECT coalesce(jsonb_agg(twinspan.raw(e)), '[]') FROM unnest(extra) e))
+            'after', (SELECT coalesce(jsonb_agg(twinspan.raw(e)), '[]') FROM unnest(extra) e)));
+END
 $$;
 
 -- Says a schema change: what to run, as whom, under which settings, and what to run behind it;
 -- besides is what of the catalogs replaces a part of the text.
 CREATE OR REPLACE FUNCTION twinspan.say_ddl(tag text, command text, conforming boolean, caller json, objects text[], extra text[], besides jsonb) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT twinspan.refuse_former_superuser(caller->>'role');
-    SELECT twinspan.say('ddl', twinspan.described(tag, command, conforming, caller, objects, extra, besides))
+BEGIN
+    PERFORM twinspan.refuse_former_superuser(caller->>'role');
+    PERFORM twinspan.say('ddl', twinspan.described(tag, command, conforming, caller, objects, extra, besides));
+END
 $$;
 
 -- Whether a text names what the command has made or changed, as far as it has to:
@@ -507,10 +635,13 @@ $$;
 -- its tables once; an expression that comes later is evaluated where the next part of the table is asked for, with the
 -- agent's rights (plancat.c, get_relation_info).
 CREATE OR REPLACE FUNCTION twinspan.folds_while_copied() RETURNS boolean
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND (NOT k.seeded AND k.phase IN ('suspended', 'broken') OR k.phase = 'seeding') AND NOT k.deleting)
-       AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() x
+BEGIN
+    IF NOT EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND (NOT k.seeded AND k.phase IN ('suspended', 'broken') OR k.phase = 'seeding') AND NOT k.deleting) THEN
+        RETURN false;
+    END IF;
+    RETURN EXISTS (SELECT FROM pg_event_trigger_ddl_commands() x
                      LEFT JOIN pg_index i ON x.classid = 'pg_class'::regclass AND i.indexrelid = x.objid
                      LEFT JOIN pg_statistic_ext s ON x.classid = 'pg_statistic_ext'::regclass AND s.oid = x.objid
                      JOIN pg_depend d ON d.classid = x.classid AND d.objid = x.objid AND d.refobjid >= 16384
@@ -518,7 +649,8 @@ $$
                     WHERE (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL OR s.oid IS NOT NULL)
                       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')
                       AND (EXISTS (SELECT FROM twinspan.link k WHERE k.role = 'primary' AND k.seeded AND k.phase = 'seeding')
-                           OR NOT twinspan.made_since_copy('pg_class'::regclass, coalesce(i.indrelid, s.stxrelid))))
+                           OR NOT twinspan.made_since_copy('pg_class'::regclass, coalesce(i.indrelid, s.stxrelid))));
+END
 $$;
 
 -- While the first copy is made its snapshot is of an older schema, and what indexes and
@@ -696,6 +828,7 @@ $$
 DECLARE
     stack pg_catalog.text;
     temporary constant pg_catalog.bool := pg_catalog.current_setting('twinspan.caller', true) OPERATOR(pg_catalog.=) '';
+    began constant pg_catalog.text := pg_catalog.current_setting('twinspan.began', true);
 BEGIN
     IF TG_TAG OPERATOR(pg_catalog.~~) 'DROP %' AND TG_TAG OPERATOR(pg_catalog.<>) 'DROP OWNED' THEN
         RETURN; -- it has been seen to
@@ -705,10 +838,12 @@ BEGIN
         IF stack OPERATOR(pg_catalog.=) '' THEN
             stack := CASE WHEN pg_catalog.octet_length(pg_catalog.current_query()) OPERATOR(pg_catalog.>) 10000 THEN ';' ELSE pg_catalog.current_query() END;
         END IF;
-        IF pg_catalog.strpos(stack, ';') OPERATOR(pg_catalog.=) 0 THEN
-            RETURN;
-        END IF;
     END IF;
-    PERFORM twinspan.capture_command(TG_TAG, temporary, pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.=) 'on');
+    IF NOT temporary OR pg_catalog.strpos(stack, ';') OPERATOR(pg_catalog.>) 0 THEN
+        PERFORM twinspan.capture_command(TG_TAG, temporary, pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.=) 'on');
+    END IF;
+    IF TG_TAG OPERATOR(pg_catalog.=) ANY ('{ALTER DOMAIN,ALTER EXTENSION,ALTER TABLE,CREATE EXTENSION,CREATE INDEX,CREATE MATERIALIZED VIEW,CREATE SCHEMA,GRANT,REFRESH MATERIALIZED VIEW,REVOKE}') THEN
+        PERFORM pg_catalog.set_config('twinspan.began', pg_catalog.substr(began, pg_catalog.strpos(pg_catalog.concat(began, ' '), ' ') OPERATOR(pg_catalog.+) 1), true);
+    END IF;
 END
 $$;

@@ -6,11 +6,16 @@
 
 -- Whether a command has such a word in what it quotes. mask is the command without that.
 CREATE OR REPLACE FUNCTION twinspan.says_moment(command text, mask text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT coalesce(command ~* '\m(now|today|tomorrow|yesterday)\M'
-       AND (SELECT count(*) FROM regexp_matches(command, '\m(?:now|today|tomorrow|yesterday)\M', 'gi'))
-         > (SELECT count(*) FROM regexp_matches(mask, '\m(?:now|today|tomorrow|yesterday)\M', 'gi')), false)
+BEGIN
+    -- A command without one is most commands.
+    IF command IS NULL OR command !~* '\m(now|today|tomorrow|yesterday)\M' THEN
+        RETURN false;
+    END IF;
+    RETURN (SELECT coalesce((SELECT count(*) FROM regexp_matches(command, '\m(?:now|today|tomorrow|yesterday)\M', 'gi'))
+         > (SELECT count(*) FROM regexp_matches(mask, '\m(?:now|today|tomorrow|yesterday)\M', 'gi')), false));
+END
 $$;
 
 -- Whether an expression of the catalogs holds a constant of a type that reads such words, or that has a part which does.

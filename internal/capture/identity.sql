@@ -228,16 +228,19 @@ $$;
 
 -- Those of some tables, of all for NULL, whose identity does not do as far as the catalogs tell.
 CREATE OR REPLACE FUNCTION twinspan.without_identity(tables oid[]) RETURNS TABLE (oid oid, name text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS
 $$
-    SELECT c.oid, format('%I.%I', n.nspname, c.relname)
+BEGIN
+    -- By their numbers in any case: few tables of very many are looked up by the index.
+    RETURN QUERY SELECT c.oid, format('%I.%I', n.nspname, c.relname)
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE (tables IS NULL OR c.oid = ANY (tables)) AND c.relkind = 'r' AND c.relpersistence = 'p'
+     WHERE c.oid = ANY (coalesce(tables, ARRAY(SELECT r.oid FROM pg_class r WHERE r.relkind = 'r'))) AND c.relkind = 'r' AND c.relpersistence = 'p'
        AND n.nspname NOT IN ('twinspan', 'pg_catalog', 'information_schema')
        AND CASE c.relreplident WHEN 'n' THEN true
                 WHEN 'f' THEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND to_jsonb(a)->>'attgenerated' = 'v')
-                ELSE NOT EXISTS (SELECT FROM twinspan.telling(c.oid) k WHERE CASE c.relreplident WHEN 'd' THEN k.is_primary ELSE k.chosen END) END
+                ELSE NOT EXISTS (SELECT FROM twinspan.telling(c.oid) k WHERE CASE c.relreplident WHEN 'd' THEN k.is_primary ELSE k.chosen END) END;
+END
 $$;
 
 CREATE OR REPLACE FUNCTION twinspan.on_ddl_end() RETURNS event_trigger
@@ -253,6 +256,13 @@ BEGIN
        FROM pg_event_trigger_ddl_commands() c
       WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'table' AND c.schema_name IS DISTINCT FROM 'pg_temp'
         AND NOT EXISTS (SELECT FROM twinspan.note n WHERE n.pid = pg_backend_pid() AND n.xid = txid_current_if_assigned() AND n.kind = 'keeping' AND n.object = c.objid::bigint);
+    -- A table that no event trigger saw made may be attached before anything else names it. (While a link is being made, twinspan.written is not there yet.)
+    IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c JOIN pg_class p ON c.classid = 'pg_class'::regclass AND p.oid = c.objid AND p.relkind = 'p' WHERE c.command_tag = 'ALTER TABLE') THEN
+        PERFORM twinspan.keep_identity(k.oid, false), twinspan.watch_truncate(k.oid)
+           FROM pg_event_trigger_ddl_commands() c JOIN pg_inherits h ON c.classid = 'pg_class'::regclass AND h.inhparent = c.objid AND twinspan.written(h.xmin, h.cmin, -1)
+           JOIN pg_class k ON k.oid = h.inhrelid AND k.relreplident = 'd'
+          WHERE NOT EXISTS (SELECT FROM twinspan.identity i WHERE i.oid = k.oid);
+    END IF;
     -- Perhaps it is what a table lacked for which nothing did.
     PERFORM twinspan.keep_identity(i.oid, false)
        FROM pg_event_trigger_ddl_commands() c JOIN pg_index x ON x.indexrelid = c.objid AND x.indisunique JOIN twinspan.identity i ON i.oid = x.indrelid AND i.chosen = '-'
@@ -264,7 +274,7 @@ $$;
 -- the command does not name the table. But it has locked it: only such tables
 -- are looked at, so that nobody's command waits for a table it has not to do with.
 CREATE OR REPLACE FUNCTION twinspan.on_drop() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp /*planner*/ AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp /*planner for many*/ AS
 $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) OR twinspan.copied() THEN

@@ -2,8 +2,8 @@
 -- twinspan can read and write, bound to the backend and its transaction: a rollback takes a
 -- note with it. Unlogged, for they mean nothing to anybody after the transaction.
 -- Kinds: own (the next command is Twinspan's), keeping (a table is being given an identity), extension (a script of one is running),
--- rewritten (object and why), dropped (what the running command took along was in the copy),
--- nested (how far a string within a function has been executed), wish (the running command says which identity a table is to have).
+-- rewritten (object and why), changed (how many rows the transaction had changed when the command that began at object began, or began to rewrite a table), dropped (what the running command took along was in the copy),
+-- nested (how far a string within a function has been executed), said (where in the log a command was said last that something calls), wish (the running command says which identity a table is to have).
 CREATE UNLOGGED TABLE IF NOT EXISTS twinspan.note (
     pid    int NOT NULL,
     xid    bigint NOT NULL,

@@ -3,9 +3,13 @@
 
 -- Whether an object is gone when the session is: it is temporary, or hangs on something that is.
 CREATE OR REPLACE FUNCTION twinspan.temporary(class oid, object oid) RETURNS boolean
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS
 $$
-    WITH RECURSIVE d (class, object) AS (
+BEGIN
+    IF pg_my_temp_schema() = 0 THEN
+        RETURN false;
+    END IF;
+    RETURN (WITH RECURSIVE d (class, object) AS (
         SELECT $1, $2
         UNION
         SELECT x.class, x.object FROM d CROSS JOIN LATERAL (
@@ -13,17 +17,19 @@ $$
              WHERE p.classid = d.class AND p.objid = d.object AND p.objsubid = 0 AND p.refobjid >= 16384
             -- A view is dropped with its rule.
             UNION ALL SELECT 'pg_rewrite'::regclass, r.oid FROM pg_rewrite r WHERE d.class = 'pg_class'::regclass AND r.ev_class = d.object AND r.rulename = '_RETURN') x)
-    SELECT pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM d WHERE d.class = 'pg_namespace'::regclass AND d.object = pg_my_temp_schema())
+    SELECT EXISTS (SELECT FROM d WHERE d.class = 'pg_namespace'::regclass AND d.object = pg_my_temp_schema()));
+END
 $$;
 
 -- Whether the running command wrote a row of a catalog that is to be seen: after since, a place
 -- within the transaction, and by one of its own ids. These and those of others that were begun
--- later are not below that of the transaction.
+-- later are not below that of the transaction. Volatile, for then the server puts it in its caller's query (manual,
+-- "Function Volatility Categories"; optimizer/util/clauses.c, inline_function): some ask for each row of a catalog.
 CREATE OR REPLACE FUNCTION twinspan.written(writer xid, place cid, since bigint) RETURNS boolean
-    LANGUAGE sql STABLE AS
+    LANGUAGE sql VOLATILE AS
 $$
-    SELECT place::text::bigint > since AND (writer::text::bigint - (txid_current() & 4294967295) + 4294967296) % 4294967296 < 2147483648
-       AND txid_status(txid_current() + (writer::text::bigint - (txid_current() & 4294967295) + 4294967296) % 4294967296) = 'in progress'
+    SELECT CASE WHEN place::text::bigint > since AND (writer::text::bigint - (txid_current() & 4294967295) + 4294967296) % 4294967296 < 2147483648
+        THEN txid_status(txid_current() + (writer::text::bigint - (txid_current() & 4294967295) + 4294967296) % 4294967296) = 'in progress' ELSE false END
 $$;
 
 -- On what a GRANT or REVOKE was, where some of it is temporary: what is not, as the command
@@ -48,7 +54,7 @@ BEGIN
     IF kind IN ('TABLE', 'SEQUENCE') THEN
         SELECT bool_or(x.temporary), string_agg(i.identity, ', ' ORDER BY x.oid) FILTER (WHERE NOT x.temporary) INTO any_temporary, list
           FROM (SELECT y.oid, twinspan.temporary('pg_class'::regclass, y.oid) AS temporary FROM (
-                SELECT c.oid FROM pg_class c WHERE twinspan.written(c.xmin, c.cmin, since)
+                SELECT c.oid FROM pg_class c WHERE c.relacl IS NOT NULL AND twinspan.written(c.xmin, c.cmin, since)
                 UNION SELECT c.oid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attacl IS NOT NULL AND twinspan.written(a.xmin, a.cmin, since)
                 -- The last right of a column that is taken away leaves nothing.
                 UNION SELECT c.oid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = pg_my_temp_schema() AND twinspan.written(a.xmin, a.cmin, since)) y) x
@@ -188,6 +194,27 @@ BEGIN
 END
 $$;
 
+-- What gives the partitions that CREATE SCHEMA has made with it the bounds that the primary's catalogs have: its elements
+-- are in its text, and what stands for a bound there (current_timestamp) is computed again.
+CREATE OR REPLACE FUNCTION twinspan.bounds_of_elements(tag text, mask text) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+    SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'iso_8601' SET TimeZone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' AS
+$$
+BEGIN
+    IF tag <> 'CREATE SCHEMA' OR mask !~ '\mfor\s+values\M' THEN
+        RETURN '{}';
+    END IF;
+    RETURN (SELECT coalesce(array_agg(e.command ORDER BY x.n, e.n), '{}')
+              FROM (SELECT pn.nspname AS above_schema, p.relname AS above, n.nspname AS schema, c.relname AS name, pg_get_expr(c.relpartbound, c.oid) AS bound, c.oid::bigint AS n
+                      FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relispartition AND c.relkind IN ('r', 'p')
+                      JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_inherits i ON i.inhrelid = c.oid
+                      JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace) x
+             CROSS JOIN LATERAL (VALUES (1, format('ALTER TABLE %I.%I DETACH PARTITION %I.%I', x.above_schema, x.above, x.schema, x.name)),
+                                        (2, format('ALTER TABLE %I.%I ATTACH PARTITION %I.%I %s', x.above_schema, x.above, x.schema, x.name, x.bound))) e (n, command)
+             WHERE x.bound LIKE 'FOR VALUES %');
+END
+$$;
+
 -- Refuses columns whose values nobody can write: their types have no input.
 CREATE OR REPLACE FUNCTION twinspan.refuse_unwritable(tag text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
@@ -281,9 +308,11 @@ $$;
 
 -- A text without its comments, but for those within comments.
 CREATE OR REPLACE FUNCTION twinspan.uncommented(q text) RETURNS text
-    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT regexp_replace(q, '("(?:[^"]|"")*"|''(?:[^'']|'''')*'')|--[^\n\r]*|/\*(?:[^*]|\*+[^*/])*\*+/', '\1 ', 'g')
+BEGIN
+    RETURN regexp_replace(q, '("(?:[^"]|"")*"|''(?:[^'']|'''')*'')|--[^\n\r]*|/\*(?:[^*]|\*+[^*/])*\*+/', '\1 ', 'g');
+END
 $$;
 
 -- The index that a command names, where its making may have failed before it was made valid by a
@@ -334,10 +363,12 @@ $$;
 -- Whether CREATE INDEX on a partitioned table has taken over a partition's index whose making had failed: then
 -- its own is invalid, though not by ON ONLY. The twin does not have that index, and may fail to make it.
 CREATE OR REPLACE FUNCTION twinspan.left_invalid(mask text) RETURNS boolean
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT mask !~ '\mon\s+only\M' AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() x
-      JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relkind = 'I' JOIN pg_index i ON i.indexrelid = c.oid AND NOT i.indisvalid)
+BEGIN
+    RETURN (SELECT mask !~ '\mon\s+only\M' AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() x
+      JOIN pg_class c ON x.classid = 'pg_class'::regclass AND c.oid = x.objid AND c.relkind = 'I' JOIN pg_index i ON i.indexrelid = c.oid AND NOT i.indisvalid));
+END
 $$;
 
 -- The tables that a command on an extension has made (its script's began at since), or found there,
@@ -382,7 +413,7 @@ BEGIN
            c.relpersistence, CASE c.relpersistence WHEN 'u' THEN 0 ELSE pg_relation_size(c.oid) + CASE WHEN c.reltoastrelid <> 0 THEN pg_relation_size(c.reltoastrelid) ELSE 0 END END AS bytes,
            s.xmin AS made, s.cmin AS place
       INTO r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = (to_jsonb(c)->>'relam')::oid JOIN pg_attribute s ON s.attrelid = c.oid AND s.attnum = -1
-     WHERE c.oid = t AND (c.relkind = 'm' OR c.relkind = 'r' AND c.relpersistence <> 't' AND c.reloftype = 0 AND (shape IS NOT NULL OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)));
+     WHERE c.oid = t AND (c.relkind = 'm' OR c.relkind = 'r' AND c.relpersistence <> 't' AND c.reloftype = 0 AND (shape IS NOT NULL OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid AND NOT twinspan.written(i.xmin, i.cmin, -1))));
     IF NOT FOUND THEN
         RETURN NULL;
     ELSIF r.relkind = 'm' THEN
@@ -417,26 +448,33 @@ $$;
 
 -- What makes the table that the running command is about, as it is now, where no event trigger can have seen it made: it has
 -- no identity of a link's, nor a key that was there before this transaction. The same for a materialized view that is altered, of which
--- nothing tells whether it was seen. instead says that this is all that the command does. NULL where there is nothing of the kind.
+-- nothing tells whether it was seen. instead says that this is all that the command does. NULL where there is nothing of the kind. A table that
+-- is attached as a partition is what the command is about, too: the table as it was made, for the command does the rest.
 -- By the time the twin comes here the table may have rows, and be another one.
 CREATE OR REPLACE FUNCTION twinspan.named_first(tag text, mask text) RETURNS jsonb
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT twinspan.made_unseen(c.oid, NULL, true)
-           || jsonb_build_object('instead', tag IN ('CREATE INDEX', 'CREATE STATISTICS', 'COMMENT') OR mask ~ '\m(add|attach|detach|drop|inherit|rename|schema|type|validate)\M')
+BEGIN
+    IF tag !~ '^(ALTER (TABLE|MATERIALIZED VIEW)|COMMENT|CREATE (INDEX|TRIGGER|POLICY|RULE|STATISTICS))$' THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT twinspan.made_unseen(c.oid, NULL, a.part IS NULL)
+           || jsonb_build_object('instead', a.part IS NULL AND (tag IN ('CREATE INDEX', 'CREATE STATISTICS', 'COMMENT') OR mask ~ '\m(add|attach|detach|drop|inherit|rename|schema|type|validate)\M'))
       FROM pg_event_trigger_ddl_commands() x
+      LEFT JOIN LATERAL (SELECT h.inhrelid AS part FROM pg_inherits h WHERE tag = 'ALTER TABLE' AND mask ~ '\mattach\s+partition\M' AND x.classid = 'pg_class'::regclass AND h.inhparent = x.objid
+                            AND twinspan.written(h.xmin, h.cmin, -1) ORDER BY h.cmin::text::bigint DESC LIMIT 1) a ON true
       LEFT JOIN pg_index i ON x.classid = 'pg_class'::regclass AND i.indexrelid = x.objid
       LEFT JOIN pg_trigger g ON x.classid = 'pg_trigger'::regclass AND g.oid = x.objid
       LEFT JOIN pg_policy p ON x.classid = 'pg_policy'::regclass AND p.oid = x.objid
       LEFT JOIN pg_rewrite w ON x.classid = 'pg_rewrite'::regclass AND w.oid = x.objid
       LEFT JOIN pg_statistic_ext s ON x.classid = 'pg_statistic_ext'::regclass AND s.oid = x.objid
-      JOIN pg_class c ON c.oid = coalesce(i.indrelid, g.tgrelid, p.polrelid, w.ev_class, s.stxrelid, CASE WHEN x.classid = 'pg_class'::regclass THEN x.objid END)
-     WHERE tag ~ '^(ALTER (TABLE|MATERIALIZED VIEW)|COMMENT|CREATE (INDEX|TRIGGER|POLICY|RULE|STATISTICS))$'
-       AND CASE c.relkind WHEN 'm' THEN tag = 'ALTER MATERIALIZED VIEW' OR tag = 'COMMENT'
+      JOIN pg_class c ON c.oid = coalesce(a.part, i.indrelid, g.tgrelid, p.polrelid, w.ev_class, s.stxrelid, CASE WHEN x.classid = 'pg_class'::regclass THEN x.objid END)
+     WHERE CASE c.relkind WHEN 'm' THEN tag = 'ALTER MATERIALIZED VIEW' OR tag = 'COMMENT'
                 WHEN 'r' THEN c.relpersistence IN ('p', 'u') AND c.relreplident = 'd' AND NOT EXISTS (SELECT FROM twinspan.identity k WHERE k.oid = c.oid)
                     AND NOT EXISTS (SELECT FROM pg_index k JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = k.indexrelid AND d.refclassid = 'pg_constraint'::regclass
                                      WHERE k.indrelid = c.oid AND k.indisprimary AND NOT twinspan.written(d.xmin, d.cmin, -1)) END
-     LIMIT 1
+     LIMIT 1);
+END
 $$;
 
 -- The table or materialized view that an object is, or belongs to, by its identity; NULL where there is none.

@@ -471,10 +471,13 @@ func TestTriggersHaveAPlannerOfTheirOwn(t *testing.T) {
 	for _, f := range pgtest.Query(t, dsn, `SELECT p.proname, coalesce(p.proconfig::text, '') FROM pg_proc p WHERE p.pronamespace = 'twinspan'::regnamespace
 		AND (p.oid IN (SELECT evtfoid FROM pg_event_trigger) OR p.proname IN ('capture_command', 'capture_drop')) ORDER BY 1`) {
 		switch f[0] {
-		case "on_ddl_caller", "on_ddl_capture", "on_ddl_drop": // look at no catalogs before they call the others
+		case "on_ddl_caller", "on_ddl_capture", "on_ddl_drop", "on_ddl_start": // look at no catalogs before they call the others
 			continue
 		}
 		for name, value := range pg.PlannerSettings() {
+			if (name == "enable_hashjoin" || name == "enable_mergejoin") && f[0] != "on_drop" && f[0] != "capture_drop" { // few objects are looked up
+				value = "off"
+			}
 			if !strings.Contains(f[1], name+"="+value) || !strings.Contains(f[1], "jit=off") {
 				t.Errorf("%s: %s of %s", f[0], name, f[1])
 			}

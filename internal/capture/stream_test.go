@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/twinspan/twinspan/internal/capture"
+	"github.com/twinspan/twinspan/internal/leaks"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -260,9 +261,9 @@ func TestNoPositionInsideATransaction(t *testing.T) {
 	}
 }
 
-// TestBlockedSinkKeepsTheConnection blocks for several times the server's patience.
+// TestBlockedSinkKeepsTheConnection blocks for more than twice the server's patience.
 func TestBlockedSinkKeepsTheConnection(t *testing.T) {
-	server := pgtest.Start(t, pgtest.WithSetting("wal_sender_timeout", "3s"))
+	server := pgtest.Start(t, pgtest.WithSetting("wal_sender_timeout", "6s"))
 	dsn, s := fresh(t, server)
 	pgtest.Exec(t, dsn, `CREATE TABLE public.t (id text PRIMARY KEY, v text)`)
 	prepare(t, s)
@@ -276,7 +277,7 @@ func TestBlockedSinkKeepsTheConnection(t *testing.T) {
 	walsender := `SELECT pid, clock_timestamp() - backend_start FROM pg_stat_replication`
 	var pid string
 	pgtest.Eventually(t, patience, func() error {
-		rows := pgtest.Query(t, dsn, `SELECT pid FROM pg_stat_replication WHERE backend_start < clock_timestamp() - interval '10 s'`)
+		rows := pgtest.Query(t, dsn, `SELECT pid FROM pg_stat_replication WHERE backend_start < clock_timestamp() - interval '13 s'`)
 		if len(rows) != 1 {
 			return fmt.Errorf("%v", pgtest.Query(t, dsn, walsender))
 		}
@@ -340,7 +341,7 @@ func TestRunEnds(t *testing.T) {
 			t.Errorf("cancelled for %v: %v", cause, err)
 		}
 	}
-	if err := goleak.Find(before); err != nil {
+	if err := leaks.Find(before); err != nil {
 		t.Error(err)
 	}
 	// A second reader of the same slot.

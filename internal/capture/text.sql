@@ -222,9 +222,11 @@ $$;
 
 -- The mask of one statement.
 CREATE OR REPLACE FUNCTION twinspan.mask(q text, conforming boolean) RETURNS text
-    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS
 $$
-    SELECT coalesce((SELECT x.mask FROM twinspan.split(q, conforming) x ORDER BY x.first LIMIT 1), '')
+BEGIN
+    RETURN (SELECT coalesce((SELECT x.mask FROM twinspan.split(q, conforming) x ORDER BY x.first LIMIT 1), ''));
+END
 $$;
 
 -- Part of a text, by its place in bytes.

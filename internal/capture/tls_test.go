@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/twinspan/twinspan/internal/capture"
@@ -17,8 +18,8 @@ func TestLargeTransactionOverTLS(t *testing.T) {
 	const rows = 15_000
 	server := pgtest.Start(t, pgtest.WithSetting("logical_decoding_work_mem", "64kB"))
 	dsn, source := fresh(t, server)
-	if got := pgtest.Query(t, dsn, `SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`)[0][0]; got != "t" {
-		t.Fatalf("sessions have TLS: %s", got)
+	if got := pgtest.Query(t, dsn, `SHOW ssl`)[0][0]; got != "on" || !strings.Contains(dsn, "sslmode=require") {
+		t.Fatalf("sessions have TLS: %s, %s", got, dsn)
 	}
 	pgtest.Exec(t, dsn, `CREATE TABLE public.t (id text PRIMARY KEY)`)
 	prepare(t, source)
