@@ -1,3 +1,5 @@
+//go:generate env TWINSPAN_GENERATE=1 go test . -count=1 -run TestSettingsAreDocumented
+
 // Package config is an agent's directory and the one file in it that a person
 // edits, twinspan.toml. The file is strict: a key that is not known is an error
 // with its line, so that a slip of the pen is not a setting that silently does

@@ -188,3 +188,25 @@ func TestWhereAManagedServerListens(t *testing.T) {
 		}
 	}
 }
+
+// TestSettingsAreDocumented compares docs/settings.md with the file that init writes.
+func TestSettingsAreDocumented(t *testing.T) {
+	c := Config{Name: "a"}
+	c.Postgres.DSN = "host=/var/run/postgresql user=postgres"
+	c.Endpoint.Listen, c.Endpoint.Advertise = DefaultEndpoint(), "a.example:5022"
+	managed := c
+	managed.Postgres.DSN, managed.Postgres.Managed = "", true
+	_, server, _ := strings.Cut(string(Render(managed)), "[postgres]\n")
+	server, _, _ = strings.Cut(server, "\n[endpoint]")
+	page := "# Settings of an agent\n\n<!-- written by make generated from what init writes -->\n\n`twinspan init` writes `twinspan.toml` into the agent's directory. It is read when the agent starts; an unknown key is an error.\n\n```toml\n" + string(Render(c)) +
+		"```\n\nBeside a managed server:\n\n```toml\n[postgres]\n" + server + "```\n"
+	file := filepath.Join("..", "..", "docs", "settings.md")
+	if os.Getenv("TWINSPAN_GENERATE") != "" {
+		if err := os.WriteFile(file, []byte(page), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != page {
+		t.Errorf("docs/settings.md is stale (%v): run make generated", err)
+	}
+}

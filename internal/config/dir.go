@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -54,6 +55,9 @@ func (d Dir) Access() string { return d.join("api") }
 // Instance returns the directory of a managed server.
 func (d Dir) Instance() string { return d.join("instance") }
 
+// Size returns the file with the size of a managed instance.
+func (d Dir) Size() string { return d.join("instance.json") }
+
 // Backup returns the directory of the backups of a managed server.
 func (d Dir) Backup() string { return d.join("backup") }
 
@@ -62,6 +66,9 @@ func (d Dir) Restores() string { return d.join("restores") }
 
 // Events returns the directory of the agent's record of events.
 func (d Dir) Events() string { return d.join("events") }
+
+// History returns the directory of what the charts of links show.
+func (d Dir) History() string { return d.join("history") }
 
 // Run returns the directory of what lives only as long as the process.
 func (d Dir) Run() string { return d.join("run") }
@@ -131,7 +138,7 @@ func (d Dir) PrepareSocket() (string, error) {
 	if err := ownDirectory(filepath.Dir(short)); err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(record, []byte(short+"\n"), 0o600); err != nil {
+	if err := durable.Write(record, []byte(short+"\n"), 0o600); err != nil {
 		return "", problem.Wrap(err, problem.Resource, "dir_not_writable", "record the path of the socket")
 	}
 	return short, nil

@@ -1,11 +1,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -108,39 +110,12 @@ func quote(s string) string {
 // not at all, also when the machine stops in between. An existing file is a
 // conflict and stays as it is.
 func WriteNew(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return problem.Wrap(err, problem.Resource, "dir_not_writable", "write %s", filepath.Base(path))
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		// A link, not a rename: it never replaces what somebody else just wrote.
-		err = os.Link(f.Name(), path)
-	}
-	if os.IsExist(err) {
+	err := durable.Create(path, text, 0o600)
+	if errors.Is(err, fs.ErrExist) {
 		return problem.New(problem.Conflict, "already_initialised", "%s exists", path)
 	}
 	if err != nil {
 		return problem.Wrap(err, problem.Resource, "dir_not_writable", "write %s", filepath.Base(path))
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return problem.Wrap(err, problem.Resource, "dir_not_writable", "open the directory")
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return problem.Wrap(err, problem.Resource, "dir_not_writable", "sync the directory")
 	}
 	return nil
 }
