@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,13 +15,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/leaks"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/transcript"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // world is a runner with what it noted.
 type world struct {
@@ -32,20 +31,7 @@ type world struct {
 
 	mu    sync.Mutex
 	noted []api.Event
-	log   bytes.Buffer
-}
-
-// Write makes the log of a world safe to read while it is written.
-func (w *world) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.log.Write(b)
-}
-
-func (w *world) logged() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.log.String()
+	log   transcript.Buffer
 }
 
 func (w *world) about() (list []string) {
@@ -65,7 +51,7 @@ func (w *world) hook(script string, on ...string) Hook {
 func begin(t *testing.T, hooks func(w *world) []Hook) *world {
 	t.Helper()
 	w := &world{dir: t.TempDir()}
-	w.Runner = &Runner{Agent: "a", Log: slog.New(slog.NewTextHandler(w, nil)), Note: func(e api.Event) {
+	w.Runner = &Runner{Agent: "a", Log: slog.New(slog.NewTextHandler(&w.log, nil)), Note: func(e api.Event) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.noted = append(w.noted, e)
@@ -120,6 +106,7 @@ func TestHookIsGivenTheEventAndNothingElse(t *testing.T) {
 	e := event(7)
 	e.Seconds, e.Subject = new(1.5), "a\x00b"
 	w.Offer(e)
+	await(t, "the run", func() bool { return w.read(t, "pwd") != "" })
 	w.stop()
 	var got api.Event
 	if err := json.Unmarshal([]byte(w.read(t, "event")), &got); err != nil || got.Number != 7 || got.Link != `we"ird` || got.Text != "text of 7" || *got.Seconds != 1.5 {
@@ -173,6 +160,7 @@ func TestRunsOfAHookFollowEachOther(t *testing.T) {
 	failed := event(99)
 	failed.Code = "hook_failed"
 	w.Offer(failed)
+	await(t, "the runs", func() bool { return len(w.read(t, "all")) >= len(all) && len(w.read(t, "some")) >= len(some) })
 	w.stop()
 	if got := w.read(t, "all"); got != all {
 		t.Errorf("all: %q", got)
@@ -204,7 +192,7 @@ func TestFailureIsAProblemUntilTheNextSuccess(t *testing.T) {
 		}
 	}
 	await(t, "the events", func() bool { return len(w.about()) == 2 })
-	if log := w.logged(); !strings.Contains(log, "to the log: 1") || strings.Contains(strings.Join(w.about(), ""), "to the log") {
+	if log := w.log.String(); !strings.Contains(log, "to the log: 1") || strings.Contains(strings.Join(w.about(), ""), "to the log") {
 		t.Errorf("log %s\nevents %q", log, w.about())
 	}
 	w.Offer(event(2))
@@ -224,10 +212,16 @@ func TestSlowRunIsEndedWithItsGroup(t *testing.T) {
 		leaves := w.hook(`sleep 1000 & echo $! > "$DIR/left"`)
 		return []Hook{slow, leaves}
 	})
-	w.Offer(event(1))
-	await(t, "the problem", func() bool { return len(w.Problems()) == 1 })
-	if p := w.Problems()[0]; !strings.HasSuffix(p.Error(), "it was not done within 500ms and was ended") {
-		t.Errorf("%v", p)
+	for n := int64(1); n <= 20 && w.read(t, "pid") == ""; n++ { // one may be ended before its shell has begun
+		w.Offer(event(n))
+		at := fmt.Sprintf(" at event %d ", n)
+		await(t, "the problem", func() bool {
+			list := w.Problems()
+			return len(list) == 1 && strings.Contains(list[0].Error(), at)
+		})
+		if p := w.Problems()[0]; !strings.HasSuffix(p.Error(), "it was not done within 500ms and was ended") {
+			t.Errorf("%v", p)
+		}
 	}
 	w.stop()
 	for _, name := range []string{"pid", "left"} {
