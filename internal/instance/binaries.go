@@ -69,15 +69,24 @@ func BinariesIn(dir string) (Binaries, error) {
 // and scripts/fetch-majors put what they bring. A place hides those after it:
 // what was fetched for tests is not preferred to what was installed. When run as
 // root it passes over directories that the user for servers cannot enter.
-func FindBinaries(major int) (Binaries, error) {
+func FindBinaries(major int) (Binaries, error) { return FindBinariesWith(major) }
+
+// FindBinariesWith is FindBinaries for a server that has more programs beside it.
+func FindBinariesWith(major int, programs ...string) (Binaries, error) {
+	incomplete := func(b Binaries) bool {
+		return slices.ContainsFunc(programs, func(p string) bool { return !executable(b.Path(p)) })
+	}
 	for _, dirs := range [][]string{namedDirs(), installedDirs(), fetchedDirs()} {
-		if b, ok := choose(serversIn(dirs), major); ok {
+		if b, ok := choose(slices.DeleteFunc(serversIn(dirs), incomplete), major); ok {
 			return b, nil
 		}
 	}
 	what := "no PostgreSQL server is installed"
 	if major != 0 {
 		what = "no PostgreSQL server of version " + strconv.Itoa(major) + " is installed"
+	}
+	if len(programs) > 0 {
+		what += " with " + strings.Join(programs, ", ")
 	}
 	return Binaries{}, problem.New(problem.NotFound, "binaries_missing", "%s", what).
 		WithHint("install PostgreSQL (on Debian: apt-get install postgresql), or name the directory of its programs with %s", BinariesEnv)

@@ -147,7 +147,7 @@ func (s *Server) fillData(ctx context.Context, owner account, data string) error
 	if err != nil {
 		return diskProblem(err, main)
 	}
-	return writeFile(owner, main, fmt.Appendf(text, "\ninclude '%s'\n", configFile))
+	return writeFile(owner, main, fmt.Appendf(text, "\ninclude '%s'\n", ConfigFile))
 }
 
 func (s *Server) initdb(ctx context.Context, owner account, data, pwfile, locale string) error {

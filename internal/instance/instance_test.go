@@ -1,7 +1,6 @@
 package instance_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -22,6 +21,7 @@ import (
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/transcript"
 )
 
 const patience = 2 * time.Minute
@@ -191,27 +191,9 @@ func TestAlterSystemWinsButNotOverThePort(t *testing.T) {
 	}
 }
 
-// logs collects log lines.
-type logs struct {
-	sync.Mutex
-	bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.Lock()
-	defer l.Unlock()
-	return l.Buffer.Write(p)
-}
-
-func (l *logs) count(what string) int {
-	l.Lock()
-	defer l.Unlock()
-	return strings.Count(l.String(), what)
-}
-
 func TestCrashedServerIsStartedAgain(t *testing.T) {
 	s := newServer(t)
-	out := &logs{}
+	out := &transcript.Buffer{}
 	s.Log = slog.New(slog.NewTextHandler(out, nil))
 	run(t, s)
 	pgtest.Exec(t, s.DSN(), "CREATE TABLE a AS SELECT 42 AS answer")
@@ -229,7 +211,7 @@ func TestCrashedServerIsStartedAgain(t *testing.T) {
 		if got := pgtest.Table(t, s.DSN(), "a"); got != "(42)\n" {
 			t.Errorf("after the crash: %q", got)
 		}
-		if n := out.count(`msg="server ended by itself"`); n != crash {
+		if n := out.Count(`msg="server ended by itself"`); n != crash {
 			t.Errorf("%d crashes, logged %d times", crash, n)
 		}
 	}

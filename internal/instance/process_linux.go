@@ -2,6 +2,7 @@ package instance
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,3 +59,27 @@ func memory() uint64 {
 
 // endWithParent is dieWithParent for a program that is asked to end (SIGTERM).
 func endWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGTERM }
+
+// workedIn says whether a live process has a working directory of that path, which may have been removed meanwhile.
+func workedIn(pid int, dir string) bool {
+	at, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd")
+	return err == nil && strings.TrimSuffix(at, " (deleted)") == dir
+}
+
+// enterGroup has a child begin in the server's control group, if there is one (clone3(2), CLONE_INTO_CGROUP, Linux 5.7). leave is called
+// when it was started.
+func (s *Server) enterGroup(attr *syscall.SysProcAttr) (leave func()) {
+	s.mu.Lock()
+	group := s.group
+	s.mu.Unlock()
+	if group == "" {
+		return func() {}
+	}
+	dir, err := os.Open(filepath.Clean(group))
+	if err != nil {
+		s.log().Warn("the server starts outside of its control group", "err", err)
+		return func() {}
+	}
+	attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	return func() { dir.Close() }
+}

@@ -93,6 +93,15 @@ func (s *Server) supervise(ctx context.Context, owner account, running *process)
 			return nil
 		}
 		everReady = everReady || ready
+		if again, _ := s.restartAsked(); again {
+			s.log().Info("server is started anew, as it was asked for")
+			if err := s.awaitEmpty(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+			s.update(func() { s.restart = false })
+			pause = firstBackoff
+			continue
+		}
 		// Its logger ends a moment later, with the reason; its backends, if it was
 		// killed, too.
 		if err := s.awaitEmpty(ctx); err != nil {
@@ -102,6 +111,7 @@ func (s *Server) supervise(ctx context.Context, owner account, running *process)
 			return err
 		}
 		end := s.crash(ready, exit, mark)
+		s.update(func() { s.failed = end })
 		if s.NoRestart || !everReady || end.Kind == problem.Incompatible {
 			return end
 		}
@@ -155,6 +165,8 @@ func (s *Server) start(owner account) (*process, error) {
 	cmd.Dir, cmd.Env = s.DataDir(), owner.env()
 	cmd.Stdout, cmd.Stderr = early, early
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner.credential(), Setpgid: true}
+	leave := s.enterGroup(cmd.SysProcAttr)
+	defer leave()
 	if s.DieWithParent {
 		dieWithParent(cmd.SysProcAttr)
 	}
@@ -199,9 +211,15 @@ func (s *Server) follow(ctx context.Context, p *process) (ready bool, exit error
 	tick := time.NewTicker(pollStart)
 	defer tick.Stop()
 	for {
+		restart, changed := s.restartAsked()
+		if restart {
+			s.shutDown(p)
+			return ready, nil
+		}
 		select {
 		case exit = <-p.ended:
 			return ready, exit
+		case <-changed:
 		case <-ctx.Done():
 			s.shutDown(p)
 			return ready, nil

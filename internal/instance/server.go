@@ -39,12 +39,13 @@ const Superuser = "postgres"
 //	lock                 held by the process that supervises it
 type Server struct {
 	Dir      string            // absolute; required
+	Data     string            // the data directory; empty: data/ in Dir. Another program that makes it needs one whose parent is the server's user's
 	Binaries Binaries          // zero: of the data directory's version, or the newest
 	Port     int               // zero: 5432
 	Listen   string            // listen_addresses; empty: 127.0.0.1
 	Socket   string            // directory of the Unix socket, for the server's user alone; empty: run/ in Dir
 	Private  bool              // no TCP: the Unix socket alone
-	Settings map[string]string // over the defaults; see settings.go
+	Settings map[string]string // over the defaults; see settings.go. Apply changes them
 	Log      *slog.Logger      // nil: silent
 	RunAs    string            // user to run as when this process is root; empty: postgres, else nobody
 
@@ -60,10 +61,13 @@ type Server struct {
 	pid     int           // of the postmaster while it accepts sessions
 	ended   bool          // Run returned
 	err     error         // what Run returned
+	restart bool          // Restart waits for the server to be shut down
+	failed  error         // why the last start failed, since Restart was called
+	group   string        // the control group that does, "" for none
 }
 
 // DataDir returns the data directory.
-func (s *Server) DataDir() string { return filepath.Join(s.Dir, "data") }
+func (s *Server) DataDir() string { return cmp.Or(s.Data, filepath.Join(s.Dir, "data")) }
 
 // passwordFile holds the superuser's password.
 func (s *Server) passwordFile() string { return filepath.Join(s.Dir, "superuser-password") }

@@ -11,12 +11,13 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
-// configFile is written by every Run and included by postgresql.conf, so
+// ConfigFile, in the data directory, is written by every Run and included by postgresql.conf, so
 // that ALTER SYSTEM, whose file is read last, still has the final word.
-const configFile = "twinspan.conf"
+const ConfigFile = "twinspan.conf"
 
 // links is how many links one instance is made for, with a few to spare.
 const links = 120
@@ -65,7 +66,9 @@ func (s *Server) config() ([]byte, error) {
 	if s.TLS {
 		settings["ssl"] = "on"
 	}
+	s.mu.Lock()
 	maps.Copy(settings, s.Settings)
+	s.mu.Unlock()
 	var b bytes.Buffer
 	b.WriteString("# Written by twinspan at each start; change settings with ALTER SYSTEM.\n")
 	// Not settings, but a running server that differs in them is not taken over.
@@ -87,7 +90,7 @@ func (s *Server) writeConfig(owner account, data string) (changed bool, err erro
 	if err != nil {
 		return false, err
 	}
-	path := filepath.Join(data, configFile)
+	path := filepath.Join(data, ConfigFile)
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
 		return false, nil
 	}
@@ -96,17 +99,11 @@ func (s *Server) writeConfig(owner account, data string) (changed bool, err erro
 
 // writeFile puts a file in place whole, readable by its owner only.
 func writeFile(owner account, path string, text []byte) error {
-	next := path + ".new"
-	if err := os.WriteFile(next, text, 0o600); err != nil {
-		return diskProblem(err, path)
+	uid, gid := -1, -1
+	if owner.change {
+		uid, gid = owner.uid, owner.gid
 	}
-	if err := owner.own(next); err != nil {
-		return diskProblem(err, path)
-	}
-	if err := os.Rename(next, path); err != nil {
-		return diskProblem(err, path)
-	}
-	return nil
+	return diskProblem(durable.WriteOwned(path, text, 0o600, uid, gid), path)
 }
 
 // serverArgs are the arguments of postgres: the data directory, and what no
