@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -36,13 +37,37 @@ type Book struct {
 // OpenBook reads the peers of an agent's directory. A file that cannot be understood is a
 // problem that names it: a pin that is silently missing would look like a stranger.
 func OpenBook(dir string) (*Book, error) {
-	b := &Book{dir: filepath.Join(dir, peersDir), peers: map[string]Peer{}, changed: make(chan struct{})}
+	b := &Book{dir: filepath.Join(dir, peersDir), changed: make(chan struct{})}
+	return b, b.Reread()
+}
+
+// Reread reads the directory anew, where another member of the instance has changed it. On an error the book stays as it was.
+func (b *Book) Reread() error {
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
-		return nil, bookProblem(err, "make directory")
+		return bookProblem(err, "make directory")
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next := &Book{dir: b.dir, peers: map[string]Peer{}, entries: b.entries}
+	if err := next.fill(); err != nil {
+		return err
+	}
+	for name, p := range next.peers {
+		if old, ok := b.peers[name]; ok && slices.Equal(old.Fingerprints, p.Fingerprints) {
+			p.entry = old.entry
+			next.peers[name] = p
+		}
+	}
+	b.peers, b.entries = next.peers, next.entries
+	b.announceLocked()
+	return nil
+}
+
+// fill reads all files.
+func (b *Book) fill() error {
 	entries, err := os.ReadDir(b.dir)
 	if err != nil {
-		return nil, bookProblem(err, "read directory")
+		return bookProblem(err, "read directory")
 	}
 	for _, entry := range entries {
 		name, ok := strings.CutSuffix(entry.Name(), ".toml")
@@ -51,18 +76,18 @@ func OpenBook(dir string) (*Book, error) {
 		}
 		p, err := b.read(name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := b.clashLocked(p); err != nil {
-			return nil, err
+			return err
 		}
 		b.entries++
 		p.entry = b.entries
 		if b.peers[name] = p; len(b.peers) > maxPeers {
-			return nil, problem.New(problem.Resource, "peers_many", "more than %d peers", maxPeers).On(b.dir)
+			return problem.New(problem.Resource, "peers_many", "more than %d peers", maxPeers).On(b.dir)
 		}
 	}
-	return b, nil
+	return nil
 }
 
 // List returns all peers, by name.
@@ -132,7 +157,7 @@ func (b *Book) Remove(name string) error {
 	}
 	// The TOML file goes first: without it the other one means nothing.
 	for _, suffix := range []string{".toml", ".pem"} {
-		if err := removeFile(b.path(name, suffix)); err != nil {
+		if err := durable.Remove(b.path(name, suffix)); err != nil {
 			return bookProblem(err, "remove").On(name)
 		}
 	}
@@ -144,6 +169,14 @@ func (b *Book) Remove(name string) error {
 // SetEndpoint changes where a peer is dialled; "" means that it is waited for.
 func (b *Book) SetEndpoint(name, endpoint string) error {
 	return b.update(name, func(p *Peer) { p.Endpoint = endpoint })
+}
+
+// noteOthers keeps where else a peer has said that it is dialled.
+func (b *Book) noteOthers(name string, others []string) error {
+	if p, ok := b.Get(name); ok && slices.Equal(p.Others, others) {
+		return nil
+	}
+	return b.update(name, func(p *Peer) { p.Others = slices.Clone(others) })
 }
 
 // Repin trusts another key of a peer, and those of before no longer: sessions with them end
@@ -250,10 +283,10 @@ func (b *Book) storeLocked(p Peer) error {
 	if err != nil {
 		return bookProblem(err, "encode").On(p.Name)
 	}
-	if err := writeFile(b.path(p.Name, ".pem"), []byte(p.Certificate), 0o644); err != nil {
+	if err := durable.Write(b.path(p.Name, ".pem"), []byte(p.Certificate), 0o644); err != nil {
 		return bookProblem(err, "write").On(p.Name)
 	}
-	if err := writeFile(b.path(p.Name, ".toml"), text, 0o644); err != nil {
+	if err := durable.Write(b.path(p.Name, ".toml"), text, 0o644); err != nil {
 		return bookProblem(err, "write").On(p.Name)
 	}
 	if p.entry == 0 {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/twinspan/twinspan/internal/problem"
 )
 
 // crowd keeps many silent connections to an endpoint, and comes back when one is ended,
@@ -68,8 +70,14 @@ func TestCrowdDoesNotKeepPeersApart(t *testing.T) {
 	b.start(t)
 	together(t, a, b)
 	c.start(t)
-	_, err := c.Join(background(t), invite(t, a), JoinOptions{})
-	check(t, err)
+	ctx, text := background(t), invite(t, a)
+	await(t, "c to be introduced", func() bool { // it may be turned out before its first bytes are there
+		_, err := c.Join(ctx, text, JoinOptions{})
+		if err != nil && !problem.Retry(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	together(t, a, c)
 	await(t, "the log to tell of the crowd", func() bool { return strings.Contains(a.logs.String(), "strangers crowd the endpoint") })
 	if n := a.lobby.Inside(); n > maxLobby+keptPlaces {

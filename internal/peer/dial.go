@@ -108,7 +108,7 @@ func (e *Endpoint) await(ctx context.Context, name string) (Peer, <-chan struct{
 		c, stirred := e.contacts[name], e.stirred
 		idle := c == nil || len(c.sessions) == 0
 		e.mu.Unlock()
-		if p, ok := e.Book.Get(name); ok && idle && p.Endpoint != "" {
+		if p, ok := e.Book.Get(name); ok && idle && len(p.addresses()) > 0 {
 			return p, changed
 		}
 		select {
@@ -123,9 +123,24 @@ func (e *Endpoint) await(ctx context.Context, name string) (Peer, <-chan struct{
 // dial opens a connection and works the session on it until it ends. It returns an error
 // only if no session came about.
 func (e *Endpoint) dial(ctx context.Context, p Peer) error {
-	conn, took, err := e.connect(ctx, p.Endpoint, e.clientTLS(sessionProtocol, p.trusts))
+	var first error
+	for _, address := range p.addresses() {
+		err := e.dialAt(ctx, p, address)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// dialAt is dial at one of the peer's addresses.
+func (e *Endpoint) dialAt(ctx context.Context, p Peer, address string) error {
+	conn, took, err := e.connect(ctx, address, e.clientTLS(sessionProtocol, p.trusts))
 	if err != nil {
-		return e.whyNot(err, p)
+		return e.whyNot(err, p, address)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.NetConn().Close() })
 	fingerprint := Fingerprint(conn.ConnectionState().PeerCertificates[0])
@@ -133,20 +148,20 @@ func (e *Endpoint) dial(ctx context.Context, p Peer) error {
 	stop()
 	if err != nil {
 		conn.NetConn().Close()
-		return e.whyNot(err, p)
+		return e.whyNot(err, p, address)
 	}
 	e.met.add(door.HostOf(conn.RemoteAddr()))
 	err = s.run()
 	if (s.adoption().seq == 0 || problem.CodeOf(err) == "agent_twice") && ctx.Err() == nil && !errors.Is(err, errReplaced) {
-		return e.whyNot(err, p)
+		return e.whyNot(err, p, address)
 	}
 	return nil
 }
 
 // whyNot says what a failed attempt to open a session with a peer means, and, where the peer
 // does not trust this agent's key, what its operator does about it.
-func (e *Endpoint) whyNot(err error, p Peer) error {
-	why := connectProblem(err, p.Name, p.Endpoint)
+func (e *Endpoint) whyNot(err error, p Peer, address string) error {
+	why := connectProblem(err, p.Name, address)
 	if why.Code == "peer_refused" {
 		why.Hint = fmt.Sprintf("its operator agrees to this agent's key there, under the name that this agent has there: twinspan peer trust %s --key %s; or pair the two again", e.name(), e.Identity.Fingerprint())
 	}

@@ -23,13 +23,17 @@ import (
 // Run it. All methods may be used from any goroutine, before, while and after it runs; without
 // sessions, calls fail with code peer_unreachable.
 type Endpoint struct {
-	Identity  *Identity    // required
-	Book      *Book        // required
-	Listen    string       // host:port to listen on; "" to only dial
-	Advertise string       // host:port that others are told to dial; "" derives it from Listen for invitations
-	Name      string       // what this agent is called; the identity's name if ""
-	Product   string       // the release, shown to the other side
-	Log       *slog.Logger // nothing is logged if nil
+	Identity  *Identity // required
+	Book      *Book     // required
+	Listen    string    // host:port to listen on; "" to only dial
+	Advertise string    // host:port that others are told to dial; "" derives it from Listen for invitations
+	// Others, when set, returns where else peers may dial this agent: the members of its instance, at most eight.
+	Others func() []string
+	// Admit, when set, decides on a request to become a member of this agent's instance, whose invitation was right. What both say is not this package's.
+	Admit   func(ctx context.Context, request []byte) (answer []byte, err error)
+	Name    string       // what this agent is called; the identity's name if ""
+	Product string       // the release, shown to the other side
+	Log     *slog.Logger // nothing is logged if nil
 
 	tempo *times // other than the defaults; for tests
 

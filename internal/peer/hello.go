@@ -3,6 +3,7 @@ package peer
 import (
 	"encoding/json"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/twinspan/twinspan/internal/problem"
@@ -26,6 +27,8 @@ type hello struct {
 	Product string `json:"product"` // its release, for people
 	Boot    int64  `json:"boot"`    // when its process began, ns since 1970: which of two sessions is of the living one
 	Clock   int64  `json:"clock"`   // its clock when it wrote this, ns since 1970
+	// Others are where else the agent may be dialled from now on: the members of its instance. Absent where it is one process on one host.
+	Others []string `json:"others,omitempty"`
 }
 
 func decodeHello(b []byte) (hello, error) {
@@ -37,6 +40,9 @@ func decodeHello(b []byte) (hello, error) {
 		return hello{}, protocolError("the peer's hello is not valid")
 	}
 	h.Product = line(clip(h.Product, 200))
+	// A release that comes may say more than this one understands.
+	h.Others = slices.DeleteFunc(h.Others, func(a string) bool { return a == "" || checkEndpoint(a) != nil })
+	h.Others = h.Others[:min(len(h.Others), maxAddresses)]
 	return h, nil
 }
 
@@ -75,6 +81,9 @@ func (e *Endpoint) hello() hello {
 	h := hello{
 		Min: protocolMin, Max: protocolMax, Agent: e.Identity.AgentID(), Name: e.name(), Product: e.Product,
 		Boot: e.boot.UnixNano(), Clock: time.Now().UnixNano(),
+	}
+	if e.Others != nil {
+		h.Others = e.Others()
 	}
 	if h.Product == "" {
 		h.Product = "unknown"

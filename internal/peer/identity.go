@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -82,7 +83,7 @@ func AdoptIdentity(dir, name, agentID string) (*Identity, error) {
 	if err != nil {
 		return nil, identityProblem(err, dir, "make key")
 	}
-	if err := writeFile(id.path(agentIDFile), []byte(id.agentID+"\n"), 0o644); err != nil {
+	if err := durable.Write(id.path(agentIDFile), []byte(id.agentID+"\n"), 0o644); err != nil {
 		return nil, identityProblem(err, dir, "write agent id")
 	}
 	if err := id.writeCredential(c, keyFile, certificateFile); err != nil {
@@ -119,6 +120,18 @@ func LoadIdentity(dir string) (*Identity, error) {
 		return nil, err
 	}
 	return id, nil
+}
+
+// Reread reads the keys anew, where another member of the instance has changed them. On an error they stay as they were.
+func (id *Identity) Reread() error {
+	next, err := LoadIdentity(id.dir)
+	if err != nil {
+		return err
+	}
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.current, id.next, id.confirmed = next.current, next.next, next.confirmed
+	return nil
 }
 
 // loadCurrent finds the key's certificate. It is the next one when a rotation was
@@ -239,10 +252,10 @@ func (id *Identity) writeCredential(c credential, keyName, certificateName strin
 	if err != nil {
 		return identityProblem(err, id.dir, "encode key")
 	}
-	if err := writeFile(id.path(certificateName), c.pem, 0o644); err != nil {
+	if err := durable.Write(id.path(certificateName), c.pem, 0o644); err != nil {
 		return identityProblem(err, id.dir, "write certificate")
 	}
-	if err := writeFile(id.path(keyName), text, 0o600); err != nil {
+	if err := durable.Write(id.path(keyName), text, 0o600); err != nil {
 		return identityProblem(err, id.dir, "write key")
 	}
 	return nil

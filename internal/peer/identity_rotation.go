@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -31,7 +33,7 @@ func (id *Identity) beginRotation(now time.Time) error {
 	if err != nil {
 		return identityProblem(err, id.dir, "make key")
 	}
-	if err := removeFile(id.path(rotationFile)); err != nil {
+	if err := durable.Remove(id.path(rotationFile)); err != nil {
 		return identityProblem(err, id.dir, "remove old rotation")
 	}
 	if err := id.writeCredential(c, nextKeyFile, nextCertificateFile); err != nil {
@@ -88,7 +90,7 @@ func (id *Identity) writeConfirmedLocked(confirmed map[string]bool) error {
 	if err != nil {
 		return identityProblem(err, id.dir, "encode rotation")
 	}
-	if err := writeFile(id.path(rotationFile), text, 0o644); err != nil {
+	if err := durable.Write(id.path(rotationFile), text, 0o644); err != nil {
 		return identityProblem(err, id.dir, "write rotation")
 	}
 	id.confirmed = confirmed
@@ -114,10 +116,10 @@ func (id *Identity) completeRotation() error {
 func (id *Identity) settleFiles() error {
 	err := os.Rename(id.path(nextCertificateFile), id.path(certificateFile))
 	if err == nil {
-		err = removeFile(id.path(rotationFile))
+		err = durable.Remove(id.path(rotationFile))
 	}
 	if err == nil {
-		err = syncDir(id.path("."))
+		err = durable.SyncDir(id.path("."))
 	}
 	if err != nil {
 		return identityProblem(err, id.dir, "replace certificate")

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -41,6 +43,7 @@ type invitation struct {
 	Wrong      int       `toml:"wrong_attempts"`
 	UsedBy     string    `toml:"used_by" comment:"fingerprint of the agent that joined; empty: nobody yet"`
 	Grants     []Grant   `toml:"grants,omitempty" comment:"what the agent that joins may ask for"`
+	Member     bool      `toml:"member,omitempty" comment:"who joins becomes a member of this instance, and not a peer"`
 }
 
 // Invite makes a one-line token with which one other agent can become a peer: it holds
@@ -56,6 +59,22 @@ func (e *Endpoint) Invite(ttl time.Duration, grants ...Grant) (string, error) {
 	if err := checkGrants(grants); err != nil {
 		return "", err
 	}
+	return e.invite(ttl, invitation{Grants: Merge(nil, grants)})
+}
+
+// InviteMember makes a token with which one other host can become a member of this agent's instance, with its identity and all that the members share. A ttl
+// of 0 is DefaultInvitation. The agent must listen.
+func (e *Endpoint) InviteMember(ttl time.Duration) (string, error) {
+	if ttl == 0 {
+		ttl = DefaultInvitation
+	}
+	if ttl < time.Second || ttl > maxInvitationLife {
+		return "", problem.New(problem.Invalid, "invitation_ttl", "an invitation cannot be valid for %s", ttl).WithHint("choose up to 30 days")
+	}
+	return e.invite(ttl, invitation{Member: true})
+}
+
+func (e *Endpoint) invite(ttl time.Duration, made invitation) (string, error) {
 	addresses, err := e.addresses()
 	if err != nil {
 		return "", err
@@ -68,12 +87,13 @@ func (e *Endpoint) Invite(ttl time.Duration, grants ...Grant) (string, error) {
 	t := token{Expires: now.Add(ttl), Fingerprint: fingerprint, Name: e.name(), Addresses: addresses}
 	rand.Read(t.ID[:])
 	rand.Read(t.Secret[:])
+	made.SecretHash, made.Created, made.Expires = hashSecret(t.Secret[:]), now, t.Expires
 	e.guests.Lock()
 	defer e.guests.Unlock()
 	if err := e.sweepInvitations(now); err != nil {
 		return "", err
 	}
-	if err := e.writeInvitation(t.ID, invitation{SecretHash: hashSecret(t.Secret[:]), Created: now, Expires: t.Expires, Grants: Merge(nil, grants)}); err != nil {
+	if err := e.writeInvitation(t.ID, made); err != nil {
 		return "", err
 	}
 	e.logger().Info("invitation made", "invitation", hex.EncodeToString(t.ID[:]), "expires", t.Expires)
@@ -85,7 +105,7 @@ func (e *Endpoint) Invite(ttl time.Duration, grants ...Grant) (string, error) {
 // come again, for it may not have heard the first answer, as long as the invitation has not
 // expired and the peer is trusted: one that was removed does not come back by it. An error
 // of check leaves the invitation as it is.
-func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, now time.Time, check func() error, store func(grants []Grant) error) error {
+func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, member bool, fingerprint string, now time.Time, check func() error, store func(grants []Grant) error) error {
 	e.guests.Lock()
 	defer e.guests.Unlock()
 	refused := func(code, text string) error {
@@ -107,6 +127,10 @@ func (e *Endpoint) redeem(id [tokenID]byte, secret []byte, fingerprint string, n
 			return err
 		}
 		return refused("invitation_unknown", "the inviting agent knows no such invitation")
+	}
+	if inv.Member != member {
+		return problem.New(problem.Invalid, "invitation_kind", "the invitation is for another thing").
+			WithHint("a token of 'twinspan member invite' goes to 'twinspan member join', one of 'twinspan peer invite' to 'twinspan peer join'")
 	}
 	_, trusted := e.Book.ByFingerprint(fingerprint)
 	switch {
@@ -173,7 +197,7 @@ func (e *Endpoint) endInvitations(p Peer) error {
 		if !p.trusts(inv.UsedBy) {
 			return nil
 		}
-		if err := removeFile(e.invitationPath(id)); err != nil {
+		if err := durable.Remove(e.invitationPath(id)); err != nil {
 			return invitationProblem(err, "remove")
 		}
 		return nil
@@ -202,7 +226,7 @@ func (e *Endpoint) sweepInvitations(now time.Time) error {
 			return err
 		}
 		if now.Sub(inv.Expires) > invitationMemory {
-			if err := removeFile(filepath.Join(dir, entry.Name())); err != nil {
+			if err := durable.Remove(filepath.Join(dir, entry.Name())); err != nil {
 				return invitationProblem(err, "remove")
 			}
 			continue
@@ -224,6 +248,7 @@ type OpenInvitation struct {
 	Expires  time.Time
 	Attempts int // with a wrong secret
 	Grants   []Grant
+	Member   bool // for a member of the instance, not a peer
 }
 
 // Invitations lists those that are open, the oldest first.
@@ -233,7 +258,7 @@ func (e *Endpoint) Invitations() ([]OpenInvitation, error) {
 	list := []OpenInvitation{}
 	err := e.eachInvitation(func(id [tokenID]byte, inv invitation) error {
 		if inv.UsedBy == "" && inv.Wrong < maxWrong && time.Now().Before(inv.Expires) {
-			list = append(list, OpenInvitation{hex.EncodeToString(id[:]), inv.Created, inv.Expires, inv.Wrong, inv.Grants})
+			list = append(list, OpenInvitation{hex.EncodeToString(id[:]), inv.Created, inv.Expires, inv.Wrong, inv.Grants, inv.Member})
 		}
 		return nil
 	})
@@ -258,7 +283,7 @@ func (e *Endpoint) Uninvite(id string) error {
 	case err != nil && problem.KindOf(err) != problem.Resource:
 		return err
 	}
-	if err := removeFile(e.invitationPath([tokenID]byte(raw))); err != nil {
+	if err := durable.Remove(e.invitationPath([tokenID]byte(raw))); err != nil {
 		return invitationProblem(err, "remove")
 	}
 	e.logger().Info("invitation taken back", "invitation", id)
@@ -311,7 +336,7 @@ func (e *Endpoint) writeInvitation(id [tokenID]byte, inv invitation) error {
 	if err != nil {
 		return invitationProblem(err, "encode")
 	}
-	if err := writeFile(e.invitationPath(id), text, 0o600); err != nil {
+	if err := durable.Write(e.invitationPath(id), text, 0o600); err != nil {
 		return invitationProblem(err, "write")
 	}
 	return nil

@@ -98,12 +98,14 @@ func (e *Endpoint) atHome(host netip.Addr) bool {
 		return true
 	}
 	for _, p := range e.Book.List() {
-		name, _, err := net.SplitHostPort(p.Endpoint)
-		if err != nil {
-			continue
-		}
-		if ip, err := netip.ParseAddr(name); err == nil && door.HostOf(net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 1))) == host {
-			return true
+		for _, address := range p.addresses() {
+			name, _, err := net.SplitHostPort(address)
+			if err != nil {
+				continue
+			}
+			if ip, err := netip.ParseAddr(name); err == nil && door.HostOf(net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 1))) == host {
+				return true
+			}
 		}
 	}
 	return false
@@ -132,8 +134,11 @@ func (e *Endpoint) welcome(ctx context.Context, conn *tls.Conn, leave func()) er
 		return problem.Wrap(err, problem.Unauthorised, "handshake_failed", "no handshake")
 	}
 	state := conn.ConnectionState()
-	if state.NegotiatedProtocol == pairProtocol {
+	switch state.NegotiatedProtocol {
+	case pairProtocol:
 		return e.servePairing(conn, state.PeerCertificates[0])
+	case memberProtocol:
+		return e.serveMember(ctx, conn, state.PeerCertificates[0])
 	}
 	fingerprint := Fingerprint(state.PeerCertificates[0])
 	p, ok := e.Book.ByFingerprint(fingerprint)
@@ -171,6 +176,11 @@ func (e *Endpoint) establish(ctx context.Context, conn *tls.Conn, p Peer, finger
 		return nil, err
 	} else if dropped {
 		e.logger().Info("old key of peer dropped", "peer", p.Name)
+	}
+	if len(theirs.Others) > 0 {
+		if err := e.Book.noteOthers(p.Name, theirs.Others); err != nil {
+			return nil, err
+		}
 	}
 	if p.Certificate == "" {
 		if err := e.Book.learn(p.Name, conn.ConnectionState().PeerCertificates[0]); err != nil {

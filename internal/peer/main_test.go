@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"sync"
@@ -9,12 +8,15 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/twinspan/twinspan/internal/leaks"
+	"github.com/twinspan/twinspan/internal/transcript"
 )
 
 func TestMain(m *testing.M) {
 	// A proxy whose slow connection is cut leaves both ends of it blocked: the
 	// one that passes on, and the reader that has nobody to hand bytes to.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+	leaks.Main(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"))
 }
 
@@ -28,30 +30,13 @@ var quick = times{handshake: 5 * time.Second, ping: 50 * time.Millisecond, dead:
 type agent struct {
 	*Endpoint
 	dir  string
-	logs *logBuffer
+	logs *transcript.Buffer
 	stop func()
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newAgent(t testing.TB, name string) *agent {
 	t.Helper()
-	a := &agent{dir: t.TempDir(), logs: &logBuffer{}}
+	a := &agent{dir: t.TempDir(), logs: &transcript.Buffer{}}
 	id, err := CreateIdentity(a.dir, name)
 	check(t, err)
 	a.open(t, id)

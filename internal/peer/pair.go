@@ -239,7 +239,7 @@ func (e *Endpoint) admitGuest(kind byte, payload []byte, certificate *x509.Certi
 	}
 	// Whether the name is free may be told only to who has the secret, and must be known
 	// before the invitation is used up.
-	err = e.redeem([tokenID]byte(r.ID), r.Secret, fingerprint, time.Now(), func() error { return e.Book.check(p) }, func(grants []Grant) error {
+	err = e.redeem([tokenID]byte(r.ID), r.Secret, false, fingerprint, time.Now(), func() error { return e.Book.check(p) }, func(grants []Grant) error {
 		p.Grants = grants
 		return e.trust(p)
 	})

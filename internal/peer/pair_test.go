@@ -318,7 +318,7 @@ func TestUsedInvitationLetsNobodyBack(t *testing.T) {
 	inv, err := parseToken(text)
 	check(t, err)
 	redeem := func(now time.Time) error {
-		return a.redeem(inv.ID, inv.Secret[:], b.Identity.Fingerprint(), now, func() error { return nil }, func([]Grant) error { return nil })
+		return a.redeem(inv.ID, inv.Secret[:], false, b.Identity.Fingerprint(), now, func() error { return nil }, func([]Grant) error { return nil })
 	}
 	check(t, redeem(inv.Expires.Add(-time.Second)))
 	wantCode(t, "expired", redeem(inv.Expires), "invitation_expired")

@@ -19,6 +19,7 @@ type Peer struct {
 	Name         string    // what it is called here
 	AgentID      string    // its own id, a UUID that survives rotations
 	Endpoint     string    // host:port where it is dialled; "" when it is waited for
+	Others       []string  // where else it is dialled: the members of its instance, as it has said itself
 	Fingerprints []string  // the keys that are accepted; two during a rotation, the newest last
 	Added        time.Time // when it became trusted
 	Certificate  string    // PEM, in the order of Fingerprints; may be empty, for the pins decide
@@ -60,11 +61,23 @@ func (p Peer) Expires() time.Time {
 
 func (p Peer) clone() Peer {
 	p.Fingerprints = slices.Clone(p.Fingerprints)
+	p.Others = slices.Clone(p.Others)
 	p.Grants = slices.Clone(p.Grants)
 	for i := range p.Grants {
 		p.Grants[i].Operations = slices.Clone(p.Grants[i].Operations)
 	}
 	return p
+}
+
+// addresses are where the peer is dialled, the best first.
+func (p Peer) addresses() []string {
+	var list []string
+	for _, a := range append([]string{p.Endpoint}, p.Others...) {
+		if a != "" && !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	return list
 }
 
 // trusts says whether the peer may show this key.
@@ -93,6 +106,14 @@ func (p Peer) check() error {
 	}
 	if err := checkEndpoint(p.Endpoint); err != nil {
 		return problem.As(err).On(p.Name)
+	}
+	if len(p.Others) > maxAddresses {
+		return problem.New(problem.Invalid, "peer_endpoint", "a peer has at most %d other endpoints", maxAddresses).On(p.Name)
+	}
+	for _, other := range p.Others {
+		if err := checkEndpoint(other); err != nil || other == "" {
+			return problem.New(problem.Invalid, "peer_endpoint", "%.80q is no endpoint", other).On(p.Name).WithHint("write HOST:PORT, with brackets around an IPv6 address")
+		}
 	}
 	if len(p.Fingerprints) < 1 || len(p.Fingerprints) > 2 {
 		return problem.New(problem.Invalid, "peer_fingerprint", "a peer has one fingerprint, or two during a rotation, not %d", len(p.Fingerprints)).On(p.Name)
@@ -153,13 +174,14 @@ type peerFile struct {
 	Name         string    `toml:"name"`
 	AgentID      string    `toml:"agent_id"`
 	Endpoint     string    `toml:"endpoint" comment:"host:port where this agent dials the peer; empty: the peer dials"`
+	Others       []string  `toml:"others,omitempty" comment:"where else it is dialled, as the peer has said itself: the members of its instance"`
 	Fingerprints []string  `toml:"fingerprints" comment:"accepted keys (SHA-256 of SubjectPublicKeyInfo); two during a rotation, the newest last"`
 	Added        time.Time `toml:"added"`
 	Grants       []Grant   `toml:"grants,omitempty" comment:"what the peer may ask for: database (or *), direction (from-here, to-here), operations (link, roles, failover, delete); 'twinspan peer grant' and 'peer revoke' change it"`
 }
 
 func encodePeer(p Peer) ([]byte, error) {
-	return toml.Marshal(peerFile{Name: p.Name, AgentID: p.AgentID, Endpoint: p.Endpoint, Fingerprints: p.Fingerprints, Added: p.Added.UTC(), Grants: p.Grants})
+	return toml.Marshal(peerFile{Name: p.Name, AgentID: p.AgentID, Endpoint: p.Endpoint, Others: p.Others, Fingerprints: p.Fingerprints, Added: p.Added.UTC(), Grants: p.Grants})
 }
 
 // decodePeer reads NAME.toml strictly: an unknown key is an error, so that a
@@ -170,7 +192,7 @@ func decodePeer(name string, text []byte) (Peer, error) {
 		return Peer{}, problem.Wrap(err, problem.Invalid, "peers_broken", "the peer's file cannot be understood").
 			WithHint("repair the file, or remove it and add the peer again")
 	}
-	p := Peer{Name: f.Name, AgentID: f.AgentID, Endpoint: f.Endpoint, Fingerprints: f.Fingerprints, Added: f.Added.UTC(), Grants: f.Grants}
+	p := Peer{Name: f.Name, AgentID: f.AgentID, Endpoint: f.Endpoint, Others: f.Others, Fingerprints: f.Fingerprints, Added: f.Added.UTC(), Grants: f.Grants}
 	if p.Name != name {
 		return Peer{}, problem.New(problem.Invalid, "peers_broken", "the file %s.toml is about a peer called %.80q", name, p.Name)
 	}

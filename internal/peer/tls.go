@@ -20,6 +20,7 @@ import (
 const (
 	sessionProtocol = "twinspan/1"
 	pairProtocol    = "twinspan-pair/1"
+	memberProtocol  = "twinspan-member/1"
 )
 
 // errUntrusted ends a handshake with a key that is not pinned.
@@ -50,14 +51,14 @@ func (e *Endpoint) baseTLS() *tls.Config {
 // invitation is its proof, and it can do nothing else.
 func (e *Endpoint) serverTLS() *tls.Config {
 	c := e.baseTLS()
-	c.NextProtos = []string{sessionProtocol, pairProtocol}
+	c.NextProtos = []string{sessionProtocol, pairProtocol, memberProtocol}
 	c.VerifyConnection = func(state tls.ConnectionState) error {
 		leaf, err := leafOf(state)
 		if err != nil {
 			return err
 		}
 		switch state.NegotiatedProtocol {
-		case pairProtocol:
+		case pairProtocol, memberProtocol:
 			return checkCertificate(leaf)
 		case sessionProtocol:
 			if _, ok := e.Book.ByFingerprint(Fingerprint(leaf)); ok {
