@@ -8,6 +8,7 @@ type Agent struct {
 	Name        string    `json:"name" doc:"Name given to init"`
 	Version     string    `json:"version" doc:"Version of the program"`
 	Fingerprint string    `json:"fingerprint" doc:"SHA-256 of the agent's public key" example:"sha256:4f0c..."`
+	Expires     time.Time `json:"expires" doc:"When its certificate ends"`
 	Endpoint    string    `json:"endpoint" doc:"Address at which peers reach it, host:port"`
 	StartedAt   time.Time `json:"startedAt" doc:"When the process began"`
 	Postgres    Postgres  `json:"postgres" doc:"The instance"`

@@ -55,27 +55,37 @@ type DatabaseCopy struct {
 type RestoreDatabase struct {
 	Database       string       `json:"database" minLength:"1" maxLength:"63" doc:"The database to restore, which may have been dropped" example:"sales"`
 	Name           string       `json:"name" minLength:"1" maxLength:"63" doc:"Name of the new database" example:"sales_before"`
-	At             *time.Time   `json:"at,omitempty" doc:"The moment: what was committed then or before is in it. Required without deleted"`
+	At             *time.Time   `json:"at,omitempty" doc:"The moment: what was committed then or before is in it, of a twin what was committed then on its primary. Required without deleted"`
 	Deleted        bool         `json:"deleted,omitempty" doc:"Restore a database that was dropped to its last row before the DROP; of several of one name the one that was dropped last"`
 	Peer           string       `json:"peer,omitempty" maxLength:"63" doc:"The peer on whose instance it is made; this instance by default"`
 	BytesPerSecond int64        `json:"bytesPerSecond,omitempty" minimum:"0" doc:"How fast rows are copied out of the restored backup at most; 0 for no limit"`
 	From           *RestoreFrom `json:"from,omitempty" doc:"The repository of another instance, which may be gone; the agent's own instance by default"`
 }
 
-// RestoreFrom is a repository that a restore reads. It holds a secret.
+// RestoreFrom is where a restore reads the backups of another instance. It holds secrets.
 type RestoreFrom struct {
-	Repository string `json:"repository" minLength:"1" maxLength:"4096" doc:"Directory of the repository, as the agent's machine has it"`
-	Key        string `json:"key" minLength:"1" maxLength:"1000" doc:"Its key: a secret"`
+	Repository  string              `json:"repository" minLength:"1" maxLength:"4096" doc:"Place of the repository: a directory, as the agent's machine has it, or a path in an object store"`
+	Credentials map[string]string   `json:"credentials,omitempty" doc:"What opens an object store: secrets"`
+	Others      []RestoreRepository `json:"others,omitempty" doc:"More repositories of the same instance, which are tried in turn where one cannot be used"`
+	Key         string              `json:"key" minLength:"1" maxLength:"1000" doc:"The key of all: a secret"`
+}
+
+// RestoreRepository is a repository with what opens it.
+type RestoreRepository struct {
+	Place       string            `json:"place" minLength:"1" maxLength:"4096" doc:"A directory, or a path in an object store"`
+	Credentials map[string]string `json:"credentials,omitempty" doc:"What opens an object store: secrets"`
 }
 
 // Restored says out of what a database is restored, and to where.
 type Restored struct {
 	At       *time.Time `json:"at" doc:"The moment that was asked for; null for a dropped database as it was before its DROP"`
-	From     string     `json:"from" doc:"Directory of the repository, where it is another instance's; empty otherwise"`
+	From     string     `json:"from" doc:"Place of the repository, where it is another instance's; empty otherwise"`
 	Deleted  bool       `json:"deleted" doc:"Whether it is as it was before its DROP"`
 	Backup   string     `json:"backup" doc:"Label of the backup that the restore begins with; empty before it is chosen"`
 	Reached  bool       `json:"reached" doc:"Whether the moment is reached"`
 	Position string     `json:"position" doc:"The position reached in the log of the instance that was backed up: what committed before it is in, nothing else. Of a twin the copy's position is the primary's; empty before it is reached"`
 	LastAt   *time.Time `json:"lastTransactionAt" doc:"When the last transaction of the instance before the position ended; null where the log behind the backup has none, or before it is reached"`
-	EndOfLog bool       `json:"endOfLog" doc:"Whether the log in the repository ends before the moment: it holds no transaction that ended later"`
+	EndOfLog bool       `json:"endOfLog" doc:"Whether the log in the repository ends before the moment: it holds no transaction that ended later, of a twin none that committed later on its primary"`
+	// PrimaryLast belongs to the last transaction of the primary that is in.
+	PrimaryLast string `json:"primaryLastTransaction" doc:"Of a twin that is restored to a moment: the position in the primary's log with which its last transaction was applied: it ended there or before, committedAt says when it committed, and no later one with changes lies between. Empty where the log behind the backup has none"`
 }

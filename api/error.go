@@ -22,3 +22,17 @@ type Explanation struct {
 	Meaning  string   `json:"meaning" doc:"What is so, and what follows from it; may be empty"`
 	Remedy   string   `json:"remedy" doc:"What to do; may be empty"`
 }
+
+// Failure is an Error as REST answers it: with the members of a problem document (RFC 9457,
+// application/problem+json) beside its own.
+type Failure struct {
+	Type    string `json:"type" doc:"Identifies the code, as a URN" example:"urn:twinspan:problem:link_exists"`
+	Title   string `json:"title" doc:"What the code stands for, in a few words"`
+	Status  int    `json:"status" doc:"The HTTP status"`
+	Detail  string `json:"detail" doc:"The same as text"`
+	Kind    string `json:"kind" doc:"Sort of failure; decides whether trying again can help" enum:"invalid,not_found,conflict,unauthorised,incompatible,transient,resource,diverged,cancelled,internal"`
+	Code    string `json:"code" doc:"Stable name, the key into the documentation" example:"link_exists"`
+	Subject string `json:"subject" doc:"The object that it is about; may be empty"`
+	Text    string `json:"text" doc:"One line that says what is wrong"`
+	Hint    string `json:"hint" doc:"What to do; may be empty"`
+}

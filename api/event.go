@@ -77,8 +77,11 @@ type Event struct {
 	Epoch    int64    `json:"epoch,omitempty" doc:"Epoch of this side from then on"`
 	Step     string   `json:"step,omitempty" doc:"Step of a change of places, in words"`
 	Seconds  *float64 `json:"seconds,omitempty" doc:"How long it took"`
-	Request  string   `json:"request,omitempty" doc:"Of an operation: what was asked for, as the REST interface or the peers' protocol names it" example:"failOver"`
-	Details  string   `json:"details,omitempty" doc:"Of an operation: its parameters, as JSON, where none of them can be a secret; more of a copy or a backup"`
+	// Failover and HoldSeconds are of a change of places that is over.
+	Failover    FailoverType `json:"failover,omitempty" enum:"planned,forced" doc:"Of a change of places that is over: planned or forced"`
+	HoldSeconds *float64     `json:"holdSeconds,omitempty" doc:"Of a planned one: how long writers waited"`
+	Request     string       `json:"request,omitempty" doc:"Of an operation: what was asked for, as the REST interface or the peers' protocol names it" example:"failOver"`
+	Details     string       `json:"details,omitempty" doc:"Of an operation: its parameters, as JSON, where none of them can be a secret; more of a copy or a backup"`
 }
 
 // ActorKind says what sort of actor did something.

@@ -8,6 +8,7 @@ type Initialised struct {
 	Dir         string     `json:"dir" doc:"The agent's directory"`
 	Endpoint    string     `json:"endpoint" doc:"Address at which peers reach it"`
 	Managed     bool       `json:"managed" doc:"Whether the agent will run the server itself"`
+	Member      string     `json:"member,omitempty" doc:"Name of the member, of an instance of the tier business-critical"`
 	Created     bool       `json:"created" doc:"False when the directory was initialised with the same parameters before"`
 	API         string     `json:"api" doc:"Address of the API over TCP; empty for the Unix socket alone"`
 	Password    string     `json:"password,omitempty" doc:"Of the superuser postgres of a managed server that listens for other machines; shown once"`

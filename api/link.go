@@ -76,6 +76,8 @@ type Link struct {
 	Lag          Lag         `json:"lag" doc:"How far the secondary is behind, as far as it is known"`
 	Rates        *Rates      `json:"rates,omitempty" doc:"What the secondary applies, averaged over the last seconds; missing while nothing streams and while it is not known"`
 	Time         *TimeShares `json:"time,omitempty" doc:"Where the time of the stream went in the last seconds; missing while nothing streams"`
+	Totals       *Totals     `json:"totals,omitempty" doc:"What this side's agent has applied since it was started; missing where it has applied nothing"`
+	Retained     *Retained   `json:"retained,omitempty" doc:"What the primary's server keeps of its log for the twin; missing on the secondary, and while it is not known"`
 	SpilledBytes int64       `json:"spilledBytes,omitempty" doc:"Disk that large transactions of the primary take on the secondary's side, until they have committed and are applied; missing while there are none"`
 	Problems     []Problem   `json:"problems" nullable:"false" doc:"What is wrong now, heaviest first"`
 	Notices      []Notice    `json:"notices" nullable:"false" doc:"What the link did that its owner should know, oldest first"`
@@ -178,6 +180,29 @@ type Progress struct {
 	EtaSeconds     float64 `json:"etaSeconds,omitempty" doc:"Estimated time to the end of the copy; missing when it cannot be told or is done"`
 }
 
+// States of a table in a first copy.
+const (
+	TableWaiting = "waiting"
+	TableCopying = "copying"
+	TableCopied  = "copied"
+)
+
+// SeedingTables is how far each table of a first copy is.
+type SeedingTables struct {
+	Link   string         `json:"link" doc:"Name of the link"`
+	Known  bool           `json:"known" doc:"Whether rows are copied now; before and after nothing is known of single tables"`
+	Tables []SeedingTable `json:"tables" nullable:"false" doc:"Those under way, then those that wait, then those that are copied; of each the largest first"`
+	More   int            `json:"more" doc:"How many tables more there are than are listed"`
+}
+
+// SeedingTable is one of them.
+type SeedingTable struct {
+	Table      string `json:"table" doc:"Name, as SQL writes it" example:"public.orders"`
+	State      string `json:"state" enum:"waiting,copying,copied" doc:"Whether its rows wait, are under way, or are all copied"`
+	BytesTotal int64  `json:"bytesTotal" doc:"Size as the primary's server estimated it"`
+	BytesDone  int64  `json:"bytesDone" doc:"Part of bytesTotal that is copied"`
+}
+
 // Position is how far the primary's log has come on its way to the secondary.
 // Each position is at or before the one above it. All are positions of the
 // primary's instance. One is missing while this side cannot know it: what is the other
@@ -196,6 +221,25 @@ type Position struct {
 type Lag struct {
 	Bytes   *int64   `json:"bytes,omitempty" doc:"Log of the primary that is not known to be applied"`
 	Seconds *float64 `json:"seconds,omitempty" doc:"How old the oldest transaction that is not applied is at most; 0 when there is none"`
+	// AsOf stays when the lag is not known any more: a twin that is cut off is as old as that.
+	AsOf *time.Time `json:"asOf,omitempty" doc:"Everything that was committed on the primary before is applied, by this agent's clock; missing where that was never known since this agent was started or the sides changed places"`
+}
+
+// Totals count what a side has applied since its agent was started, whatever interrupted
+// it. They only grow.
+type Totals struct {
+	Transactions int64 `json:"transactions" doc:"Source transactions"`
+	Changes      int64 `json:"changes" doc:"Rows inserted, updated and deleted"`
+	Bytes        int64 `json:"bytes" doc:"Bytes that came over the network"`
+	Retries      int64 `json:"retries" doc:"Groups of transactions that were applied again because of a lock"`
+	Streams      int64 `json:"streams" doc:"Streams from the primary that were begun; more than one says that it was interrupted"`
+}
+
+// Retained is what a primary's server keeps of its log for the twin.
+type Retained struct {
+	Bytes     int64     `json:"bytes" doc:"Log behind the position from which the twin may need it"`
+	LeftBytes *int64    `json:"leftBytes,omitempty" doc:"How much more may be written until the server removes log that the twin needs (max_slot_wal_keep_size); missing where it keeps everything"`
+	At        time.Time `json:"at" doc:"When the server was asked"`
 }
 
 // Rates is what a link moves, averaged over the last seconds.

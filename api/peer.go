@@ -4,16 +4,17 @@ import "time"
 
 // Peer is another agent that this one trusts.
 type Peer struct {
-	Name        string     `json:"name" doc:"Name by which this agent knows it"`
-	ID          string     `json:"id" doc:"Its identifier"`
-	Endpoint    string     `json:"endpoint" doc:"Address at which this agent dials it; empty when only the other side dials"`
-	Fingerprint string     `json:"fingerprint" doc:"SHA-256 of its public key, which is pinned"`
-	Expires     time.Time  `json:"expires" doc:"When its certificate ends"`
-	Connected   bool       `json:"connected" doc:"Whether the two agents are connected now"`
-	ConnectedAt *time.Time `json:"connectedAt" doc:"Since when; null while not connected"`
-	Version     string     `json:"version" doc:"Version of its program when last connected"`
-	Error       string     `json:"error" doc:"Why the last attempt to connect failed; empty while connected"`
-	Links       int        `json:"links" doc:"Number of links with it"`
+	Name             string     `json:"name" doc:"Name by which this agent knows it"`
+	ID               string     `json:"id" doc:"Its identifier"`
+	Endpoint         string     `json:"endpoint" doc:"Address at which this agent dials it; empty when only the other side dials"`
+	Fingerprint      string     `json:"fingerprint" doc:"SHA-256 of its public key, which is pinned"`
+	Expires          time.Time  `json:"expires" doc:"When its certificate ends"`
+	Connected        bool       `json:"connected" doc:"Whether the two agents are connected now"`
+	ConnectedAt      *time.Time `json:"connectedAt" doc:"Since when; null while not connected"`
+	RoundTripSeconds *float64   `json:"roundTripSeconds,omitempty" doc:"How long a word to it and back takes, smoothed; missing while not connected, and until it is measured"`
+	Version          string     `json:"version" doc:"Version of its program when last connected"`
+	Error            string     `json:"error" doc:"Why the last attempt to connect failed; empty while connected"`
+	Links            int        `json:"links" doc:"Number of links with it"`
 	// What it may do, and what it asked for and was refused.
 	Grants   []Grant       `json:"grants" nullable:"false" doc:"What it may ask of this agent, beyond a check and a measurement of the network"`
 	Requests []PeerRequest `json:"requests" nullable:"false" doc:"What it asked for since this agent started and is not granted"`

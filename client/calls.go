@@ -45,6 +45,11 @@ func (c *Client) Events(ctx context.Context, q api.EventQuery) (out api.EventPag
 	return out, c.call(ctx, http.MethodGet, path, nil, &out)
 }
 
+// SeedingTables tells how far each table of a link's first copy is.
+func (c *Client) SeedingTables(ctx context.Context, name string) (out api.SeedingTables, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/links/"+url.PathEscape(name)+"/seeding", nil, &out)
+}
+
 // Uncarried lists what is not carried to the other side of a link, and is to be set up again
 // where the primary is.
 func (c *Client) Uncarried(ctx context.Context, name string) (out api.Uncarried, err error) {
@@ -154,9 +159,44 @@ func (c *Client) CancelCopy(ctx context.Context, id string) (out api.DatabaseCop
 	return out, c.call(ctx, http.MethodDelete, "/v1/copies/"+url.PathEscape(id), nil, &out)
 }
 
+// Members lists the members of the instance, and who works the links.
+func (c *Client) Members(ctx context.Context) (out api.Members, err error) {
+	return out, c.call(ctx, http.MethodGet, "/v1/members", nil, &out)
+}
+
+// SetMembers changes how the members work together.
+func (c *Client) SetMembers(ctx context.Context, in api.SetMembers) (out api.Members, err error) {
+	return out, c.call(ctx, http.MethodPatch, "/v1/members", in, &out)
+}
+
+// InviteMember makes a token with which one other host becomes a member.
+func (c *Client) InviteMember(ctx context.Context, in api.InviteMember) (out api.MemberInvitation, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/members/invitations", in, &out)
+}
+
+// RemoveMember takes a member out of the instance.
+func (c *Client) RemoveMember(ctx context.Context, name string) (out api.Members, err error) {
+	return out, c.call(ctx, http.MethodDelete, "/v1/members/"+url.PathEscape(name), nil, &out)
+}
+
 // Instance describes the instance, and of a managed one its backups.
 func (c *Client) Instance(ctx context.Context) (out api.Instance, err error) {
 	return out, c.call(ctx, http.MethodGet, "/v1/instance", nil, &out)
+}
+
+// SetInstance changes what is not nil of a managed instance's size. It takes as long as a restart of the server where
+// one is asked for.
+func (c *Client) SetInstance(ctx context.Context, in api.SetInstance) (out api.InstanceChange, err error) {
+	return out, c.call(ctx, http.MethodPatch, "/v1/instance", in, &out)
+}
+
+// Usage tells the hours of a managed instance in a month, such as "2026-11"; in the present one for "".
+func (c *Client) Usage(ctx context.Context, month string) (out api.Usage, err error) {
+	path := "/v1/usage"
+	if month != "" {
+		path += "?month=" + url.QueryEscape(month)
+	}
+	return out, c.call(ctx, http.MethodGet, path, nil, &out)
 }
 
 // Backups lists the backups, and what is due, restorable and wrong.
@@ -174,7 +214,12 @@ func (c *Client) VerifyBackups(ctx context.Context) (out api.BackupTask, err err
 	return out, c.call(ctx, http.MethodPost, "/v1/backups/verify", nil, &out)
 }
 
-// BackupTask describes what BackupNow or VerifyBackups began.
+// TestBackups begins to restore the newest backup of each repository on a temporary server, and to read all of it, and returns at once.
+func (c *Client) TestBackups(ctx context.Context) (out api.BackupTask, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/backups/test", nil, &out)
+}
+
+// BackupTask describes what BackupNow, VerifyBackups or TestBackups began.
 func (c *Client) BackupTask(ctx context.Context, number int64) (out api.BackupTask, err error) {
 	return out, c.call(ctx, http.MethodGet, fmt.Sprintf("/v1/backups/tasks/%d", number), nil, &out)
 }
@@ -207,6 +252,11 @@ func (c *Client) Links(ctx context.Context) (out []api.Link, err error) {
 // Link returns one link as this side sees it.
 func (c *Client) Link(ctx context.Context, name string) (out api.Link, err error) {
 	return out, c.call(ctx, http.MethodGet, linkPath(name), nil, &out)
+}
+
+// History says what a link did in the last seconds, or as long as it is kept when they are 0.
+func (c *Client) History(ctx context.Context, name string, seconds float64) (out api.History, err error) {
+	return out, c.call(ctx, http.MethodGet, fmt.Sprintf("%s/history?seconds=%g", linkPath(name), seconds), nil, &out)
 }
 
 // CreateLink creates a link and returns it, before it is seeded.

@@ -75,12 +75,14 @@ func (c *Client) wake(ctx context.Context) error {
 	return nil
 }
 
-// Dial names how an agent is reached: over the Unix socket in its directory, or
-// over TCP. Exactly one of Socket and URL is given.
+// Dial names how an agent is reached: over the Unix socket in its directory, over TCP,
+// or, within its process, by what answers for it. Exactly one of Socket, URL and Inside
+// is given.
 type Dial struct {
-	Socket string // path of the Unix socket
-	URL    string // https://host:port
-	Token  string // bearer token, with URL only
+	Socket string            // path of the Unix socket
+	URL    string            // https://host:port
+	Token  string            // bearer token, with URL only
+	Inside http.RoundTripper // answers requests in this process
 }
 
 // New makes a client; nothing is dialled before the first call.
@@ -93,6 +95,10 @@ func New(d Dial) (*Client, error) {
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
 	c := &Client{http: &http.Client{Transport: transport}, token: d.Token}
 	switch {
+	case d.Inside != nil && d.Socket == "" && d.URL == "":
+		c.base, c.where, c.http = "http://agent", "this process", &http.Client{Transport: d.Inside}
+		return c, nil
+	case d.Inside != nil: // and another way, too
 	case d.Socket != "" && d.URL == "":
 		c.base, c.where = "http://agent", d.Socket
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {

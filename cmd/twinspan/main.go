@@ -26,6 +26,9 @@ func main() {
 		Init: func(ctx context.Context, in cli.InitRequest) (api.Initialised, error) {
 			return setup.Init(ctx, setup.Request(in))
 		},
+		Join: func(ctx context.Context, in cli.MemberRequest) (api.Initialised, error) {
+			return setup.JoinInstance(ctx, setup.Join(in))
+		},
 		Demo: func(ctx context.Context, in cli.DemoRequest) error {
 			return demo.Run(ctx, demo.Request(in))
 		},

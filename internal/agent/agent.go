@@ -21,17 +21,20 @@ import (
 	"github.com/twinspan/twinspan/internal/backup"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/durable"
 	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/httpapi"
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/lease"
 	"github.com/twinspan/twinspan/internal/link"
+	"github.com/twinspan/twinspan/internal/member"
+	"github.com/twinspan/twinspan/internal/notify"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
-	"github.com/twinspan/twinspan/internal/pgbackrest"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/telemetry"
 	"github.com/twinspan/twinspan/internal/turns"
+	"github.com/twinspan/twinspan/internal/usage"
 )
 
 // Agent is one agent's process. Set the exported fields before Run.
@@ -45,27 +48,31 @@ type Agent struct {
 	// which running writers may finish.
 	FailoverPatience time.Duration
 
-	config   config.Config
-	identity *peer.Identity
-	book     *peer.Book
-	endpoint *peer.Endpoint
-	server   *pg.DSN
-	managed  *instance.Server
-	backups  *backup.Keeper // of a managed server; nil without
-	engine   *pgbackrest.Engine
-	spooled  *flow.Spool
-	seeders  *turns.Pool
-	roles    sync.Mutex // held by a link that makes roles
-	links    registry
-	together together
-	key      catalog.Key // proves that records are the agent's
-	lease    *lease.Lease
-	troubles troubles
-	record   record
-	asked    requests
-	copies   copies
-	started  time.Time
-	facts    atomic.Pointer[pg.Server] // of the server, once it answered
+	config    config.Config
+	identity  *peer.Identity
+	book      *peer.Book
+	endpoint  *peer.Endpoint
+	server    *pg.DSN
+	managed   *instance.Server
+	cluster   *member.Cluster // of an instance with members; nil without
+	backups   *backup.Keeper  // of a managed server; nil without
+	scripting sync.Mutex      // held while the script of the backups is written
+	spooled   *flow.Spool
+	seeders   *turns.Pool
+	roles     sync.Mutex // held by a link that makes roles
+	links     registry
+	together  together
+	key       catalog.Key // proves that records are the agent's
+	lease     *lease.Lease
+	troubles  troubles
+	record    record
+	asked     requests
+	copies    copies
+	histories histories
+	meter     *usage.Meter // of a managed server; nil of another's
+	sizing    sizing
+	started   time.Time
+	facts     atomic.Pointer[pg.Server] // of the server, once it answered
 }
 
 // softMemory is what the process tries to stay below: garbage is collected more
@@ -101,7 +108,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.managed != nil {
 		below.Go(func() error {
 			defer stopServer()
-			return a.managed.Run(serverContext)
+			return a.runServer(serverContext)
 		})
 	}
 	work, ctx := errgroup.WithContext(ctx)
@@ -113,17 +120,55 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		}
 	})
-	work.Go(func() error { return a.lease.Keep(ctx) })
-	work.Go(func() error { return a.work(ctx) })
+	if a.cluster == nil || !a.cluster.Record().Self.Witness {
+		work.Go(func() error { return a.lease.Keep(ctx) })
+	}
+	work.Go(func() error {
+		if a.cluster != nil {
+			return a.workAsMember(ctx)
+		}
+		return a.work(ctx)
+	})
 	work.Go(func() error {
 		a.watchForEvents(ctx)
 		return nil
 	})
-	if a.backups != nil {
+	work.Go(func() error {
+		a.keepHistory(ctx)
+		return nil
+	})
+	work.Go(func() error {
+		a.watchInstance(ctx)
+		return nil
+	})
+	if a.meter != nil {
+		work.Go(func() error {
+			a.meter.Run(ctx)
+			return nil
+		})
+	}
+	if a.backups != nil && a.cluster == nil {
 		work.Go(func() error { return a.backups.Run(ctx) })
 	}
+	manager := notify.FromEnvironment(os.Getenv)
 	work.Go(func() error {
-		face := &httpapi.Server{Agent: a, Dir: a.Dir, API: a.config.API, Version: a.Version, Log: a.Log, Listening: a.Ready}
+		manager.Watch(ctx, func(ctx context.Context) {
+			// What they say does not matter: that they answer does.
+			_, _ = a.Info(ctx)
+			_, _ = a.Links(ctx)
+		})
+		return nil
+	})
+	work.Go(func() error {
+		listening := func() {
+			if err := manager.Say(notify.Ready); err != nil {
+				a.Log.Warn("the service's manager cannot be told that the agent is ready", "err", err)
+			}
+			if a.Ready != nil {
+				a.Ready()
+			}
+		}
+		face := &httpapi.Server{Agent: a, Dir: a.Dir, API: a.config.API, Version: a.Version, Log: a.Log, Listening: listening, Face: a.face}
 		return face.Run(ctx)
 	})
 	err = work.Wait()
@@ -163,12 +208,7 @@ func (a *Agent) open(ctx context.Context) error {
 		if listen := a.config.Postgres.Listen; listen != "" {
 			a.managed.Listen, a.managed.TLS, a.managed.HBA = listen, true, instance.HBAFor(a.config.Postgres.Allow)
 		}
-		if err := a.openBackups(); err != nil {
-			return err
-		}
-		// Before the connection string: it holds the password that this makes, where the
-		// server listens on TCP alone.
-		if err := a.managed.Init(ctx); err != nil {
+		if err := a.openServer(ctx); err != nil {
 			return err
 		}
 		dsn = a.managed.DSN()
@@ -179,11 +219,17 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.backups != nil {
 		a.backups.Server = a.server
 	}
+	if a.managed != nil && a.cluster == nil {
+		a.openUsage()
+	}
 	host, _ := os.Hostname() // for people; without it the directory says enough
-	a.lease = lease.New(a.server, a.identity.AgentID(), host+":"+a.Dir.Path(), a.Log)
+	a.lease = lease.New(a.server, a.identity.AgentID(), a.placeOf(host+":"+a.Dir.Path()), a.Log)
 	a.endpoint = &peer.Endpoint{
 		Identity: a.identity, Book: a.book, Name: a.config.Name, Product: a.Version, Log: a.Log,
 		Listen: a.config.Endpoint.Listen, Advertise: a.config.Endpoint.Advertise,
+	}
+	if a.cluster != nil {
+		a.endpoint.Others, a.endpoint.Admit = a.cluster.Endpoints, a.admitMember
 	}
 	a.handle()
 	return a.clearSpool()
@@ -207,7 +253,7 @@ func (a *Agent) managedPort() (int, error) {
 	}
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
-	if err := os.WriteFile(file, []byte(strconv.Itoa(port)+"\n"), 0o600); err != nil {
+	if err := durable.Write(file, []byte(strconv.Itoa(port)+"\n"), 0o600); err != nil {
 		return 0, problem.Wrap(err, problem.Resource, "dir_not_writable", "keep the managed server's port")
 	}
 	return port, nil
@@ -234,6 +280,6 @@ func (a *Agent) place() link.Place {
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Key: a.key, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
 		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence, Outcome: a.outcome, MayChange: a.mayChange, FailoverPatience: a.FailoverPatience,
-		Turned: a.record.turned, Failing: a.record.failing,
+		Storage: a.storage, Turned: a.record.turned, Failing: a.record.failing,
 	}
 }

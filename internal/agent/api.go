@@ -20,7 +20,7 @@ var _ httpapi.Agent = (*Agent)(nil)
 // Info implements httpapi.Agent.
 func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 	out := api.Agent{
-		ID: a.identity.AgentID(), Name: a.config.Name, Version: a.Version, Fingerprint: a.identity.Fingerprint(),
+		ID: a.identity.AgentID(), Name: a.config.Name, Version: a.Version, Fingerprint: a.identity.Fingerprint(), Expires: a.identity.Expires().UTC(),
 		Endpoint: a.config.Endpoint.Advertise, StartedAt: a.started.UTC(), Links: len(a.links.all()), Problems: []api.Problem{},
 	}
 	peers := a.book.List()
@@ -44,9 +44,11 @@ func (a *Agent) Info(ctx context.Context) (api.Agent, error) {
 	}
 	if err := a.links.readyHere(); err != nil {
 		p := problem.As(err)
-		out.Problems = append(out.Problems, api.Problem{Code: p.Code, Severity: api.Blocks, Title: p.Error(), Hint: p.Hint})
+		out.Problems = append(out.Problems, api.Problem{Code: p.Code, Severity: severityOf(p, api.Blocks), Title: p.Error(), Hint: p.Hint})
 	}
+	out.Problems = append(out.Problems, a.memberProblems()...)
 	out.Problems = append(out.Problems, a.troubles.view()...)
+	out.Problems = append(out.Problems, a.instanceProblems()...)
 	out.Problems = append(out.Problems, a.backupProblems()...)
 	out.Problems = append(out.Problems, a.expiries(peers)...)
 	out.Problems = append(out.Problems, a.record.problems()...)
@@ -98,6 +100,10 @@ func (a *Agent) describe(p peer.Peer) api.Peer {
 	if status.Connected {
 		since := status.Since.UTC()
 		out.ConnectedAt = &since
+		if status.RoundTrip > 0 {
+			trip := status.RoundTrip.Seconds()
+			out.RoundTripSeconds = &trip
+		}
 	} else if status.Problem != nil {
 		out.Error = status.Problem.Error()
 	}
@@ -293,7 +299,7 @@ func (a *Agent) LargeObjects(ctx context.Context, name string, in api.LargeObjec
 	if err != nil {
 		return api.LargeObjectsResult{}, err
 	}
-	return l.LargeObjects(ctx, in)
+	return l.LargeObjects().Request(ctx, in)
 }
 
 // SetLink implements httpapi.Agent.
@@ -350,7 +356,7 @@ func (a *Agent) ResumeSkipping(ctx context.Context, name string) (api.Link, erro
 	if err != nil {
 		return api.Link{}, err
 	}
-	if err := l.ResumeSkipping(ctx); err != nil {
+	if err := l.Replayer().Skip(ctx); err != nil {
 		return api.Link{}, err
 	}
 	return a.view(l), nil

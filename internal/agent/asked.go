@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/dbroles"
 	"github.com/twinspan/twinspan/internal/events"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
@@ -65,34 +67,18 @@ func (r *record) asked(who string, e api.Event) {
 	r.note(e)
 }
 
-// changes are the requests by which a peer, or its operator, changes something here.
+// changes are the requests by which a peer, or its operator, changes something here that is no link.
 var changes = map[string]string{
-	link.MethodInvert:         "create the link, with this side as primary",
-	link.MethodRoles:          "create roles",
-	link.MethodRolesBring:     "give roles what they lack",
-	link.MethodChange:         "suspend the link or let it go on",
-	link.MethodSet:            "change settings of the link",
-	link.MethodAccept:         "accept problems of the link",
-	link.MethodRepair:         "let the link go on by a comparison",
-	link.MethodSkip:           "let the link go on without a schema change",
-	link.MethodVerifyStart:    "verify the link",
-	link.MethodVerifyCancel:   "end the verification",
-	link.MethodAuditStart:     "begin a pass of the audit",
-	link.MethodLargeObjects:   "bring large objects",
-	link.MethodFailover:       "change places",
-	link.MethodFailoverCancel: "give up the change of places",
-	link.MethodRejoin:         "rejoin",
-	link.MethodLostDiscard:    "forget what was lost",
-	link.MethodCutover:        "remove this side after a cutover",
-	link.MethodDelete:         "remove this side of the link",
-	methodCopyCreate:          "make a copy of its database here",
-	methodCopyCancel:          "end a copy of its database",
+	link.MethodInvert:  "create the link, with this side as primary",
+	dbroles.MethodMake: "create roles",
+	methodCopyCreate:   "make a copy of its database here",
+	methodCopyCancel:   "end a copy of its database",
 }
 
 // byPeer keeps that a peer asked for a change. l is nil where it is about none.
 func (a *Agent) byPeer(from peer.Peer, method string, l *link.Link, err error) {
-	what, does := changes[method]
-	if !does {
+	what := cmp.Or(ofLinks[method].Changes, changes[method])
+	if what == "" {
 		return
 	}
 	e := events.Operation(api.Actor{Kind: api.ByPeer, Name: from.Name}, method, "peer "+from.Name+" asked to "+what, problem.CodeOf(err))

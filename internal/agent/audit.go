@@ -12,7 +12,7 @@ func (a *Agent) Audit(ctx context.Context, name string) (api.AuditReport, error)
 	if err != nil {
 		return api.AuditReport{}, err
 	}
-	return l.Audit(ctx)
+	return l.Auditor().Report(ctx)
 }
 
 // BeginAudit implements httpapi.Agent.
@@ -21,5 +21,5 @@ func (a *Agent) BeginAudit(ctx context.Context, name string) (api.AuditReport, e
 	if err != nil {
 		return api.AuditReport{}, err
 	}
-	return l.BeginAudit(ctx)
+	return l.Auditor().Begin(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/dbroles"
 	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/pg"
@@ -63,8 +64,8 @@ func (a *Agent) createRoles(ctx context.Context, in api.CreateLink) ([]catalog.N
 	if err := pg.ReadPasswords(ctx, conn, roles, in.WithPasswords); err != nil {
 		return nil, err
 	}
-	var made link.RolesResponse
-	err = a.endpoint.Call(ctx, in.Peer, link.MethodRoles, link.RolesRequest{Name: in.Name, Database: in.PeerDatabase, Roles: roles}, &made)
+	var made dbroles.MakeResponse
+	err = a.endpoint.Call(ctx, in.Peer, dbroles.MethodMake, dbroles.MakeRequest{Name: in.Name, Database: in.PeerDatabase, Roles: roles}, &made)
 	return made.Notices, err
 }
 

@@ -17,12 +17,16 @@ import (
 	"github.com/twinspan/twinspan/internal/restore"
 	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/side"
 	"github.com/twinspan/twinspan/internal/telemetry"
 )
 
 const (
 	// copyAttempts is how often a copy is begun whose source's tables are truncated under it.
 	copyAttempts = 3
+	// mostCopies is how many copies and restores an agent works on at once: each holds a snapshot or a temporary server, and
+	// sessions on both sides.
+	mostCopies = 8
 	// copiesKept is how many copies that are over are remembered.
 	copiesKept = 50
 	// sweepEvery is between two looks for what copies have left behind.
@@ -83,6 +87,10 @@ func (c *copies) add(j *copyJob) (*copyJob, error) {
 		case v.Name == j.view.Name && where(v) == where(&j.view):
 			return nil, problem.New(problem.Conflict, "copy_running", "a copy with the name %q is under way", v.Name).On(v.Name).WithHint("twinspan database copies shows it")
 		}
+	}
+	if len(c.jobs)-over >= mostCopies {
+		return nil, problem.New(problem.Resource, "copies_at_limit", "%d copies of databases are under way, and no more are made at once", mostCopies).On(j.view.Name).
+			WithHint("wait until one is over, or end one with --cancel: twinspan database copies shows them")
 	}
 	if over >= copiesKept {
 		i := slices.IndexFunc(c.jobs, func(o *copyJob) bool { return o.view.State != api.Copying })
@@ -230,7 +238,7 @@ func (j *copyJob) over(err error) {
 			if p.Kind == problem.Cancelled {
 				v.State = api.CopyCancelled
 			}
-			v.Problem = link.ProblemOf(p, api.Blocks)
+			v.Problem = side.ProblemOf(p, api.Blocks)
 		}
 	})
 	close(j.done)
@@ -289,7 +297,7 @@ func (a *Agent) openSource(ctx context.Context, job *copyJob) (source dbcopy.Sou
 		return dbcopy.Open(ctx, from)
 	}
 	job.show(func(v *api.DatabaseCopy) { v.Link = twin.Name() })
-	err = twin.Moment(ctx, func(ctx context.Context, m dbcopy.Moment) (err error) {
+	err = twin.Moments().Moment(ctx, func(ctx context.Context, m dbcopy.Moment) (err error) {
 		from.At = &m
 		source, err = dbcopy.Open(ctx, from)
 		return err
@@ -300,7 +308,7 @@ func (a *Agent) openSource(ctx context.Context, job *copyJob) (source dbcopy.Sou
 // copyHere makes a copy of a source on this instance.
 func (a *Agent) copyHere(ctx context.Context, job *copyJob, id string, source dbcopy.Source) error {
 	target := &dbcopy.Target{
-		Server: a.server, Name: job.view.Name, Agent: a.identity.AgentID(), ID: id, Workers: a.copyWorkers(), Places: a.seeders, MaxRate: job.rate, Log: a.Log,
+		Server: a.server, Name: job.view.Name, Agent: a.identity.AgentID(), ID: id, Workers: a.copyWorkers(), Places: a.seeders, MaxRate: job.rate, Storage: a.storage, Log: a.Log,
 		Progress: func(p dbcopy.Progress) {
 			job.show(func(v *api.DatabaseCopy) {
 				v.Step, v.TablesTotal, v.TablesDone, v.BytesTotal, v.BytesDone, v.BytesPerSecond = p.Step, p.TablesTotal, p.TablesDone, p.BytesTotal, p.BytesDone, p.Rate

@@ -15,6 +15,7 @@ import (
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/side"
 	"github.com/twinspan/twinspan/internal/telemetry"
 )
 
@@ -185,7 +186,7 @@ func (r *record) problems() []api.Problem {
 	r.mu.Unlock()
 	list := []api.Problem{}
 	if trouble != nil {
-		list = append(list, *link.ProblemOf(trouble, api.Warns))
+		list = append(list, *side.ProblemOf(trouble, api.Warns))
 	}
 	return append(list, r.ofHooks()...)
 }
@@ -197,7 +198,7 @@ func (r *record) ofHooks() []api.Problem {
 		return list
 	}
 	for _, p := range r.hooks.Problems() {
-		list = append(list, *link.ProblemOf(p, api.Warns))
+		list = append(list, *side.ProblemOf(p, api.Warns))
 	}
 	return list
 }
@@ -378,9 +379,9 @@ func (a *Agent) sight(ctx context.Context) events.Sight {
 	for _, p := range a.book.List() {
 		s.Peers = append(s.Peers, api.Peer{Name: p.Name, ID: p.AgentID, Fingerprint: p.Fingerprints[len(p.Fingerprints)-1]})
 	}
-	if a.backups != nil {
-		for _, t := range a.backups.State().Tasks {
-			s.Tasks = append(s.Tasks, describeTask(t))
+	if k := a.keeping(); k != nil {
+		for _, t := range k.State().Tasks {
+			s.Tasks = append(s.Tasks, describeTask(t, k.Policy()))
 		}
 	}
 	s.Copies, _ = a.Copies(ctx) // which has no error

@@ -166,6 +166,20 @@ func TestReaderWaits(t *testing.T) {
 	}
 }
 
+// awaitLines waits until a file has so many lines.
+func awaitLines(t *testing.T, path string, lines int) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); ; <-tick.C {
+		if text, _ := os.ReadFile(path); strings.Count(string(text), "\n") >= lines {
+			return
+		} else if time.Now().After(end) {
+			t.Fatalf("%s has %q", path, text)
+		}
+	}
+}
+
 // Hooks are told of everything, the start and the end included, in order.
 func TestHooksAreToldOfTheRecord(t *testing.T) {
 	dir := t.TempDir()
@@ -176,6 +190,7 @@ func TestHooksAreToldOfTheRecord(t *testing.T) {
 	}})
 	end := r.begin()
 	r.turned("db", of("creating", 1), of("replicating", 1))
+	awaitLines(t, out, 2)
 	end()
 	text, err := os.ReadFile(out)
 	if want := "1 agent.started\n2 role.changed\n3 agent.stopped\n"; err != nil || string(text) != want {
@@ -212,6 +227,11 @@ func TestChangesOfPeersAreRequests(t *testing.T) {
 	for method := range changes {
 		if _, known := needs(method); !known {
 			t.Errorf("%s is no request", method)
+		}
+	}
+	for method, q := range ofLinks {
+		if (q.Answer == nil) == (q.Answers == nil) || q.Decode == nil {
+			t.Errorf("%s is not answered in one way", method)
 		}
 	}
 }

@@ -10,50 +10,41 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/dbroles"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
 // need is what a request of a peer needs to be granted.
-type need struct {
-	op        peer.Operation // "" for nothing
-	direction peer.Direction // "" for either
-}
+type need link.Right
 
-var (
-	free     = need{}
-	linked   = need{op: peer.OpLink}
-	sending  = need{peer.OpLink, peer.FromHere}
-	taking   = need{peer.OpLink, peer.ToHere}
-	changing = need{op: peer.OpFailover}
-)
+// ofLinks are the requests that are made of a link, by method.
+var ofLinks = func() map[string]link.Request {
+	all := map[string]link.Request{}
+	for _, q := range link.Requests() {
+		all[q.Method] = q
+	}
+	return all
+}()
 
-// needs lists every request, so that none is let through for having been forgotten.
-// Free are those that tell how the link stands, or bring to an end what was begun: two
-// sides that disagree about a right must not disagree about who is the primary.
+// needs lists every request, so that none is let through for having been forgotten: those of a
+// link say it themselves.
 func needs(method string) (need, bool) {
+	if q, known := ofLinks[method]; known {
+		return need(q.Needs), true
+	}
 	switch method {
-	case link.MethodProbe, link.MethodCheck, link.MethodReport, link.MethodState, link.MethodEnd,
-		link.MethodVerifyShow, link.MethodAuditShow, link.MethodLost, link.MethodRejoinPlan, link.MethodRolesShow, link.MethodUncarried,
-		link.MethodFailoverShow, link.MethodFailoverCancel, link.MethodFailoverGo, link.MethodFailoverOutcome, link.MethodFailoverPlan, link.MethodFailoverAssess, link.MethodFailoverBrake, link.MethodFailoverTurn,
+	case link.MethodProbe, link.MethodCheck,
 		// About a copy whose number only the two agents know: each looks who asks.
 		methodCopyShow, methodCopyCancel, methodCopyTables, methodCopySchema, methodCopyRows, methodCopySequences, methodCopyPlan, methodCopyList, methodCopyDescribe, methodCopyPages:
-		return free, true
-	case link.MethodChange, link.MethodSet, link.MethodVerifyStart, link.MethodVerifyCancel, link.MethodAuditStart, link.MethodLargeObjects, link.MethodAccept, link.MethodSkip:
-		return linked, true
-	case link.MethodInvert, link.MethodBegin, link.MethodTables, link.MethodSchema, link.MethodCopy, link.MethodSequences, link.MethodStream, link.MethodRenew,
-		link.MethodVerifySnapshot, link.MethodVerifyRead, link.MethodPromises, link.MethodSchemaSign, link.MethodSchemaRead, link.MethodUnseen, link.MethodRights, link.MethodInventory,
-		link.MethodPlanObjects, link.MethodListObjects, link.MethodDescribeObjects, link.MethodCopyObjects, link.MethodLostPage:
-		return sending, true
-	case link.MethodCreate, link.MethodRepair, methodCopyCreate:
-		return taking, true
-	case link.MethodRoles, link.MethodRolesBring:
+		return need{}, true
+	case link.MethodInvert:
+		return need{peer.OpLink, peer.FromHere}, true
+	case link.MethodCreate, methodCopyCreate:
+		return need{peer.OpLink, peer.ToHere}, true
+	case dbroles.MethodMake:
 		return need{peer.OpRoles, peer.ToHere}, true
-	case link.MethodFailover, link.MethodFailoverStage, link.MethodFailoverHold, link.MethodCutover, link.MethodRejoin, link.MethodLostDiscard:
-		return changing, true
-	case link.MethodDelete:
-		return need{op: peer.OpDelete}, true
 	}
 	return need{}, false
 }
@@ -65,16 +56,16 @@ func (a *Agent) permit(from peer.Peer, method, database string) error {
 	if !known {
 		return problem.New(problem.Internal, "internal", "the request %s has no place in the table of rights", method)
 	}
-	if n.op == "" {
+	if n.Operation == "" {
 		return nil
 	}
 	// As the book has it now: a request may have begun before something was revoked.
 	now, ok := a.book.Get(from.Name)
-	if ok && now.AgentID == from.AgentID && now.Allows(database, n.direction, n.op) {
+	if ok && now.AgentID == from.AgentID && now.Allows(database, n.Direction, n.Operation) {
 		return nil
 	}
-	if a.asked.note(from.Name, asking{database, n.direction, n.op}, time.Now()) {
-		a.Log.Warn("request of a peer refused: not granted", "peer", from.Name, "method", method, "database", database, "direction", string(n.direction), "operation", string(n.op))
+	if a.asked.note(from.Name, asking{database, n.Direction, n.Operation}, time.Now()) {
+		a.Log.Warn("request of a peer refused: not granted", "peer", from.Name, "method", method, "database", database, "direction", string(n.Direction), "operation", string(n.Operation))
 	}
 	return problem.New(problem.Unauthorised, "peer_not_granted", "agent %s does not let its peer %s do this with database %q: %s", a.config.Name, from.Name, database, n.words()).
 		On(database).WithHint("its operator allows it there with: %s", grantCommand(from.Name, database, n))
@@ -88,26 +79,26 @@ func (a *Agent) mayChange(l *link.Link) error {
 // words says what is asked for, from the side of the agent that is asked.
 func (n need) words() string {
 	switch {
-	case n.op == peer.OpRoles:
+	case n.Operation == peer.OpRoles:
 		return "make roles on its server"
-	case n.op == peer.OpFailover:
+	case n.Operation == peer.OpFailover:
 		return "have the sides change places"
-	case n.op == peer.OpDelete:
+	case n.Operation == peer.OpDelete:
 		return "remove a link"
-	case n.direction == peer.FromHere:
+	case n.Direction == peer.FromHere:
 		return "copy and follow it, from there to here"
-	case n.direction == peer.ToHere:
+	case n.Direction == peer.ToHere:
 		return "make it a twin, from here to there"
 	}
 	return "work on a link of it"
 }
 
 func grantCommand(name, database string, n need) string {
-	direction := string(n.direction)
+	direction := string(n.Direction)
 	if direction == "" {
 		direction = "both"
 	}
-	return fmt.Sprintf("twinspan peer grant %s --database %s --direction %s --operations %s", name, shellQuoted(database), direction, n.op)
+	return fmt.Sprintf("twinspan peer grant %s --database %s --direction %s --operations %s", name, shellQuoted(database), direction, n.Operation)
 }
 
 // shellQuoted writes a name for a shell, bare where it may be.

@@ -12,7 +12,7 @@ func (a *Agent) Lost(ctx context.Context, name string) (api.Lost, error) {
 	if err != nil {
 		return api.Lost{}, err
 	}
-	return l.Lost(ctx)
+	return l.Losses().Show(ctx)
 }
 
 // LostPage implements httpapi.Agent.
@@ -21,7 +21,7 @@ func (a *Agent) LostPage(ctx context.Context, name string, epoch, after int64, l
 	if err != nil {
 		return api.LostPage{}, err
 	}
-	return l.LostPage(ctx, epoch, after, limit, sql)
+	return l.Losses().Page(ctx, epoch, after, limit, sql)
 }
 
 // DiscardLost implements httpapi.Agent.
@@ -30,7 +30,7 @@ func (a *Agent) DiscardLost(ctx context.Context, name string, epoch int64) (api.
 	if err != nil {
 		return api.Lost{}, err
 	}
-	return l.DiscardLost(ctx, epoch)
+	return l.Losses().Discard(ctx, epoch)
 }
 
 // RejoinPlan implements httpapi.Agent.
@@ -39,7 +39,7 @@ func (a *Agent) RejoinPlan(ctx context.Context, name string) (api.RejoinPlan, er
 	if err != nil {
 		return api.RejoinPlan{}, err
 	}
-	return l.RejoinPlan(ctx)
+	return l.Former().Plan(ctx)
 }
 
 // Rejoin implements httpapi.Agent.
@@ -48,7 +48,7 @@ func (a *Agent) Rejoin(ctx context.Context, name string, in api.Rejoin) (api.Lin
 	if err != nil {
 		return api.Link{}, err
 	}
-	if err := l.Rejoin(ctx, in); err != nil {
+	if err := l.Former().Begin(ctx, in); err != nil {
 		return api.Link{}, err
 	}
 	return l.View(), nil

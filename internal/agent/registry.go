@@ -51,7 +51,7 @@ func (r *registry) beside(f func(context.Context)) error {
 }
 
 func (r *registry) remove(l *link.Link) {
-	last, err := l.HandleFailoverShow()
+	last, err := l.LastFailover()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byID, l.ID())
@@ -208,6 +208,9 @@ func (a *Agent) runLinks(ctx context.Context, decided func()) error {
 			if err := l.Run(ctx); err == nil {
 				a.links.remove(l)
 				a.record.removed(l)
+				if err := a.histories.forget(a.Dir.History(), l.ID()); err != nil {
+					a.Log.Warn("what charts showed of the link is left", "link", l.Name(), telemetry.Failure(err))
+				}
 				if !slices.ContainsFunc(a.links.all(), func(other *link.Link) bool { return other.Database() == l.Database() }) {
 					a.lease.Release(l.Database())
 				}

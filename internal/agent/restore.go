@@ -3,11 +3,14 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/backup"
 	"github.com/twinspan/twinspan/internal/dbcopy"
 	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/pgbackrest"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/restore"
 )
@@ -70,39 +73,118 @@ func (a *Agent) canTake(ctx context.Context, in api.RestoreDatabase) error {
 // errDead says that the database was being dropped at the moment.
 var errDead = errors.New("the database's files are gone")
 
-// restore makes a database out of the backups.
+// restore makes a database out of the backups: of the repositories in turn, where one cannot be used.
 func (a *Agent) restore(ctx context.Context, job *copyJob, of backup.RestorableDatabase, wanted backup.Wanted) error {
 	release := a.backups.Retain()
 	defer release()
-	r := a.newRestore(job, a.engine)
-	r.Sizes = a.sizes(ctx)
-	return a.copies.make(r.ID, func() error {
-		job.show(func(v *api.DatabaseCopy) { v.Step = "waiting until the log is in the repository" })
-		if err := a.secure(ctx, of, wanted); err != nil {
-			return err
-		}
-		if !wanted.Dropped {
-			set, ok := a.contents().Before(wanted.At)
-			err := a.restoreTo(ctx, job, r, ok, restore.Target{Set: set, Database: of.OID, Time: wanted.At})
-			if !errors.Is(err, errDead) || !of.Dropped() {
-				return deadly(err, of.Name)
-			}
-			// Recovery to a time ends at the first commit behind it. That was the DROP's, so nothing was
-			// committed between the moment and the DROP.
-			a.Log.Info("the restore begins anew, to the database's DROP", "database", of.Name)
-		}
-		at, err := r.Drop(ctx, of.Known)
-		if err != nil {
-			return err
-		}
-		target := restore.Target{Database: of.OID, Limit: -1, Before: at, Timeline: of.Timeline}
-		if of.LimitSeen {
-			target.Limit = of.Limit
-		}
-		set, ok := a.contents().BeforePosition(at)
-		target.Set = set
-		return deadly(a.restoreTo(ctx, job, r, ok, target), of.Name)
+	job.show(func(v *api.DatabaseCopy) { v.Step = "waiting until the log is in the repository" })
+	if err := a.secure(ctx, of, wanted); err != nil {
+		return err
+	}
+	sizes := a.sizes(ctx)
+	return a.inTurn(ctx, job, a.sources(wanted.At), func(s source) error {
+		r := a.newRestore(job, s.repository)
+		r.Sizes = sizes
+		return a.copies.make(r.ID, func() error { return a.restoreOf(ctx, job, r, s.contents, of, wanted) })
 	})
+}
+
+// source is a repository for a restore, with what it holds.
+type source struct {
+	place      string
+	repository restore.Repository
+	contents   backup.Contents
+}
+
+// sources are the repositories of the instance that answer, the one first that has the newest backup before a moment, of any with a
+// zero one. What one lacks of the log is looked for in the others.
+func (a *Agent) sources(moment time.Time) []source {
+	type candidate struct {
+		engine *pgbackrest.Engine
+		from   time.Time
+		store  backup.StoreState
+	}
+	var all []candidate
+	for _, s := range a.backups.State().Stores {
+		if s.Contents == nil {
+			continue
+		}
+		last, _ := s.Contents.Last()
+		if !moment.IsZero() {
+			last, _ = s.Contents.Before(moment)
+		}
+		all = append(all, candidate{a.engine(s.Number), last.Stop, s})
+	}
+	slices.SortStableFunc(all, func(x, y candidate) int { return y.from.Compare(x.from) })
+	var list []source
+	for i, c := range all {
+		several := pgbackrest.Several{c.engine}
+		for j, other := range all {
+			if j != i && len(other.store.Problems) == 0 {
+				several = append(several, other.engine)
+			}
+		}
+		one := source{c.store.Place, several, *c.store.Contents}
+		if len(all) == 1 {
+			one.repository = c.engine
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// unusable are the codes with which one repository fails and another may not.
+var unusable = []string{"backup_damaged", "backup_failed", "backup_key_wrong", "backup_key_lost", "backup_repository_missing", "backup_repository_foreign",
+	"backup_repository_unwritable", "backup_store_unreachable", "backup_store_refused", "backup_bucket_missing", "backup_credentials_invalid",
+	"restore_log_missing", "restore_failed", "restore_too_early", "restore_stalled", "restore_drop_unknown", "pgbackrest_answer"}
+
+// inTurn restores out of the first repository that can be used. The error is that of the first.
+func (a *Agent) inTurn(ctx context.Context, job *copyJob, all []source, restore func(source) error) error {
+	var first error
+	for i, s := range all {
+		err := restore(s)
+		if first == nil {
+			first = err
+		}
+		if err == nil || ctx.Err() != nil || i == len(all)-1 || !slices.Contains(unusable, problem.CodeOf(err)) {
+			if err == nil {
+				return nil
+			}
+			break
+		}
+		a.Log.Warn("a restore goes on with another repository", "repository", s.place, "code", problem.CodeOf(err), "err", err)
+		job.show(func(v *api.DatabaseCopy) { v.Attempt++ })
+	}
+	if first == nil {
+		return problem.New(problem.NotFound, "restore_no_backup", "no repository has answered that could be restored from").On(job.view.Database).
+			WithHint("twinspan backup list says what is wrong")
+	}
+	return first
+}
+
+// restoreOf restores out of one repository.
+func (a *Agent) restoreOf(ctx context.Context, job *copyJob, r *restore.Restore, contents backup.Contents, of backup.RestorableDatabase, wanted backup.Wanted) error {
+	if !wanted.Dropped {
+		set, ok := contents.Before(wanted.At)
+		err := a.restoreTo(ctx, job, r, ok, restore.Target{Set: set, Database: of.OID, Time: wanted.At, Earlier: contents.Earlier})
+		if !errors.Is(err, errDead) || !of.Dropped() {
+			return deadly(err, of.Name)
+		}
+		// Recovery to a time ends at the first commit behind it. That was the DROP's, so nothing was
+		// committed between the moment and the DROP.
+		a.Log.Info("the restore begins anew, to the database's DROP", "database", of.Name)
+	}
+	drop, err := r.Drop(ctx, of.Known)
+	if err != nil {
+		return err
+	}
+	target := restore.Target{Database: of.OID, Limit: -1, Before: drop.At, Timeline: drop.Timeline}
+	if of.LimitSeen {
+		target.Limit = of.Limit
+	}
+	set, ok := contents.BeforePosition(drop.At)
+	target.Set = set
+	return deadly(a.restoreTo(ctx, job, r, ok, target), of.Name)
 }
 
 func deadly(err error, name string) error {
@@ -115,19 +197,25 @@ func deadly(err error, name string) error {
 }
 
 func (a *Agent) newRestore(job *copyJob, repository restore.Repository) *restore.Restore {
+	r := a.temporary(repository, job.view.Name)
+	r.Step = func(what string) { job.show(func(v *api.DatabaseCopy) { v.Step = what }) }
+	return r
+}
+
+func (a *Agent) temporary(repository restore.Repository, of string) *restore.Restore {
 	return &restore.Restore{
-		Repository: repository, Like: a.managed, Dir: a.Dir.Restores(), ID: newID(), Agent: a.identity.AgentID(),
-		Log:  a.Log.With("restore", job.view.Name),
-		Step: func(what string) { job.show(func(v *api.DatabaseCopy) { v.Step = what }) },
+		Repository: repository, Like: a.managed, Dir: a.Dir.Restores(), ID: newID(), Agent: a.identity.AgentID(), Log: a.Log.With("restore", of),
 	}
 }
 
-// contents is what the repository holds, as it was known last.
-func (a *Agent) contents() backup.Contents {
-	if c := a.backups.State().Contents; c != nil {
-		return *c
-	}
-	return backup.Contents{}
+// proveBackup implements backup.Keeper's Prove.
+func (a *Agent) proveBackup(ctx context.Context, number int, set backup.Set) (p backup.Proof, err error) {
+	r := a.temporary(a.engine(number), "test of "+set.Label)
+	err = a.copies.make(r.ID, func() error {
+		p, err = r.Prove(ctx, set)
+		return err
+	})
+	return p, err
 }
 
 // secure sees to it that the log of what is wanted is in the repository.
@@ -184,11 +272,16 @@ func (a *Agent) restoreTo(ctx context.Context, job *copyJob, r *restore.Restore,
 			return problem.New(problem.NotFound, "restore_absent", "the database %q was not there at that moment",
 				job.view.Database).On(job.view.Database).
 				WithHint("twinspan database restorable lists which there were, and when")
+		case t.Named != "" && s.Name != t.Named:
+			return errOther
 		}
 		job.show(func(v *api.DatabaseCopy) {
 			v.Restore.Position = s.Position.String()
 			if s.Twin != nil {
 				v.Link = s.Twin.Link
+				if s.Twin.Last != 0 {
+					v.Restore.PrimaryLast = s.Twin.Last.String()
+				}
 			}
 			v.Restore.Reached, v.Restore.LastAt, v.Restore.EndOfLog = true, known(s.Last), s.EndOfLog
 			v.Step = "reading the database"
@@ -215,7 +308,7 @@ func (a *Agent) openRestored(ctx context.Context, s restore.State) (dbcopy.Sourc
 	defer release()
 	moment := dbcopy.Moment{Snapshot: snapshot, Position: s.Position, Exact: true}
 	if s.Twin != nil {
-		moment.Position = s.Twin.Position
+		moment.Position, moment.CommittedAt = s.Twin.Position, s.Twin.CommittedAt
 	}
 	return dbcopy.Open(ctx, dbcopy.Database{
 		DSN: s.DSN, At: &moment, Name: "restore",

@@ -6,26 +6,28 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/dbroles"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/side"
 	"github.com/twinspan/twinspan/internal/wire"
 )
 
 // handle registers what other agents may ask. A link answers its own peer only.
 func (a *Agent) handle() {
 	unary(a, link.MethodCheck, func(ctx context.Context, from peer.Peer, r link.CheckRequest) (any, error) {
-		found, err := assess.Secondary(ctx, a.server, assess.Target{Source: r.Source, Needs: r.Needs, Database: r.Database})
+		found, err := assess.Secondary(ctx, a.server, assess.Target{Source: r.Source, Needs: r.Needs, Database: r.Database, Storage: a.storage()})
 		if refused := a.permit(from, link.MethodCreate, r.Database); refused != nil && err == nil {
 			found = append(found, notGranted(refused))
 		}
 		return link.CheckResponse{Findings: found}, err
 	})
-	unary(a, link.MethodRoles, func(ctx context.Context, from peer.Peer, r link.RolesRequest) (any, error) {
-		if err := a.permit(from, link.MethodRoles, r.Database); err != nil {
+	unary(a, dbroles.MethodMake, func(ctx context.Context, from peer.Peer, r dbroles.MakeRequest) (any, error) {
+		if err := a.permit(from, dbroles.MethodMake, r.Database); err != nil {
 			return nil, err
 		}
-		return link.MakeRoles(ctx, a.server, r)
+		return dbroles.Make(ctx, a.server, r)
 	})
 	a.endpoint.HandleStream(link.MethodProbe, func(ctx context.Context, from peer.Peer, body json.RawMessage, s *peer.Stream) error {
 		return link.TakeProbe(s)
@@ -43,97 +45,10 @@ func (a *Agent) handle() {
 		r.Peer, r.FromPeer = from.Name, false
 		return a.createFor(ctx, r)
 	})
-	onLink(a, link.MethodChange, func(ctx context.Context, l *link.Link, r link.ChangeRequest) (any, error) {
-		return nil, l.HandleChange(ctx, r)
-	}, func(r link.ChangeRequest) string { return r.ID })
-	onLink(a, link.MethodSet, func(ctx context.Context, l *link.Link, r link.SettingsRequest) (any, error) {
-		return nil, l.HandleSet(ctx, r)
-	}, func(r link.SettingsRequest) string { return r.ID })
-	onLink(a, link.MethodRepair, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return nil, l.HandleRepair(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodSkip, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return nil, l.HandleSkip(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodRights, func(ctx context.Context, l *link.Link, r link.RightsRequest) (any, error) {
-		return l.HandleRights(ctx, r)
-	}, func(r link.RightsRequest) string { return r.ID })
-	onLink(a, link.MethodRolesShow, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return l.HandleRolesShow(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodInventory, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return l.HandleInventory(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodUncarried, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return l.HandleUncarried(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodRolesBring, func(ctx context.Context, l *link.Link, r link.BringRequest) (any, error) {
-		return l.HandleRolesBring(ctx, r)
-	}, func(r link.BringRequest) string { return r.ID })
-	onLinkStream(a, link.MethodRenew, (*link.Link).HandleRenew, func(r link.SnapshotRequest) string { return r.ID })
-	onLink(a, link.MethodDelete, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return l.DeleteHere(ctx)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodReport, func(ctx context.Context, l *link.Link, r link.Report) (any, error) {
-		return l.HandleReport(ctx, r)
-	}, func(r link.Report) string { return r.ID })
-	onLink(a, link.MethodBegin, func(ctx context.Context, l *link.Link, r link.BeginRequest) (any, error) {
-		return l.HandleBegin(ctx, r)
-	}, func(r link.BeginRequest) string { return r.ID })
-	onLink(a, link.MethodEnd, func(ctx context.Context, l *link.Link, r link.SessionReference) (any, error) {
-		return nil, l.HandleEnd(ctx, r)
-	}, func(r link.SessionReference) string { return r.ID })
-	onLink(a, link.MethodVerifyStart, func(ctx context.Context, l *link.Link, r link.VerifyRequest) (any, error) {
-		return l.HandleVerify(ctx, r)
-	}, func(r link.VerifyRequest) string { return r.ID })
-	onLink(a, link.MethodVerifyShow, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return l.HandleVerifyShow(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodVerifyCancel, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return l.HandleVerifyCancel(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodAuditShow, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return l.HandleAuditShow(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodAuditStart, func(ctx context.Context, l *link.Link, r link.Reference) (any, error) {
-		return l.HandleAuditStart(ctx, r)
-	}, func(r link.Reference) string { return r.ID })
-	onLink(a, link.MethodLost, func(ctx context.Context, l *link.Link, r link.LostRequest) (any, error) {
-		return l.HandleLost(ctx, r)
-	}, func(r link.LostRequest) string { return r.ID })
-	onLink(a, link.MethodRejoinPlan, func(ctx context.Context, l *link.Link, r link.RejoinRequest) (any, error) {
-		return l.HandleRejoinPlan(ctx, r)
-	}, func(r link.RejoinRequest) string { return r.ID })
-	onLink(a, link.MethodRejoin, func(ctx context.Context, l *link.Link, r link.RejoinRequest) (any, error) {
-		return nil, l.HandleRejoin(ctx, r)
-	}, func(r link.RejoinRequest) string { return r.ID })
-	onLink(a, link.MethodLostDiscard, func(ctx context.Context, l *link.Link, r link.LostRequest) (any, error) {
-		return nil, l.HandleLostDiscard(ctx, r)
-	}, func(r link.LostRequest) string { return r.ID })
-	onLinkStream(a, link.MethodLostPage, (*link.Link).HandleLostPage, func(r link.LostPageRequest) string { return r.ID })
-	a.handleFailover()
+	for _, q := range link.Requests() {
+		a.answer(q)
+	}
 	a.handleCopies()
-	onLinkStream(a, link.MethodVerifySnapshot, (*link.Link).HandleVerifySnapshot, func(r link.SnapshotRequest) string { return r.ID })
-	onLinkStream(a, link.MethodVerifyRead, (*link.Link).HandleVerifyRead, func(r link.VerifyRead) string { return r.ID })
-	onLinkStream(a, link.MethodTables, (*link.Link).HandleTables, func(r link.SessionReference) string { return r.ID })
-	onLinkStream(a, link.MethodSchema, (*link.Link).HandleSchema, func(r link.SessionReference) string { return r.ID })
-	onLinkStream(a, link.MethodSequences, (*link.Link).HandleSequences, func(r link.SessionReference) string { return r.ID })
-	onLink(a, link.MethodLargeObjects, func(ctx context.Context, l *link.Link, r link.LargeObjectsRequest) (any, error) {
-		return l.HandleLargeObjects(ctx, r)
-	}, func(r link.LargeObjectsRequest) string { return r.ID })
-	onLinkStream(a, link.MethodPlanObjects, (*link.Link).HandlePlanObjects, func(r link.PlanObjectsRequest) string { return r.ID })
-	onLinkStream(a, link.MethodListObjects, (*link.Link).HandleListObjects, func(r link.ListObjectsRequest) string { return r.ID })
-	onLinkStream(a, link.MethodDescribeObjects, (*link.Link).HandleDescribeObjects, func(r link.NamedObjectsRequest) string { return r.ID })
-	onLinkStream(a, link.MethodCopyObjects, (*link.Link).HandleCopyObjects, func(r link.NamedObjectsRequest) string { return r.ID })
-	onLinkStream(a, link.MethodPromises, (*link.Link).HandlePromises, func(r link.PromisesRequest) string { return r.ID })
-	onLink(a, link.MethodAccept, func(ctx context.Context, l *link.Link, r link.AcceptRequest) (any, error) {
-		return nil, l.HandleAccept(ctx, r)
-	}, func(r link.AcceptRequest) string { return r.ID })
-	onLinkStream(a, link.MethodSchemaSign, (*link.Link).HandleSchemaSign, func(r link.Reference) string { return r.ID })
-	onLinkStream(a, link.MethodSchemaRead, (*link.Link).HandleSchemaRead, func(r link.SchemaReadRequest) string { return r.ID })
-	onLinkStream(a, link.MethodUnseen, (*link.Link).HandleUnseen, func(r link.UnseenRequest) string { return r.ID })
-	onLinkStream(a, link.MethodCopy, (*link.Link).HandleCopy, func(r link.CopyRequest) string { return r.ID })
-	onLinkStream(a, link.MethodStream, (*link.Link).HandleStream, func(r link.StreamRequest) string { return r.ID })
 }
 
 func unary[R any](a *Agent, method string, f func(ctx context.Context, from peer.Peer, r R) (any, error)) {
@@ -148,41 +63,44 @@ func unary[R any](a *Agent, method string, f func(ctx context.Context, from peer
 	})
 }
 
-func onLink[R any](a *Agent, method string, f func(ctx context.Context, l *link.Link, r R) (any, error), id func(R) string) {
-	a.endpoint.Handle(method, func(ctx context.Context, from peer.Peer, body json.RawMessage) (any, error) {
-		var r R
-		if err := decode(body, &r); err != nil {
-			return nil, err
-		}
-		l, err := a.linkWith(from, id(r))
+// answer registers a request that other agents may make of a link.
+func (a *Agent) answer(q link.Request) {
+	if q.Answers != nil {
+		a.endpoint.HandleStream(q.Method, func(ctx context.Context, from peer.Peer, body json.RawMessage, s *peer.Stream) error {
+			r, err := q.Decode(body)
+			if err != nil {
+				return err
+			}
+			l, err := a.linkFor(from, q, r)
+			if err != nil {
+				return err
+			}
+			return q.Answers(ctx, l, r, s)
+		})
+		return
+	}
+	a.endpoint.Handle(q.Method, func(ctx context.Context, from peer.Peer, body json.RawMessage) (answer any, err error) {
+		r, err := q.Decode(body)
 		if err != nil {
-			a.byPeer(from, method, nil, err)
 			return nil, err
 		}
-		var out any
-		if err = a.permit(from, method, l.Database()); err == nil {
-			out, err = f(ctx, l, r)
+		l, err := a.linkFor(from, q, r)
+		if err == nil {
+			answer, err = q.Answer(ctx, l, r)
 		}
-		a.byPeer(from, method, l, err)
-		return out, err
+		a.byPeer(from, q.Method, l, err)
+		return answer, err
 	})
 }
 
-func onLinkStream[R any](a *Agent, method string, f func(l *link.Link, ctx context.Context, r R, s *peer.Stream) error, id func(R) string) {
-	a.endpoint.HandleStream(method, func(ctx context.Context, from peer.Peer, body json.RawMessage, s *peer.Stream) error {
-		var r R
-		if err := decode(body, &r); err != nil {
-			return err
-		}
-		l, err := a.linkWith(from, id(r))
-		if err == nil {
-			err = a.permit(from, method, l.Database())
-		}
-		if err != nil {
-			return err
-		}
-		return f(l, ctx, r, s)
-	})
+// linkFor finds the link that a request is made of, and refuses one that is not granted: the link
+// is there all the same.
+func (a *Agent) linkFor(from peer.Peer, q link.Request, r side.Request) (*link.Link, error) {
+	l, err := a.linkWith(from, r.LinkID())
+	if err != nil {
+		return nil, err
+	}
+	return l, a.permit(from, q.Method, l.Database())
 }
 
 func decode(body json.RawMessage, into any) error {

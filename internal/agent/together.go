@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/side"
 	"github.com/twinspan/twinspan/internal/telemetry"
 )
 
@@ -358,7 +359,7 @@ func (g *group) undo(life context.Context, why error) {
 	p := problem.As(why)
 	g.Log.Warn("links do not change places together", "code", p.Code, "err", p)
 	g.show(func(v *api.Failovers) {
-		v.Problem = link.ProblemOf(p, api.Blocks)
+		v.Problem = side.ProblemOf(p, api.Blocks)
 	})
 	for i, l := range g.links {
 		if g.asked[i] { // else another agent may have it change places
@@ -400,7 +401,7 @@ func (g *group) finish(life context.Context, state api.FailoverState) {
 	g.show(func(v *api.Failovers) {
 		v.State, v.EndedAt = state, &now
 		if p := problem.As(err); p != nil && v.Problem == nil {
-			v.Problem = link.ProblemOf(p, api.Warns)
+			v.Problem = side.ProblemOf(p, api.Warns)
 		}
 	})
 }

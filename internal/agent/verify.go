@@ -12,7 +12,7 @@ func (a *Agent) Verify(ctx context.Context, name string, in api.Verify) (api.Ver
 	if err != nil {
 		return api.Verification{}, err
 	}
-	return l.Verify(ctx, in)
+	return l.Verifications().Begin(ctx, in)
 }
 
 // Verification implements httpapi.Agent.
@@ -21,7 +21,7 @@ func (a *Agent) Verification(ctx context.Context, name string) (api.Verification
 	if err != nil {
 		return api.Verification{}, err
 	}
-	return l.Verification(ctx)
+	return l.Verifications().Show(ctx)
 }
 
 // CancelVerification implements httpapi.Agent.
@@ -30,5 +30,5 @@ func (a *Agent) CancelVerification(ctx context.Context, name string) (api.Verifi
 	if err != nil {
 		return api.Verification{}, err
 	}
-	return l.CancelVerification(ctx)
+	return l.Verifications().Cancel(ctx)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 
+	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/pg"
 )
 
@@ -72,12 +73,9 @@ const Unknown = -1
 // when the server runs on this machine; Unknown otherwise. Only the system can tell
 // it: SQL does not.
 func freeSpace(ctx context.Context, conn *pgx.Conn, dsn *pg.DSN) (data, log int64, err error) {
-	var dir string
-	if err := conn.QueryRow(ctx, `SELECT coalesce(current_setting('data_directory', true), '')`).Scan(&dir); err != nil {
-		if pg.SQLState(err) == "42501" {
-			return Unknown, Unknown, nil
-		}
-		return Unknown, Unknown, pg.Classify(err, "ask the server for its data directory")
+	dir, err := dataDirectory(ctx, conn)
+	if err != nil {
+		return Unknown, Unknown, err
 	}
 	if dir == "" || !onThisMachine(dsn, dir) {
 		return Unknown, Unknown, nil
@@ -122,4 +120,31 @@ func onThisMachine(dsn *pg.DSN, dir string) bool {
 	}
 	_, err = strconv.Atoi(lines[3])
 	return err == nil && strings.TrimSpace(lines[3]) == port
+}
+
+// EncryptionOf says how the data directory of a server is encrypted. It is not known of one that is not on this machine.
+func EncryptionOf(ctx context.Context, server *pg.DSN) (e instance.Encryption, known bool, err error) {
+	conn, err := server.Connect(ctx, pg.Session{Name: "encryption"})
+	if err != nil {
+		return e, false, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return encryptionOf(ctx, conn, server)
+}
+
+func encryptionOf(ctx context.Context, conn *pgx.Conn, server *pg.DSN) (e instance.Encryption, known bool, err error) {
+	dir, err := dataDirectory(ctx, conn)
+	if err != nil || dir == "" || !onThisMachine(server, dir) {
+		return e, false, err
+	}
+	return instance.EncryptionAt(dir), true, nil
+}
+
+// dataDirectory asks a server for its data directory; "" where the role may not know.
+func dataDirectory(ctx context.Context, conn *pgx.Conn) (dir string, err error) {
+	err = conn.QueryRow(ctx, `SELECT coalesce(current_setting('data_directory', true), '')`).Scan(&dir)
+	if pg.SQLState(err) == "42501" {
+		return "", nil
+	}
+	return dir, pg.Classify(err, "ask the server for its data directory")
 }

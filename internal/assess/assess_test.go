@@ -223,6 +223,14 @@ func TestEmpty(t *testing.T) {
 		}
 		expect(t, secondary(t, s.DSN("postgres"), assess.Target{Source: source, Database: name}), want...)
 	}
+	// Nobody is told to drop a twin that works.
+	name := s.Database(t)
+	pgtest.Exec(t, s.DSN(name), `CREATE SCHEMA twinspan; CREATE TABLE twinspan.link ()`)
+	for _, f := range secondary(t, s.DSN("postgres"), assess.Target{Source: source, Database: name}) {
+		if f.Code == "target_not_empty" && (strings.Contains(f.Remedy, "DROP") || !strings.Contains(f.Why, "link")) {
+			t.Errorf("of a database that is linked: %+v", f)
+		}
+	}
 	// New ones, and one whose schema public was made again.
 	dsn := s.DSN(s.Database(t))
 	for _, sql := range []string{`SELECT 1`, `DROP SCHEMA public; CREATE SCHEMA public; COMMENT ON SCHEMA public IS 'standard'`} {

@@ -79,7 +79,7 @@ var inventoryParts = []struct {
 	// A value is compared where it can be no secret.
 	{"settings of the database", `SELECT pg_catalog.split_part(c, '=', 1) || CASE WHEN r.rolname IS NULL THEN '' ELSE pg_catalog.format(' of role %s', r.rolname) END,
 		CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE pg_catalog.lower(s.name) = pg_catalog.lower(pg_catalog.split_part(c, '=', 1))
-			AND (s.vartype IN ('bool', 'integer', 'real', 'enum') OR s.name IN (` + plainStrings + `))) THEN pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1) ELSE '' END, ''
+			AND (s.vartype IN ('bool', 'integer', 'real', 'enum') OR s.name IN (` + plainStrings + `))) THEN CASE WHEN pg_catalog.octet_length(c) > 2000 THEN pg_catalog.md5(c) ELSE pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1) END ELSE '' END, ''
 		FROM pg_catalog.pg_db_role_setting d LEFT JOIN pg_catalog.pg_roles r ON r.oid = d.setrole CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) c
 		WHERE d.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 		AND pg_catalog.split_part(c, '=', 1) NOT IN ('default_transaction_read_only', 'role', 'session_authorization', 'session_replication_role') AND c NOT LIKE 'twinspan.%'`,

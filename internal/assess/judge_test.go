@@ -124,3 +124,32 @@ func TestSlowNetworksAreMeasuredAgain(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestJudgeStorageAndEncryption(t *testing.T) {
+	const gB = 1 << 30
+	for _, c := range []struct {
+		bytes   int64
+		storage *Storage
+		want    string
+	}{
+		{5 * gB, nil, ""},
+		{5 * gB, &Storage{Limit: 100 * gB, Free: 10 * gB}, ""},
+		{5 * gB, &Storage{Limit: 100 * gB, Free: 6 * gB}, "warns storage_tight"},
+		{5 * gB, &Storage{Limit: 100 * gB, Free: 5*gB - 1}, "blocks storage_exceeded"},
+	} {
+		if got := strings.Join(found(storageFor(c.bytes, c.storage)), ","); got != c.want {
+			t.Errorf("%d into %+v: %s, want %s", c.bytes, c.storage, got, c.want)
+		}
+		if err := c.storage.Room(c.bytes); (err != nil) != (strings.HasSuffix(c.want, "storage_exceeded")) || err != nil && !strings.Contains(err.Error(), "has 5 GB") {
+			t.Errorf("%d into %+v: %v", c.bytes, c.storage, err)
+		}
+	}
+	for _, c := range []struct{ primary, secondary, want string }{
+		{"", "", ""}, {"", "dm-crypt", ""}, {"unknown", "unknown", ""}, {"unknown", "dm-crypt", ""}, {"dm-crypt", "dm-crypt", ""},
+		{"dm-crypt", "", "informs encryption_unknown"}, {"dm-crypt", "unknown", "warns encryption_differs"}, {"file system", "dm-crypt", "informs encryption_differs"},
+	} {
+		if got := strings.Join(found(judgeEncryption(c.primary, c.secondary)), ","); got != c.want {
+			t.Errorf("%s and %s: %s, want %s", c.primary, c.secondary, got, c.want)
+		}
+	}
+}

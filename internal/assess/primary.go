@@ -90,6 +90,13 @@ func (l *primaryLook) describe(ctx context.Context) error {
 	if l.report.Source, err = Describe(ctx, l.conn); err != nil {
 		return err
 	}
+	e, known, err := encryptionOf(ctx, l.conn, l.DSN)
+	if err != nil {
+		return err
+	}
+	if known {
+		l.report.Source.Encryption = e.Kind
+	}
 	l.report.Facts = Facts{FreeLog: Unknown, KeepLog: Unknown, Database: l.report.Source.Bytes}
 	l.report.Needs, err = readNeeds(ctx, l.conn, l.report.Source.Major)
 	return err

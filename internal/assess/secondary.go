@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/sqlname"
@@ -18,7 +19,12 @@ type Target struct {
 	Source   Source
 	Needs    Needs
 	Database string // on this side
+	// Storage is what the instance may take, where that is bounded by more than its disk; nil where it is not.
+	Storage *Storage
 }
+
+// Storage bounds what an instance takes on disk.
+type Storage struct{ Limit, Free int64 }
 
 // Secondary looks at the instance that is to hold the twin. server leads to the
 // instance's maintenance database. What it does on the server ends with it.
@@ -34,7 +40,7 @@ func Secondary(ctx context.Context, server *pg.DSN, t Target) ([]Finding, error)
 	defer conn.Close(context.WithoutCancel(ctx))
 	l := secondaryLook{Target: t, server: server, conn: conn, found: f}
 	for _, step := range []func(context.Context) error{
-		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeValues, l.judgeLabels, l.judgeRoles, l.judgeTakeover,
+		l.judgeServer, l.judgeDatabase, l.judgeExtensions, l.judgeSpace, l.judgeEncryption, l.exercise, l.judgeCollations, l.judgeSettings, l.judgeValues, l.judgeLabels, l.judgeRoles, l.judgeTakeover,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -107,11 +113,13 @@ func (l *secondaryLook) judgeDatabase(ctx context.Context) error {
 		f.blocksIf(true, "target_closed", l.Database, "the database exists on the secondary and accepts no sessions", "ALTER DATABASE "+sqlname.Quote(l.Database)+" ALLOW_CONNECTIONS true")
 		return nil
 	}
-	empty, err := Empty(ctx, l.server.WithDatabase(l.Database))
+	empty, linked, err := contents(ctx, l.server.WithDatabase(l.Database))
 	if err != nil {
 		return err
 	}
-	f.blocksIf(!empty, "target_not_empty", l.Database, "the database exists on the secondary and is not empty; it would be overwritten",
+	f.blocksIf(linked, "target_not_empty", l.Database, "the database exists on the secondary and is a side of a link there",
+		"twinspan link list shows the links; for another twin choose another name with --peer-database")
+	f.blocksIf(!empty && !linked, "target_not_empty", l.Database, "the database exists on the secondary and is not empty; it would be overwritten",
 		"choose another name with --peer-database, or there: DROP DATABASE "+sqlname.Quote(l.Database))
 	recreate := "DROP DATABASE " + sqlname.Quote(l.Database) + " there: the link then makes one like the primary's"
 	// UTF8 holds every character, and takes what a SQL_ASCII database holds only if it is valid.
@@ -173,8 +181,58 @@ func (l *secondaryLook) judgeSpace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.found = append(l.found, spaceFor(l.Source.Bytes, free)...)
+	l.found = append(l.found, storageFor(l.Source.Bytes, l.Storage)...)
+	if !l.found.has("storage_exceeded") {
+		l.found = append(l.found, spaceFor(l.Source.Bytes, free)...)
+	}
 	return nil
+}
+
+// judgeEncryption compares how data at rest is encrypted on both sides, where that is known.
+func (l *secondaryLook) judgeEncryption(ctx context.Context) error {
+	here := ""
+	e, known, err := encryptionOf(ctx, l.conn, l.server)
+	if err != nil {
+		return err
+	}
+	if known {
+		here = e.Kind
+	}
+	l.found = append(l.found, judgeEncryption(l.Source.Encryption, here)...)
+	return nil
+}
+
+// judgeEncryption takes kinds of encryption (package instance); "" where a side's agent cannot look at it.
+func judgeEncryption(primary, secondary string) []Finding {
+	var f findings
+	const remedy = "encrypt the file system of the secondary's data directory; or see that its disk, or the volume of its cloud, encrypts, and accept this"
+	switch {
+	case primary == "" || primary == instance.EncryptionUnknown || primary == secondary:
+	case secondary == "":
+		f.informsIf(true, "encryption_unknown", "data_directory", "the primary's data is encrypted at rest ("+primary+"); it is not known whether the secondary's is, for its server is not on its agent's machine", "")
+	case secondary == instance.EncryptionUnknown:
+		f.warnsIf(true, "encryption_differs", "data_directory", "the primary's data is encrypted at rest ("+primary+"); the secondary's machine does not encrypt its own, as far as can be seen there", remedy)
+	default:
+		f.informsIf(true, "encryption_differs", "data_directory", "the primary's data is encrypted at rest by "+primary+", the secondary's by "+secondary, "")
+	}
+	return f
+}
+
+// storageFor compares the size of a database with what is left of an instance's storage.
+func storageFor(bytes int64, s *Storage) []Finding {
+	var f findings
+	if s == nil {
+		return nil
+	}
+	text := fmt.Sprintf("the database has %s, the secondary's instance has %s left of its storage of %s", size(bytes), size(s.Free), size(s.Limit))
+	const remedy = "give the secondary's instance more: twinspan instance set --storage there"
+	switch {
+	case s.Free < bytes:
+		f.blocksIf(true, "storage_exceeded", "storage", text, remedy)
+	case s.Free < bytes+bytes/2+spaceMargin:
+		f.warnsIf(true, "storage_tight", "storage", text+": the log and the building of indexes may need more", remedy)
+	}
+	return f
 }
 
 // spaceMargin is what is wanted beside the size itself: some log and sorting.
@@ -196,15 +254,27 @@ func spaceFor(bytes, free int64) []Finding {
 }
 
 // Room refuses a database that is larger than what is free on the file system of a server's
-// data directory, with both sizes (space_short). What this process cannot see, a server on
+// data directory (space_short), or than what is left of its instance's storage (storage_exceeded), with both sizes. What this process cannot see, a server on
 // another machine, it lets be. Tablespaces are not looked at: what is copied goes there.
-func Room(ctx context.Context, conn *pgx.Conn, server *pg.DSN, bytes int64) error {
+func Room(ctx context.Context, conn *pgx.Conn, server *pg.DSN, storage *Storage, bytes int64) error {
+	if err := storage.Room(bytes); err != nil {
+		return err
+	}
 	free, _, err := freeSpace(ctx, conn, server)
 	if err != nil || free == Unknown || bytes <= free {
 		return err
 	}
 	return problem.New(problem.Resource, "space_short", "the database has %s, and where the server keeps its data %s are free", size(bytes), size(free)).On("data_directory").
 		WithHint("make room there, or choose another instance")
+}
+
+// Room refuses what is larger than what is left of the storage (storage_exceeded). Where there is none to bound it, everything fits.
+func (s *Storage) Room(bytes int64) error {
+	if s == nil || bytes <= s.Free {
+		return nil
+	}
+	return problem.New(problem.Resource, "storage_exceeded", "the database has %s, the instance has %s left of its storage of %s", size(bytes), size(s.Free), size(s.Limit)).On("storage").
+		WithHint("give the instance more: twinspan instance set --storage; then try again")
 }
 
 // exercise does what a link will do on the secondary, and undoes it.

@@ -23,6 +23,8 @@ type Source struct {
 	Locale     string      `json:"locale,omitempty"`
 	Bytes      int64       `json:"bytes"`
 	Extensions []Extension `json:"extensions,omitempty"`
+	// Encryption is how its data is encrypted at rest (package instance); "" where its agent cannot look at it. It is read for a check alone.
+	Encryption string `json:"encryption,omitempty"`
 }
 
 // Extension is one that the primary database uses.

@@ -66,6 +66,11 @@ func (c Contents) BeforePosition(at lsn.LSN) (Set, bool) {
 	return c.newest(func(s Set) bool { return s.To <= at })
 }
 
+// Earlier returns the newest set that was complete before another.
+func (c Contents) Earlier(than Set) (Set, bool) {
+	return c.newest(func(s Set) bool { return s.Stop.Before(than.Stop) && s.To < than.To })
+}
+
 func (c Contents) newest(reaches func(Set) bool) (Set, bool) {
 	for _, s := range slices.Backward(c.Sets) {
 		if reaches(s) {
@@ -97,11 +102,11 @@ type Report struct {
 	Findings []Finding
 }
 
-// Engine does the copying. Its methods may not be called at the same time except Contents, Segments and Check.
-// They return problems with the codes of the catalogue's area "Backups".
+// Engine keeps the backups in one repository. Its methods may not be called at the same time except Contents, Segments, Segment,
+// Push and Check. They return problems with the codes of the catalogue's area "Backups", about the repository.
 type Engine interface {
-	// Prepare finds the program, brings what archive_command calls up to date, and makes the repository
-	// where there is none. It is called before anything else, and again after every failure.
+	// Prepare finds the program and makes the repository where there is none. It is called before anything else, and again
+	// after every failure.
 	Prepare(ctx context.Context) error
 	// Check copies the segment of the log named, which the server could not get rid of, and so tells why.
 	Check(ctx context.Context, segment string) error
@@ -114,4 +119,14 @@ type Engine interface {
 	Verify(ctx context.Context) (Report, error)
 	// Segments lists the names of the segments of log in the repository, in order.
 	Segments(ctx context.Context) ([]string, error)
+	// Segment brings a file of the log, by its name, out of the repository into a file; Push brings a file of that name into it.
+	Segment(ctx context.Context, name, file string) error
+	Push(ctx context.Context, file string) error
+	// Owed lists the files of the log that the repository has missed while others had them. As long as it is owed any it is left out
+	// when log is archived. With lift it is not left out any more; what it returns then is what is owed until Paid is called.
+	Owed(lift bool) ([]string, error)
+	// Paid notes that the repository has what Owed listed last with lift.
+	Paid() error
+	// Forget removes what the engine knows of its repository, which is not the policy's any more.
+	Forget() error
 }

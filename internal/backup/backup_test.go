@@ -4,7 +4,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,14 +93,106 @@ func TestSegments(t *testing.T) {
 }
 
 func TestPolicy(t *testing.T) {
-	for _, bad := range []Policy{{0, "/r"}, {36, "/r"}, {7, "r"}, {7, ""}, {7, "/"}, {7, "/r\nx=y"}, {7, "/r/"}, {7, "/r/../x"}, {7, "/r "}} {
-		if err := bad.Validate(); problem.CodeOf(err) != "backup_policy_invalid" {
+	in := func(days int, places ...string) (p Policy) {
+		p.RetentionDays = days
+		for i, place := range places {
+			p.Repositories = append(p.Repositories, Repository{i + 1, place})
+		}
+		return p
+	}
+	for _, bad := range []Policy{in(0, "/r"), in(36, "/r"), in(7, "r"), in(7, ""), in(7, "/"), in(7, "/r\nx=y"), in(7, "/r/"), in(7, "/r/../x"), in(7, "/r "), in(7),
+		in(7, "/1", "/2", "/3", "/4", "/5"), in(7, "/r", "/r"), in(7, "s3://b?endpoint=h&region=r", "s3://b/?region=x&endpoint=h"), in(7, "ftp://b"),
+		in(7, "s3://b"), in(7, "s3://b?endpoint=h&region=r&key=k"), in(7, "s3://k:s@b?endpoint=h&region=r"), in(7, "azure://c"), in(7, "gcs://b/a%0Ab"),
+		in(7, "s3://b?endpoint=h&region=r&uri-style=x"), in(7, "s3://b?endpoint=h&endpoint=i&region=r")} {
+		if err := bad.Validate(); problem.CodeOf(err) != "backup_policy_invalid" || strings.Contains(err.Error(), "k:s") || strings.Contains(err.Error(), "key=k") {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
+	if err := in(7, "/r", "s3://b/x?endpoint=h&region=r", "azure://b/x?account=a", "gcs://b/x").Validate(); err != nil {
+		t.Error(err)
+	}
 	file := filepath.Join(t.TempDir(), "policy.json")
-	if p, err := LoadPolicy(file, "/d"); err != nil || p != (Policy{7, "/d"}) {
+	if p, err := LoadPolicy(file, "/d"); err != nil || !reflect.DeepEqual(p, in(7, "/d")) {
 		t.Errorf("%+v, %v", p, err)
+	}
+	if err := os.WriteFile(file, []byte(`{"retentionDays": 9, "repository": "/old"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := LoadPolicy(file, "/d")
+	if err != nil || !reflect.DeepEqual(p, in(9, "/old")) {
+		t.Errorf("of before: %+v, %v", p, err)
+	}
+	two, number := p.With("gcs://b")
+	same, again := two.With("/old")
+	left, err := two.Without("/old")
+	if number != 2 || again != 1 || len(same.Repositories) != 2 || err != nil || left.Place(2) != "gcs://b" || len(left.Repositories) != 1 || len(p.Repositories) != 1 {
+		t.Errorf("%d, %d, %+v, %+v, %v", number, again, same, left, err)
+	}
+	if third, n := left.With("/new"); n != 1 || third.Repositories[0].Place != "/new" {
+		t.Errorf("a number that is free is used again: %+v", third)
+	}
+	if _, err := left.Without("gcs://b"); problem.CodeOf(err) != "backup_policy_invalid" {
+		t.Error(err)
+	}
+	if _, err := left.Without("/old"); problem.CodeOf(err) != "backup_repository_unknown" {
+		t.Error(err)
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	for _, c := range []struct {
+		kind PlaceKind
+		c    Credentials
+		ok   bool
+	}{
+		{Directory, nil, true}, {Directory, Credentials{"key": "hunter2"}, false},
+		{S3, Credentials{"key": "k", "secret": "s"}, true}, {S3, Credentials{"key": "k", "secret": "s", "token": "t"}, true},
+		{S3, nil, false}, {S3, Credentials{"key": "hunter2"}, false}, {S3, Credentials{"key": "k", "secret": "hunter2\nx=y"}, false}, {S3, Credentials{"key": "k", "secret": ""}, false},
+		{Azure, Credentials{"key": "k"}, true}, {Azure, Credentials{"sas": "k"}, true}, {Azure, Credentials{"sas": "k", "key": "hunter2"}, false},
+		{GCS, Credentials{"token": "k"}, true}, {GCS, Credentials{"service": "{\n}"}, true}, {GCS, Credentials{"secret": "hunter2"}, false},
+	} {
+		err := c.c.Validate(c.kind)
+		if (err == nil) != c.ok || err != nil && (problem.CodeOf(err) != "backup_credentials_invalid" || strings.Contains(problem.As(err).Error()+problem.As(err).Hint, "hunter2")) {
+			t.Errorf("%s %v: %v", c.kind, c.c, err)
+		}
+	}
+}
+
+// What is asked for is one task, however many repositories there are.
+func TestTaskOfSeveralRepositories(t *testing.T) {
+	failed := problem.New(problem.Resource, "backup_repository_full", "full")
+	parts := []Task{
+		{Number: 7, Repository: 1, Kind: Verifying, Began: noon, Ended: noon.Add(time.Minute), Report: &Report{Sets: 1, Segments: 2}},
+		{Number: 8, Repository: 2, Kind: Making, Began: noon},
+		{Number: 7, Repository: 2, Kind: Verifying, Began: noon.Add(-time.Minute), Ended: noon, Report: &Report{Sets: 3, Segments: 4, Findings: []Finding{{Text: "x"}}}},
+		{Number: 7, Repository: 3, Kind: Verifying, Began: noon, Ended: noon.Add(time.Hour), Problem: failed},
+	}
+	all := merged(parts, true)
+	if len(all) != 2 {
+		t.Fatalf("%+v", all)
+	}
+	v := all[0]
+	if len(v.Parts) != 3 || !v.Began.Equal(noon.Add(-time.Minute)) || !v.Ended.Equal(noon.Add(time.Hour)) || v.Problem != failed || v.Failed() != "in 1 of 3 repositories" ||
+		v.Report.Sets != 4 || v.Report.Segments != 6 || len(v.Report.Findings) != 1 {
+		t.Errorf("%+v", v)
+	}
+	parts[3].Ended = time.Time{}
+	if v := merged(parts, true)[0]; !v.Ended.IsZero() {
+		t.Errorf("one part is under way: %+v", v)
+	}
+	if one := merged(parts[1:2], false)[0]; one.Parts != nil || one.Failed() != "" {
+		t.Errorf("%+v", one)
+	}
+}
+
+func TestWindowOfSeveralRepositories(t *testing.T) {
+	w := func(from, until int) Window {
+		return Window{noon.Add(time.Duration(from) * time.Hour), noon.Add(time.Duration(until) * time.Hour)}
+	}
+	for _, c := range [][3]Window{{w(1, 5), w(3, 7), w(1, 7)}, {w(3, 7), w(1, 5), w(1, 7)}, {w(1, 2), w(3, 4), w(3, 4)}, {w(3, 4), w(1, 2), w(3, 4)}, {{}, w(1, 2), w(1, 2)}, {w(1, 2), {}, w(1, 2)}} {
+		if got := c[0].with(c[1]); got != c[2] {
+			t.Errorf("%v with %v is %v", c[0], c[1], got)
+		}
 	}
 }
 
@@ -155,6 +249,53 @@ func TestListOfDatabases(t *testing.T) {
 	}
 }
 
+// Of more dropped databases than a list holds those that were dropped last stay, and all that are there.
+func TestDroppedDatabasesAreBounded(t *testing.T) {
+	var list, want []Known
+	for i := range mostDropped + 9 {
+		// Two at a time, the last first.
+		d := Known{Name: "dropped", OID: uint32(mostDropped + 9 - i), Gone: noon.Add(-time.Duration(i/2) * time.Second)}
+		there := Known{Name: "there", OID: uint32(10_000 + i)}
+		list = append(list, d, there)
+		if i < mostDropped {
+			want = append(want, d)
+		}
+		want = append(want, there)
+	}
+	if got := bounded(slices.Clone(list)); !slices.Equal(got, want) {
+		t.Errorf("%d stay of %d, not %d", len(got), len(list), len(want))
+	}
+	if got := bounded(slices.Clone(want)); !slices.Equal(got, want) {
+		t.Errorf("%d stay of %d", len(got), len(want))
+	}
+}
+
+func TestProveDue(t *testing.T) {
+	sets := []Set{{Kind: Full, Stop: noon.Add(-24 * 24 * time.Hour)}}
+	at := func(days int) time.Time { return noon.Add(time.Duration(days) * 24 * time.Hour) }
+	for name, c := range map[string]struct {
+		tried, done time.Time
+		sets        []Set
+		due         time.Time
+		late        bool
+	}{
+		"no backup":          {time.Time{}, time.Time{}, nil, at(7), false},
+		"never":              {time.Time{}, time.Time{}, sets, at(-23), true},
+		"of yesterday":       {at(-1), at(-1), sets, at(6), false},
+		"failed of today":    {at(0), at(-4), sets, at(1), false},
+		"failed for a while": {at(0), at(-11), sets, at(1), true},
+		"due for three days": {at(-10), at(-10), sets, at(-3), false},
+		"late":               {at(-11), at(-11), sets, at(-4), true},
+	} {
+		if due := ProveDue(noon, c.tried, c.done, Contents{Sets: c.sets}); !due.Equal(c.due) {
+			t.Errorf("%s: due %s, not %s", name, due, c.due)
+		}
+		if err := untested(noon, c.done, Contents{Sets: c.sets}); (err != nil) != c.late {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestVerifyDue(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -177,7 +318,7 @@ func TestVerifyDue(t *testing.T) {
 func TestVerificationIsRemembered(t *testing.T) {
 	dir := t.TempDir()
 	start := func() *Keeper {
-		k := &Keeper{Dir: dir, Repository: "/repository", Log: slog.New(slog.DiscardHandler),
+		k := &Keeper{Dir: dir, Repository: "/repository", Log: slog.New(slog.DiscardHandler), Engine: func(int) Engine { return &fake{} },
 			Put: func(file string, text []byte) error { return os.WriteFile(file, text, 0o600) }}
 		if err := k.Open(); err != nil {
 			t.Fatal(err)
@@ -185,29 +326,29 @@ func TestVerificationIsRemembered(t *testing.T) {
 		return k
 	}
 	code := func(k *Keeper) string {
-		if p := k.problems["verify"]; p != nil {
+		if p := k.stores[0].problems["verify"]; p != nil {
 			return p.Code + " " + p.Subject
 		}
 		return ""
 	}
 	k := start()
 	damaged := verification{At: noon, Report: Report{Sets: 1, Findings: []Finding{{Set: "full", Text: "a checksum differs"}}}}
-	if err := k.found(damaged); err != nil || code(k) != "backup_damaged full" {
+	if err := k.stores[0].found(damaged); err != nil || code(k) != "backup_damaged full" {
 		t.Fatalf("found: %s, %v", code(k), err)
 	}
-	if k = start(); code(k) != "backup_damaged full" || !k.verified.At.Equal(noon) {
-		t.Errorf("after a start: %s, %v", code(k), k.verified)
+	if k = start(); code(k) != "backup_damaged full" || !k.stores[0].verified.At.Equal(noon) {
+		t.Errorf("after a start: %s, %v", code(k), k.stores[0].verified)
 	}
-	if err := k.SetPolicy(Policy{RetentionDays: 7, Repository: "/another"}); err != nil || code(k) != "" {
+	if err := k.SetPolicy(Policy{7, []Repository{{1, "/another"}}}, nil); err != nil || code(k) != "" {
 		t.Errorf("of another repository: %s, %v", code(k), err)
 	}
-	if k = start(); code(k) != "" || !k.verified.At.IsZero() {
-		t.Errorf("of another repository, after a start: %s, %v", code(k), k.verified)
+	if k = start(); code(k) != "" || !k.stores[0].verified.At.IsZero() {
+		t.Errorf("of another repository, after a start: %s, %v", code(k), k.stores[0].verified)
 	}
-	if err := os.WriteFile(k.verificationFile(), []byte("x"), 0o600); err != nil {
+	if err := os.WriteFile(k.stores[0].verificationFile(), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if k = start(); code(k) != "" || !k.verified.At.IsZero() {
-		t.Errorf("of a broken file: %s, %v", code(k), k.verified)
+	if k = start(); code(k) != "" || !k.stores[0].verified.At.IsZero() {
+		t.Errorf("of a broken file: %s, %v", code(k), k.stores[0].verified)
 	}
 }

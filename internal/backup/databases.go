@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"os"
@@ -14,6 +15,10 @@ import (
 
 // saveEvery is how often the list is written when nothing but positions has changed.
 const saveEvery = time.Minute
+
+// mostDropped bounds the databases in the list that are there no more: the members of an instance
+// share it as one file of a bounded size.
+const mostDropped = 2000
 
 // Known is a database that there is, or was.
 type Known struct {
@@ -54,22 +59,20 @@ type sightedAt struct {
 
 func (k *Keeper) databasesFile() string { return filepath.Join(k.Dir, "databases.json") }
 
-// openDatabases reads the list.
-func (k *Keeper) openDatabases() error {
-	k.before = map[uint32]sightedAt{}
+// readDatabases reads the list, and says whether there is one.
+func (k *Keeper) readDatabases() (list []Known, listed bool, err error) {
 	text, err := os.ReadFile(k.databasesFile())
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return nil, false, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(text, &k.databases.known)
+		err = json.Unmarshal(text, &list)
 	}
 	if err != nil {
-		return problem.Wrap(err, problem.Invalid, "backup_list_broken", "the list of databases cannot be read").On(k.databasesFile()).
+		return nil, false, problem.Wrap(err, problem.Invalid, "backup_list_broken", "the list of databases cannot be read").On(k.databasesFile()).
 			WithHint("mend the file, or remove it: databases that were dropped before are then restorable by time alone")
 	}
-	k.ready = true
-	return nil
+	return list, true, nil
 }
 
 // noteDatabases takes a look at the server into the list.
@@ -77,6 +80,7 @@ func (k *Keeper) noteDatabases(s sight) error {
 	k.mu.Lock()
 	first := !k.ready
 	next, seen, changed := merge(k.databases.known, k.before, s, first)
+	next = bounded(next)
 	k.databases.known, k.before, k.ready = next, seen, true
 	due := changed || first || s.at.Sub(k.saved) >= saveEvery
 	list := slices.Clone(next)
@@ -84,7 +88,7 @@ func (k *Keeper) noteDatabases(s sight) error {
 	if !due {
 		return nil
 	}
-	text, err := json.MarshalIndent(list, "", "  ")
+	text, err := json.Marshal(list)
 	if err != nil {
 		return problem.Wrap(err, problem.Internal, "internal", "write the list of databases")
 	}
@@ -95,6 +99,18 @@ func (k *Keeper) noteDatabases(s sight) error {
 	k.saved = s.at
 	k.mu.Unlock()
 	return nil
+}
+
+// bounded leaves out what was dropped first, where too much was.
+func bounded(list []Known) []Known {
+	order := func(a, b Known) int { return cmp.Or(a.Gone.Compare(b.Gone), cmp.Compare(a.OID, b.OID)) }
+	gone := slices.DeleteFunc(slices.Clone(list), func(d Known) bool { return !d.Dropped() })
+	if len(gone) <= mostDropped {
+		return list
+	}
+	slices.SortFunc(gone, order)
+	first := gone[len(gone)-mostDropped] // of those that stay
+	return slices.DeleteFunc(list, func(d Known) bool { return d.Dropped() && order(d, first) < 0 })
 }
 
 // merge takes a look at the server into a list, and says whether a database came, went or has another name. A database is
@@ -141,10 +157,16 @@ func merge(known []Known, before map[uint32]sightedAt, s sight, first bool) (nex
 }
 
 // forget removes from the list what cannot be restored any more.
-func (k *Keeper) forget(now time.Time, c Contents) {
+func (k *Keeper) forget(now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	w := Restorable(now, c, k.policy, k.archived())
+	var w Window
+	for _, s := range k.stores {
+		if s.contents == nil {
+			return // it may hold more
+		}
+		w = w.with(Restorable(now, s.known(), k.policy, s.archived()))
+	}
 	k.databases.known = slices.DeleteFunc(k.databases.known, func(d Known) bool {
 		return d.Dropped() && !w.From.IsZero() && d.Gone.Before(w.From)
 	})

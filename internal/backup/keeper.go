@@ -2,9 +2,11 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"maps"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -30,61 +32,111 @@ type TaskKind string
 const (
 	Making    TaskKind = "backup"
 	Verifying TaskKind = "verify"
+	Testing   TaskKind = "test"
 )
 
-// Task is a backup or a verification: waiting, under way, or ended.
-type Task struct {
-	Number  int64
-	Kind    TaskKind
-	Type    Kind // of a backup
-	Asked   bool // by a person; else it was due
-	Began   time.Time
-	Ended   time.Time // zero until then
-	Waiting bool
-	Problem *problem.Error // why it failed
-	Report  *Report        // of a verification that was done
-}
-
-// Keeper keeps an instance backed up. Set the exported fields, then Run it; the other methods may be
-// used from any goroutine.
+// Keeper keeps an instance backed up, in each repository of its policy by itself: one that fails stops no other. Set the exported
+// fields, then Run it; the other methods may be used from any goroutine.
 type Keeper struct {
-	Engine     Engine
+	// Engine makes the engine of the policy's repository with a number.
+	Engine     func(number int) Engine
 	Server     *pg.DSN // the instance, through its maintenance database
 	Dir        string  // where the policy and the list of databases lie
-	Repository string  // of the default policy
+	Repository string  // of the default policy; "" for one without any, which keeps nothing until somebody names a place
+	// Handed says that another server of the instance may have led before this one: what of its log did not get into the repositories is
+	// brought from here.
+	Handed bool
 	// Put puts a file in place whole.
 	Put func(file string, text []byte) error
+	// Script brings what archive_command calls up to date with the repositories.
+	Script func(ctx context.Context) error
+	// Prove restores a set of the policy's repository with a number on a temporary server, reads all of it, and removes it.
+	Prove func(ctx context.Context, number int, set Set) (Proof, error)
 	// Ready returns when the server accepts sessions.
 	Ready func(ctx context.Context) error
 	Log   *slog.Logger
 
 	began   time.Time
-	wake    chan struct{}
 	looking sync.Mutex // held while the databases are looked at and noted
+	setting sync.Mutex // held while the policy is changed
+	proving sync.Mutex // held while a backup is restored to prove it: one at a time, for each takes the room of the instance
+	changed chan struct{}
 
 	mu       sync.Mutex
 	policy   Policy
-	problems map[string]*problem.Error // by what they are about
-	contents *Contents                 // nil until the repository answered
-	tasks    []Task                    // the running or waiting ones, and the last of each kind
+	stores   []*store // of the policy, in its order
+	problems problems // of the log
+	tasks    []Task   // the running or waiting ones, and the last of each kind and repository
 	number   int64
-	verified verification // the last
-	shorter  bool         // the policy keeps less than before
-	retained int          // how many want that nothing is removed: Retain
+	retained int // how many want that nothing is removed: Retain
 	databases
 }
 
-// Open reads what lies in the directory. It is called before Run.
+// Open reads what lies in the directory. It is called before Run, and may be called again when that has returned: then nothing is
+// left of what was known before.
 func (k *Keeper) Open() error {
+	policy, err := LoadPolicy(k.policyFile(), k.Repository)
+	if err != nil {
+		return err
+	}
+	var stores []*store
+	for _, r := range policy.Repositories {
+		s := k.store(r)
+		if err := errors.Join(s.openVerification(), s.openTest()); err != nil {
+			return err
+		}
+		stores = append(stores, s)
+	}
+	list, listed, err := k.readDatabases()
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.changed == nil {
+		k.changed = make(chan struct{}, 1)
+	}
+	k.began, k.problems, k.tasks = time.Now(), problems{}, nil
+	k.policy, k.stores = policy, stores
+	k.databases = databases{known: list, ready: listed, before: map[uint32]sightedAt{}}
+	k.noteUnplaced()
+	return nil
+}
+
+// Adopt takes the policy that lies in the directory, where another agent keeps the backups.
+func (k *Keeper) Adopt() error {
+	p, err := LoadPolicy(k.policyFile(), k.Repository)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.policy = p
+	return nil
+}
+
+// noteUnplaced says where nobody has named a place for the backups; k.mu is held.
+func (k *Keeper) noteUnplaced() {
 	var err error
-	k.began, k.wake, k.problems = time.Now(), make(chan struct{}, 1), map[string]*problem.Error{}
-	if k.policy, err = LoadPolicy(k.policyFile(), k.Repository); err != nil {
-		return err
+	if len(k.policy.Repositories) == 0 {
+		err = Unplaced()
 	}
-	if err = k.openVerification(); err != nil {
-		return err
+	k.problems.raise("place", err, k.Log)
+}
+
+// Unplaced is the problem of an instance of which nobody has said where its backups are kept.
+func Unplaced() *problem.Error {
+	return problem.New(problem.NotFound, "backup_place_missing", "nobody has said where the backups of the instance are to be kept, so there are none").
+		WithHint("name a directory that all its hosts have, such as a network file system, or an object store: twinspan backup policy --repository PLACE")
+}
+
+// store makes what keeps a repository.
+func (k *Keeper) store(r Repository) *store {
+	s := &store{k: k, Repository: r, engine: k.Engine(r.Number), dir: k.Dir, wake: make(chan struct{}, 1), problems: problems{}}
+	if r.Number != 1 {
+		s.dir = filepath.Join(k.Dir, strconv.Itoa(r.Number))
 	}
-	return k.openDatabases()
+	return s
 }
 
 // Run keeps the instance backed up until ctx ends.
@@ -93,256 +145,112 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return nil // whoever runs the server says why
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { k.work(ctx); return nil })
+	group.Go(func() error { k.tend(ctx); return nil })
 	group.Go(func() error { k.watch(ctx); return nil })
 	return group.Wait()
 }
 
-// work makes backups when they are due or asked for.
-func (k *Keeper) work(ctx context.Context) {
-	var retry time.Time
-	pause := firstPause
-	for ctx.Err() == nil {
-		wait := lookAgain
-		if k.look(ctx) {
-			wait = lookEvery
-			k.expire(ctx)
-			if task, due := k.next(time.Now(), retry); due {
-				wait = 0
-				if k.do(ctx, task) || task.Asked {
-					retry, pause = time.Time{}, firstPause
-				} else {
-					retry, pause = time.Now().Add(pause), min(2*pause, mostPause)
-				}
+// tend has each repository of the policy kept.
+func (k *Keeper) tend(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for {
+		for _, s := range k.all() {
+			k.mu.Lock()
+			began := s.done != nil
+			if !began && !s.left {
+				s.done = make(chan struct{})
+				working, stop := context.WithCancel(ctx)
+				s.stop = stop
+				all.Go(func() {
+					defer close(s.done)
+					s.work(working)
+				})
 			}
-		} else {
-			k.refuseWaiting()
+			k.mu.Unlock()
 		}
 		select {
 		case <-ctx.Done():
-		case <-k.wake:
-		case <-time.After(wait):
+			return
+		case <-k.changed:
 		}
 	}
 }
 
-// look prepares the engine and asks the repository what it holds. It says whether backups can be made.
-func (k *Keeper) look(ctx context.Context) bool {
-	err := k.Engine.Prepare(ctx)
-	var c Contents
-	if err == nil {
-		c, err = k.Engine.Contents(ctx)
-	}
-	if ctx.Err() != nil {
-		return false
-	}
-	k.raise("repository", err)
-	if err != nil {
-		k.mu.Lock()
-		late := Overdue(time.Now(), k.began, k.known())
-		k.mu.Unlock()
-		k.overdue(late)
-		return false
-	}
-	k.mu.Lock()
-	k.contents = &c
-	k.mu.Unlock()
-	k.overdue(Overdue(time.Now(), k.began, c))
-	k.forget(time.Now(), c)
-	return true
-}
-
-// known is what the repository held when it answered last; k.mu is held.
-func (k *Keeper) known() Contents {
-	if k.contents == nil {
-		return Contents{}
-	}
-	return *k.contents
-}
-
-// expire removes what a shorter policy keeps no longer.
-func (k *Keeper) expire(ctx context.Context) {
-	k.mu.Lock()
-	shorter := k.shorter && k.retained == 0
-	k.shorter = k.shorter && !shorter
-	k.mu.Unlock()
-	if !shorter {
-		return
-	}
-	err := k.Engine.Expire(ctx)
-	k.raise("backup", err)
-	if err == nil {
-		k.look(ctx)
-	}
-}
-
-func (k *Keeper) overdue(late bool) {
-	if !late {
-		k.raise("overdue", nil)
-		return
-	}
-	since := "since the agent began to care for the instance"
-	k.mu.Lock()
-	if last, ok := k.known().Last(); ok {
-		since = "since " + last.Stop.Format(time.RFC3339)
-	}
-	k.mu.Unlock()
-	k.raise("overdue", problem.New(problem.Resource, "backup_overdue", "there was no backup %s", since).
-		WithHint("the other problems of the backups, and the agent's log, say why; twinspan backup now tries at once"))
-}
-
-// next says what is to be done now: what a person asked for before what is due. retry is the earliest time for the latter.
-func (k *Keeper) next(now, retry time.Time) (Task, bool) {
+// all are the repositories of the policy.
+func (k *Keeper) all() []*store {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, t := range k.tasks {
-		if t.Waiting {
-			return t, true
-		}
-	}
-	if now.Before(retry) {
-		return Task{}, false
-	}
-	if kind, at := Due(now, k.known()); !now.Before(at) {
-		return k.add(Task{Kind: Making, Type: kind}), true
-	}
-	if at := VerifyDue(now, k.verified.At, k.known()); !now.Before(at) {
-		return k.add(Task{Kind: Verifying}), true
-	}
-	return Task{}, false
+	return slices.Clone(k.stores)
 }
 
-// add gives a task its number; k.mu is held. Of tasks that have ended the last of each kind is kept.
-func (k *Keeper) add(t Task) Task {
-	k.number++
-	t.Number, t.Began = k.number, time.Now().UTC()
-	k.tasks = slices.DeleteFunc(k.tasks, func(old Task) bool { return old.Kind == t.Kind && !old.Ended.IsZero() })
-	k.tasks = append(k.tasks, t)
-	return t
-}
-
-// do does a task and says whether it succeeded.
-func (k *Keeper) do(ctx context.Context, t Task) bool {
-	t.Waiting, t.Began = false, time.Now().UTC()
-	k.update(t)
-	var err error
-	if t.Kind == Verifying {
-		var r Report
-		if r, err = k.Engine.Verify(ctx); err == nil {
-			t.Report = &r
-			err = k.found(verification{At: time.Now().UTC(), Report: r})
-		}
-	} else {
-		k.Log.Info("backup begins", "type", t.Type)
-		k.mu.Lock()
-		expire := k.retained == 0
-		// What stays although it is old goes once nobody wants it.
-		k.shorter = k.shorter || !expire
-		k.mu.Unlock()
-		err = k.Engine.Backup(ctx, t.Type, expire)
-	}
-	if ctx.Err() != nil {
-		return false
-	}
-	t.Ended, t.Problem = time.Now().UTC(), problem.As(err)
-	if err == nil {
-		if c, err := k.Engine.Contents(ctx); err == nil {
-			k.mu.Lock()
-			k.contents = &c
-			k.mu.Unlock()
-		}
-	}
-	k.update(t)
-	if t.Kind == Making {
-		k.raise("backup", err)
-	}
-	k.Log.Info("ended", "task", t.Kind, "took", t.Ended.Sub(t.Began).Round(time.Millisecond), "ok", err == nil)
-	return err == nil
-}
-
-func (k *Keeper) update(t Task) {
+// Contents is what the repository with a number held when it answered last; none when it never did.
+func (k *Keeper) Contents(number int) Contents {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if i := slices.IndexFunc(k.tasks, func(old Task) bool { return old.Number == t.Number }); i >= 0 {
-		k.tasks[i] = t
-	}
-}
-
-// refuseWaiting ends what waits with the reason for which nothing can be done.
-func (k *Keeper) refuseWaiting() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for i, t := range k.tasks {
-		if t.Waiting && k.problems["repository"] != nil {
-			k.tasks[i].Waiting, k.tasks[i].Ended, k.tasks[i].Problem = false, time.Now().UTC(), k.problems["repository"]
+	for _, s := range k.stores {
+		if s.Number == number {
+			return s.known()
 		}
 	}
+	return Contents{}
 }
 
-// Begin asks for a backup or a verification and returns at once. It is done when what is under way has ended.
-func (k *Keeper) Begin(kind TaskKind, of Kind) (Task, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, t := range k.tasks {
-		if t.Waiting {
-			return Task{}, problem.New(problem.Conflict, "backup_busy", "a %s waits already", t.Kind).WithHint("wait until it has ended")
+// check copies a segment of the log that the server could not get rid of. It fails with the reason of the first repository where
+// none takes it.
+func (k *Keeper) check(ctx context.Context, segment string) error {
+	var first error
+	for _, s := range k.all() {
+		err := s.engine.Check(ctx, segment)
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
 		}
 	}
-	t := k.add(Task{Kind: kind, Type: of, Asked: true, Waiting: true})
-	k.nudge()
-	return t, nil
+	return first
 }
 
-func (k *Keeper) nudge() {
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Task returns a task by its number, which is forgotten when a newer one of its kind was begun.
-func (k *Keeper) Task(number int64) (Task, error) {
+// explained says of a backup that has waited for the log in vain why that does not come, where it is known.
+func (k *Keeper) explained(err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, t := range k.tasks {
-		if t.Number == number {
-			return t, nil
-		}
+	if cause := k.problems["archive"]; cause != nil && problem.CodeOf(err) == "backup_log_late" {
+		return archiveFailing(cause, "a backup needs the log, and ")
 	}
-	return Task{}, problem.New(problem.NotFound, "backup_task_unknown", "there is no backup or verification with the number %d", number).
-		WithHint("twinspan backup list shows the backups that there are")
+	return err
 }
 
-// raise notes what is wrong with something, or, with nil, that nothing is any more.
+// raise notes what is wrong with something that concerns all repositories, or, with nil, that nothing is any more.
 func (k *Keeper) raise(about string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	old := k.problems[about]
-	if err == nil {
-		if old != nil {
-			k.Log.Info("backups: solved", "code", old.Code)
-		}
-		delete(k.problems, about)
-		return
-	}
-	p := problem.As(err)
-	if p.Kind == problem.Cancelled {
-		return
-	}
-	if old == nil || old.Code != p.Code || old.Error() != p.Error() {
-		k.Log.Error("backups", "code", p.Code, "error", p, "hint", p.Hint)
-	}
-	k.problems[about] = p
+	k.problems.raise(about, err, k.Log)
 }
 
 // State is what is known of the backups.
 type State struct {
 	Policy   Policy
-	Contents *Contents // nil while the repository has not answered
+	Stores   []StoreState // in the policy's order
+	Known    bool         // whether each of them has answered
 	Tasks    []Task
-	Next     Kind // what is due next, at NextAt
+	Next     Kind // what is due next, at NextAt; "" while that is not known
 	NextAt   time.Time
 	Window   Window
+	Problems []*problem.Error
+}
+
+// StoreState is what is known of one repository.
+type StoreState struct {
+	Repository
+	Contents *Contents // nil while the repository has not answered
+	Next     Kind      // what is due next, at NextAt
+	NextAt   time.Time
+	Window   Window
+	Owed     int       // files of the log that it has missed, and that are brought to it from another
+	Verified time.Time // when it was read as a whole last; zero for never
+	Tested   time.Time // when one of its backups was last restored to prove it; zero for never
 	Problems []*problem.Error
 }
 
@@ -350,25 +258,40 @@ type State struct {
 func (k *Keeper) State() State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := State{Policy: k.policy, Contents: k.contents, Tasks: slices.Clone(k.tasks)}
-	seen := map[string]bool{}
-	for _, about := range slices.Sorted(maps.Keys(k.problems)) {
-		p := k.problems[about]
-		if !seen[p.Code] { // one cause is met in several places
-			s.Problems = append(s.Problems, p)
+	out := State{Policy: k.policy, Known: true, Tasks: merged(k.tasks, len(k.stores) > 1)}
+	now := time.Now()
+	var seen []*problem.Error
+	add := func(list []*problem.Error) {
+		for _, p := range list {
+			// One cause is met in several places.
+			if !slices.ContainsFunc(seen, func(o *problem.Error) bool { return o.Code == p.Code && (o.Subject == p.Subject || len(k.stores) == 1) }) {
+				out.Problems = append(out.Problems, p)
+			}
+			seen = append(seen, p)
 		}
-		seen[p.Code] = true
 	}
-	if k.contents != nil {
-		now := time.Now()
-		s.Next, s.NextAt = Due(now, *k.contents)
-		s.Window = Restorable(now, *k.contents, k.policy, k.archived())
+	for _, s := range k.stores {
+		one := StoreState{Repository: s.Repository, Contents: s.contents, Owed: s.owed, Verified: s.verified.At, Tested: s.tested.Done, Problems: s.problems.list()}
+		if s.contents == nil {
+			out.Known = false
+		} else {
+			one.Next, one.NextAt = Due(now, *s.contents)
+			one.Window = Restorable(now, *s.contents, k.policy, s.archived())
+			if out.Next == "" || one.NextAt.Before(out.NextAt) {
+				out.Next, out.NextAt = one.Next, one.NextAt
+			}
+			out.Window = out.Window.with(one.Window)
+		}
+		out.Stores = append(out.Stores, one)
+		add(one.Problems)
 	}
-	return s
+	add(k.problems.list())
+	return out
 }
 
-// SetPolicy changes the policy. A shorter retention, or another repository, makes moments unrestorable.
-func (k *Keeper) SetPolicy(p Policy) error {
+// SetPolicy changes the policy. A shorter retention, or a repository that is left out, makes moments unrestorable. Before what is
+// new in it is used, and after what is left out is not used any more, it calls before.
+func (k *Keeper) SetPolicy(p Policy, before func() error) error {
 	if err := p.Validate(); err != nil {
 		return err
 	}
@@ -376,22 +299,64 @@ func (k *Keeper) SetPolicy(p Policy) error {
 	if err != nil {
 		return err
 	}
+	k.setting.Lock()
+	defer k.setting.Unlock()
 	if err := k.Put(k.policyFile(), text); err != nil {
 		return err
 	}
 	k.mu.Lock()
-	moved := k.policy.Repository != p.Repository
-	k.shorter = k.shorter || p.RetentionDays < k.policy.RetentionDays
-	k.policy = p
-	if moved {
-		k.contents = nil
+	shorter := p.RetentionDays < k.policy.RetentionDays
+	var stay, leave []*store
+	for _, s := range k.stores {
+		if p.Place(s.Number) == s.Place {
+			stay = append(stay, s)
+		} else {
+			s.left = true
+			leave = append(leave, s)
+		}
+	}
+	k.policy, k.stores = p, stay
+	k.noteUnplaced()
+	k.tasks = slices.DeleteFunc(k.tasks, func(t Task) bool {
+		return slices.ContainsFunc(leave, func(s *store) bool { return s.Number == t.Repository })
+	})
+	k.mu.Unlock()
+	var failed error
+	for _, s := range leave {
+		failed = errors.Join(failed, s.leave())
+	}
+	if before != nil {
+		failed = errors.Join(failed, before())
+	}
+	k.mu.Lock()
+	k.stores = nil
+	for _, r := range p.Repositories {
+		i := slices.IndexFunc(stay, func(s *store) bool { return s.Number == r.Number })
+		if i >= 0 {
+			k.stores = append(k.stores, stay[i])
+			stay[i].shorter = stay[i].shorter || shorter
+		} else {
+			k.stores = append(k.stores, k.store(r))
+		}
 	}
 	k.mu.Unlock()
-	k.nudge()
-	if moved { // what was found is of the former repository
-		return k.found(verification{})
+	nudge(k.changed)
+	k.Nudge()
+	return failed
+}
+
+// Nudge has all repositories looked at now.
+func (k *Keeper) Nudge() {
+	for _, s := range k.all() {
+		nudge(s.wake)
 	}
-	return nil
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // Policy returns the policy.

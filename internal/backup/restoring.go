@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -30,7 +29,9 @@ func (k *Keeper) Retain() (release func()) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.retained--
-		k.nudge()
+		for _, s := range k.stores {
+			nudge(s.wake)
+		}
 	}
 }
 
@@ -61,7 +62,11 @@ func (k *Keeper) Find(w Wanted) (RestorableDatabase, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	// The log up to now can be had: Secure.
-	return find(all, w, now, Restorable(now, k.known(), k.policy, now))
+	var window Window
+	for _, s := range k.stores {
+		window = window.with(Restorable(now, s.known(), k.policy, now))
+	}
+	return find(all, w, now, window)
 }
 
 // find chooses among databases, of which those of one name are in the order of Keeper.Databases, the newest first.
@@ -169,8 +174,8 @@ func (k *Keeper) secure(ctx context.Context) error {
 			return nil
 		}
 		if s.failed != "" && time.Since(asked) > suspectAfter {
-			if err := k.Engine.Check(ctx, s.failed); err != nil {
-				return archiveFailing(problem.As(err))
+			if err := k.check(ctx, s.failed); err != nil {
+				return archiveFailing(problem.As(err), "the log does not get into the repository, and the server keeps it: ")
 			}
 			asked = time.Now()
 		}
@@ -180,18 +185,4 @@ func (k *Keeper) secure(ctx context.Context) error {
 		case <-time.After(securePoll):
 		}
 	}
-}
-
-// SegmentsOf names the segments of the log between two positions.
-func SegmentsOf(timeline uint32, from, to lsn.LSN) ([]string, error) {
-	const most = 4096 // 64 GB
-	first, last := uint64(from)/segmentSize, (uint64(max(to, 1))-1)/segmentSize
-	if last < first || last-first >= most {
-		return nil, fmt.Errorf("no log can be read between %s and %s", from, to)
-	}
-	var names []string
-	for n := first; n <= last; n++ {
-		names = append(names, segmentName(timeline, n))
-	}
-	return names, nil
 }

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -87,24 +86,5 @@ func TestNewestBefore(t *testing.T) {
 		if set, _ := c.BeforePosition(lsn.LSN(at)); set.Label != want {
 			t.Errorf("%d: %q", at, set.Label)
 		}
-	}
-}
-
-func TestSegmentsOf(t *testing.T) {
-	for _, c := range []struct {
-		from, to int
-		want     []string
-	}{
-		{segmentSize, segmentSize + 1, []string{"000000030000000000000001"}},
-		{segmentSize - 1, 2 * segmentSize, []string{"000000030000000000000000", "000000030000000000000001"}},
-		{255 * segmentSize, 256*segmentSize + 1, []string{"0000000300000000000000FF", "000000030000000100000000"}},
-	} {
-		got, err := SegmentsOf(3, lsn.LSN(c.from), lsn.LSN(c.to))
-		if err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%v, %v, want %v", got, err, c.want)
-		}
-	}
-	if _, err := SegmentsOf(1, lsn.LSN(5*segmentSize), lsn.LSN(segmentSize)); err == nil {
-		t.Error("backwards")
 	}
 }

@@ -10,6 +10,12 @@ const (
 	// verifyEvery is how often everything in the repository is read, verifyAfter how long after its first backup.
 	verifyEvery = 7 * 24 * time.Hour
 	verifyAfter = 24 * time.Hour
+	// testEvery is how often a backup is restored to prove it, testAfter how long after the first one, testAgain how long after a test that failed.
+	testEvery = 7 * 24 * time.Hour
+	testAfter = 24 * time.Hour
+	testAgain = 24 * time.Hour
+	// untestedAfter is how late a test restore may be before that is a problem by itself.
+	untestedAfter = 3 * 24 * time.Hour
 )
 
 // Due says which backup is next, and when. With an empty repository it is a full one, at once.
@@ -36,6 +42,19 @@ func VerifyDue(now, verified time.Time, c Contents) time.Time {
 		return c.Sets[0].Stop.Add(verifyAfter)
 	}
 	return verified.Add(verifyEvery)
+}
+
+// ProveDue says when a backup is to be restored to prove it. tried is when that was done last, done when it last succeeded; zero for never.
+func ProveDue(now, tried, done time.Time, c Contents) time.Time {
+	switch {
+	case len(c.Sets) == 0:
+		return now.Add(testEvery)
+	case tried.After(done):
+		return tried.Add(testAgain)
+	case done.IsZero():
+		return c.Sets[0].Stop.Add(testAfter)
+	}
+	return done.Add(testEvery)
 }
 
 // Overdue says whether a backup is so late that somebody should look. began is when the agent began to care for

@@ -17,36 +17,50 @@ type verification struct {
 	Report Report    `json:"report"`
 }
 
-func (k *Keeper) verificationFile() string { return filepath.Join(k.Dir, "verified.json") }
+// recall reads what is known of the backups out of a file. One that is not there, or is broken, has nothing.
+func recall[T any](path, what string) (known T, found bool, err error) {
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return known, false, nil
+	case err != nil:
+		return known, false, problem.Wrap(err, problem.Internal, "internal", "read the last %s of the backups", what)
+	}
+	var read T
+	if json.Unmarshal(text, &read) != nil {
+		return known, false, nil
+	}
+	return read, true, nil
+}
+
+// keep writes into a file what recall reads.
+func (s *store) keep(path, what string, known any) error {
+	text, err := json.MarshalIndent(known, "", "  ")
+	if err != nil {
+		return problem.Wrap(err, problem.Internal, "internal", "write the %s of the backups", what)
+	}
+	return s.k.Put(path, append(text, '\n'))
+}
+
+func (s *store) verificationFile() string { return filepath.Join(s.dir, "verified.json") }
 
 // openVerification reads the last verification. A file that is broken counts as none: the next one writes it anew.
-func (k *Keeper) openVerification() error {
-	text, err := os.ReadFile(k.verificationFile())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+func (s *store) openVerification() error {
+	v, found, err := recall[verification](s.verificationFile(), "verification")
+	if found {
+		s.verified = v
+		s.raise("verify", damage(v.Report))
 	}
-	if err != nil {
-		return problem.Wrap(err, problem.Internal, "internal", "read the last verification of the backups")
-	}
-	var v verification
-	if json.Unmarshal(text, &v) == nil {
-		k.verified = v
-		k.raise("verify", damage(v.Report))
-	}
-	return nil
+	return err
 }
 
 // found notes a verification that was done, and raises what it found, or ends the problem of the one before.
-func (k *Keeper) found(v verification) error {
-	k.mu.Lock()
-	k.verified = v
-	k.mu.Unlock()
-	k.raise("verify", damage(v.Report))
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return problem.Wrap(err, problem.Internal, "internal", "write the verification of the backups")
-	}
-	return k.Put(k.verificationFile(), append(text, '\n'))
+func (s *store) found(v verification) error {
+	s.k.mu.Lock()
+	s.verified = v
+	s.k.mu.Unlock()
+	s.raise("verify", damage(v.Report))
+	return s.keep(s.verificationFile(), "verification", v)
 }
 
 // damage is the problem of what a verification found, nil for nothing.

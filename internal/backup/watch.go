@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -118,10 +119,11 @@ func look(ctx context.Context, conn *pgx.Conn) (s sight, err error) {
 	}); err != nil {
 		return s, pg.Classify(err, "list the databases")
 	}
-	if err := conn.QueryRow(ctx, `SELECT pg_catalog.pg_current_wal_insert_lsn(), c.timeline_id,
+	// The timeline of the last checkpoint is another one for a while after a server has begun to lead.
+	if err := conn.QueryRow(ctx, `SELECT pg_catalog.pg_current_wal_insert_lsn(), ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int,
 	pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text, COALESCE(a.last_archived_wal, ''),
 	CASE WHEN a.last_failed_time > COALESCE(a.last_archived_time, '-infinity') THEN a.last_failed_wal ELSE '' END
-FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_stat_archiver a`).
+FROM pg_catalog.pg_stat_archiver a`).
 		Scan(&s.after, &s.timeline, &next, &s.archived, &s.failed); err != nil {
 		return s, pg.Classify(err, "look at the archiver")
 	}
@@ -136,6 +138,7 @@ type pulse struct {
 	sent    []mark    // commits that are not in the repository yet, by position
 	safe    time.Time // what was committed until then is in the repository
 	secured time.Time // and of what was committed before this, a commit behind it is, too
+	last    string    // the segment of the last commit that is in the repository
 	checked time.Time // when the engine was asked for the reason of a failure
 }
 
@@ -155,7 +158,7 @@ func (k *Keeper) noteArchived(s sight) {
 	p := &k.pulse
 	if len(s.archived) >= 24 {
 		for len(p.sent) > 0 && p.sent[0].segment <= s.archived[:24] {
-			p.safe, p.secured = p.sent[0].at, p.sent[0].at
+			p.safe, p.secured, p.last = p.sent[0].at, p.sent[0].at, p.sent[0].segment
 			p.sent = p.sent[1:]
 		}
 	}
@@ -196,7 +199,7 @@ func (k *Keeper) beat(ctx context.Context, conn *pgx.Conn, s sight) error {
 // noteArchiver finds out why the log does not get into the repository, where it does not.
 func (k *Keeper) noteArchiver(ctx context.Context, s sight) {
 	k.mu.Lock()
-	known := k.contents != nil
+	known := slices.ContainsFunc(k.stores, func(s *store) bool { return s.contents != nil })
 	asked := k.pulse.checked
 	var oldest time.Time
 	if len(k.pulse.sent) > 0 {
@@ -208,9 +211,9 @@ func (k *Keeper) noteArchiver(ctx context.Context, s sight) {
 		k.mu.Lock()
 		k.pulse.checked = s.at
 		k.mu.Unlock()
-		err := k.Engine.Check(ctx, s.failed)
+		err := k.check(ctx, s.failed)
 		if err != nil && ctx.Err() == nil {
-			k.raise("archive", archiveFailing(problem.As(err)))
+			k.raise("archive", archiveFailing(problem.As(err), "the log does not get into the repository, and the server keeps it: "))
 		}
 		// Where it succeeded, the server's next attempt does too, and that ends the problem.
 	case s.failed == "" && known && !oldest.IsZero() && s.at.Sub(oldest) > lateAfter:
@@ -222,8 +225,8 @@ func (k *Keeper) noteArchiver(ctx context.Context, s sight) {
 }
 
 // archiveFailing says of a cause what follows from it.
-func archiveFailing(cause *problem.Error) *problem.Error {
+func archiveFailing(cause *problem.Error, follows string) *problem.Error {
 	p := *cause
-	p.Text = "the log does not get into the repository, and the server keeps it: " + cause.Text
+	p.Text = follows + cause.Text
 	return &p
 }

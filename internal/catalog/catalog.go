@@ -142,9 +142,9 @@ func Insert(ctx context.Context, q Querier, l *Link) error {
 	return pg.Classify(err, "record the link")
 }
 
-// Links lists the links of this database that belong to the agent.
+// Links lists the links of this database that belong to the agent, with "" those of all.
 func Links(ctx context.Context, q Querier, agent string) ([]*Link, error) {
-	rows, err := q.Query(ctx, `SELECT `+columns+` FROM ONLY twinspan.link WHERE agent = $1::text::uuid ORDER BY name`, agent)
+	rows, err := q.Query(ctx, `SELECT `+columns+` FROM ONLY twinspan.link WHERE $1::text = '' OR agent = nullif($1::text, '')::uuid ORDER BY name`, agent)
 	if err != nil {
 		return nil, pg.Classify(err, "read the links")
 	}

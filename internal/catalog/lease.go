@@ -3,10 +3,12 @@ package catalog
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // leaseSQL makes the table of leases where a link of an older release lacks it.
@@ -47,17 +49,21 @@ func ensureLease(ctx context.Context, q Querier) error {
 }
 
 // LookAtLease reads who works the links of an agent, nil for nobody. patience is how many
-// seconds a keeper's session may be silent before it is not fresh.
-func LookAtLease(ctx context.Context, q Querier, agent string, patience float64) (*Held, error) {
-	if have, err := haveTable(ctx, q, "twinspan.lease"); err != nil || !have {
+// seconds a keeper's session may be silent before it is not fresh. The table is read only if
+// it is an agent's.
+func LookAtLease(ctx context.Context, tx pgx.Tx, agent string, patience float64) (*Held, error) {
+	if have, err := haveTable(ctx, tx, "twinspan.lease"); err != nil || !have {
+		return nil, err
+	}
+	if err := lockTables(ctx, tx, "lease"); err != nil {
 		return nil, err
 	}
 	var h Held
 	// What a session of another role does is not shown to everybody: it is taken to be alive.
-	err := q.QueryRow(ctx, `SELECT l.agent::text, l.term, l.holder::text, l.keeper, l.began::text, l.place,
+	err := tx.QueryRow(ctx, `SELECT l.agent::text, l.term, l.holder::text, l.keeper, l.began::text, l.place,
 		a.pid IS NOT NULL AND coalesce(a.backend_start = l.began, true),
 		coalesce(pg_catalog.clock_timestamp() - a.state_change < pg_catalog.make_interval(secs => $2), true)
-		FROM twinspan.lease l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.keeper WHERE l.agent = $1::text::uuid`, agent, patience).
+		FROM ONLY twinspan.lease l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.keeper WHERE l.agent = $1::text::uuid`, agent, patience).
 		Scan(&h.Agent, &h.Term, &h.Holder, &h.Keeper, &h.Began, &h.Place, &h.There, &h.Fresh)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
@@ -66,6 +72,56 @@ func LookAtLease(ctx context.Context, q Querier, agent string, patience float64)
 		return nil, pg.Classify(err, "read who works the links")
 	}
 	return &h, nil
+}
+
+// Ask gives a statement to a session of whatever kind, and returns the one value of its
+// answer, "" where there is none.
+type Ask func(sql string) (string, error)
+
+// Holder reads which process works the links of an agent in the database of a session that
+// may be one for replication, which takes one simple statement at a time; "" for nobody. The database may be anybody's: the table
+// is read once it is locked and seen to be an agent's, and in a copy of a linked database it says nothing.
+func Holder(ask Ask, agent string) (holder, place string, err error) {
+	if _, err := ask(`BEGIN READ ONLY`); err != nil {
+		return "", "", err
+	}
+	holder, place, err = holderIn(ask, agent)
+	if _, undo := ask(`ROLLBACK`); err == nil {
+		err = undo
+	}
+	return holder, place, err
+}
+
+func holderIn(ask Ask, agent string) (holder, place string, err error) {
+	plain := func(name string) (bool, error) {
+		if _, err := ask(`LOCK TABLE ONLY twinspan.` + name + ` IN ACCESS SHARE MODE`); err != nil {
+			return false, err
+		}
+		is, err := ask(plainSQL(name))
+		return is == "t", err
+	}
+	if is, err := plain("lease"); err != nil || !is {
+		return "", "", err
+	}
+	line, err := ask(`SELECT holder::text || ' ' || place FROM ONLY twinspan.lease WHERE agent = ` + sqlname.Literal(agent) + `::uuid`)
+	if err != nil || line == "" {
+		return "", "", err
+	}
+	holder, place, _ = strings.Cut(line, " ")
+	noted, err := ask(`SELECT pg_catalog.to_regclass('twinspan.home') IS NOT NULL`)
+	if err != nil || noted != "t" {
+		return holder, place, err
+	}
+	if is, err := plain("home"); err != nil || !is {
+		return holder, place, err
+	}
+	copied, err := ask(`SELECT EXISTS (SELECT FROM ONLY twinspan.home h WHERE CASE WHEN h.server = (SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() s)
+		THEN h.database <> (SELECT d.oid::bigint FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+		ELSE h.relation <> 'twinspan.home'::pg_catalog.regclass::pg_catalog.oid::bigint END)`)
+	if err != nil || copied == "t" {
+		return "", "", err
+	}
+	return holder, place, nil
 }
 
 // TakeLease makes a process the one that works the links of its agent in a database, unless

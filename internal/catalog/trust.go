@@ -10,6 +10,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 // schemaState is what a schema of the name twinspan is.
@@ -66,6 +67,20 @@ func Ours(ctx context.Context, q Querier) (have, ours bool, err error) {
 	return state != absent, state == made, err
 }
 
+// Trusted sees that tables of the schema twinspan, whose name alone says nothing, are an
+// agent's, and keeps them what they are until the transaction ends. A schema or a table that
+// somebody else made is a problem with code schema_taken.
+func Trusted(ctx context.Context, tx pgx.Tx, names ...string) error {
+	state, owner, _, err := lookAtSchema(ctx, tx)
+	switch {
+	case err != nil:
+		return err
+	case state == foreign:
+		return notOurs("twinspan", fmt.Sprintf("belongs to the role %q, or is none that an agent made", owner))
+	}
+	return lockTables(ctx, tx, names...)
+}
+
 // lockTables takes the weakest lock of tables of the schema, so that none of them is
 // altered, dropped or swapped for another until the transaction ends, and then sees
 // that each is what an agent makes: a table of a trusted owner with these columns,
@@ -90,6 +105,17 @@ func lockTables(ctx context.Context, tx pgx.Tx, names ...string) error {
 		}
 	}
 	return nil
+}
+
+// plainSQL says whether a relation of the schema twinspan can be read without running anybody's
+// code: a table of a trusted owner, and nothing but a table. It is what inspect looks for, in one word.
+func plainSQL(name string) string {
+	return `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = 'twinspan' AND c.relname = ` + sqlname.Literal(name) + ` AND c.relkind = 'r' AND c.relowner IN ` + trustedRoles + ` AND n.nspowner IN ` + trustedRoles + `
+		AND NOT c.relrowsecurity AND NOT c.relforcerowsecurity AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid)
+		AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid)
+		AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = c.oid AND a.attnum > 0
+			AND (y.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace OR coalesce(pg_catalog.to_jsonb(a)->>'attgenerated', '') <> '')))`
 }
 
 func inspect(ctx context.Context, tx pgx.Tx, name string) error {

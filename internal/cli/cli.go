@@ -27,6 +27,7 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/terminal"
+	"github.com/twinspan/twinspan/internal/tier"
 )
 
 // Exit statuses.
@@ -47,14 +48,35 @@ type InitRequest struct {
 	Allow   []string // of a managed instance: networks that its clients come from
 	// NoBackups makes a managed instance without backups.
 	NoBackups bool
-	Password  string // file that takes the superuser's password of a managed instance; empty to answer with it
-	Endpoint  string // HOST:PORT; empty for the default
-	API       string // HOST:PORT; empty for none over TCP
-	Connect   bool   // see that the DSN connects
+	// Size is a managed instance's; what is zero of it follows from the rest, or is not declared.
+	Size     tier.Size
+	Password string // file that takes the superuser's password of a managed instance; empty to answer with it
+	Endpoint string // HOST:PORT; empty for the default
+	API      string // HOST:PORT; empty for none over TCP
+	Connect  bool   // see that the DSN connects
 	// Adopt is the id of the agent whose links are taken over, "any" for the one whose links
 	// are found; empty for none.
 	Adopt string
 	Hooks []string // programs for events, as KIND,KIND=PROGRAM
+	// Tier is general-purpose, one server, or business-critical, one of several members; empty for the former.
+	Tier        string
+	Member      string // name of the first member
+	MemberPorts []int  // of its Patroni, its etcd for clients and for members; empty for the usual ones, or free ones
+	Durability  string // strict or available; empty for strict
+}
+
+// MemberRequest is what member join was asked for.
+type MemberRequest struct {
+	Dir      config.Dir
+	Token    string
+	Member   string
+	Endpoint string
+	Port     int
+	Ports    []int
+	Listen   string
+	Allow    []string
+	Witness  bool
+	Version  string
 }
 
 // DemoRequest is what demo was asked for.
@@ -72,6 +94,7 @@ type Deps struct {
 	Serve func(ctx context.Context, dir config.Dir, log *slog.Logger) error
 	// Init makes an agent in a directory.
 	Init func(ctx context.Context, in InitRequest) (api.Initialised, error)
+	Join func(ctx context.Context, in MemberRequest) (api.Initialised, error)
 	// Demo runs the demonstration until ctx ends or its time is over.
 	Demo func(ctx context.Context, in DemoRequest) error
 	// Poll is how often a link is looked at while waiting; one second when 0.
@@ -201,6 +224,11 @@ func (a *app) print(e api.Error) {
 	if text, err := json.MarshalIndent(e, "", "  "); err == nil {
 		fmt.Fprintf(a.out, "%s\n", text)
 	}
+}
+
+// errorOf is the error with which a command ends because of a problem that the agent shows.
+func errorOf(kind problem.Kind, p api.Problem) *api.Error {
+	return &api.Error{Kind: string(kind), Code: p.Code, Subject: p.Subject, Text: p.Title, Hint: p.Hint}
 }
 
 // remedy is the hint of an error that has none of its own.

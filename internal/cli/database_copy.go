@@ -199,7 +199,7 @@ func copyError(v api.DatabaseCopy) error {
 	switch v.State {
 	case api.CopyFailed:
 		if p := v.Problem; p != nil {
-			return &api.Error{Kind: string(problem.Transient), Code: p.Code, Subject: p.Subject, Text: p.Title, Hint: p.Hint}
+			return errorOf(problem.Transient, *p)
 		}
 	case api.CopyCancelled:
 		return problem.New(problem.Cancelled, "copy_cancelled", "the copy was cancelled")

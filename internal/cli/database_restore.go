@@ -25,7 +25,9 @@ the database is copied out of it.
 --at is a moment with or without a zone (the local one without), such as "2026-11-30 10:15:00"
 or 2026-11-30T10:15:00Z, or a duration such as -10m. What was committed then or before is in
 the new database. Any moment up to now can be had: the log is brought into the repository
-first. --deleted restores a database that was dropped, to its last row before the DROP.
+first. Of the twin of a link it is a moment of the primary: those transactions are in that
+committed on the primary then or before, as far as the twin ever had them. --deleted restores
+a database that was dropped, to its last row before the DROP.
 twinspan database restorable lists the databases with the moments.
 
 The answer names the position in the instance's log, and when the last transaction before it
@@ -33,18 +35,19 @@ ended. Nothing of a link is in the new database. Until it is whole it has a name
 with "twinspan copy", and nobody can connect to it; an agent that is killed leaves nothing
 once it is started again. Unlogged tables are empty.
 
-With --from the backups are another instance's, which may be gone for good: its repository is
-named by the file that its twinspan backup policy --export wrote, or by its directory and a
-file with its key. Any agent of a managed instance can do it that has the programs of the
-same major version. Where the log ends before the moment, all of it is restored, and the
-answer says so.
+With --from the backups are another instance's, which may be gone for good: its repositories
+are named by the file that its twinspan backup policy --export wrote, or one of them by its
+directory, or its place in an object store as in twinspan backup policy, and a file with its
+key. --deleted works there, too: the log says what was dropped. Any agent of a managed
+instance can do it that has the programs of the same major version. Where the log ends before
+the moment, all of it is restored, and the answer says so.
 
 Interrupting the command cancels the restore; with --no-wait it goes on by itself, --status
 shows it, and --cancel ends it.`
 
 func (a *app) databaseRestore() *cobra.Command {
 	var in api.RestoreDatabase
-	var at, rate, from, keyFile string
+	var at, rate, from, keyFile, credentials string
 	var status, cancel bool
 	cmd := &cobra.Command{
 		Use:   "restore DATABASE --as NEW (--at TIME | --deleted)",
@@ -65,7 +68,7 @@ func (a *app) databaseRestore() *cobra.Command {
 				in.At = &moment
 			}
 			if from != "" {
-				if in.From, err = readRepository(from, keyFile); err != nil {
+				if in.From, err = readRepository(from, keyFile, credentials); err != nil {
 					return err
 				}
 			}
@@ -87,9 +90,10 @@ func (a *app) databaseRestore() *cobra.Command {
 	flags.BoolVar(&in.Deleted, "deleted", false, "restore a dropped database to its last row before the DROP")
 	flags.StringVar(&in.Peer, "peer", "", "the `peer` on whose instance it is made")
 	flags.StringVar(&from, "from", "",
-		"the `repository` of another instance: what backup policy --export wrote, or its directory")
+		"the `repository` of another instance: what backup policy --export wrote, or its place")
 	flags.StringVar(&keyFile, "key-file", "",
-		"the `file` with the key of a directory that --from names, or what backup policy --export wrote")
+		"the `file` with the key of the repository that --from names, or what backup policy --export wrote")
+	flags.StringVar(&credentials, "credentials", "", "the `file` with what opens an object store that --from names")
 	flags.StringVar(&rate, "rate", "", "copy rows no faster than this `size` per second, such as 50MB")
 	flags.BoolVar(&status, "status", false, "show the restore under that name that is under way, or the last")
 	flags.BoolVar(&cancel, "cancel", false, "end the restore under that name that is under way")
@@ -116,38 +120,56 @@ func (a *app) restoreOf(ctx context.Context, c *client.Client, in api.RestoreDat
 }
 
 // readRepository reads what names a repository and opens it.
-func readRepository(from, keyFile string) (*api.RestoreFrom, error) {
-	info, err := os.Stat(from)
+func readRepository(from, keyFile, credentialsFile string) (*api.RestoreFrom, error) {
+	place := from
+	if !strings.Contains(from, "://") {
+		info, err := os.Stat(from)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			if keyFile != "" || credentialsFile != "" {
+				return nil, fmt.Errorf("%s is a file, which holds the key: --key-file and --credentials are for a directory or an object store",
+					terminal.Quoted(from))
+			}
+			return readExport(from)
+		}
+		if place, err = filepath.Abs(from); err != nil {
+			return nil, err
+		}
+	}
+	if keyFile == "" {
+		return nil, fmt.Errorf("%s is a repository: --key-file has to name a file with its key", terminal.Quoted(from))
+	}
+	text, err := os.ReadFile(keyFile)
 	if err != nil {
 		return nil, err
 	}
-	file := from
-	if info.IsDir() {
-		file = keyFile
-	} else if keyFile != "" {
-		return nil, fmt.Errorf("%s is a file, which holds the key: --key-file is for a directory",
-			terminal.Quoted(from))
+	out := &api.RestoreFrom{Repository: place, Key: strings.TrimSpace(string(text))}
+	if e, err := readExport(keyFile); err == nil {
+		out.Key = e.Key
 	}
-	if file == "" {
-		return nil, fmt.Errorf("%s is a directory: --key-file has to name a file with its key", terminal.Quoted(from))
+	if credentialsFile != "" {
+		out.Credentials, err = readCredentials(credentialsFile)
 	}
+	return out, err
+}
+
+// readExport reads what backup policy --export wrote.
+func readExport(file string) (*api.RestoreFrom, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	var e api.BackupExport
-	exported := json.Unmarshal(text, &e) == nil && e.Format == 1 && e.Repository != "" && e.Key != ""
-	switch {
-	case info.IsDir():
-		if !exported {
-			e.Key = strings.TrimSpace(string(text))
-		}
-		e.Repository, err = filepath.Abs(from)
-		return &api.RestoreFrom{Repository: e.Repository, Key: e.Key}, err
-	case !exported:
-		return nil, fmt.Errorf("%s is not what twinspan backup policy --export writes", terminal.Quoted(from))
+	if json.Unmarshal(text, &e) != nil || e.Format != 1 || e.Repository == "" || e.Key == "" {
+		return nil, fmt.Errorf("%s is not what twinspan backup policy --export writes", terminal.Quoted(file))
 	}
-	return &api.RestoreFrom{Repository: e.Repository, Key: e.Key}, nil
+	out := &api.RestoreFrom{Repository: e.Repository, Key: e.Key}
+	if len(e.Repositories) > 0 { // an earlier release had one directory
+		out.Repository, out.Credentials, out.Others = e.Repositories[0].Place, e.Repositories[0].Credentials, e.Repositories[1:]
+	}
+	return out, nil
 }
 
 // parseMoment reads a moment as people write it.
@@ -193,6 +215,9 @@ func showRestored(w io.Writer, v api.DatabaseCopy) {
 	}
 	if v.Link != "" && v.Position != "" {
 		fmt.Fprintf(w, "  that is       %s of the primary of link %s\n", v.Position, v.Link)
+	}
+	if r.PrimaryLast != "" {
+		fmt.Fprintf(w, "  last transaction of the primary is applied up to %s\n", r.PrimaryLast)
 	}
 	switch {
 	case r.LastAt != nil:

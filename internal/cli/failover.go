@@ -154,7 +154,7 @@ func (a *app) failover(ctx context.Context, c *client.Client, name string, in ap
 	if err != nil || a.flags.noWait {
 		return p, err
 	}
-	p, err = a.waitFailover(ctx, c, p, before)
+	p, err = a.waitFailover(ctx, c, p, before, in.Cutover)
 	if err == nil && p.State == api.FailoverDone && p.Type == api.Planned && !in.Cutover {
 		a.waitFollowed(ctx, c, name)
 	}
@@ -198,8 +198,8 @@ func capital(s string) string {
 }
 
 // waitFailover shows a failover's steps until it is over. An interrupt gives it up,
-// unless it is decided.
-func (a *app) waitFailover(ctx context.Context, c *client.Client, p api.FailoverProgress, before api.Link) (api.FailoverProgress, error) {
+// unless it is decided. One that removes the link is over when that is done.
+func (a *app) waitFailover(ctx context.Context, c *client.Client, p api.FailoverProgress, before api.Link, removes bool) (api.FailoverProgress, error) {
 	shown := 0
 	show := func() {
 		for ; shown < len(p.Steps); shown++ {
@@ -231,8 +231,13 @@ func (a *app) waitFailover(ctx context.Context, c *client.Client, p api.Failover
 			return p, unknownOutcome(p.Link)
 		}
 		if err != nil && ctx.Err() == nil {
-			if l, err := c.Link(ctx, p.Link); err == nil && l.Epoch > before.Epoch {
+			l, err := c.Link(ctx, p.Link)
+			var sent *api.Error
+			switch {
+			case err == nil && l.Epoch > before.Epoch && !removes:
 				return outcome(p, l), nil
+			case removes && errors.As(err, &sent) && sent.Code == "link_unknown":
+				return a.removedMeanwhile(ctx, c, p, before), nil
 			}
 		}
 	}
@@ -249,6 +254,17 @@ func outcome(p api.FailoverProgress, l api.Link) api.FailoverProgress {
 		p.Primary = l.Peer.Name
 	}
 	p.Text = "the agent that drove it was interrupted after it was decided"
+	return p
+}
+
+// removedMeanwhile describes a cutover whose driver was started anew, and has removed the link since.
+func (a *app) removedMeanwhile(ctx context.Context, c *client.Client, p api.FailoverProgress, before api.Link) api.FailoverProgress {
+	p.State, p.Epoch, p.HoldSeconds, p.Primary = api.FailoverDone, before.Epoch+1, 0, before.Peer.Name
+	if before.Role == api.Secondary {
+		me, _ := c.Agent(ctx) // no name is shown where that fails
+		p.Primary = me.Name
+	}
+	p.Text = "the link is removed; the agent that drove it was interrupted after it was decided"
 	return p
 }
 
@@ -271,7 +287,7 @@ func (a *app) giveUpFailover(ctx context.Context, c *client.Client, p api.Failov
 // failoverError makes the exit status.
 func failoverError(p api.FailoverProgress) error {
 	if p.State == api.FailoverUndone && p.Problem != nil {
-		return &api.Error{Kind: string(problem.Transient), Code: p.Problem.Code, Subject: p.Problem.Subject, Text: p.Problem.Title, Hint: p.Problem.Hint}
+		return errorOf(problem.Transient, *p.Problem)
 	}
 	return nil
 }
@@ -297,7 +313,7 @@ func showFailover(w io.Writer, p api.FailoverProgress) {
 		}
 		fmt.Fprintf(w, "  %-46s %s%s\n", s.Name, terminal.Duration(s.Seconds), mark)
 	}
-	if p.State == api.FailoverDone && p.Type == api.Planned {
+	if p.State == api.FailoverDone && p.Type == api.Planned && p.HoldSeconds > 0 { // else it is not known
 		fmt.Fprintf(w, "  writers waited %s", terminal.Duration(p.HoldSeconds))
 		if p.Ended > 0 {
 			fmt.Fprintf(w, "; %d transactions that did not finish in time were ended", p.Ended)

@@ -21,7 +21,7 @@ func (a *app) failoverPlan(ctx context.Context, c *client.Client, name string, i
 		return err
 	}
 	first := p.Problems[0]
-	return &api.Error{Kind: string(problem.Conflict), Code: first.Code, Subject: first.Subject, Text: first.Title, Hint: first.Hint}
+	return errorOf(problem.Conflict, first)
 }
 
 func showFailoverPlan(w io.Writer, p api.FailoverPlan) {

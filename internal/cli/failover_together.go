@@ -34,7 +34,7 @@ func (a *app) failoverTogether(ctx context.Context, c *client.Client, names []st
 		return err
 	}
 	if f.State == api.FailoverUndone && f.Problem != nil {
-		return &api.Error{Kind: string(problem.Transient), Code: f.Problem.Code, Subject: f.Problem.Subject, Text: f.Problem.Title, Hint: f.Problem.Hint}
+		return errorOf(problem.Transient, *f.Problem)
 	}
 	return nil
 }

@@ -32,9 +32,18 @@ machine alone unless --listen names addresses: then it has TLS with a certificat
 own, clients come from the networks of --allow with TLS and a password, and the
 password of its superuser is shown this once, or written to --password-file.
 
+A managed instance has a tier and, where --vcores, --memory and --storage declare one, a size: the settings of
+the server follow from it. --vcores alone means 5.1 GB of memory for each. Without a size the
+instance shares its machine. "twinspan instance set" changes it later.
+
 The agent makes backups of a managed server from its first minute, with pgBackRest, into its
 own directory (twinspan backup policy names another place), encrypted with a key that lies there
 too. Where pgBackRest is missing the instance works, and the agent says that it has no backups.
+
+With --tier business-critical the instance has several members, each on a host of its own: this
+one is the first, and "twinspan member invite" here and "twinspan member join" on other hosts bring
+the others. Each runs a server, under Patroni 4.0 or newer, and an etcd 3.5 or newer, which are to be installed. Commits
+wait for a standby; --durability available lets them go on where there is none.
 
 --endpoint is the address that peers are told, port 5022 of this machine by default.
 Of two peers only one needs to reach the other.
@@ -62,6 +71,7 @@ func (a *app) initCommand() *cobra.Command {
 		GroupID: "agent",
 		Example: `  twinspan init --dir /var/lib/twinspan --name a --postgres 'postgres://link_agent@db1/postgres' --endpoint db1.example.com:5022
   twinspan init --dir ~/twin --name b --managed --port 5433
+  twinspan init --dir /var/lib/twinspan/c --name c --managed --tier general-purpose --vcores 2 --memory 8GB --storage 100GB
   twinspan init --dir /var/lib/twinspan/b2 --name b --postgres 'host=db2 user=postgres' --endpoint db2.example.com:5022 --adopt`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -79,6 +89,7 @@ func (a *app) initCommand() *cobra.Command {
 			}
 			return a.answer(made, func(w io.Writer) {
 				fmt.Fprintf(w, "agent        %s\ndirectory    %s\nendpoint     %s\nfingerprint  %s\n", made.Name, made.Dir, made.Endpoint, made.Fingerprint)
+				memberLine(w, made)
 				adopted(w, made)
 				if made.Tokens != nil {
 					fmt.Fprintf(w, "api          https://%s\noperator     %s\nreader       %s\n", made.API, made.Tokens.Operator, made.Tokens.Reader)
@@ -98,19 +109,25 @@ func (a *app) initCommand() *cobra.Command {
 	flags.IntVar(&in.Port, "port", 0, "`port` of the managed server; a free one is chosen without it")
 	flags.StringVar(&in.Listen, "listen", "", "`addresses` at which the managed server listens for other machines, with TLS; * for all")
 	flags.StringSliceVar(&in.Allow, "allow", nil, "with --listen, `networks` that clients come from, as 10.0.0.0/8 (default all)")
+	sizeFlags(flags, &in.Size)
 	flags.BoolVar(&in.NoBackups, "no-backups", false, "the agent makes no backups of the managed server")
 	flags.StringVar(&in.Password, "password-file", "", "`file` that is made for the superuser's password, in place of showing it")
+	flags.StringVar(&in.Tier, "tier", "", "`tier` of the instance: general-purpose (default) or business-critical")
+	flags.StringVar(&in.Member, "member", "", "`name` of the first member (default member1)")
+	flags.IntSliceVar(&in.MemberPorts, "member-ports", nil, "`ports` of Patroni, etcd, and etcd for members (default 8008,2379,2380 or free ones)")
+	flags.StringVar(&in.Durability, "durability", "", "`how`: strict (default), or available: commits go on where there is no standby")
 	flags.StringVar(&in.Endpoint, "endpoint", "", "`host:port` at which peers reach the agent (default: port 5022 of this machine)")
 	flags.StringVar(&in.API, "api", "", "`host:port` at which the REST interface is served too, with TLS and tokens")
 	flags.StringVar(&in.Adopt, "adopt", "", "take over the links beside the server, of the one `agent` whose they are, or the one of this id")
 	flags.Lookup("adopt").NoOptDefVal = "any"
 	flags.StringArrayVar(&in.Hooks, "hook", nil, "program to run for events, as `kind,kind=program`; see docs/operating.md; may be given again")
 	flags.BoolVar(&noConnect, "no-connect", false, "do not try the connection string")
+	a.completeSize(cmd)
 	cmd.MarkFlagRequired("name")
 	cmd.MarkFlagsMutuallyExclusive("postgres", "managed")
 	cmd.MarkFlagsOneRequired("postgres", "managed")
 	cmd.MarkFlagsMutuallyExclusive("adopt", "no-connect")
-	for _, flag := range []string{"port", "listen", "allow", "no-backups", "password-file"} {
+	for _, flag := range []string{"port", "listen", "allow", "no-backups", "password-file", "tier", "vcores", "memory", "storage", "benefit", "member", "member-ports", "durability"} {
 		cmd.MarkFlagsMutuallyExclusive("postgres", flag)
 	}
 	return cmd

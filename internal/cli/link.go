@@ -128,17 +128,26 @@ not. What cannot be known now, as the other side is away, is shown as unknown.`,
 }
 
 func (a *app) linkShow() *cobra.Command {
-	return &cobra.Command{
+	tables := false
+	cmd := &cobra.Command{
 		Use:   "show NAME",
 		Short: "Show all that is known of a link",
 		Long: `Show a link as this side sees it: what each side is, how far the seeding has come,
 how far the primary's log has come on its way and what waits where, and what is wrong,
-with the remedy.`,
+with the remedy. --tables shows how far each table of a seeding is instead.`,
 		Example: `  twinspan link show sales
+  twinspan link show sales --tables
   twinspan link show sales -o json | jq .lag.seconds`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLinks,
 		RunE: a.asks(func(ctx context.Context, c *client.Client, args []string) error {
+			if tables {
+				s, err := c.SeedingTables(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return a.answer(s, func(w io.Writer) { showSeedingTables(w, s) })
+			}
 			l, err := c.Link(ctx, args[0])
 			if err != nil {
 				return err
@@ -146,6 +155,8 @@ with the remedy.`,
 			return a.answer(l, func(w io.Writer) { showLink(w, l) })
 		}),
 	}
+	cmd.Flags().BoolVar(&tables, "tables", false, "show how far each table of the seeding is")
+	return cmd
 }
 
 func (a *app) linkSuspend() *cobra.Command {

@@ -55,11 +55,12 @@ loss of the twin, its agent or the network stops the writers too.
 tables together, before compression. "none" takes the limit away.
 
 --accept lets a difference be that stopped the link (schema_drifted; resume it then) or
-that it warns of (schema_differs_since_copy), or let a repair drop what it has named
-(drop_objects). Given at the primary's agent, --accept event_trigger_of_role trusts the
+that it warns of (schema_differs_since_copy, database_settings_differ), or lets a repair
+drop what it has named (drop_objects). Given at the primary's agent, --accept event_trigger_of_role trusts the
 roles whose functions event triggers run there now. Given at the secondary's agent, --accept
 superuser_commands has schema changes of roles that are superusers on the primary and
-not on the secondary made with the agent's rights; --withdraw takes that back.`
+not on the secondary made with the agent's rights; --withdraw takes that back, and
+database_settings_differ.`
 
 const onConflictUsage = "who is in the way on the secondary, the `policy`: wait, or cancel=AFTER"
 
@@ -112,11 +113,11 @@ func (a *app) linkSet() *cobra.Command {
 	flags.Var(&rate, "max-rate", maxRateUsage)
 	flags.Var(&audit, "audit-rate", auditRateUsage)
 	flags.StringSliceVar(&accept, "accept", nil, "`codes` of problems that shall be, as told above")
-	flags.StringSliceVar(&withdraw, "withdraw", nil, "`codes` whose acceptance is taken back: superuser_commands")
+	flags.StringSliceVar(&withdraw, "withdraw", nil, "`codes` whose acceptance is taken back: superuser_commands, database_settings_differ")
 	cmd.MarkFlagsOneRequired("mode", "sync-timeout", "on-conflict", "on-isolation", "max-rate", "audit-rate", "accept", "withdraw")
 	a.completeFlag(cmd, "on-conflict", cobra.FixedCompletions([]string{"wait", "cancel", "cancel=10s"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "on-isolation", cobra.FixedCompletions([]string{"serve", "fence", "fence=1m"}, cobra.ShellCompDirectiveNoFileComp))
-	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy", "superuser_commands", "drop_objects", "event_trigger_of_role"}, cobra.ShellCompDirectiveNoFileComp))
+	a.completeFlag(cmd, "accept", cobra.FixedCompletions([]string{"schema_drifted", "schema_differs_since_copy", "superuser_commands", "drop_objects", "event_trigger_of_role", "database_settings_differ"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "mode", cobra.FixedCompletions([]string{"async", "sync"}, cobra.ShellCompDirectiveNoFileComp))
 	a.completeFlag(cmd, "sync-timeout", cobra.FixedCompletions([]string{"wait", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -186,7 +187,7 @@ func (a *app) syncStopped(l api.Link) error {
 	}
 	for _, p := range l.Problems {
 		if strings.HasPrefix(p.Code, "sync_") && p.Code != "sync_degraded" {
-			return &api.Error{Kind: string(problem.Conflict), Code: p.Code, Subject: p.Subject, Text: p.Title, Hint: p.Hint}
+			return errorOf(problem.Conflict, p)
 		}
 	}
 	return errGoOn

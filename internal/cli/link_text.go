@@ -288,3 +288,19 @@ func showProblems(w io.Writer, problems []api.Problem) {
 		}
 	}
 }
+
+// showSeedingTables writes how far each table of a first copy is.
+func showSeedingTables(w io.Writer, s api.SeedingTables) {
+	if !s.Known {
+		fmt.Fprintln(w, "no rows are being copied")
+		return
+	}
+	var rows [][]string
+	for _, t := range s.Tables {
+		rows = append(rows, []string{t.Table, t.State, terminal.Size(t.BytesDone), terminal.Size(t.BytesTotal)})
+	}
+	terminal.Table(w, []string{"TABLE", "STATE", "COPIED", "OF"}, rows)
+	if s.More > 0 {
+		fmt.Fprintf(w, "and %s more\n", terminal.Plural(s.More, "table"))
+	}
+}

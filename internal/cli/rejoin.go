@@ -167,7 +167,7 @@ func (a *app) waitMended(ctx context.Context, c *client.Client, name string) err
 		case err != nil:
 			return err
 		case p.Phase == api.Fenced && p.Problem != nil:
-			return &api.Error{Kind: string(problem.Internal), Code: p.Problem.Code, Subject: p.Problem.Subject, Text: p.Problem.Title, Hint: p.Problem.Hint}
+			return errorOf(problem.Internal, *p.Problem)
 		default:
 			if away = (time.Time{}); p.Step != last && p.Step != "" {
 				last = p.Step

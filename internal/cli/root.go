@@ -51,8 +51,8 @@ func (a *app) root() *cobra.Command {
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE:          needsCommand,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if o := a.flags.output; o != "table" && o != "json" {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if o := a.flags.output; o != "table" && o != "json" && !(o == "csv" && cmd.Name() == "usage") {
 				return fmt.Errorf("there is no output %q: use table or json", o)
 			}
 			return nil
@@ -73,8 +73,8 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
 	root.AddCommand(
-		a.initCommand(), a.serveCommand(), a.apiCommand(), a.instanceCommand(), a.backupCommand(),
-		a.peerCommand(), a.checkCommand(), a.linkCommand(), a.databaseCommand(), a.eventsCommand(),
+		a.initCommand(), a.serveCommand(), a.apiCommand(), a.instanceCommand(), a.usageCommand(), a.memberCommand(), a.backupCommand(),
+		a.peerCommand(), a.checkCommand(), a.linkCommand(), a.databaseCommand(), a.eventsCommand(), a.uiCommand(),
 		a.demoCommand(), a.explainCommand(), a.versionCommand(), manCommand(),
 	)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)

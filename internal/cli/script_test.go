@@ -85,10 +85,28 @@ func TestScripts(t *testing.T) {
 			return errors.Join(err, l.Close())
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await,
-			"lines": lines,
+			"await":  await,
+			"filled": filled,
+			"lines":  lines,
 		},
 	})
+}
+
+// filled waits until something has been written into a file.
+func filled(ts *testscript.TestScript, _ bool, args []string) {
+	late := time.After(time.Minute)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if i, err := os.Stat(ts.MkAbs(args[0])); err == nil && i.Size() > 0 {
+			return
+		}
+		select {
+		case <-late:
+			ts.Fatalf("nothing is written into %s", args[0])
+		case <-tick.C:
+		}
+	}
 }
 
 // await waits until the agent in a directory answers.
@@ -135,6 +153,8 @@ func TestHelpReadsAsWritten(t *testing.T) {
 	t.Setenv("TWINSPAN_DIR", "/secret/place") // must not show
 	a := &app{deps: deps()}
 	known := map[string]bool{}
+	var page bytes.Buffer
+	page.WriteString("# The commands\n\n<!-- written by make generated from the commands' own help -->\n\n`twinspan man DIR` writes the same as manual pages.\n")
 	every(a.root(), func(c *cobra.Command) {
 		name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".txt"
 		known[name] = true
@@ -143,6 +163,7 @@ func TestHelpReadsAsWritten(t *testing.T) {
 		if code := Run(t.Context(), deps(), args, nil, &out, &errs); code != exitDone || errs.Len() > 0 {
 			t.Errorf("%v: %d, %s", args, code, errs.String())
 		}
+		fmt.Fprintf(&page, "\n## %s\n\n```\n%s```\n", c.CommandPath(), out.String())
 		golden := filepath.Join("testdata", "help", name)
 		if *update {
 			if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
@@ -162,6 +183,15 @@ func TestHelpReadsAsWritten(t *testing.T) {
 			t.Errorf("%v has no text", args)
 		}
 	})
+	reference := filepath.Join("..", "..", "docs", "cli.md")
+	if *update {
+		if err := os.WriteFile(reference, page.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := os.ReadFile(reference); err != nil || !bytes.Equal(text, page.Bytes()) {
+		t.Errorf("docs/cli.md is stale (%v): run make generated", err)
+	}
 	files, err := os.ReadDir(filepath.Join("testdata", "help"))
 	if err != nil {
 		t.Fatal(err)

@@ -149,7 +149,7 @@ func verdictError(v api.Verification) error {
 		return p.WithHint("twinspan link verify %s --repair brings the secondary in line", v.Link)
 	case api.Failed:
 		if p := v.Problem; p != nil {
-			return &api.Error{Kind: string(problem.Transient), Code: p.Code, Subject: p.Subject, Text: p.Title, Hint: p.Hint}
+			return errorOf(problem.Transient, *p)
 		}
 	case api.Cancelled:
 		return problem.New(problem.Cancelled, "verification_cancelled", "the verification was cancelled")

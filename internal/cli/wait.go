@@ -73,7 +73,8 @@ func (w *applied) look(l api.Link, now time.Time) error {
 	}
 	if len(l.Problems) > 0 {
 		p := l.Problems[0]
-		return &api.Error{Kind: string(problem.Transient), Code: p.Code, Subject: p.Subject, Text: fmt.Sprintf("link %s stands still: %s", l.Name, p.Title), Hint: p.Hint}
+		p.Title = fmt.Sprintf("link %s stands still: %s", l.Name, p.Title)
+		return errorOf(problem.Transient, p)
 	}
 	return problem.New(problem.Transient, "wait_stalled", "link %s is %s and has not come further for %s: it has applied %s of %s", l.Name, phrase(l.Phase), w.patience,
 		dash(l.Position.Applied), w.until).On(l.Name).WithHint("the link goes on; twinspan link show %s says what waits where", l.Name)
@@ -131,7 +132,7 @@ func stopped(l api.Link, until []api.Phase) error {
 	case api.Broken, api.Fenced:
 		for _, p := range l.Problems {
 			if p.Severity == api.Blocks {
-				return &api.Error{Kind: string(problem.Internal), Code: p.Code, Subject: p.Subject, Text: p.Title, Hint: p.Hint}
+				return errorOf(problem.Internal, p)
 			}
 		}
 		return problem.New(problem.Internal, "link_"+string(l.Phase), "link %s is %s", l.Name, l.Phase).

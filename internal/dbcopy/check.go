@@ -43,7 +43,15 @@ func (t *Target) check(ctx context.Context, origin Origin) error {
 	if err := missingExtensions(ctx, conn, origin.Extensions); err != nil {
 		return err
 	}
-	return assess.Room(ctx, conn, t.Server, origin.Bytes)
+	return assess.Room(ctx, conn, t.Server, t.storage(), origin.Bytes)
+}
+
+// storage is what bounds the copy beside the disk.
+func (t *Target) storage() *assess.Storage {
+	if t.Storage == nil {
+		return nil
+	}
+	return t.Storage()
 }
 
 // CheckName refuses names that a copy cannot have.

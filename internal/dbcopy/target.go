@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/largeobject"
@@ -32,6 +33,8 @@ type Target struct {
 	// the engines choose.
 	Workers int
 	Places  *turns.Pool // what the workers of all copies of an agent share; may be nil
+	// Storage says what is left of the instance's storage; nil, or its answer is, where nothing but the disk bounds it.
+	Storage func() *assess.Storage
 	// MaxRate is the most bytes of rows a second; 0 is no limit.
 	MaxRate int64
 	Log     *slog.Logger

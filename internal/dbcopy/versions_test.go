@@ -88,7 +88,13 @@ func TestCopyWithoutALogicalLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, dsn = must(t, s, open(t, from), "copy of quiet")
+	source := open(t, from)
+	for range 3 { // the server itself may have written meanwhile
+		if !source.Origin().Exact {
+			source = open(t, from)
+		}
+	}
+	result, dsn = must(t, s, source, "copy of quiet")
 	if !result.Origin.Exact || result.Origin.Position < end {
 		t.Errorf("on a server at rest the position is %s (exact: %t), after %s", result.Origin.Position, result.Origin.Exact, end)
 	}

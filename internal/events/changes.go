@@ -96,11 +96,14 @@ func Failover(before, after api.FailoverProgress) []api.Event {
 			text += fmt.Sprintf("; %d transactions were ended", after.Ended)
 		}
 		e := add("done", text)
-		e.Epoch, e.Seconds = after.Epoch, took
+		e.Epoch, e.Seconds, e.Failover = after.Epoch, took, after.Type
+		if after.Type == api.Planned {
+			e.HoldSeconds = seconds(after.HoldSeconds)
+		}
 		return list
 	}
 	e := add("undone", "the failover did not come about; everything is as before")
-	e.Seconds = took
+	e.Seconds, e.Failover = took, after.Type
 	if p := after.Problem; p != nil {
 		e.Code, e.Subject, e.Text = p.Code, p.Subject, e.Text+": "+p.Title
 	}

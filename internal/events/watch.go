@@ -194,11 +194,16 @@ func (w *Watch) lookAtTasks(tasks []api.BackupTask) []api.Event {
 		what := strings.TrimSpace(t.Type + " backup")
 		if t.Kind == "verify" {
 			what = "verification of the backups"
+		} else if t.Kind == "test" {
+			what = "test restore of the backups"
 		}
 		e := api.Event{Kind: api.EventBackup, Action: "began", Text: "a " + what + " has begun", Details: t.Kind + " " + t.Type}
 		switch t.State {
 		case "done":
 			e.Action, e.Text = "done", "the "+what+" is done"
+			if r := t.Tested; r != nil {
+				e.Text += fmt.Sprintf(": %d databases, %d tables and %d rows of %s were read", r.Databases, r.Tables, r.Rows, r.Backup)
+			}
 			if v := t.Verified; v != nil {
 				e.Text += fmt.Sprintf(": %d backups and %d segments read, %d findings", v.Backups, v.Segments, len(v.Findings))
 			}

@@ -100,13 +100,13 @@ func withoutRows(v api.Verification) api.Verification {
 }
 
 // guarded asks for a token. /healthz and the paths of roles are open, for load balancers
-// have none; each host may ask them so often. refused is told of a reader that would change
+// have none, and the description of the interface, which says nothing of the agent; each host may ask them so often. refused is told of a reader that would change
 // something.
 func guarded(guard *access.Guard, next http.Handler, refused func(*http.Request)) http.Handler {
-	var asks pacing
+	asks := &door.Pace{PerSecond: asksPerSecond, AtOnce: asksAtOnce}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isOpen(r.URL.Path) {
-			if !asks.allow(r.RemoteAddr, time.Now()) {
+			if !asks.Allow(r.RemoteAddr, time.Now()) {
 				w.Header().Set("Retry-After", "1")
 				refuse(w, problem.New(problem.Resource, "asked_too_often", "this host asks too often").
 					WithHint("ask once a second"), http.StatusTooManyRequests)
@@ -117,20 +117,36 @@ func guarded(guard *access.Guard, next http.Handler, refused func(*http.Request)
 		}
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		entry, known := guard.Find(token)
-		switch {
-		case !strings.EqualFold(scheme, "Bearer") || !known:
+		if !strings.EqualFold(scheme, "Bearer") || !known {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, problem.New(problem.Unauthorised, "token_unknown", "the request has no token that is known").
 				WithHint("send the header Authorization: Bearer TOKEN; twinspan api token create makes one"), http.StatusUnauthorized)
 			return
-		case entry.Role != access.Operator && !looksOnly(r):
-			refused(r.WithContext(context.WithValue(r.Context(), entryKey{}, entry)))
+		}
+		if entry.Role == access.Operator || looksOnly(r) {
+			welcome(r)
+		}
+		admitted(entry, next, refused).ServeHTTP(w, r)
+	})
+}
+
+// welcome makes the connection of a request one of somebody known.
+func welcome(r *http.Request) {
+	if c, ok := r.Context().Value(connKey{}).(*door.Conn); ok {
+		c.Visitor.Leave() // no stranger any more
+	}
+}
+
+// admitted answers the holder of a token. A reader may look; refused is told when it would
+// do more.
+func admitted(entry access.Entry, next http.Handler, refused func(*http.Request)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = r.WithContext(context.WithValue(r.Context(), entryKey{}, entry))
+		if entry.Role != access.Operator && !looksOnly(r) {
+			refused(r)
 			refuse(w, errReader, http.StatusForbidden)
 			return
 		}
-		if c, ok := r.Context().Value(connKey{}).(*door.Conn); ok {
-			c.Visitor.Leave() // no stranger any more
-		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), entryKey{}, entry)))
+		next.ServeHTTP(w, r)
 	})
 }

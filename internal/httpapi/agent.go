@@ -53,13 +53,24 @@ type Agent interface {
 	// CancelCopy returns when nothing of it is left.
 	CancelCopy(ctx context.Context, id string) (api.DatabaseCopy, error)
 
+	// Members lists the members of the instance; the other three are the affair of the agent that serves.
+	Members(ctx context.Context) (api.Members, error)
+	SetMembers(ctx context.Context, in api.SetMembers) (api.Members, error)
+	InviteMember(ctx context.Context, in api.InviteMember) (api.MemberInvitation, error)
+	RemoveMember(ctx context.Context, name string) (api.Members, error)
+
 	// Instance describes the instance, without waiting for the server.
 	Instance(ctx context.Context) (api.Instance, error)
+	// SetInstance changes the size of a managed instance. With a restart it returns when the server is back.
+	SetInstance(ctx context.Context, in api.SetInstance) (api.InstanceChange, error)
+	// Usage tells the hours of a month, "2026-11", or of the present one. It asks the server.
+	Usage(ctx context.Context, month string) (api.Usage, error)
 	// Backups says what is known of the backups, without asking the repository.
 	Backups(ctx context.Context) (api.Backups, error)
-	// BackupNow and VerifyBackups return at once: BackupTask tells how far what they began is.
+	// BackupNow, VerifyBackups and TestBackups return at once: BackupTask tells how far what they began is.
 	BackupNow(ctx context.Context, in api.BackupRequest) (api.BackupTask, error)
 	VerifyBackups(ctx context.Context) (api.BackupTask, error)
+	TestBackups(ctx context.Context) (api.BackupTask, error)
 	BackupTask(ctx context.Context, number int64) (api.BackupTask, error)
 	BackupPolicy(ctx context.Context) (api.BackupPolicy, error)
 	SetBackupPolicy(ctx context.Context, in api.SetBackupPolicy) (api.BackupPolicy, error)
@@ -70,6 +81,9 @@ type Agent interface {
 
 	// Links lists the links by name. It answers from memory: metrics ask often.
 	Links(ctx context.Context) ([]api.Link, error)
+	// History returns how a link stood in the last seconds, or as long as it is kept when
+	// they are 0.
+	History(ctx context.Context, name string, seconds float64) (api.History, error)
 	// Link returns one link, from memory.
 	Link(ctx context.Context, name string) (api.Link, error)
 	// CreateLink returns as soon as the link exists durably on both sides.
@@ -125,6 +139,8 @@ type Agent interface {
 	Failovers(ctx context.Context) (api.Failovers, error)
 	// CancelFailovers gives up the one under way, unless it is decided.
 	CancelFailovers(ctx context.Context) (api.Failovers, error)
+	// SeedingTables tells how far each table of a link's first copy is.
+	SeedingTables(ctx context.Context, name string) (api.SeedingTables, error)
 	// LinkRoles compares the roles of both instances that a link's database needs.
 	LinkRoles(ctx context.Context, name string) (api.LinkRoles, error)
 	// BringRoles gives the secondary's what they lack, and compares again.

@@ -32,8 +32,11 @@ func statusOf(kind problem.Kind) int {
 	return http.StatusInternalServerError
 }
 
-// failure is an error on its way out, in the shape of api.Error.
-type failure api.Error
+// problemType is the media type of every answer that is not the one asked for (RFC 9457).
+const problemType = "application/problem+json"
+
+// failure is an error on its way out.
+type failure api.Failure
 
 // Error implements error.
 func (f *failure) Error() string { return f.Text }
@@ -41,16 +44,22 @@ func (f *failure) Error() string { return f.Text }
 // GetStatus implements huma.StatusError.
 func (f *failure) GetStatus() int { return f.Status }
 
+// ContentType implements huma.ContentTypeFilter.
+func (f *failure) ContentType(string) string { return problemType }
+
 func failed(err error) *failure {
 	p := problem.As(err)
-	return &failure{
-		Status:  statusOf(p.Kind),
-		Kind:    string(p.Kind),
-		Code:    p.Code,
-		Subject: p.Subject,
-		Text:    p.Error(),
-		Hint:    p.Hint,
+	return failureOf(statusOf(p.Kind), api.Error{Kind: string(p.Kind), Code: p.Code, Subject: p.Subject, Text: p.Error(), Hint: p.Hint})
+}
+
+// failureOf adds to an error what a problem document has.
+func failureOf(status int, e api.Error) *failure {
+	f := &failure{Type: "urn:twinspan:problem:" + e.Code, Title: http.StatusText(status), Status: status, Detail: e.Text,
+		Kind: e.Kind, Code: e.Code, Subject: e.Subject, Text: e.Text, Hint: e.Hint}
+	if entry, ok := problem.Describe(e.Code); ok {
+		f.Title = entry.Title
 	}
+	return f
 }
 
 // oneShape replaces the framework's own errors (a body that is no JSON, a field
@@ -61,15 +70,14 @@ func oneShape(ctx huma.Context, _ string, v any) (any, error) {
 	if !ok {
 		return v, nil
 	}
-	ctx.SetHeader("Content-Type", "application/json")
+	ctx.SetHeader("Content-Type", problemType)
 	text := model.Detail
 	for _, d := range model.Errors {
 		text += fmt.Sprintf("; %s: %s", strings.TrimPrefix(d.Location, "body."), d.Message)
 	}
-	e := &failure{Status: model.Status, Kind: string(problem.Invalid), Code: "request_invalid", Text: text,
-		Hint: "the fields and their rules are in /openapi.json"}
+	e := api.Error{Kind: string(problem.Invalid), Code: "request_invalid", Text: text, Hint: "the fields and their rules are in /docs and /openapi.json"}
 	if model.Status >= http.StatusInternalServerError {
 		e.Kind, e.Code, e.Hint = string(problem.Internal), "internal", ""
 	}
-	return e, nil
+	return failureOf(model.Status, e), nil
 }

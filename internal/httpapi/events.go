@@ -92,6 +92,8 @@ func objectOf(in any) (about api.Event, object, details string) {
 		object, shown = strings.Join(in.Body.Links, ", "), in.Body
 	case *with[api.BackupRequest]:
 		shown = in.Body
+	case *with[api.SetInstance]:
+		shown = in.Body
 	case *namedWith[api.FailoverRequest]:
 		shown = in.Body
 	case *namedWith[api.SetLink]:

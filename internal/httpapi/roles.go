@@ -2,19 +2,13 @@ package httpapi
 
 import (
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/twinspan/twinspan/api"
-	"github.com/twinspan/twinspan/internal/door"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -28,16 +22,15 @@ import (
 // rolePrefix begins the paths of roles.
 const rolePrefix = "/links/"
 
-// How often one host may ask without a token, and how many hosts are remembered.
+// How often one host may ask without a token.
 const (
 	asksPerSecond = 20
 	asksAtOnce    = 60
-	hostsKept     = 1024
 )
 
-// isOpen says whether a path is answered without a token.
+// isOpen says whether a path is answered without a token: what says nothing of the agent, and the paths of roles.
 func isOpen(of string) bool {
-	return of == "/healthz" || strings.HasPrefix(of, rolePrefix) && path.Clean(of) == of
+	return of == "/healthz" || of == "/docs" || of == "/openapi.json" || strings.HasPrefix(of, rolePrefix) && path.Clean(of) == of
 }
 
 // atRole answers whether this side has a role of the link now.
@@ -94,29 +87,4 @@ func isSecondary(l api.Link, r *http.Request) (bool, error) {
 		return false, problem.New(problem.Invalid, "request_invalid", "lag is not a duration like 10s")
 	}
 	return is && l.Lag.Seconds != nil && *l.Lag.Seconds <= most.Seconds(), nil
-}
-
-// pacing bounds how often each host asks without a token. It is safe for concurrent use.
-type pacing struct {
-	mu    sync.Mutex
-	hosts map[netip.Addr]*rate.Limiter
-}
-
-// allow says whether a host may ask at a moment.
-func (p *pacing) allow(address string, now time.Time) bool {
-	var host netip.Addr // of all whose address cannot be read
-	if tcp, err := net.ResolveTCPAddr("tcp", address); err == nil {
-		host = door.HostOf(tcp)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l, known := p.hosts[host]
-	if !known {
-		if p.hosts == nil || len(p.hosts) >= hostsKept {
-			p.hosts = map[netip.Addr]*rate.Limiter{} // forgetting gives everybody a little more
-		}
-		l = rate.NewLimiter(asksPerSecond, asksAtOnce)
-		p.hosts[host] = l
-	}
-	return l.AllowN(now, 1)
 }

@@ -1,4 +1,4 @@
-//go:generate go test . -count=1 -run TestOpenAPIIsAsWritten -update
+//go:generate go test . -count=1 -run "TestOpenAPIIsAsWritten|TestTheReferenceIsWritten" -update
 
 package httpapi
 
@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"reflect"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -54,6 +55,10 @@ type (
 		Cutover      bool    `query:"cutover" doc:"Planned: the link is removed afterwards"`
 		DrainSeconds float64 `query:"drainSeconds" minimum:"0" maximum:"86400" doc:"Planned: how long writing transactions may go on before they are ended; 0 for the default"`
 	}
+	lately struct {
+		Name    string  `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
+		Seconds float64 `query:"seconds" minimum:"0" maximum:"7200" doc:"How far back; 0 for all that is kept, two hours"`
+	}
 	lostPage struct {
 		Name  string `path:"name" minLength:"1" maxLength:"63" doc:"Name of the link"`
 		Epoch int64  `path:"epoch" minimum:"1" doc:"The failover's epoch"`
@@ -75,14 +80,18 @@ type routes struct {
 	failed func(ctx context.Context, operation string, err error)
 }
 
+// apiVersion is the version of the interface, which strangers may know; that of the program
+// is in GET /v1/agent.
+const apiVersion = "1"
+
 // newAPI puts the operations on a mux and returns their description.
-func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context.Context, string, error)) huma.API {
-	c := huma.DefaultConfig("Twinspan agent", version)
-	c.Info.Description = "What an agent of Twinspan answers: its links, its peers and its instance. Errors have one shape, Error."
+func newAPI(mux *http.ServeMux, agent Agent, failed func(context.Context, string, error)) huma.API {
+	c := huma.DefaultConfig("Twinspan agent", apiVersion)
+	c.Info.Description = "What an agent of Twinspan answers: its links, its peers and its instance. Errors have one shape, Failure."
 	c.DocsPath, c.SchemasPath, c.OpenAPIPath = "", "", "" // served by Server, without a page from elsewhere
 	c.CreateHooks = nil                                   // no $schema in answers: they are the types of package api
 	c.Transformers = []huma.Transformer{oneShape}
-	c.Tags = []*huma.Tag{{Name: "agent"}, {Name: "peers"}, {Name: "links"}, {Name: "databases"}, {Name: "backups"}, {Name: "events"}}
+	c.Tags = []*huma.Tag{{Name: "agent"}, {Name: "peers"}, {Name: "links"}, {Name: "databases"}, {Name: "members"}, {Name: "backups"}, {Name: "events"}}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "Over TCP. A reader may GET, but sees no values of rows; an operator may do everything. The Unix socket needs none."},
 	}
@@ -90,13 +99,36 @@ func newAPI(mux *http.ServeMux, agent Agent, version string, failed func(context
 	r := &routes{api: humago.New(mux, c), agent: agent, failed: failed}
 	r.agents()
 	r.peers()
+	r.members()
 	r.backups()
 	r.links()
 	r.events()
 	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // oneShape lets none out
 		delete(r.api.OpenAPI().Components.Schemas.Map(), unused)
 	}
+	sayNull(r.api.OpenAPI().Components.Schemas)
 	return r.api
+}
+
+// sayNull has the description say which objects may be null: the framework leaves that out
+// of references.
+func sayNull(schemas huma.Registry) {
+	for name, s := range schemas.Map() {
+		t := schemas.TypeFromRef("#/components/schemas/" + name)
+		if t == nil || t.Kind() != reflect.Struct {
+			continue
+		}
+		for _, field := range reflect.VisibleFields(t) {
+			of := field.Type
+			if of.Kind() != reflect.Pointer || of.Elem().Kind() != reflect.Struct {
+				continue
+			}
+			tag, rest, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if p := s.Properties[tag]; p != nil && p.Ref != "" && !strings.Contains(rest, "omit") {
+				s.Properties[tag] = &huma.Schema{AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: p.Description}
+			}
+		}
+	}
 }
 
 func (r *routes) agents() {
@@ -106,8 +138,8 @@ func (r *routes) agents() {
 		func(ctx context.Context, _ *none) (api.PeerExport, error) { return r.agent.ExportPeer(ctx) })
 	add(r, "agent", http.MethodPost, "/v1/agent/rotate", "rotateKey", "Make a new key; the old one stays valid until every peer has the new one",
 		func(ctx context.Context, _ *none) (api.Agent, error) { return r.info(r.agent.RotateKey(ctx)) })
-	add(r, "databases", http.MethodGet, "/v1/databases", "listDatabases", "List the databases of the instance",
-		func(ctx context.Context, _ *none) ([]api.Database, error) {
+	addList(r, "databases", "/v1/databases", "listDatabases", "List the databases of the instance", func(d api.Database) string { return d.Name },
+		func(ctx context.Context) ([]api.Database, error) {
 			all, err := r.agent.Databases(ctx)
 			for i := range all {
 				all[i].Links = list(all[i].Links)
@@ -125,8 +157,8 @@ func (r *routes) agents() {
 		func(ctx context.Context, in *with[api.RestoreDatabase]) (api.DatabaseCopy, error) {
 			return listed(r.agent.RestoreDatabase(ctx, in.Body))
 		})
-	add(r, "databases", http.MethodGet, "/v1/copies", "listCopies", "List the copies of databases since the agent was started, the newest first",
-		func(ctx context.Context, _ *none) ([]api.DatabaseCopy, error) {
+	addList(r, "databases", "/v1/copies", "listCopies", "List the copies of databases since the agent was started, the newest first", func(c api.DatabaseCopy) string { return c.ID },
+		func(ctx context.Context) ([]api.DatabaseCopy, error) {
 			all, err := r.agent.Copies(ctx)
 			for i := range all {
 				all[i], _ = listed(all[i], nil)
@@ -144,8 +176,8 @@ func (r *routes) agents() {
 }
 
 func (r *routes) peers() {
-	add(r, "peers", http.MethodGet, "/v1/peers", "listPeers", "List the agents that this one trusts",
-		func(ctx context.Context, _ *none) ([]api.Peer, error) {
+	addList(r, "peers", "/v1/peers", "listPeers", "List the agents that this one trusts", func(p api.Peer) string { return p.Name },
+		func(ctx context.Context) ([]api.Peer, error) {
 			all, err := r.agent.Peers(ctx)
 			for i := range all {
 				all[i], _ = trusted(all[i], nil)
@@ -162,8 +194,8 @@ func (r *routes) peers() {
 			i.Grants = list(i.Grants)
 			return i, err
 		})
-	add(r, "peers", http.MethodGet, "/v1/invitations", "listInvitations", "List the invitations that nobody has used yet",
-		func(ctx context.Context, _ *none) ([]api.OpenInvitation, error) {
+	addList(r, "peers", "/v1/invitations", "listInvitations", "List the invitations that nobody has used yet", func(i api.OpenInvitation) string { return i.ID },
+		func(ctx context.Context) ([]api.OpenInvitation, error) {
 			all, err := r.agent.Invitations(ctx)
 			for i := range all {
 				all[i].Grants = list(all[i].Grants)
@@ -195,8 +227,8 @@ func (r *routes) peers() {
 }
 
 func (r *routes) links() {
-	add(r, "links", http.MethodGet, "/v1/links", "listLinks", "List the links",
-		func(ctx context.Context, _ *none) ([]api.Link, error) {
+	addList(r, "links", "/v1/links", "listLinks", "List the links", func(l api.Link) string { return l.Name },
+		func(ctx context.Context) ([]api.Link, error) {
 			all, err := r.agent.Links(ctx)
 			for i := range all {
 				all[i] = complete(all[i])
@@ -221,6 +253,12 @@ func (r *routes) links() {
 		}
 	}
 	add(r, "links", http.MethodGet, "/v1/links/{name}", "getLink", "Describe one link as this side sees it", one(r.agent.Link))
+	add(r, "links", http.MethodGet, "/v1/links/{name}/history", "getHistory", "Describe what a link did lately, as this side saw it",
+		func(ctx context.Context, in *lately) (api.History, error) {
+			h, err := r.agent.History(ctx, in.Name, in.Seconds)
+			h.Samples = list(h.Samples)
+			return h, err
+		})
 	add(r, "links", http.MethodPost, "/v1/links/{name}/suspend", "suspendLink", "Stop a link until it is resumed", one(r.agent.Suspend))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/resume", "resumeLink", "Let a link go on that was suspended or stopped by a problem", one(r.agent.Resume))
 	add(r, "links", http.MethodPost, "/v1/links/{name}/repair", "repairLink",
@@ -262,6 +300,12 @@ func (r *routes) links() {
 				u.Objects = list(u.Objects)
 			}
 			return p, err
+		})
+	add(r, "links", http.MethodGet, "/v1/links/{name}/seeding", "listSeedingTables", "Tell how far each table of the first copy is",
+		func(ctx context.Context, in *named) (api.SeedingTables, error) {
+			s, err := r.agent.SeedingTables(ctx, in.Name)
+			s.Tables = list(s.Tables)
+			return s, err
 		})
 	add(r, "links", http.MethodGet, "/v1/links/{name}/uncarried", "listUncarried", "List what neither PostgreSQL nor the link carries, to be set up again on a new primary",
 		func(ctx context.Context, in *named) (api.Uncarried, error) {
@@ -311,17 +355,22 @@ func (r *routes) links() {
 		})
 }
 
-// add registers one operation. An answer of *nothing becomes status 204.
-func add[In, Out any](r *routes, tag, method, path, id, summary string, do func(context.Context, *In) (Out, error)) {
-	op := huma.Operation{
+// operation describes one operation; every one fails alike.
+func (r *routes) operation(tag, method, path, id, summary string) huma.Operation {
+	return huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
 		Responses: map[string]*huma.Response{"default": {
 			Description: "What went wrong",
-			Content: map[string]*huma.MediaType{"application/json": {
-				Schema: r.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Error](), true, ""),
+			Content: map[string]*huma.MediaType{problemType: {
+				Schema: r.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Failure](), true, ""),
 			}},
 		}},
 	}
+}
+
+// add registers one operation. An answer of *nothing becomes status 204.
+func add[In, Out any](r *routes, tag, method, path, id, summary string, do func(context.Context, *In) (Out, error)) {
+	op := r.operation(tag, method, path, id, summary)
 	run := func(ctx context.Context, in *In) (Out, error) {
 		out, err := do(ctx, in)
 		noteOperation(ctx, id, in, err)

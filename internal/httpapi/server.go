@@ -18,6 +18,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/access"
 	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/metrics"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/telemetry"
 )
@@ -26,7 +27,6 @@ const (
 	headerTimeout   = 10 * time.Second
 	idleTimeout     = 2 * time.Minute
 	shutdownTimeout = 3 * time.Second
-	scrapeTimeout   = 5 * time.Second
 	readyTimeout    = 5 * time.Second
 )
 
@@ -40,6 +40,8 @@ type Server struct {
 	Log     *slog.Logger
 	// Listening, when set, is called once all listeners are open.
 	Listening func()
+	// Face, when set, makes what browsers are shown over TCP, below FacePath.
+	Face func(*Inside) (http.Handler, error)
 }
 
 // Run serves until ctx ends, gives requests under way a moment, and returns when
@@ -139,6 +141,20 @@ func (s *Server) listenTCP() (net.Listener, http.Handler, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	mux, described := s.mux()
+	refused := func(r *http.Request) {
+		_, r.Pattern = mux.Handler(r)
+		tell(s.Agent, described, r, &operation{code: errReader.Code})
+	}
+	inner := recorded(s.Agent, described, watchable(mux))
+	handler := guarded(guard, inner, refused)
+	if s.Face != nil {
+		face, err := s.Face(&Inside{guard: guard, certificate: certificate.Leaf, listen: host, answer: func(e access.Entry) http.Handler { return admitted(e, inner, refused) }})
+		if err != nil {
+			return nil, nil, err
+		}
+		handler = faced(face, handler)
+	}
 	listener, err := net.Listen("tcp", s.API.Listen)
 	if err != nil {
 		return nil, nil, problem.Wrap(err, problem.Resource, "api_not_listening", "listen for the API").
@@ -149,30 +165,26 @@ func (s *Server) listenTCP() (net.Listener, http.Handler, error) {
 		Certificates: []tls.Certificate{certificate},
 		NextProtos:   []string{"http/1.1"},
 	})
-	mux, described := s.mux()
-	refused := func(r *http.Request) {
-		_, r.Pattern = mux.Handler(r)
-		tell(s.Agent, described, r, &operation{code: errReader.Code})
-	}
-	return listener, guarded(guard, recorded(s.Agent, described, mux), refused), nil
+	return listener, handler, nil
 }
 
 // mux holds what both listeners serve.
 func (s *Server) mux() (*http.ServeMux, huma.API) {
 	mux := http.NewServeMux()
-	described := newAPI(mux, s.Agent, s.Version, func(ctx context.Context, operation string, err error) {
+	described := newAPI(mux, s.Agent, func(ctx context.Context, operation string, err error) {
 		s.Log.LogAttrs(ctx, slog.LevelError, "request failed", slog.String("operation", operation), telemetry.Failure(err))
 	})
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, described.OpenAPI())
+		write(w, http.StatusOK, "application/json", described.OpenAPI())
 	})
+	mux.Handle("GET /docs", docsPage(described.OpenAPI()))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	s.roles(mux)
-	mux.Handle("GET /metrics", metricsHandler(s.Agent, s.Version))
+	mux.Handle("GET /metrics", metrics.Handler(s.Agent, s.Version))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, problem.New(problem.NotFound, "no_such_path", "there is no %s %s", r.Method, r.URL.EscapedPath()).
-			WithHint("the paths are in /openapi.json"), http.StatusNotFound)
+			WithHint("the paths are in /docs and /openapi.json"), http.StatusNotFound)
 	})
 	return mux, described
 }
@@ -200,27 +212,22 @@ func (s *Server) socketHandler() http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return recorded(s.Agent, described, mux)
+	return recorded(s.Agent, described, watchable(mux))
 }
 
 func refuse(w http.ResponseWriter, err error, status int) {
 	f := failed(err)
 	f.Status = status
-	writeJSON(w, status, f)
+	write(w, status, problemType, f)
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
+func write(w http.ResponseWriter, status int, mediaType string, v any) {
 	text, err := json.Marshal(v)
 	if err != nil {
 		http.Error(w, "not marshalled", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", mediaType)
 	w.WriteHeader(status)
 	w.Write(append(text, '\n'))
-}
-
-// scrapeContext bounds a scrape; the collector's interface passes no context.
-func scrapeContext() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), scrapeTimeout)
 }

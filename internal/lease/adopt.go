@@ -3,6 +3,8 @@ package lease
 import (
 	"context"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -40,15 +42,12 @@ func Strays(ctx context.Context, server *pg.DSN) (found []Stray, unread []Unread
 	return found, unread, ctx.Err()
 }
 
-func straysIn(ctx context.Context, dsn *pg.DSN) ([]catalog.Stray, error) {
-	ctx, stop := context.WithTimeout(ctx, timeout)
-	defer stop()
-	conn, err := dsn.Connect(ctx, catalog.DiscoverSession())
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return catalog.Strays(ctx, conn, Patience.Seconds())
+func straysIn(ctx context.Context, dsn *pg.DSN) (list []catalog.Stray, err error) {
+	err = lookInto(ctx, dsn, func(ctx context.Context, conn *pgx.Conn) error {
+		list, err = catalog.Strays(ctx, conn, Patience.Seconds())
+		return err
+	})
+	return list, err
 }
 
 // Served says whether somebody works an agent's link: by the lease, and where a release

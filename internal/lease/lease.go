@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,6 @@ import (
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
-	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
 const (
@@ -136,6 +134,21 @@ func (l *Lease) again() []string {
 	return wanted
 }
 
+// Rest forgets what was held: the process no longer works any links, and will take them anew.
+func (l *Lease) Rest() { l.again() }
+
+// Elsewhere is where the process runs that works the links in this one's place, "" where none is known.
+func (l *Lease) Elsewhere() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.lost:
+		return l.by
+	default:
+		return ""
+	}
+}
+
 // Holds says whether this process works a database's links.
 func (l *Lease) Holds(database string) bool {
 	l.mu.Lock()
@@ -244,35 +257,46 @@ func (l *Lease) Await(ctx context.Context) error {
 }
 
 // Look says who works an agent's links in a database, nil for nobody.
-func Look(ctx context.Context, dsn *pg.DSN, agent string) (*catalog.Held, error) {
+func Look(ctx context.Context, dsn *pg.DSN, agent string) (held *catalog.Held, err error) {
+	err = lookInto(ctx, dsn, func(ctx context.Context, conn *pgx.Conn) error {
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) (err error) {
+			held, err = catalog.LookAtLease(ctx, tx, agent, Patience.Seconds())
+			return err
+		})
+	})
+	return held, err
+}
+
+// lookInto looks into a database about which nothing is known.
+func lookInto(ctx context.Context, dsn *pg.DSN, look func(ctx context.Context, conn *pgx.Conn) error) error {
 	ctx, stop := context.WithTimeout(ctx, timeout)
 	defer stop()
 	conn, err := dsn.Connect(ctx, catalog.DiscoverSession())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	return catalog.LookAtLease(ctx, conn, agent, Patience.Seconds())
+	return look(ctx, conn)
 }
 
 // Fence returns a connection string for a linked database whose sessions are refused once
 // another process works its links. A database in which nobody has noted anything refuses
-// nobody.
+// nobody, nor does one where what is noted is no agent's, or came with a copy.
 func (l *Lease) Fence(dsn *pg.DSN) *pg.DSN {
 	var noted atomic.Bool // the table is there
 	return dsn.Guarded(func(ctx context.Context, conn *pgconn.PgConn) error {
+		asking := func(sql string) (string, error) { return ask(ctx, conn, sql) }
 		if !noted.Load() {
-			there, err := ask(ctx, conn, `SELECT pg_catalog.to_regclass('twinspan.lease') IS NOT NULL`)
+			there, err := asking(`SELECT pg_catalog.to_regclass('twinspan.lease') IS NOT NULL`)
 			if err != nil || there != "t" {
 				return err
 			}
 			noted.Store(true)
 		}
-		holder, err := ask(ctx, conn, `SELECT holder::text || ' ' || place FROM twinspan.lease WHERE agent = `+sqlname.Literal(l.Agent)+`::uuid`)
-		holder, place, _ := strings.Cut(holder, " ")
+		holder, place, err := catalog.Holder(asking, l.Agent)
 		switch {
-		case pg.SQLState(err) == "42P01" || pg.SQLState(err) == "3F000":
-			noted.Store(false) // somebody has dropped it
+		case pg.SQLState(err) == "42P01" || pg.SQLState(err) == "3F000" || pg.SQLState(err) == "42809":
+			noted.Store(false) // somebody has dropped it, or it is no table
 			return nil
 		case err != nil || holder == "" || holder == l.holder:
 			return err

@@ -187,3 +187,66 @@ func TestOneOfManyGetsIt(t *testing.T) {
 		t.Errorf("%d hold it", holders)
 	}
 }
+
+// What a database says of who works its links counts where an agent has noted it: not in a copy
+// of a linked database, and not where somebody else has made what has the table's name, of which
+// nothing is run.
+func TestFenceBelievesNobodyElse(t *testing.T) {
+	s := pgtest.Shared(t)
+	server, name := parse(t, s.DSN("postgres")), linked(t, s)
+	one, endOne := process(t, server, "one")
+	if other, err := one.Take(t.Context(), name); err != nil || other != nil {
+		t.Fatalf("%+v, %v", other, err)
+	}
+	endOne()
+	copied := name + "_copy"
+	pgtest.Eventually(t, time.Minute, func() error { // sessions of before take a moment to end
+		conn := pgtest.Conn(t, s.DSN("postgres"))
+		_, _ = conn.Exec(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, name)
+		_, err := conn.Exec(t.Context(), fmt.Sprintf(`CREATE DATABASE %q TEMPLATE %q`, copied, name))
+		return err
+	})
+	t.Cleanup(func() { pgtest.Exec(t, s.DSN("postgres"), fmt.Sprintf(`DROP DATABASE %q WITH (FORCE)`, copied)) })
+	taken := s.Database(t)
+	owner := "owner_" + name
+	pgtest.Exec(t, s.DSN(taken), fmt.Sprintf(`CREATE ROLE %[1]q LOGIN PASSWORD 'x'; ALTER DATABASE %[2]q OWNER TO %[1]q; CREATE TABLE public.ran_as (who text); GRANT INSERT ON public.ran_as TO %[1]q`, owner, taken))
+	t.Cleanup(func() {
+		pgtest.Exec(t, s.DSN(taken), fmt.Sprintf(`DROP OWNED BY %[1]q; ALTER DATABASE %[2]q OWNER TO CURRENT_USER; DROP ROLE %[1]q`, owner, taken))
+	})
+	pgtest.Exec(t, s.DSNOf(owner, "x", taken), fmt.Sprintf(`CREATE SCHEMA twinspan; CREATE FUNCTION twinspan.run() RETURNS uuid LANGUAGE plpgsql AS
+		$$ BEGIN INSERT INTO public.ran_as VALUES (current_user); RETURN gen_random_uuid(); END $$;
+		CREATE VIEW twinspan.lease AS SELECT '%s'::uuid AS agent, twinspan.run() AS holder, 'elsewhere'::text AS place`, agent))
+
+	two, _ := process(t, server, "two")
+	for _, database := range []string{copied, taken} {
+		fenced := two.Fence(parse(t, s.DSN(database)))
+		conn, err := fenced.Connect(t.Context(), pg.Session{Name: "sales/apply"})
+		if err != nil {
+			t.Fatalf("a session of %s: %v", database, err)
+		}
+		conn.Close(context.Background())
+		raw, err := fenced.ConnectReplication(t.Context(), pg.Session{Name: "sales/slot"})
+		if err != nil {
+			t.Fatalf("a replication session of %s: %v", database, err)
+		}
+		raw.Close(context.Background())
+	}
+	select {
+	case <-two.Lost():
+		t.Error("it takes what a copy or somebody else says for another agent")
+	default:
+	}
+	if _, err := lease.Look(t.Context(), parse(t, s.DSN(taken)), agent); err == nil {
+		t.Error("what is no agent's table is read")
+	}
+	if other, err := two.Take(t.Context(), taken); err == nil || other != nil {
+		t.Errorf("a lease in somebody else's schema: %+v, %v", other, err)
+	}
+	if ran := pgtest.Query(t, s.DSN(taken), `SELECT who FROM public.ran_as`); len(ran) > 0 {
+		t.Errorf("the owner's function ran as %v", ran)
+	}
+	// In the linked database itself it counts.
+	if _, err := two.Fence(parse(t, s.DSN(name))).Connect(t.Context(), pg.Session{Name: "sales/apply"}); problem.CodeOf(err) != "agent_twice" {
+		t.Errorf("a session of the linked database: %v", err)
+	}
+}

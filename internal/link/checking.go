@@ -4,14 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
-	"strings"
 	"time"
 
-	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/peer"
-	"github.com/twinspan/twinspan/internal/pg"
-	"github.com/twinspan/twinspan/internal/schema"
-	"github.com/twinspan/twinspan/internal/sqlname"
 	"github.com/twinspan/twinspan/internal/wire"
 )
 
@@ -64,44 +59,4 @@ func TakeProbe(s *peer.Stream) error {
 		taken += len(payload)
 	}
 	return nil
-}
-
-// RolesRequest asks the secondary's instance for roles. They may carry what a
-// server keeps of passwords.
-type RolesRequest struct {
-	Name     string    `json:"name"`     // of the link that will be
-	Database string    `json:"database"` // of the twin that will be; earlier releases do not say
-	Roles    []pg.Role `json:"roles"`
-}
-
-// RolesResponse tells which were made.
-type RolesResponse struct {
-	Notices []catalog.Notice `json:"notices"`
-}
-
-// MakeRoles makes the roles that the instance lacks, and tells of each.
-func MakeRoles(ctx context.Context, server *pg.DSN, request RolesRequest) (RolesResponse, error) {
-	made, err := schema.CreateRoles(ctx, server, request.Name, request.Roles)
-	if err != nil {
-		return RolesResponse{}, err
-	}
-	var response RolesResponse
-	for _, r := range made {
-		response.Notices = append(response.Notices, catalog.Notice{At: time.Now().UTC(), Code: "role_created", Subject: r.Name, Text: describeRole(r)})
-	}
-	return response, nil
-}
-
-func describeRole(r schema.CreatedRole) string {
-	text := "the role " + sqlname.Quote(r.Name) + " was missing on the secondary and was created as the primary has it"
-	switch {
-	case r.Password:
-		text += ", with its password"
-	case r.Login:
-		text += ", without a password"
-	}
-	if len(r.Left) > 0 {
-		text += "; not carried: " + strings.Join(r.Left, ", ")
-	}
-	return text
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/side"
 	"github.com/twinspan/twinspan/internal/syncrep"
 	"github.com/twinspan/twinspan/internal/wire"
 )
@@ -28,7 +29,7 @@ const (
 )
 
 // promptly says whether commits on the primary wait for what is confirmed here.
-func (l *Link) promptly() bool { return l.snapshot().Mode == string(api.Sync) }
+func (l *Link) promptly() bool { return l.side.Record().Mode == string(api.Sync) }
 
 // confirmLoop tells the primary what is durable, whenever that grew, and the link
 // whether it is in step. In mode sync it does so after each commit rather than from
@@ -36,8 +37,8 @@ func (l *Link) promptly() bool { return l.snapshot().Mode == string(api.Sync) }
 func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *flow.Receiver, applier *apply.Applier) error {
 	tick := time.NewTicker(confirmInterval)
 	defer tick.Stop()
-	own := &control{dsn: l.dsn, name: l.Name(), purpose: "confirm"}
-	defer own.close()
+	own := &side.Session{DSN: l.dsn, Name: l.Name(), Purpose: "confirm"}
+	defer own.Close()
 	c := &confirmer{link: l, stream: s, in: in}
 	began := time.Now()
 	for {
@@ -52,7 +53,7 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *flow.Receive
 		case <-tick.C:
 		case <-committed:
 		}
-		through := &l.control
+		through := l.side.Session
 		if prompt {
 			through = own
 		}
@@ -61,7 +62,7 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *flow.Receive
 			return err
 		}
 		if status.Transactions > 0 || time.Since(began) > steadyAfter {
-			l.setTrouble(nil) // what interrupted the stream before does not any more
+			l.side.SetTrouble(nil) // what interrupted the stream before does not any more
 		}
 		if err := l.judge(ctx, status); err != nil {
 			return err
@@ -77,16 +78,16 @@ func (l *Link) confirmLoop(ctx context.Context, s *peer.Stream, in *flow.Receive
 // one of them is promoted. The applier does not wait for them itself, and where twins
 // of other links are waited for it is not possible: two links could wait for each other.
 // setting is synchronous_standby_names.
-func (l *Link) atStandbys(ctx context.Context, own *control, setting string) (bool, error) {
+func (l *Link) atStandbys(ctx context.Context, own *side.Session, setting string) (bool, error) {
 	if setting == "" {
-		l.setAside("standbys_behind", nil)
+		l.side.Warn("standbys_behind", nil)
 		return true, nil
 	}
 	names, err := syncrep.Parse(setting)
 	if err != nil || len(names.Others()) < len(names.Members) {
 		return true, err
 	}
-	err = own.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = own.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 			// The commit of a record, for one of nothing does not wait (xact.c,
 			// RecordTransactionCommit). No timeout of a statement ends the waiting: the
@@ -96,13 +97,13 @@ func (l *Link) atStandbys(ctx context.Context, own *control, setting string) (bo
 		})
 	})
 	if err == nil {
-		l.setAside("standbys_behind", nil)
+		l.side.Warn("standbys_behind", nil)
 		return true, nil
 	}
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
-	l.setAside("standbys_behind", problem.New(problem.Transient, "standbys_behind",
+	l.side.Warn("standbys_behind", problem.New(problem.Transient, "standbys_behind",
 		"the standbys that the secondary's server waits for do not answer: nothing is confirmed to the primary").
 		WithHint("bring them back, or take them out of synchronous_standby_names on the secondary"))
 	return false, nil
@@ -120,7 +121,7 @@ type confirmer struct {
 }
 
 // confirm tells the primary what is durable if that may have grown.
-func (c *confirmer) confirm(ctx context.Context, through, own *control, status apply.Status, prompt bool) error {
+func (c *confirmer) confirm(ctx context.Context, through, own *side.Session, status apply.Status, prompt bool) error {
 	grown := status.Transactions != c.transactions
 	moved := status.Applied > c.confirmed && (prompt || time.Since(c.asked) > idleConfirm)
 	if !grown && !moved {

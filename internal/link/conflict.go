@@ -6,12 +6,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/twinspan/twinspan/internal/apply"
-	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/dbroles"
+	"github.com/twinspan/twinspan/internal/lost"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/schemawatch"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // MethodAccept has the secondary accept differences that it has found.
@@ -63,7 +64,7 @@ func (l *Link) acceptThere(ctx context.Context, codes []string) error {
 	if len(codes) == 0 {
 		return nil
 	}
-	r := l.snapshot()
+	r := l.side.Record()
 	if i := slices.Index(codes, eventTriggerOfRole); i >= 0 {
 		if role.Role(r.Role) != role.Primary {
 			return problem.New(problem.Unauthorised, "accept_here", "%s is for the primary's operator to accept", eventTriggerOfRole).On(l.Name()).
@@ -76,53 +77,40 @@ func (l *Link) acceptThere(ctx context.Context, codes []string) error {
 			return err
 		}
 	}
-	if role.Role(r.Role) != role.Secondary {
-		return l.place.Peers.Call(ctx, r.Peer, MethodAccept, AcceptRequest{Reference{ID: r.ID, Epoch: r.Epoch}, codes}, nil)
-	}
-	for _, code := range codes {
-		if err := l.accept(ctx, code); err != nil {
-			return err
+	return side.DoOnSecondary(ctx, l.side, MethodAccept, AcceptRequest{side.ReferenceOf(r), codes}, func(ctx context.Context) error {
+		for _, code := range codes {
+			if err := l.accept(ctx, code); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// HandleAccept does it for the primary's operator.
-func (l *Link) HandleAccept(ctx context.Context, request AcceptRequest) error {
-	if err := l.secondaryAt(request.Reference); err != nil {
+// handleAccept does it for the primary's operator.
+func (l *Link) handleAccept(ctx context.Context, request AcceptRequest) error {
+	if err := l.side.SecondaryAt(request.Reference); err != nil {
 		return err
 	}
-	if slices.Contains(request.Codes, superuserCommands) {
+	if slices.Contains(request.Codes, dbroles.SuperuserCommands) {
 		// It is power over this side's instance, which the other side does not decide on.
-		return problem.New(problem.Unauthorised, "accept_here", "%s is for the secondary's operator to accept", superuserCommands).On(l.Name()).
-			WithHint("at the secondary's agent: twinspan link set %s --accept %s", l.Name(), superuserCommands)
+		return problem.New(problem.Unauthorised, "accept_here", "%s is for the secondary's operator to accept", dbroles.SuperuserCommands).On(l.Name()).
+			WithHint("at the secondary's agent: twinspan link set %s --accept %s", l.Name(), dbroles.SuperuserCommands)
 	}
 	return l.acceptThere(ctx, request.Codes)
-}
-
-// consent stores what was agreed to, or takes that back.
-func (l *Link) consent(ctx context.Context, code string, given bool) error {
-	r := l.snapshot()
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return catalog.SetConsent(ctx, conn, r.ID, code, given)
-	})
-	if err == nil {
-		l.log.Info("agreement changed", "code", code, "given", given)
-	}
-	return err
 }
 
 // withdraw takes back what was accepted on this side.
 func (l *Link) withdraw(ctx context.Context, codes []string) error {
 	for _, code := range codes {
-		if code != superuserCommands {
-			return problem.New(problem.Invalid, "accept_unknown", "%s cannot be withdrawn", code).On(code).WithHint("%s", superuserCommands)
+		if code != dbroles.SuperuserCommands && code != dbroles.SettingsDiffer {
+			return problem.New(problem.Invalid, "accept_unknown", "%s cannot be withdrawn", code).On(code).WithHint("%s or %s", dbroles.SuperuserCommands, dbroles.SettingsDiffer)
 		}
 		if l.Role() != role.Secondary {
-			return problem.New(problem.Unauthorised, "accept_here", "%s is for the secondary's operator to accept and to withdraw", superuserCommands).On(l.Name()).
-				WithHint("at the secondary's agent: twinspan link set %s --withdraw %s", l.Name(), superuserCommands)
+			return problem.New(problem.Unauthorised, "accept_here", "%s is for the secondary's operator to withdraw", code).On(l.Name()).
+				WithHint("at the secondary's agent: twinspan link set %s --withdraw %s", l.Name(), code)
 		}
-		if err := l.consent(ctx, superuserCommands, false); err != nil {
+		if err := l.side.Consent(ctx, code, false); err != nil {
 			return err
 		}
 	}
@@ -131,44 +119,25 @@ func (l *Link) withdraw(ctx context.Context, codes []string) error {
 
 // accept lets the differences be that a problem is about.
 func (l *Link) accept(ctx context.Context, code string) error {
-	if code == superuserCommands {
-		return l.consent(ctx, superuserCommands, true)
+	if code == dbroles.SuperuserCommands {
+		return l.side.Consent(ctx, dbroles.SuperuserCommands, true)
 	}
-	if code == acceptDrop {
-		if p := l.snapshot().Problem; p == nil || p.Code != "repair_drops_objects" {
+	if code == dbroles.SettingsDiffer {
+		if err := l.side.Consent(ctx, dbroles.SettingsDiffer, true); err != nil {
+			return err
+		}
+		l.side.Warn(dbroles.SettingsDiffer, nil)
+		return nil
+	}
+	if code == lost.AcceptDrop {
+		if p := l.side.Record().Problem; p == nil || p.Code != "repair_drops_objects" {
 			return problem.New(problem.NotFound, "nothing_to_accept", "no repair of the link waits for something to be dropped").On(code)
 		}
-		return l.consent(ctx, acceptDrop, true)
+		return l.side.Consent(ctx, lost.AcceptDrop, true)
 	}
-	if code != "schema_drifted" && code != "schema_differs_since_copy" {
+	if code != schemawatch.Drifted && code != schemawatch.SinceCopy {
 		return problem.New(problem.Invalid, "accept_unknown", "%s is not a problem that a link can be told to accept", code).On(code).
-			WithHint("schema_drifted, schema_differs_since_copy, drop_objects, %s or %s", eventTriggerOfRole, superuserCommands)
+			WithHint("%s, %s, drop_objects, %s, %s or %s", schemawatch.Drifted, schemawatch.SinceCopy, dbroles.SettingsDiffer, eventTriggerOfRole, dbroles.SuperuserCommands)
 	}
-	accepted := 0
-	err := l.changeWatch(ctx, func(w *catalog.Watch) {
-		if code == "schema_drifted" {
-			for _, d := range w.Found {
-				d.Accepted = true
-				w.Known = append(w.Known, d)
-				accepted++
-			}
-			w.Found = nil
-			return
-		}
-		for i := range w.Known {
-			if !w.Known[i].Accepted {
-				w.Known[i].Accepted = true
-				accepted++
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	if accepted == 0 {
-		return problem.New(problem.NotFound, "nothing_to_accept", "the link knows of no difference that %s is about", code).On(code).
-			WithHint("twinspan link show %s says what is wrong", l.Name())
-	}
-	l.showKnown()
-	return nil
+	return l.schema.Accept(ctx, code)
 }

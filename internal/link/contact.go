@@ -9,9 +9,11 @@ import (
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/lsn"
+	"github.com/twinspan/twinspan/internal/origin"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // MethodState is asked by either side of the other: how do you stand? The answer is
@@ -45,11 +47,11 @@ const (
 	unheardOf = 3 * time.Second
 )
 
-// HandleState answers the other side.
-func (l *Link) HandleState(ctx context.Context) (Standing, error) {
+// handleState answers the other side.
+func (l *Link) handleState(ctx context.Context, _ Reference) (Standing, error) {
 	var stored *catalog.Link
 	var slot bool
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if stored, err = catalog.Get(ctx, conn, l.ID()); err != nil {
 			return err
 		}
@@ -65,7 +67,7 @@ func (l *Link) HandleState(ctx context.Context) (Standing, error) {
 }
 
 func (l *Link) standing(r catalog.Link) Standing {
-	s := Standing{State: state(r), Last: r.LastFailover}
+	s := Standing{State: side.State(r), Last: r.LastFailover}
 	if s.State.Role == role.Primary {
 		s.Start, s.SystemID, s.Parted, s.Address = r.StartLSN, r.SystemID, r.Parted, l.place.Address
 		if f := r.LastFailover; f != nil && f.Type == planned {
@@ -102,37 +104,31 @@ func (l *Link) contactLoop(ctx context.Context) {
 func (l *Link) needsContact() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := state(l.record)
+	s := side.State(l.side.Record())
 	if s.Role == role.Primary {
-		return s.Phase == role.Fenced || s.Phase == role.FailingOver || l.live.stale || time.Since(l.live.heard) > unheardOf
+		return s.Phase == role.Fenced || s.Phase == role.FailingOver || l.side.Suspected() || time.Since(l.live.heard) > unheardOf
 	}
-	return l.live.stale
-}
-
-// suspectEpoch makes the contact loop ask the other side how it stands.
-func (l *Link) suspectEpoch() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.live.stale = true
+	return l.side.Suspected()
 }
 
 // contact asks the other side how it stands, and does what follows from it.
 func (l *Link) contact(ctx context.Context) error {
-	if err := l.ascertain(ctx); err != nil {
+	if err := l.side.Ascertain(ctx); err != nil {
 		return err
 	}
-	mine := l.snapshot()
+	mine := l.side.Record()
 	if mine.Deleting {
 		return nil
 	}
 	asking, stop := context.WithTimeout(ctx, contactPatience)
 	defer stop()
-	var other Standing
-	if err := l.place.Peers.Call(asking, mine.Peer, MethodState, Reference{ID: mine.ID, Epoch: mine.Epoch}, &other); err != nil {
+	other, err := side.Call[Standing](asking, l.side, MethodState, side.ReferenceOf(mine))
+	if err != nil {
 		return err
 	}
+	l.side.Trust()
 	l.mu.Lock()
-	l.live.stale, l.live.met = false, time.Now()
+	l.live.met = time.Now()
 	l.mu.Unlock()
 	return l.learn(ctx, mine, other)
 }
@@ -140,7 +136,7 @@ func (l *Link) contact(ctx context.Context) error {
 // learn does what follows from the other side's state, which was asked for when
 // this one was mine. A state that has changed since is left to the next contact.
 func (l *Link) learn(ctx context.Context, mine catalog.Link, other Standing) error {
-	switch e := role.Meet(state(mine), role.Other{State: other.State, Decided: other.Decided}); e {
+	switch e := role.Meet(side.State(mine), role.Other{State: other.State, Decided: other.Decided}); e {
 	case "":
 		return nil
 	case role.Turned:
@@ -152,31 +148,31 @@ func (l *Link) learn(ctx context.Context, mine catalog.Link, other Standing) err
 	case role.Unfence:
 		return l.unfence(ctx, mine)
 	default:
-		return l.update(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, e) })
+		return l.side.Update(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, e) })
 	}
 }
 
 // stepFrom is a step that is made only from the state that was looked at.
 func stepFrom(r *catalog.Link, from catalog.Link, e role.Event) error {
-	if state(*r) != state(from) {
+	if side.State(*r) != side.State(from) {
 		return errMovedOn
 	}
-	next, err := role.Step(state(*r), e)
+	next, err := role.Step(side.State(*r), e)
 	if err == nil {
-		put(next, r)
+		side.Put(next, r)
 	}
 	return err
 }
 
 func learnFrom(r *catalog.Link, from catalog.Link, e role.Event, other Standing) error {
-	if state(*r) != state(from) {
+	if side.State(*r) != side.State(from) {
 		return errMovedOn
 	}
-	next, err := role.Learn(state(*r), e, other.State.Epoch)
+	next, err := role.Learn(side.State(*r), e, other.State.Epoch)
 	if err != nil {
 		return err
 	}
-	put(next, r)
+	side.Put(next, r)
 	r.StartLSN, r.SystemID, r.Parted, r.PrimaryAddress = other.Start, other.SystemID, other.Parted, other.Address
 	return nil
 }
@@ -186,22 +182,10 @@ var errMovedOn = problem.New(problem.Conflict, "link_moved_on", "the link's stat
 // takeTurn makes this side, which is fenced for a planned failover that the other
 // has decided, the secondary that follows it.
 func (l *Link) takeTurn(ctx context.Context, mine catalog.Link, other Standing) error {
-	return l.turn(ctx, func(r *catalog.Link) error {
+	return l.side.Turn(ctx, func(r *catalog.Link) error {
 		r.LastFailover = other.Last
 		return learnFrom(r, mine, role.Turned, other)
-	}, func(ctx context.Context, tx pgx.Tx) error { return placeOrigin(ctx, tx, mine.ID, other.Start) })
-}
-
-// placeOrigin lets the link's origin stand at a position, whatever it stood at.
-func placeOrigin(ctx context.Context, tx pgx.Tx, id string, position lsn.LSN) error {
-	name := catalog.ObjectName(id)
-	_, err := tx.Exec(ctx, `SELECT pg_replication_origin_create($1) WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = $1)`, name)
-	if err != nil {
-		return pg.Classify(err, "create the replication origin")
-	}
-	// Backwards too: its position is one of another log now (origin.c, replorigin_advance).
-	_, err = tx.Exec(ctx, `SELECT pg_replication_origin_advance($1, $2::text::pg_lsn)`, name, position.String())
-	return pg.Classify(err, "set the replication origin")
+	}, func(ctx context.Context, tx pgx.Tx) error { return origin.Place(ctx, tx, mine.ID, other.Start) })
 }
 
 // yield fences this side, which was primary and finds the other one to be it with a
@@ -231,11 +215,11 @@ const (
 // session is ended, and the gate shut table by table.
 func (l *Link) shutAtOnce(ctx context.Context, f func(r *catalog.Link) error) error {
 	shut := false
-	err := l.write(ctx, f, func(ctx context.Context, conn *pgx.Conn, before, next *catalog.Link) error {
+	err := l.side.Write(ctx, f, func(ctx context.Context, conn *pgx.Conn, before, next *catalog.Link) error {
 		if err := gate.Bar(ctx, conn); err != nil {
 			return err
 		}
-		if err := storeTurn(ctx, conn, before, next, nil); err != nil {
+		if err := side.StoreTurn(ctx, conn, before, next, nil); err != nil {
 			return err
 		}
 		l.emptied.Store(0) // of an earlier fence in this epoch
@@ -243,12 +227,12 @@ func (l *Link) shutAtOnce(ctx context.Context, f func(r *catalog.Link) error) er
 		return nil
 	})
 	if err != nil {
-		if undone := l.control.do(context.WithoutCancel(ctx), l.agree); undone != nil {
+		if undone := l.side.Session.Do(context.WithoutCancel(ctx), l.agree); undone != nil {
 			l.log.Warn("the gate may refuse writers for now", "err", undone)
 		}
 		return err
 	}
-	if r := l.snapshot(); !shut && !r.Diverged { // where it is the work of the phase to shut it
+	if r := l.side.Record(); !shut && !r.Diverged { // where it is the work of the phase to shut it
 		l.shut(context.WithoutCancel(ctx), r.Epoch, shutPatience)
 	}
 	return nil
@@ -284,13 +268,13 @@ func (l *Link) slam(ctx context.Context, epoch int64) error {
 			l.emptied.Store(epoch)
 			l.log.Info("writes are refused", "sessions_ended", ended)
 		}
-		return gate.Slam(ctx, conn, func(p *problem.Error) { l.setAside("gate", p) })
+		return gate.Slam(ctx, conn, func(p *problem.Error) { l.side.Warn("gate", p) })
 	})
 }
 
 // follower goes on with a primary whose epoch has grown without a change of places.
 func (l *Link) follower(ctx context.Context, mine catalog.Link, other Standing) error {
-	return l.turn(ctx, func(r *catalog.Link) error {
+	return l.side.Turn(ctx, func(r *catalog.Link) error {
 		start, system := r.StartLSN, r.SystemID
 		err := learnFrom(r, mine, role.Adopt, other)
 		r.StartLSN, r.SystemID = start, system // it is the log that was followed before
@@ -301,42 +285,42 @@ func (l *Link) follower(ctx context.Context, mine catalog.Link, other Standing) 
 // unfence lets writers pass again, for the other side has not become primary and
 // will not by the failover that this one was fenced for.
 func (l *Link) unfence(ctx context.Context, mine catalog.Link) error {
-	err := l.update(ctx, func(r *catalog.Link) error {
+	err := l.side.Update(ctx, func(r *catalog.Link) error {
 		r.Problem = nil
 		return stepFrom(r, mine, role.Unfence)
 	})
 	if err != nil {
 		return err
 	}
-	return l.control.do(ctx, l.agree)
+	return l.side.Session.Do(ctx, l.agree)
 }
 
 // salvage, on a former primary that the other side has left behind, sees that nobody
 // writes any more, records what the other side does not have, and rests.
 func (l *Link) salvage(ctx context.Context) error {
 	for {
-		l.does("refusing writes, ending transactions")
-		err := l.slam(ctx, l.snapshot().Epoch)
+		l.side.Does("refusing writes, ending transactions")
+		err := l.slam(ctx, l.side.Record().Epoch)
 		if err == nil {
-			l.does("recording what was committed here alone")
-			err = l.collectLost(ctx, l.parting())
+			l.side.Does("recording what was committed here alone")
+			err = l.losses.Collect(ctx, l.former.Parting())
 		}
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil || !lasting(problem.As(err)) {
+		if ctx.Err() != nil || !side.Lasting(problem.As(err)) {
 			return err
 		}
 		// The phase has no other to go to: it is shown, and tried again.
-		l.setTrouble(problem.As(err))
+		l.side.SetTrouble(problem.As(err))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(salvagePause):
 		}
 	}
-	l.setTrouble(nil)
-	l.does("waiting for somebody to make it the twin again: twinspan link rejoin " + l.Name())
+	l.side.SetTrouble(nil)
+	l.side.Does("waiting for somebody to make it the twin again: twinspan link rejoin " + l.Name())
 	<-ctx.Done()
 	return context.Cause(ctx)
 }

@@ -64,8 +64,8 @@ func eventTriggersAgreed(ctx context.Context, conn *pgx.Conn, r catalog.Link) (*
 
 // AgreeToEventTriggers stores that the event triggers of roles that the primary has now were agreed to.
 func (l *Link) AgreeToEventTriggers(ctx context.Context) error {
-	r := l.snapshot()
-	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	r := l.side.Record()
+	return l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		list, err := triggersOfRoles(ctx, conn)
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // The methods of a failover (docs/design/0012-changing-places.md). The first three
@@ -71,19 +72,25 @@ type failover struct {
 // Failover begins a change of places and returns at once; with together it is part of one of
 // several links.
 func (l *Link) Failover(ctx context.Context, request api.FailoverRequest, together *Together) (api.FailoverProgress, error) {
-	r := l.snapshot()
+	r := l.side.Record()
 	if request.Type == "" {
 		request.Type = api.Planned
 	}
 	if request.Type == api.Forced {
 		return l.force(ctx, request)
 	}
+	if cutoverDue(r) {
+		view, have := l.ownFailover()
+		if !request.Cutover || !have || together != nil {
+			return api.FailoverProgress{}, cutoverPending(r)
+		}
+		return view, nil
+	}
 	if role.Role(r.Role) == role.Primary {
 		if err := l.sameAgents(ctx); err != nil {
 			return api.FailoverProgress{}, noPlanned(err, r.Name)
 		}
-		var answer api.FailoverProgress
-		err := l.place.Peers.Call(ctx, r.Peer, MethodFailover, FailoverRequest{Reference{ID: r.ID, Epoch: r.Epoch}, request, together}, &answer)
+		answer, err := side.Call[api.FailoverProgress](ctx, l.side, MethodFailover, FailoverRequest{side.ReferenceOf(r), request, together})
 		return answer, noPlanned(err, r.Name)
 	}
 	if phase := role.Phase(r.Phase); phase != role.Replicating {
@@ -126,11 +133,11 @@ func (l *Link) sameAgents(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		l.mu.Lock()
-		format := l.live.answer.Format
-		if role.Role(l.record.Role) == role.Primary {
+		r, format := l.side.Record(), l.live.answer.Format
+		if role.Role(r.Role) == role.Primary {
 			format = l.live.report.Format
 		}
-		heard, peer := l.live.heard, l.record.Peer
+		heard, peer := l.live.heard, r.Peer
 		l.mu.Unlock()
 		status, _ := l.place.Peers.Status(peer)
 		switch {
@@ -153,7 +160,11 @@ func (l *Link) sameAgents(ctx context.Context) error {
 
 func newFailover(name string, request api.FailoverRequest) *failover {
 	now := time.Now()
-	f := &failover{id: rand.Text(), request: request, barrier: make(chan struct{}), began: now,
+	id := rand.Text()
+	if request.Cutover {
+		id = removalMark + id
+	}
+	f := &failover{id: id, request: request, barrier: make(chan struct{}), began: now,
 		points: map[api.FailoverPoint]chan struct{}{api.PointHold: make(chan struct{}), api.PointPromise: make(chan struct{}), api.PointDecision: make(chan struct{})}}
 	f.ctx, f.stop = context.WithCancelCause(context.Background())
 	f.view = api.FailoverProgress{Link: name, Type: request.Type, State: api.FailoverRunning, StartedAt: now.UTC()}
@@ -228,7 +239,7 @@ func (l *Link) endFailover(f *failover, err error) {
 			f.view.Steps[n-1].Seconds = time.Since(f.began).Seconds()
 		}
 		f.view.State = api.FailoverUndone
-		f.view.Problem = ProblemOf(p, api.Blocks)
+		f.view.Problem = side.ProblemOf(p, api.Blocks)
 		l.log.Warn("failover did not come about", "code", p.Code, "err", p)
 	} else {
 		f.closeStep()
@@ -255,9 +266,8 @@ func (l *Link) FailoverProgress(ctx context.Context) (api.FailoverProgress, erro
 	if have && mine.State == api.FailoverRunning {
 		return mine, nil
 	}
-	r := l.snapshot()
-	var other api.FailoverProgress
-	err := l.place.Peers.Call(ctx, r.Peer, MethodFailoverShow, Reference{ID: r.ID, Epoch: r.Epoch}, &other)
+	r := l.side.Record()
+	other, err := side.Call[api.FailoverProgress](ctx, l.side, MethodFailoverShow, side.ReferenceOf(r))
 	switch {
 	case err == nil && (!have || other.StartedAt.After(mine.StartedAt)):
 		return other, nil
@@ -268,14 +278,14 @@ func (l *Link) FailoverProgress(ctx context.Context) (api.FailoverProgress, erro
 }
 
 // changing is the step of the failover that this side drives; empty without one.
-func (l *Link) changing() doing {
+func (l *Link) changing() side.Doing {
 	l.failovers.mu.Lock()
 	defer l.failovers.mu.Unlock()
 	f := l.failovers.current
 	if f == nil || f.view.State != api.FailoverRunning || len(f.view.Steps) == 0 {
-		return doing{}
+		return side.Doing{}
 	}
-	return doing{f.view.Steps[len(f.view.Steps)-1].Name, f.began}
+	return side.Doing{Text: f.view.Steps[len(f.view.Steps)-1].Name, Since: f.began}
 }
 
 func (l *Link) ownFailover() (view api.FailoverProgress, have bool) {
@@ -287,8 +297,12 @@ func (l *Link) ownFailover() (view api.FailoverProgress, have bool) {
 	return shown(l.failovers.current), true
 }
 
-// HandleFailoverShow describes the failover that this side drives or drove.
-func (l *Link) HandleFailoverShow() (api.FailoverProgress, error) {
+func (l *Link) handleFailoverShow(context.Context, Reference) (api.FailoverProgress, error) {
+	return l.LastFailover()
+}
+
+// LastFailover describes the failover that this side drives or drove.
+func (l *Link) LastFailover() (api.FailoverProgress, error) {
 	mine, have := l.ownFailover()
 	if !have {
 		return mine, problem.New(problem.NotFound, "failover_unknown", "the link has not changed places since its agents were started").On(l.Name()).
@@ -300,35 +314,36 @@ func (l *Link) HandleFailoverShow() (api.FailoverProgress, error) {
 // CancelFailover gives up the failover under way, unless it is decided.
 func (l *Link) CancelFailover(ctx context.Context) (api.FailoverProgress, error) {
 	if _, have := l.ownFailover(); have {
-		if view, err := l.HandleFailoverCancel(); err == nil {
+		if view, err := l.giveUpFailover(); err == nil {
 			return view, nil
 		}
 	}
-	r := l.snapshot()
-	var other api.FailoverProgress
-	err := l.place.Peers.Call(ctx, r.Peer, MethodFailoverCancel, Reference{ID: r.ID, Epoch: r.Epoch}, &other)
-	return other, err
+	return side.Call[api.FailoverProgress](ctx, l.side, MethodFailoverCancel, l.side.Reference())
 }
 
-// HandleFailoverCancel gives up what this side drives.
-func (l *Link) HandleFailoverCancel() (api.FailoverProgress, error) {
+func (l *Link) handleFailoverCancel(context.Context, Reference) (api.FailoverProgress, error) {
+	return l.giveUpFailover()
+}
+
+// giveUpFailover gives up what this side drives.
+func (l *Link) giveUpFailover() (api.FailoverProgress, error) {
 	l.failovers.mu.Lock()
 	defer l.failovers.mu.Unlock()
 	c := l.failovers.current
 	if c == nil || c.view.State != api.FailoverRunning {
-		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_unknown", "no failover of the link is under way").On(l.snapshot().Name)
+		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_unknown", "no failover of the link is under way").On(l.side.Record().Name)
 	}
 	if c.promised {
-		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_promised", "the link has promised to do as the others that change places with it").On(l.snapshot().Name).
+		return api.FailoverProgress{}, problem.New(problem.Conflict, "failover_promised", "the link has promised to do as the others that change places with it").On(l.side.Record().Name).
 			WithHint("twinspan link failover --all --status shows what they do")
 	}
 	c.stop(problem.New(problem.Cancelled, "failover_cancelled", "the failover was given up"))
 	return shown(c), nil
 }
 
-// HandleFailover begins a failover for the primary's operator.
-func (l *Link) HandleFailover(ctx context.Context, r FailoverRequest) (api.FailoverProgress, error) {
-	if err := l.secondaryAt(r.Reference); err != nil {
+// handleFailover begins a failover for the primary's operator.
+func (l *Link) handleFailover(ctx context.Context, r FailoverRequest) (api.FailoverProgress, error) {
+	if err := l.side.SecondaryAt(r.Reference); err != nil {
 		return api.FailoverProgress{}, err
 	}
 	return l.Failover(ctx, r.FailoverRequest, r.Together)

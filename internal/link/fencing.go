@@ -27,7 +27,7 @@ func (l *Link) quietSubscriptions(ctx context.Context, conn *pgx.Conn) error {
 	}
 	// Later, for the fence may be about to be stored in the session in which that is noted.
 	l.asides.Go(func() {
-		if err := l.note(l.life, notices); err != nil {
+		if err := l.side.Note(l.life, notices); err != nil {
 			l.log.Warn("cannot note what was disabled", "err", err)
 		}
 	})

@@ -25,7 +25,7 @@ const (
 // unfit lists what keeps this side's server from being the primary, or would spoil it.
 func (l *Link) unfit(ctx context.Context) (list []api.Problem, err error) {
 	var found []assess.Finding
-	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		found, err = assess.Takeover(ctx, conn, catalog.ObjectName(l.ID()))
 		return err
 	})
@@ -53,7 +53,7 @@ func (l *Link) fitnessLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		r := l.snapshot()
+		r := l.side.Record()
 		if time.Since(last) < fitnessInterval || r.Deleting || r.Diverged || !r.Seeded || role.Phase(r.Phase) == role.FailingOver {
 			continue
 		}
@@ -65,11 +65,11 @@ func (l *Link) fitnessLoop(ctx context.Context) {
 		var now []string
 		for _, p := range blocking(list) { // how many sessions there are changes by the second
 			now = append(now, p.Code)
-			l.setAside(p.Code, problem.New(problem.Incompatible, p.Code, "%s", p.Title).On(p.Subject).WithHint("%s", p.Hint))
+			l.side.Warn(p.Code, problem.New(problem.Incompatible, p.Code, "%s", p.Title).On(p.Subject).WithHint("%s", p.Hint))
 		}
 		for _, code := range noted {
 			if !slices.Contains(now, code) {
-				l.setAside(code, nil)
+				l.side.Warn(code, nil)
 			}
 		}
 		noted = now

@@ -15,6 +15,7 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 const (
@@ -27,11 +28,11 @@ const (
 
 // force makes this side the primary, whatever the other one is.
 func (l *Link) force(ctx context.Context, request api.FailoverRequest) (api.FailoverProgress, error) {
-	if err := l.ascertain(ctx); err != nil {
+	if err := l.side.Ascertain(ctx); err != nil {
 		return api.FailoverProgress{}, err
 	}
-	mine := l.snapshot()
-	if _, err := role.Step(state(mine), role.Force); err != nil {
+	mine := l.side.Record()
+	if _, err := role.Step(side.State(mine), role.Force); err != nil {
 		return api.FailoverProgress{}, noForce(mine)
 	}
 	touched, err := l.touched(ctx, mine)
@@ -78,7 +79,7 @@ func (l *Link) touched(ctx context.Context, mine catalog.Link) (touched bool, er
 	if !mine.Diverged {
 		return false, nil
 	}
-	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		touched, err = lost.Touched(ctx, conn, mine.ID)
 		return err
 	})
@@ -87,7 +88,7 @@ func (l *Link) touched(ctx context.Context, mine catalog.Link) (touched bool, er
 
 // noForce says why a side cannot be made primary by force.
 func noForce(r catalog.Link) error {
-	s := state(r)
+	s := side.State(r)
 	p := problem.New(problem.Conflict, "phase_refuses", "this side of link %s is %s, in phase %s: it cannot be made primary by force", r.Name, r.Role, r.Phase).On(r.Name)
 	switch {
 	case s.Role == role.Primary && s.Writable():
@@ -102,8 +103,7 @@ func noForce(r catalog.Link) error {
 func (l *Link) loss(ctx context.Context, mine catalog.Link) api.Loss {
 	ctx, stop := context.WithTimeout(ctx, lookPatience)
 	defer stop()
-	var other Standing
-	err := l.place.Peers.Call(ctx, mine.Peer, MethodState, Reference{ID: mine.ID, Epoch: mine.Epoch}, &other)
+	other, err := side.Call[Standing](ctx, l.side, MethodState, side.ReferenceOf(mine))
 	if role.Role(mine.Role) == role.Secondary {
 		l.stand()
 	}
@@ -152,7 +152,7 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link, tou
 		return err
 	}
 	l.failoverStep(f, "moving sequences ahead")
-	if err := l.AdvanceSequences(ctx); err != nil {
+	if err := l.sequences.Advance(ctx); err != nil {
 		return err
 	}
 	parted, err := apply.Settle(ctx, l.dsn, mine.Name, catalog.ObjectName(mine.ID))
@@ -171,15 +171,15 @@ func (l *Link) forceNow(ctx context.Context, f *failover, mine catalog.Link, tou
 	}
 	start, parted = partedAt(mine, touched, start, parted)
 	l.failoverStep(f, "deciding")
-	err = l.turn(ctx, func(r *catalog.Link) error {
-		next, err := role.Step(state(*r), role.Force)
+	err = l.side.Turn(ctx, func(r *catalog.Link) error {
+		next, err := role.Step(side.State(*r), role.Force)
 		if err != nil {
 			return err
 		}
 		if r.Epoch != mine.Epoch || r.Role != mine.Role {
 			return errMovedOn
 		}
-		put(next, r)
+		side.Put(next, r)
 		r.StartLSN, r.SystemID, r.Parted, r.PrimaryAddress, r.Suspended = start, system, parted, l.place.Address, false
 		r.LastFailover = &catalog.Failover{Type: forced, At: time.Now().UTC()}
 		r.Problem = problem.New(problem.Diverged, "twin_diverged", "this side was made primary by force; the former primary may hold transactions that it does not have").
@@ -222,7 +222,7 @@ func partedAt(mine catalog.Link, touched bool, end, applied lsn.LSN) (start, par
 
 // resurrect lets writers in on a fenced primary that the other side left alone.
 func (l *Link) resurrect(ctx context.Context, f *failover, mine catalog.Link) error {
-	err := l.turn(ctx, func(r *catalog.Link) error {
+	err := l.side.Turn(ctx, func(r *catalog.Link) error {
 		if err := stepFrom(r, mine, role.Force); err != nil {
 			return err
 		}
@@ -234,17 +234,17 @@ func (l *Link) resurrect(ctx context.Context, f *failover, mine catalog.Link) er
 
 // forcedEnd finds out whether the deciding commit was made, and opens the gate.
 func (l *Link) forcedEnd(ctx context.Context, f *failover, err error, text string) error {
-	if unknown := l.ascertain(ctx); unknown != nil {
+	if unknown := l.side.Ascertain(ctx); unknown != nil {
 		return unknown
 	}
-	r := l.snapshot()
-	if !state(r).Writable() {
+	r := l.side.Record()
+	if !side.State(r).Writable() {
 		if err == nil {
 			err = errMovedOn
 		}
 		return err
 	}
-	err = l.control.do(ctx, l.agree)
+	err = l.side.Session.Do(ctx, l.agree)
 	l.showFailover(f, func(view *api.FailoverProgress) {
 		view.Primary, view.Epoch, view.Text = l.place.AgentName, r.Epoch, text
 	})
@@ -276,7 +276,7 @@ func (l *Link) quiet(ctx context.Context) (release func(), err error) {
 
 func (l *Link) setQuiet(quiet bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.quieted = quiet
-	l.announceLocked()
+	l.mu.Unlock()
+	l.side.Announce()
 }

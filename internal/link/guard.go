@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -15,6 +16,8 @@ import (
 
 const (
 	guardInterval = 10 * time.Second
+	// keptFor is how long what the server said of the slot counts as news.
+	keptFor = 3 * guardInterval
 	// retainedWarning is how much log the link's slot may hold back unremarked.
 	retainedWarning = 8 << 30
 )
@@ -31,7 +34,7 @@ func (l *Link) guard(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		r := l.snapshot()
+		r := l.side.Record()
 		if r.Deleting || r.StartLSN == 0 {
 			continue
 		}
@@ -50,7 +53,7 @@ func (l *Link) guard(ctx context.Context) {
 		if trouble.Kind != problem.Diverged || role.Phase(r.Phase) == role.Broken {
 			continue
 		}
-		if err := l.happen(ctx, role.Failed, trouble); err != nil {
+		if err := l.side.Happen(ctx, role.Failed, trouble); err != nil {
 			l.log.Warn("cannot store the problem", "err", err)
 		}
 	}
@@ -59,7 +62,7 @@ func (l *Link) guard(ctx context.Context) {
 func (l *Link) lookAtSlot(ctx context.Context, slot string) (*problem.Error, error) {
 	var status string
 	var retained, safe int64
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err := l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT coalesce(to_jsonb(s)->>'wal_status', ''), coalesce(pg_current_wal_lsn() - s.restart_lsn, 0)::bigint,
 			coalesce((to_jsonb(s)->>'safe_wal_size')::bigint, -1) FROM pg_replication_slots s WHERE s.slot_name = $1`, slot).Scan(&status, &retained, &safe)
 		return pg.Classify(err, "look at the replication slot")
@@ -67,6 +70,13 @@ func (l *Link) lookAtSlot(ctx context.Context, slot string) (*problem.Error, err
 	if err != nil {
 		return nil, err
 	}
+	kept := api.Retained{Bytes: retained, At: time.Now().UTC()}
+	if safe >= 0 {
+		kept.LeftBytes = &safe
+	}
+	l.mu.Lock()
+	l.live.kept = kept
+	l.mu.Unlock()
 	switch {
 	case status == "lost":
 		return problem.New(problem.Diverged, "slot_lost", "the primary removed log that the twin still needed").On(slot).

@@ -10,11 +10,13 @@ import (
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 	"github.com/twinspan/twinspan/internal/wire"
 )
 
@@ -80,9 +82,9 @@ func against(code, subject, title, hint string) api.Problem {
 	return api.Problem{Code: code, Severity: api.Blocks, Subject: subject, Title: title, Hint: hint}
 }
 
-// HandleFailoverAssess lists what stands against a failover on the primary.
-func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) ([]api.Problem, error) {
-	if err := l.sameEpoch(request.Reference); err != nil {
+// handleFailoverAssess lists what stands against a failover on the primary.
+func (l *Link) handleFailoverAssess(ctx context.Context, request AssessRequest) ([]api.Problem, error) {
+	if err := l.side.SameEpoch(request.Reference); err != nil {
 		return nil, err
 	}
 	if err := l.sameAgents(ctx); err != nil {
@@ -95,7 +97,11 @@ func (l *Link) HandleFailoverAssess(ctx context.Context, request AssessRequest) 
 // it need not become a secondary.
 func (l *Link) obstacles(ctx context.Context, cutover bool) ([]api.Problem, error) {
 	list := []api.Problem{}
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	if r := l.side.Record(); cutoverDue(r) {
+		p := cutoverPending(r)
+		list = append(list, against(p.Code, p.Subject, p.Text, p.Hint))
+	}
+	err := l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var major int
 		var gid, other, subscription string
 		var super bool
@@ -132,12 +138,12 @@ func (l *Link) obstacles(ctx context.Context, cutover bool) ([]api.Problem, erro
 // oldestSecondary is the first major version that can be a secondary.
 const oldestSecondary = 14
 
-// HandleFailoverStage builds the gate, which lets everybody through for now.
-func (l *Link) HandleFailoverStage(ctx context.Context, request HoldRequest) (answer HoldAnswer, err error) {
-	if err := l.sameEpoch(request.Reference); err != nil {
+// handleFailoverStage builds the gate, which lets everybody through for now.
+func (l *Link) handleFailoverStage(ctx context.Context, request HoldRequest) (answer HoldAnswer, err error) {
+	if err := l.side.SameEpoch(request.Reference); err != nil {
 		return answer, err
 	}
-	if l.snapshot().Operation != request.Operation {
+	if l.side.Record().Operation != request.Operation {
 		if err := l.beginAs(ctx, request.Operation); err != nil {
 			return answer, err
 		}
@@ -153,13 +159,13 @@ func (l *Link) HandleFailoverStage(ctx context.Context, request HoldRequest) (an
 	return answer, err
 }
 
-// HandleFailoverBrake has writers begin later, until the failover ends.
-func (l *Link) HandleFailoverBrake(ctx context.Context, request BrakeRequest) error {
-	if err := l.sameEpoch(request.Reference); err != nil {
+// handleFailoverBrake has writers begin later, until the failover ends.
+func (l *Link) handleFailoverBrake(ctx context.Context, request BrakeRequest) error {
+	if err := l.side.SameEpoch(request.Reference); err != nil {
 		return err
 	}
-	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if r := l.snapshot(); r.Operation != request.Operation || role.Phase(r.Phase) != role.FailingOver {
+	return l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if r := l.side.Record(); r.Operation != request.Operation || role.Phase(r.Phase) != role.FailingOver {
 			return errMovedOn
 		}
 		return gate.Brake(ctx, conn, request.Delay)
@@ -169,29 +175,29 @@ func (l *Link) HandleFailoverBrake(ctx context.Context, request BrakeRequest) er
 // beginAs begins a failover on the primary. One that was left over is done with
 // first: that the other side begins another says that it will not decide that one.
 func (l *Link) beginAs(ctx context.Context, operation string) error {
-	if phase := role.Phase(l.snapshot().Phase); phase == role.FailingOver || phase == role.Fenced {
+	if phase := role.Phase(l.side.Record().Phase); phase == role.FailingOver || phase == role.Fenced {
 		if err := l.contact(ctx); err != nil {
 			return err
 		}
 	}
-	return l.update(ctx, func(r *catalog.Link) error {
-		next, err := role.Step(state(*r), role.Begin)
+	return l.side.Update(ctx, func(r *catalog.Link) error {
+		next, err := role.Step(side.State(*r), role.Begin)
 		if err != nil {
 			return err
 		}
 		next.Operation = operation
-		put(next, r)
+		side.Put(next, r)
 		return nil
 	})
 }
 
-// HandleFailoverHold keeps writers waiting while the stream lives, writes the
+// handleFailoverHold keeps writers waiting while the stream lives, writes the
 // barrier behind the last of them, and fences this side on order.
-func (l *Link) HandleFailoverHold(ctx context.Context, request HoldRequest, s *peer.Stream) error {
-	if err := l.sameEpoch(request.Reference); err != nil {
+func (l *Link) handleFailoverHold(ctx context.Context, request HoldRequest, s *peer.Stream) error {
+	if err := l.side.SameEpoch(request.Reference); err != nil {
 		return err
 	}
-	if r := l.snapshot(); r.Operation != request.Operation || role.Phase(r.Phase) != role.FailingOver {
+	if r := l.side.Record(); r.Operation != request.Operation || role.Phase(r.Phase) != role.FailingOver {
 		return errMovedOn
 	}
 	hold, err := gate.Take(ctx, l.dsn, l.Name(), request.drain())
@@ -215,7 +221,7 @@ func (l *Link) HandleFailoverHold(ctx context.Context, request HoldRequest, s *p
 	if err != nil {
 		return pg.Classify(err, "write the barrier")
 	}
-	if err := writeJSON(s, HoldAnswer{Ended: hold.Ended}); err != nil {
+	if err := flow.WriteResult(s, HoldAnswer{Ended: hold.Ended}); err != nil {
 		return err
 	}
 	err = l.takeOrders(ctx, request, s, hold)
@@ -265,7 +271,7 @@ func (l *Link) takeOrders(ctx context.Context, request HoldRequest, s *peer.Stre
 		if answer.LargeObjects, err = anyLargeObjects(ctx, hold.Conn()); err != nil {
 			return err
 		}
-		if err := writeJSON(s, answer); err != nil {
+		if err := flow.WriteResult(s, answer); err != nil {
 			return err
 		}
 	}
@@ -280,11 +286,11 @@ func anyLargeObjects(ctx context.Context, conn *pgx.Conn) (some bool, err error)
 // fence makes this side refuse writes, durably, while nobody writes: in the session
 // that holds, so that it fails if anybody could have.
 func (l *Link) fence(ctx context.Context, operation string, hold *gate.Hold) error {
-	mine := l.snapshot()
+	mine := l.side.Record()
 	if mine.Operation != operation {
 		return errMovedOn
 	}
-	err := l.write(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, role.Fence) },
+	err := l.side.Write(ctx, func(r *catalog.Link) error { return stepFrom(r, mine, role.Fence) },
 		func(ctx context.Context, _ *pgx.Conn, _, next *catalog.Link) error {
 			if err := gate.Bar(ctx, hold.Conn()); err != nil {
 				return err
@@ -312,7 +318,7 @@ func (l *Link) awaitOutcome() {
 	ctx, stop := context.WithTimeout(era, fencePatience)
 	defer stop()
 	for {
-		r, changed := l.watch()
+		r, changed := l.side.Watch()
 		if role.Phase(r.Phase) != role.Fenced || role.Role(r.Role) != role.Primary {
 			return
 		}
@@ -328,12 +334,12 @@ func (l *Link) awaitOutcome() {
 	}
 }
 
-// HandleFailoverTurn takes the news that a failover is decided.
-func (l *Link) HandleFailoverTurn(ctx context.Context, request TurnRequest) error {
-	if err := l.ascertain(ctx); err != nil {
+// handleFailoverTurn takes the news that a failover is decided.
+func (l *Link) handleFailoverTurn(ctx context.Context, request TurnRequest) error {
+	if err := l.side.Ascertain(ctx); err != nil {
 		return err
 	}
-	mine := l.snapshot()
+	mine := l.side.Record()
 	if request.Standing.State.Epoch <= mine.Epoch {
 		return nil // what is not asked for may be old, unless it is of a later epoch
 	}

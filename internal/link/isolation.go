@@ -45,7 +45,7 @@ func ParseIsolation(text string) (policy string, err error) {
 // isolate fences a primary whose policy that is, when it has not heard of its twin for
 // long. began is since when it could have.
 func (l *Link) isolate(ctx context.Context, began time.Time) error {
-	r := l.snapshot()
+	r := l.side.Record()
 	_, after, fenced := strings.Cut(r.OnIsolation, "=")
 	patience, err := time.ParseDuration(after)
 	live := []role.Phase{role.CatchingUp, role.Replicating, role.Broken}

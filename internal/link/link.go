@@ -12,21 +12,38 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/apply"
+	"github.com/twinspan/twinspan/internal/assess"
+	"github.com/twinspan/twinspan/internal/auditor"
 	"github.com/twinspan/twinspan/internal/catalog"
+	"github.com/twinspan/twinspan/internal/dbroles"
 	"github.com/twinspan/twinspan/internal/flow"
 	"github.com/twinspan/twinspan/internal/lag"
+	"github.com/twinspan/twinspan/internal/meet"
+	"github.com/twinspan/twinspan/internal/outofband"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rejoin"
+	"github.com/twinspan/twinspan/internal/replay"
+	"github.com/twinspan/twinspan/internal/resync"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/schema"
+	"github.com/twinspan/twinspan/internal/schemawatch"
+	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/side"
+	"github.com/twinspan/twinspan/internal/syncmode"
+	"github.com/twinspan/twinspan/internal/syncrep"
 	"github.com/twinspan/twinspan/internal/turns"
+	"github.com/twinspan/twinspan/internal/uncarried"
+	"github.com/twinspan/twinspan/internal/upstream"
+	"github.com/twinspan/twinspan/internal/verification"
 )
 
 // Peers is how a link reaches the other side's agent.
-type Peers interface {
-	Call(ctx context.Context, peer, method string, request, response any) error
-	flow.Peers
-}
+type Peers = side.Peers
 
 // Place is what all links of an agent share. It is not changed after the start.
 type Place struct {
@@ -52,6 +69,8 @@ type Place struct {
 	// MayChange says why the other side's agent may not have a link's sides change places; nil
 	// where it may.
 	MayChange func(*Link) error
+	// Storage is what is left of the instance's storage, where that is bounded; nil where it is not.
+	Storage func() *assess.Storage
 	// FailoverPatience is how long a planned failover may take beside the time in which running
 	// writers may finish; failoverPatience when it is zero.
 	FailoverPatience time.Duration
@@ -67,50 +86,55 @@ type Place struct {
 // Link is one side of a link at work.
 type Link struct {
 	place    Place
+	side     *side.Side
 	database string
 	dsn      *pg.DSN
-	control  control
 	log      *slog.Logger
 
-	mu      sync.Mutex
-	record  catalog.Link    // as stored
-	unsure  bool            // record may be older than what is stored
-	changed chan struct{}   // closed and replaced when record changes
+	mu      sync.Mutex      // before the side's own
 	era     context.Context // ends with the role, or with Run
 	quieted bool            // the link rests, whatever its state calls for
-	trouble *problem.Error
 	live    live
-	phased  time.Time // when the phase began; zero where that was before the agent's start
-	doing   doing     // of this side; see does
 
 	removed chan struct{} // closed when this side's objects are gone
 
-	primary   primarySide
 	secondary secondarySide
 
-	verifications verifications
-	failovers     failovers
-	furniture     sync.Mutex      // held while what only one role needs is made or removed
-	atWork        sync.Mutex      // held while work is done that is not Rest
-	life          context.Context // of Run; set before anything else works
-	asides        sync.WaitGroup  // what goes on beside the work, beyond a change of role
-	beside        beside
-	schema        schemaWatch
-	audit         auditor
-	emptied       atomic.Int64  // the epoch in which everybody's session was ended, for this side was fenced
-	meeting       chan struct{} // has an element while the sides are brought to one position
-	sync          synchrony
-	roles         roleBook
-	textual       atomic.Bool // values of a type without a binary form were met: they cross as text
+	failovers failovers
+	furniture sync.Mutex      // held while what only one role needs is made or removed
+	atWork    sync.Mutex      // held while work is done that is not Rest
+	life      context.Context // of Run; set before anything else works
+	endLoops  func()          // ends what goes on beside the work, and waits for it; set by runAs, called by the work
+	asides    sync.WaitGroup  // what goes on beside the work, beyond a change of role
+	emptied   atomic.Int64    // the epoch in which everybody's session was ended, for this side was fenced
+
+	// Over the side, each with its own state.
+	service       *side.Service // what a primary does for its secondary
+	upstream      *upstream.Primary
+	snapshots     *meet.Primary   // held for the secondary
+	meets         *meet.Secondary // positions at which both sides are read
+	verifications *verification.Verifications
+	audit         *auditor.Auditor
+	schema        *schemawatch.Watch
+	sequences     *outofband.Sequences
+	objects       *outofband.LargeObjects
+	roles         *dbroles.Keeper
+	uncarried     *uncarried.Keeper
+	mode          *syncmode.Mode
+	replay        *replay.Replayer
+	renewals      *resync.Primary   // what makes a slot anew for the secondary
+	resync        *resync.Secondary // what brings the twin back in step by comparing
+	losses        *rejoin.Losses
+	former        *rejoin.Former
 }
 
 // live is what is known now and stored nowhere.
 type live struct {
 	seeding  api.Progress
-	report   Report    // the secondary's: its own, or the last one received
-	answer   Answer    // the primary's: its own, or the last one received
-	stale    bool      // the other side may have another epoch
-	met      time.Time // when the other side last said how it stands
+	tables   func() []seed.TableProgress // how far each table of the first copy is; nil before and behind it
+	report   Report                      // the secondary's: its own, or the last one received
+	answer   Answer                      // the primary's: its own, or the last one received
+	met      time.Time                   // when the other side last said how it stands
 	heard    time.Time
 	own      measure   // of a primary's server
 	track    lag.Track // a secondary's, of what the primary has written
@@ -121,6 +145,8 @@ type live struct {
 
 	peerTrouble *problem.Error // what the other side says against this link
 	retained    *problem.Error // of the log that is held back, on a primary
+	kept        api.Retained   // the same in bytes; its time is zero before it was asked for
+	asOf        time.Time      // everything that was committed before is applied; zero for not known
 }
 
 // New returns the side that a record describes, not yet at work.
@@ -130,61 +156,115 @@ func New(place Place, database string, record catalog.Link) *Link {
 		database: database,
 		dsn:      place.Server.WithDatabase(database),
 		log:      place.Log.With("link", record.Name),
-		record:   record,
-		changed:  make(chan struct{}),
 		era:      context.Background(),
 		removed:  make(chan struct{}),
-		meeting:  make(chan struct{}, 1),
 	}
 	if place.Fence != nil {
 		l.dsn = place.Fence(l.dsn)
 	}
-	l.control = control{dsn: l.dsn, name: record.Name}
+	l.side = side.New(l.dsn, database, place.Peers, l.log, record)
+	l.side.Turned = l.turned
+	l.service = side.NewService(l.side)
+	l.upstream = upstream.New(l.side, l.service, upstream.With{Source: l.source, Spool: place.Spool, Log: place.Log})
+	l.snapshots = meet.NewPrimary(l.side, l.service, l.upstream.Dump)
+	l.meets = meet.NewSecondary(l.side, l.applying)
+	l.roles = dbroles.New(l.side, dbroles.Instance{Agent: place.AgentName, Server: place.Server, Lock: place.Roles, Linked: place.Linked})
+	l.objects = outofband.NewLargeObjects(l.side, l.service, outofband.Bringing{Workers: place.Workers, Roles: l.roles.NoteMade, Step: l.step, Log: place.Log})
+	l.sequences = outofband.NewSequences(l.side, l.service, l.appliedPosition)
+	l.meets.Objects = l.objects.AsOf
+	l.replay = replay.New(l.side, l.service, l.meets, l.roles, l.Resume)
+	l.schema = schemawatch.New(l.side, l.service, l.meets, schemawatch.Twin{Applied: l.appliedPosition, MayOwn: l.roles.MayOwn, Make: l.replay.Make})
+	l.audit = auditor.New(l.side, l.meets, auditor.Twin{Busy: l.busy, Bring: l.objects.Bring, Counts: l.schema.Counts})
+	l.renewals = resync.NewPrimary(l.side, l.service, l.snapshots, l.source)
+	l.resync = resync.NewSecondary(l.side, l.meets, resync.Twin{Step: l.step, Shut: l.shutTables, Watched: l.schema.State, Stands: l.standsAt,
+		Fill: func(ctx context.Context, dump *schema.Dump, section schema.Section) (refused, err error) {
+			return l.structure().Fill(ctx, dump, section)
+		}})
+	l.losses = rejoin.NewLosses(l.side, rejoin.With{Agent: place.AgentName, Source: l.source, Spool: place.Spool, Log: place.Log})
+	l.former = rejoin.NewFormer(l.side, l.meets, l.losses, rejoin.Twin{Step: l.step, Doing: l.seedingStep, Stands: l.standsAt, Empty: clear, Compare: l.resync.Plan, Unheld: l.nothingHeld})
+	l.verifications = verification.New(l.side, l.meets, l.objects.Anew, func() { l.audit.Again() })
+	l.uncarried = uncarried.New(l.side, place.AgentName, place.Server)
+	l.mode = syncmode.New(l.side, &syncrep.Server{DSN: place.Server, Link: record.Name, Member: syncrep.Member(catalog.ObjectName(record.ID)),
+		Database: database, Log: place.Log}, l.upstream.Confirmed)
 	return l
 }
 
+// Verifications returns the link's verifications.
+func (l *Link) Verifications() *verification.Verifications { return l.verifications }
+
+// Roles returns what compares the database roles of both servers.
+func (l *Link) Roles() *dbroles.Keeper { return l.roles }
+
+// Uncarried returns what keeps what the link does not carry.
+func (l *Link) Uncarried() *uncarried.Keeper { return l.uncarried }
+
+// Renewals returns what makes the link's slot anew for its secondary.
+func (l *Link) Renewals() *resync.Primary { return l.renewals }
+
+// Schema returns what compares the schemas.
+func (l *Link) Schema() *schemawatch.Watch { return l.schema }
+
+// Losses returns what forced failovers have left behind on this side.
+func (l *Link) Losses() *rejoin.Losses { return l.losses }
+
+// Former returns the former primary that this side is or may become.
+func (l *Link) Former() *rejoin.Former { return l.former }
+
+// Upstream returns what the link gives its secondary.
+func (l *Link) Upstream() *upstream.Primary { return l.upstream }
+
+// Replayer returns what makes the primary's schema changes.
+func (l *Link) Replayer() *replay.Replayer { return l.replay }
+
+// Sequences returns what keeps the twin's sequences ahead.
+func (l *Link) Sequences() *outofband.Sequences { return l.sequences }
+
+// LargeObjects returns what brings large objects.
+func (l *Link) LargeObjects() *outofband.LargeObjects { return l.objects }
+
+// Auditor returns the link's audit.
+func (l *Link) Auditor() *auditor.Auditor { return l.audit }
+
+// Snapshots returns what is held for the link's secondary.
+func (l *Link) Snapshots() *meet.Primary { return l.snapshots }
+
+// Moments returns where moments of the twin are taken.
+func (l *Link) Moments() *meet.Secondary { return l.meets }
+
+// applying returns what applies the primary's changes now, and nil while nothing does.
+func (l *Link) applying() (*apply.Applier, *flow.Receiver) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.secondary.applier, l.secondary.receiver
+}
+
 // ID returns the link's id, the same on both sides.
-func (l *Link) ID() string { return l.snapshot().ID }
+func (l *Link) ID() string { return l.side.ID() }
 
 // Name returns the link's name, the same on both sides.
-func (l *Link) Name() string { return l.snapshot().Name }
+func (l *Link) Name() string { return l.side.Name() }
 
 // PeerAgent returns the id of the other side's agent.
-func (l *Link) PeerAgent() string { return l.snapshot().PeerAgent }
+func (l *Link) PeerAgent() string { return l.side.Record().PeerAgent }
 
 // Peer returns the name of the other side's agent.
-func (l *Link) Peer() string { return l.snapshot().Peer }
+func (l *Link) Peer() string { return l.side.Peer() }
 
 // Database returns the name of the database on this side.
 func (l *Link) Database() string { return l.database }
 
 // Role returns what this side is.
-func (l *Link) Role() role.Role { return role.Role(l.snapshot().Role) }
+func (l *Link) Role() role.Role { return l.side.Role() }
 
 // State returns how this side stands.
-func (l *Link) State() role.State { return state(l.snapshot()) }
-
-func (l *Link) snapshot() catalog.Link {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.record
-}
-
-func state(r catalog.Link) role.State {
-	return role.State{Role: role.Role(r.Role), Phase: role.Phase(r.Phase), Epoch: r.Epoch, Seeded: r.Seeded, Diverged: r.Diverged, Operation: r.Operation}
-}
-
-// put writes a state into a record.
-func put(s role.State, r *catalog.Link) {
-	r.Role, r.Phase, r.Epoch, r.Seeded, r.Diverged, r.Operation = string(s.Role), string(s.Phase), s.Epoch, s.Seeded, s.Diverged, s.Operation
-}
+func (l *Link) State() role.State { return side.State(l.side.Record()) }
 
 // work is what this side should do now. A link that is being removed rests.
 func work(r catalog.Link) role.Work {
 	if r.Deleting {
 		return role.Rest
 	}
-	return state(r).Work()
+	return side.State(r).Work()
 }
 
 // due is what this side should do now, but for a moment in which it has to rest.
@@ -197,13 +277,6 @@ func (l *Link) due(r catalog.Link) role.Work {
 	return work(r)
 }
 
-// watch returns the record and a channel that is closed when it changes.
-func (l *Link) watch() (catalog.Link, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.record, l.changed
-}
-
 const (
 	firstPause = 200 * time.Millisecond
 	lastPause  = 5 * time.Second
@@ -213,7 +286,7 @@ const (
 // Run does what the state calls for until ctx ends. It returns nil when the link
 // was removed, and else the reason of ctx.
 func (l *Link) Run(ctx context.Context) error {
-	defer l.control.close()
+	defer l.side.Session.Close()
 	ctx, stop := context.WithCancel(ctx)
 	l.life = ctx
 	defer l.asides.Wait()
@@ -226,35 +299,67 @@ func (l *Link) Run(ctx context.Context) error {
 	}
 }
 
-// runAs is Run for as long as the link's role lasts.
+// runAs is Run for as long as the link's role lasts: it lives the role. Its work is what the
+// record's state calls for (perform); beside it go the loops of the role.
 func (l *Link) runAs(ctx context.Context, r role.Role) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var loops sync.WaitGroup
-	defer loops.Wait()
 	defer cancel()
+	beside, end := context.WithCancel(ctx)
+	var loops sync.WaitGroup
+	l.endLoops = func() { end(); loops.Wait() }
+	defer l.endLoops()
 	l.mu.Lock()
 	l.era = ctx
 	l.mu.Unlock()
-	loops.Go(func() { l.verifyLoop(ctx) })
-	loops.Go(func() { l.modeLoop(ctx) })
-	loops.Go(func() { l.contactLoop(ctx) })
-	loops.Go(func() { l.tidyLoop(ctx) })
-	loops.Go(func() { l.standLoop(ctx) })
-	loops.Go(func() { l.auditRateLoop(ctx) })
-	if r == role.Secondary {
-		loops.Go(func() { l.reportLoop(ctx) })
-		loops.Go(func() { l.sequenceLoop(ctx) })
-		loops.Go(func() { l.objectsLoop(ctx) })
-		loops.Go(func() { l.schemaLoop(ctx) })
-		loops.Go(func() { l.auditLoop(ctx) })
-		loops.Go(func() { l.rolesLoop(ctx) })
-		loops.Go(func() { l.inventoryLoop(ctx) })
-		loops.Go(func() { l.fitnessLoop(ctx) })
-	} else {
-		loops.Go(func() { l.guard(ctx) })
-		loops.Go(func() { l.measureLoop(ctx) })
-		loops.Go(func() { l.usersLoop(ctx) })
+	for _, loop := range l.loopsOf(r) {
+		loops.Go(func() { loop(beside) })
 	}
+	if cutoverDue(l.side.Record()) {
+		l.asides.Go(func() { l.cutOver(l.life) })
+	}
+	return l.workAs(ctx, r)
+}
+
+// loopsOf lists what goes on beside the work of a role, each until its context ends.
+func (l *Link) loopsOf(r role.Role) []func(context.Context) {
+	both := []func(context.Context){
+		l.verifications.Run, // does the verifications that are asked for
+		l.mode.Run,          // lets commits wait for the twin, or lets them go
+		l.contactLoop,       // learns of changes of places that this side has missed; fences one that is cut off
+		l.tidyLoop,          // removes what the former role has left, and keeps the gate as the record says
+		l.standLoop,         // sees that what the link stands on was not taken away
+		l.audit.LearnRate,   // learns the rate of the audit
+	}
+	if r == role.Primary {
+		return append(both,
+			l.guard,               // says when too much log is held back
+			l.measureLoop,         // notes what is written, and confirmed
+			l.roles.RememberUsers, // remembers who uses the database
+		)
+	}
+	return append(both,
+		l.reportLoop,    // tells the primary how this side stands, and hears how it does
+		l.sequences.Run, // keeps sequences ahead of the primary's
+		l.objects.Run,   // brings large objects
+		l.schema.Run,    // compares schemas
+		l.audit.Run,     // compares everything, slowly
+		l.roles.Run,     // compares roles
+		l.uncarried.Run, // looks what the primary has that is not carried
+		l.fitnessLoop,   // looks whether this server could be the primary
+	)
+}
+
+// longestPause is how long a link that was interrupted rests at most before it tries
+// again; shorter where somebody waits.
+func (l *Link) longestPause() time.Duration {
+	if l.promptly() {
+		return lastPause / 10
+	}
+	return lastPause
+}
+
+// workAs does the work of a role until that is another's, and again and again where it fails.
+func (l *Link) workAs(ctx context.Context, r role.Role) error {
 	pause := firstPause
 	for ctx.Err() == nil {
 		if l.Role() != r {
@@ -267,8 +372,8 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 			return context.Cause(ctx)
 		case errors.Is(err, errRemoved):
 			return nil
-		case err == nil || errors.Is(err, errChanged):
-			l.setTrouble(nil)
+		case err == nil || errors.Is(err, side.ErrChanged):
+			l.side.SetTrouble(nil)
 			pause = firstPause
 			continue
 		}
@@ -276,61 +381,40 @@ func (l *Link) runAs(ctx context.Context, r role.Role) error {
 			pause = firstPause
 		}
 		trouble := problem.As(err)
-		if misplaced(trouble) {
-			l.suspectEpoch()
+		if side.Misplaced(trouble) {
+			l.side.Suspect()
 		}
-		if !lasting(trouble) {
-			l.setTrouble(trouble)
-		} else if failed := l.happen(ctx, role.Failed, trouble); failed != nil {
-			l.setTrouble(trouble)
+		if !side.Lasting(trouble) {
+			l.side.SetTrouble(trouble)
+		} else if failed := l.side.Happen(ctx, role.Failed, trouble); failed != nil {
+			l.side.SetTrouble(trouble)
 			l.log.Warn("cannot store the problem", "err", failed)
 		} else {
-			l.setTrouble(nil)
+			l.side.SetTrouble(nil)
 			l.log.Error("link stopped", "code", trouble.Code, "subject", trouble.Subject, "err", trouble)
-			if !l.snapshot().Deleting { // which goes on in every phase
+			if !l.side.Record().Deleting { // which goes on in every phase
 				continue
 			}
 		}
-		l.wait(ctx, pause+rand.N(pause/4))
+		l.side.Wait(ctx, pause+rand.N(pause/4))
 		pause = min(2*pause, l.longestPause())
 	}
 	return context.Cause(ctx)
 }
 
 var (
-	errChanged = errors.New("the link's state calls for other work")
 	errRemoved = errors.New("the link was removed")
 	errTurned  = errors.New("the sides have changed places")
 )
-
-// lasting says whether a problem stays until a person acts.
-func lasting(p *problem.Error) bool {
-	switch p.Kind {
-	case problem.Transient, problem.Cancelled:
-		return false
-	case problem.Unauthorised:
-		// A password that is being changed; what the other side's operator may grant.
-		return p.Code != "login_refused" && p.Code != "peer_not_granted"
-	case problem.NotFound:
-		return p.Code != "peer_unknown" // it was removed, and may be trusted again
-	}
-	return !misplaced(p)
-}
-
-// misplaced says that one of the sides has not heard yet that they have changed
-// places.
-func misplaced(p *problem.Error) bool {
-	return p.Code == "epoch_differs" || p.Code == "not_primary" || p.Code == "not_secondary"
-}
 
 // workOnce runs the work that the state of a side in a role calls for until it ends or the
 // state calls for other work.
 func (l *Link) workOnce(ctx context.Context, as role.Role) error {
 	l.atWork.Lock()
-	record := l.snapshot()
+	record := l.side.Record()
 	if role.Role(record.Role) != as { // a forced failover had made it quiet
 		l.atWork.Unlock()
-		return errChanged
+		return side.ErrChanged
 	}
 	now := l.due(record)
 	if now == role.Rest {
@@ -344,9 +428,9 @@ func (l *Link) workOnce(ctx context.Context, as role.Role) error {
 	go func() {
 		defer close(watcher)
 		for {
-			r, changed := l.watch()
+			r, changed := l.side.Watch()
 			if l.due(r) != now || r.Deleting != record.Deleting || r.Epoch != record.Epoch {
-				stop(errChanged)
+				stop(side.ErrChanged)
 				return
 			}
 			select {
@@ -387,36 +471,13 @@ func (l *Link) perform(ctx context.Context, w role.Work, r catalog.Link) error {
 	}
 	// Nothing is at work that could be interrupted. What ended it, as the other side rested
 	// first, is no trouble.
-	l.setTrouble(nil)
+	l.side.SetTrouble(nil)
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
 
-// wait pauses, but not beyond a change of state.
-func (l *Link) wait(ctx context.Context, pause time.Duration) {
-	_, changed := l.watch()
-	select {
-	case <-ctx.Done():
-	case <-changed:
-	case <-time.After(pause):
-	}
-}
-
-func (l *Link) setTrouble(p *problem.Error) {
-	l.mu.Lock()
-	before := l.trouble
-	l.trouble = p
-	l.mu.Unlock()
-	switch {
-	case p != nil && (before == nil || before.Code != p.Code):
-		l.log.Warn("link interrupted", "code", p.Code, "subject", p.Subject, "err", p)
-	case p == nil && before != nil:
-		l.log.Info("link goes on", "after", before.Code)
-	}
-}
-
 // Hinder shows why the link does not run yet; nil for nothing.
-func (l *Link) Hinder(p *problem.Error) { l.setTrouble(p) }
+func (l *Link) Hinder(p *problem.Error) { l.side.SetTrouble(p) }
 
 // Suspend makes the link rest on both sides; the other learns of it now or at the
 // next contact. The primary keeps its log meanwhile.
@@ -428,8 +489,8 @@ func (l *Link) Resume(ctx context.Context) error { return l.change(ctx, role.Res
 func (l *Link) change(ctx context.Context, e role.Event) error {
 	suspended := e == role.Suspend
 	var request ChangeRequest
-	err := l.update(ctx, func(r *catalog.Link) error {
-		next, err := role.Step(state(*r), e)
+	err := l.side.Update(ctx, func(r *catalog.Link) error {
+		next, err := role.Step(side.State(*r), e)
 		if err != nil {
 			return err
 		}
@@ -441,7 +502,7 @@ func (l *Link) change(ctx context.Context, e role.Event) error {
 	if err != nil {
 		return err
 	}
-	if err := l.place.Peers.Call(ctx, l.snapshot().Peer, MethodChange, request, nil); err != nil {
+	if err := side.Tell(ctx, l.side, MethodChange, request); err != nil {
 		l.log.Info("the peer learns of the change later", "err", err)
 	}
 	return nil
@@ -450,10 +511,10 @@ func (l *Link) change(ctx context.Context, e role.Event) error {
 // adopt takes over a suspension or its end from the other side, if it is newer
 // than what is known here.
 func (l *Link) adopt(ctx context.Context, suspended bool, change int64) error {
-	if change <= l.snapshot().Change {
+	if change <= l.side.Record().Change {
 		return nil
 	}
-	return l.update(ctx, func(r *catalog.Link) error {
+	return l.side.Update(ctx, func(r *catalog.Link) error {
 		if change <= r.Change {
 			return nil
 		}
@@ -462,7 +523,7 @@ func (l *Link) adopt(ctx context.Context, suspended bool, change int64) error {
 			e = role.Suspend
 		}
 		r.Change = change
-		next, err := role.Step(state(*r), e)
+		next, err := role.Step(side.State(*r), e)
 		if err != nil {
 			// The phase does not allow it, for instance a suspension of a broken side:
 			// the wish is noted, the phase stays.
@@ -472,4 +533,37 @@ func (l *Link) adopt(ctx context.Context, suspended bool, change int64) error {
 		r.Phase, r.Suspended, r.Problem = string(next.Phase), suspended, nil
 		return nil
 	})
+}
+
+// turned is told by the side of every change of role, phase or epoch.
+func (l *Link) turned(before, after catalog.Link) {
+	if before.Role != after.Role {
+		l.mu.Lock()
+		l.live, l.secondary.durable = live{}, 0 // all of another log
+		l.mu.Unlock()
+	}
+	if l.place.Turned != nil {
+		l.place.Turned(l.database, before, after)
+	}
+}
+
+// forget drops what was known as long as the role was another. Nothing works on it.
+func (l *Link) forget() {
+	l.sequences.Forget()
+	l.objects.Forget()
+	l.roles.Forget()
+	l.schema.Forget()
+	l.audit.Forget()
+	l.side.Forget()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live, l.secondary.durable = live{}, 0
+}
+
+// NoteContact keeps in the database how the peer is known.
+func (l *Link) NoteContact(ctx context.Context, c catalog.Contact) error {
+	if l.side.Record().Deleting {
+		return nil
+	}
+	return l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return catalog.SetContact(ctx, conn, l.ID(), c) })
 }

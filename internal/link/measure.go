@@ -33,7 +33,7 @@ func (l *Link) measureLoop(ctx context.Context) {
 		l.mu.Lock()
 		due := time.Since(l.live.own.at) >= measureInterval*9/10
 		l.mu.Unlock()
-		if due && !l.snapshot().Deleting {
+		if due && !l.side.Record().Deleting {
 			asking, stop := context.WithTimeout(ctx, contactPatience)
 			if _, err := l.measure(asking); err != nil && ctx.Err() == nil {
 				l.log.Debug("the primary's log cannot be measured", "err", err)
@@ -51,7 +51,7 @@ func (l *Link) measureLoop(ctx context.Context) {
 // measure asks a primary's server. What it said before stays when it does not answer, and
 // is old.
 func (l *Link) measure(ctx context.Context) (m measure, err error) {
-	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text, clock_timestamp(),
 			coalesce((SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = $1)::text, '0/0')`, catalog.ObjectName(l.ID())).Scan(&m.written, &m.now, &m.confirmed)
 		return pg.Classify(err, "read the end of the log")
@@ -86,4 +86,21 @@ func (l *Link) behindLocked(status apply.Status) (age time.Duration, known bool)
 		stood.Commit = in.LastCommit()
 	}
 	return l.live.track.Behind(stood, l.live.answer.Now.Add(time.Since(l.live.heard)))
+}
+
+// busy says why the link has other things to do than being audited; nothing where it has not.
+func (l *Link) busy() string {
+	if l.verifications.Running() {
+		return "a verification is under way"
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.secondary.applier
+	if a == nil {
+		return "the stream of the link is interrupted"
+	}
+	if age, known := l.behindLocked(a.Status()); !known || age > inStep {
+		return "the link is behind"
+	}
+	return ""
 }

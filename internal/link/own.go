@@ -11,6 +11,7 @@ import (
 	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/usage"
 )
 
 // creates finds what the statements of an agent make in the schema twinspan that can hold
@@ -21,16 +22,13 @@ var creates = regexp.MustCompile(`(?i)\bCREATE\s+(?:UNLOGGED\s+)?(?:TABLE|SEQUEN
 // from the very texts that make them. They are read once: every link asks every few seconds.
 var madeHere = sync.OnceValue(func() []string {
 	var names []string
-	for _, text := range []string{catalog.Text(), capture.Text(), gate.Text()} {
+	for _, text := range []string{catalog.Text(), capture.Text(), gate.Text(), usage.Text()} {
 		for _, found := range creates.FindAllStringSubmatch(text, -1) {
 			names = append(names, strings.ToLower(found[1]))
 		}
 	}
 	return names
 })
-
-// mostNamed is how many of somebody's objects are named in the problem.
-const mostNamed = 10
 
 // onlyOurs sees that the schema twinspan holds nothing that dropping it would take from
 // somebody: a table, view, sequence or type that no agent makes, of which nobody has a copy, or a
@@ -57,11 +55,8 @@ func onlyOurs(ctx context.Context, q catalog.Querier) error {
 	if len(names) == 0 {
 		return nothingHangsOn(ctx, q)
 	}
-	first, more := names[0], ""
-	if len(names) > mostNamed {
-		names, more = names[:mostNamed], ", ..."
-	}
-	return problem.New(problem.Conflict, "schema_in_use", "the schema twinspan holds what no link has made: %s%s", strings.Join(names, ", "), more).On("twinspan."+first).
+	first := names[0]
+	return problem.New(problem.Conflict, "schema_in_use", "the schema twinspan holds what no link has made: %s", problem.Names(names)).On("twinspan."+first).
 		WithHint("it does not cross, and a removal of the link waits for it: move it, with the link's agent still at work: ALTER TABLE twinspan.%s SET SCHEMA public (a type: ALTER TYPE); or drop it", first)
 }
 
@@ -71,10 +66,7 @@ func nothingHangsOn(ctx context.Context, q catalog.Querier) error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	first, more := names[0], ""
-	if len(names) > mostNamed {
-		names, more = names[:mostNamed], ", ..."
-	}
-	return problem.New(problem.Conflict, "schema_in_use", "what is not the link's depends on its schema twinspan: %s%s", strings.Join(names, ", "), more).On(first).
+	first := names[0]
+	return problem.New(problem.Conflict, "schema_in_use", "what is not the link's depends on its schema twinspan: %s", problem.Names(names)).On(first).
 		WithHint("a removal of the link would drop it, and waits: drop it, with the link's agent still at work")
 }

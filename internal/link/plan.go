@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // PlanRequest asks the other side what a planned failover would meet there.
@@ -36,7 +37,7 @@ const holdTrips = 12
 // FailoverPlan says what a change of places would meet if it began now. It changes
 // nothing on either side.
 func (l *Link) FailoverPlan(ctx context.Context, in api.FailoverPlanRequest) (api.FailoverPlan, error) {
-	r := l.snapshot()
+	r := l.side.Record()
 	if in.Type == "" {
 		in.Type = api.Planned
 	}
@@ -56,8 +57,7 @@ func (l *Link) FailoverPlan(ctx context.Context, in api.FailoverPlanRequest) (ap
 		return out, err
 	}
 	halves := []PlanHalf{half}
-	var other PlanHalf
-	err = l.place.Peers.Call(ctx, r.Peer, MethodFailoverPlan, PlanRequest{Reference{ID: r.ID, Epoch: r.Epoch}, in}, &other)
+	other, err := side.Call[PlanHalf](ctx, l.side, MethodFailoverPlan, PlanRequest{side.ReferenceOf(r), in})
 	switch {
 	case err == nil:
 		halves = append(halves, other)
@@ -70,9 +70,9 @@ func (l *Link) FailoverPlan(ctx context.Context, in api.FailoverPlanRequest) (ap
 	return joined(out, halves...), nil
 }
 
-// HandleFailoverPlan answers the other side for this one.
-func (l *Link) HandleFailoverPlan(ctx context.Context, request PlanRequest) (PlanHalf, error) {
-	if err := l.sameEpoch(request.Reference); err != nil {
+// handleFailoverPlan answers the other side for this one.
+func (l *Link) handleFailoverPlan(ctx context.Context, request PlanRequest) (PlanHalf, error) {
+	if err := l.side.SameEpoch(request.Reference); err != nil {
 		return PlanHalf{}, err
 	}
 	return l.planHalf(ctx, request.FailoverPlanRequest, true)
@@ -131,7 +131,7 @@ func joined(plan api.FailoverPlan, halves ...PlanHalf) api.FailoverPlan {
 // may matter more than what a failover itself looks at. With asked, the other side's agent will ask
 // this one to have them change places.
 func (l *Link) planHalf(ctx context.Context, in api.FailoverPlanRequest, asked bool) (h PlanHalf, err error) {
-	r := l.snapshot()
+	r := l.side.Record()
 	if asked {
 		h.against(l.place.MayChange(l))
 	}
@@ -151,7 +151,7 @@ func (l *Link) planHalf(ctx context.Context, in api.FailoverPlanRequest, asked b
 	if phase := role.Phase(r.Phase); phase != role.Replicating && phase != role.FailingOver {
 		h.against(notInStep(r.Name, phase))
 	}
-	if l.verifications.running() {
+	if l.verifications.Running() {
 		h.against(verificationRunning(r.Name))
 	}
 	list, err := l.unfit(ctx)
@@ -174,7 +174,7 @@ func (l *Link) planHalf(ctx context.Context, in api.FailoverPlanRequest, asked b
 		h.Problems = append(h.Problems, p)
 	}
 	h.Hold = l.expectedHold(r)
-	h.Uncarried = l.lacksOrWhy(ctx)
+	h.Uncarried = l.uncarried.LacksOrWhy(ctx)
 	return h, nil
 }
 
@@ -198,12 +198,12 @@ func (l *Link) expectedHold(r catalog.Link) *float64 {
 
 // forcedPlan is the plan of a forced failover, which this side does by itself.
 func (l *Link) forcedPlan(ctx context.Context, out api.FailoverPlan) (api.FailoverPlan, error) {
-	if err := l.ascertain(ctx); err != nil {
+	if err := l.side.Ascertain(ctx); err != nil {
 		return out, err
 	}
-	mine := l.snapshot()
+	mine := l.side.Record()
 	var h PlanHalf
-	if _, err := role.Step(state(mine), role.Force); err != nil {
+	if _, err := role.Step(side.State(mine), role.Force); err != nil {
 		h.against(noForce(mine))
 		return joined(out, h), nil
 	}
@@ -233,7 +233,7 @@ func (l *Link) forcedPlan(ctx context.Context, out api.FailoverPlan) (api.Failov
 		if h.Waits, err = l.waiters(ctx, true); err != nil {
 			return out, err
 		}
-		h.Uncarried = l.lacksOrWhy(ctx)
+		h.Uncarried = l.uncarried.LacksOrWhy(ctx)
 	}
 	return joined(out, h), nil
 }
@@ -243,7 +243,7 @@ func (l *Link) forcedPlan(ctx context.Context, out api.FailoverPlan) (api.Failov
 // that have a number, for which a slot waits when it is made.
 func (l *Link) waiters(ctx context.Context, instance bool) ([]api.FailoverWaiter, error) {
 	var list []api.FailoverWaiter
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err := l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `SELECT 0, gid, owner::text, database::text, prepared AS since FROM pg_catalog.pg_prepared_xacts
 			WHERE CASE WHEN $1 THEN NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $2) ELSE database = pg_catalog.current_database() END
 			UNION ALL SELECT a.pid, '', coalesce(a.usename::text, ''), coalesce(a.datname::text, ''), a.xact_start FROM pg_catalog.pg_stat_activity a

@@ -19,6 +19,7 @@ import (
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/sequence"
+	"github.com/twinspan/twinspan/internal/side"
 	"github.com/twinspan/twinspan/internal/sqlname"
 	"github.com/twinspan/twinspan/internal/wire"
 )
@@ -46,13 +47,13 @@ var errForgotten = problem.New(problem.Transient, "failover_interrupted", "the a
 
 // begin stores that a failover is under way; the link's work drives it from there.
 func (l *Link) begin(ctx context.Context, f *failover) error {
-	return l.update(ctx, func(r *catalog.Link) error {
-		next, err := role.Step(state(*r), role.Begin)
+	return l.side.Update(ctx, func(r *catalog.Link) error {
+		next, err := role.Step(side.State(*r), role.Begin)
 		if err != nil {
 			return err
 		}
 		next.Operation = f.id
-		put(next, r)
+		side.Put(next, r)
 		r.Problem = nil
 		return nil
 	})
@@ -62,11 +63,11 @@ func (l *Link) begin(ctx context.Context, f *failover) error {
 // not know was begun before the agent was started: whatever had come of it, it had
 // not been decided.
 func (l *Link) switchOver(ctx context.Context) error {
-	if err := l.ascertain(ctx); err != nil {
+	if err := l.side.Ascertain(ctx); err != nil {
 		return err
 	}
 	whole := ctx
-	f := l.currentFailover(l.snapshot().Operation)
+	f := l.currentFailover(l.side.Record().Operation)
 	err := error(errForgotten)
 	if f != nil && !f.driven && l.Role() == role.Secondary {
 		f.driven = true
@@ -92,9 +93,9 @@ func (l *Link) switchOver(ctx context.Context) error {
 	ending := context.WithoutCancel(ctx)
 	if l.Role() == role.Primary {
 		l.completeFailover(ending, f)
-		return errChanged
+		return side.ErrChanged
 	}
-	undone := l.update(ending, func(now *catalog.Link) error { return stepFrom(now, l.snapshot(), role.Undo) })
+	undone := l.side.Update(ending, func(now *catalog.Link) error { return stepFrom(now, l.side.Record(), role.Undo) })
 	if undone != nil {
 		return undone
 	}
@@ -103,11 +104,11 @@ func (l *Link) switchOver(ctx context.Context) error {
 		l.log.Warn("new sessions may be read/write by default", "err", err)
 	}
 	late()
-	l.ReleaseSequences()
+	l.sequences.Release()
 	if f != nil {
 		l.endFailover(f, err)
 	}
-	return errChanged
+	return side.ErrChanged
 }
 
 // refusePatience is how long an undone failover waits for whoever is changing the settings of
@@ -156,7 +157,7 @@ func (s *switcher) release(ctx context.Context) {
 // both sides send away those that look for one; their writes wait until it is decided.
 // What they draw from sequences meanwhile is seen by comparing with what those were.
 func (s *switcher) letIn(ctx context.Context) (err error) {
-	if s.before, err = s.keepSequences(ctx); err != nil {
+	if s.before, err = s.sequences.Leave(ctx); err != nil {
 		return err
 	}
 	s.early, err = gate.Await(ctx, s.dsn, s.Name())
@@ -211,7 +212,7 @@ func (s *switcher) run(ctx context.Context) error {
 		{"letting connections in", s.letIn},
 		{"fencing the old primary", s.fence},
 		{"bringing the last large objects", s.changedObjects},
-		{"setting sequences", s.sequences},
+		{"setting sequences", s.exactSequences},
 		{"giving triggers their modes back", s.putBack},
 		{"waiting for the other links", s.point(api.PointPromise)},
 		{"promising to do as the other links", s.ifTogether(s.promise)},
@@ -250,13 +251,13 @@ func (s *switcher) during(ctx context.Context, do func(context.Context) error) e
 }
 
 func (s *switcher) reference() Reference {
-	r := s.snapshot()
-	return Reference{ID: r.ID, Epoch: r.Epoch}
+	r := s.side.Record()
+	return side.ReferenceOf(r)
 }
 
 // assess looks on both sides for what stands against the failover.
 func (s *switcher) assess(ctx context.Context) error {
-	if s.verifications.running() {
+	if s.verifications.Running() {
 		return verificationRunning(s.Name())
 	}
 	list, err := s.unfit(ctx)
@@ -274,9 +275,9 @@ func (s *switcher) assess(ctx context.Context) error {
 			list = append(list, against(p.Code, p.Subject, p.Text, p.Hint))
 		}
 	}
-	var others []api.Problem
 	request := AssessRequest{Reference: s.reference(), Cutover: s.f.request.Cutover}
-	if err := s.place.Peers.Call(ctx, s.Peer(), MethodFailoverAssess, request, &others); err != nil {
+	others, err := side.Call[[]api.Problem](ctx, s.side, MethodFailoverAssess, request)
+	if err != nil {
 		return err
 	}
 	return blockers(append(list, others...))
@@ -292,8 +293,7 @@ func verificationRunning(name string) error {
 func (s *switcher) stage(ctx context.Context) error {
 	staged := make(chan error, 1)
 	go func() {
-		var answer HoldAnswer
-		err := s.place.Peers.Call(ctx, s.Peer(), MethodFailoverStage, s.holdRequest(), &answer)
+		answer, err := side.Call[HoldAnswer](ctx, s.side, MethodFailoverStage, s.holdRequest())
 		s.ended(answer)
 		staged <- err
 	}()
@@ -332,7 +332,7 @@ func (l *Link) furnish(ctx context.Context) error {
 }
 
 func (s *switcher) largeObjects(ctx context.Context) error {
-	_, err := s.BringLargeObjects(ctx, true)
+	_, err := s.Link.objects.Bring(ctx, true)
 	return err
 }
 
@@ -357,7 +357,7 @@ func (s *switcher) near(ctx context.Context) error {
 			return nil
 		}
 		if time.Now().After(next) {
-			if err := s.place.Peers.Call(ctx, s.Peer(), MethodFailoverBrake, BrakeRequest{OperationRequest{s.reference(), s.f.id}, brake}, nil); err != nil {
+			if err := side.Tell(ctx, s.side, MethodFailoverBrake, BrakeRequest{OperationRequest{s.reference(), s.f.id}, brake}); err != nil {
 				return err
 			}
 			s.log.Info("writers slowed down, so that the twin comes near", "delay", brake)
@@ -466,7 +466,7 @@ func (s *switcher) fence(ctx context.Context) error {
 func (s *switcher) changedObjects(ctx context.Context) error {
 	some := s.objects
 	if !some {
-		err := s.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		err := s.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 			some, err = anyLargeObjects(ctx, conn)
 			return err
 		})
@@ -477,8 +477,8 @@ func (s *switcher) changedObjects(ctx context.Context) error {
 	return s.largeObjects(ctx)
 }
 
-func (s *switcher) sequences(ctx context.Context) error {
-	missing, err := s.bringSequences(ctx, s.before)
+func (s *switcher) exactSequences(ctx context.Context) error {
+	missing, err := s.sequences.Bring(ctx, s.before)
 	if err == nil && len(missing) > 0 {
 		err = problem.New(problem.Diverged, "sequence_missing", "the twin lacks the sequence %s", missing[0]).On(missing[0].String()).
 			WithHint("twinspan link verify %s --repair", s.Name())
@@ -488,12 +488,12 @@ func (s *switcher) sequences(ctx context.Context) error {
 
 // decide makes this side the primary, in one commit.
 func (l *Link) decide(ctx context.Context, operation string, held time.Time) error {
-	mine := l.snapshot()
+	mine := l.side.Record()
 	start, system, err := l.endOfOwnLog(ctx)
 	if err != nil {
 		return err
 	}
-	return l.turn(ctx, func(r *catalog.Link) error {
+	return l.side.Turn(ctx, func(r *catalog.Link) error {
 		if r.Operation != operation {
 			return errMovedOn
 		}
@@ -519,7 +519,7 @@ func (l *Link) writableByDefault(ctx context.Context, tx pgx.Tx) error {
 
 // endOfOwnLog is where this server's log stands, and which server it is.
 func (l *Link) endOfOwnLog(ctx context.Context) (end lsn.LSN, system string, err error) {
-	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn()::text, (SELECT system_identifier::text FROM pg_control_system())`).Scan(&end, &system)
 		return pg.Classify(err, "read the end of the log")
 	})
@@ -534,7 +534,7 @@ func (l *Link) completeFailover(ctx context.Context, f *failover) {
 		return
 	}
 	held := time.Since(f.held)
-	r := l.snapshot()
+	r := l.side.Record()
 	l.showFailover(f, func(view *api.FailoverProgress) {
 		view.HoldSeconds, view.Primary, view.Epoch = held.Seconds(), l.place.AgentName, r.Epoch
 		view.Text = fmt.Sprintf("agent %s has the secondary now", r.Peer)
@@ -547,15 +547,14 @@ func (l *Link) completeFailover(ctx context.Context, f *failover) {
 		})
 	}
 	if f.request.Cutover {
-		l.asides.Go(func() { l.cutOver(l.life, f) })
-		return
+		return // which the primary's life goes on with
 	}
 	l.endFailover(f, nil)
 }
 
 // openGate lets writers pass here. It is repeated by the tidying until it is done.
 func (l *Link) openGate(ctx context.Context) {
-	if err := l.control.do(ctx, l.agree); err != nil {
+	if err := l.side.Session.Do(ctx, l.agree); err != nil {
 		l.log.Warn("the gate is not open yet", "err", err)
 	}
 }
@@ -564,5 +563,5 @@ func (l *Link) openGate(ctx context.Context) {
 func (l *Link) tellTurn(ctx context.Context, r catalog.Link) error {
 	ctx, stop := context.WithTimeout(ctx, contactPatience)
 	defer stop()
-	return l.place.Peers.Call(ctx, r.Peer, MethodFailoverTurn, TurnRequest{ID: r.ID, Standing: l.standing(r)}, nil)
+	return side.Tell(ctx, l.side, MethodFailoverTurn, TurnRequest{ID: r.ID, Standing: l.standing(r)})
 }

@@ -7,14 +7,13 @@ import (
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/lsn"
-	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
-// The methods by which the two agents of a link speak (docs/format/stream.md).
-// Those of the second half are asked by the secondary of the primary.
+// The methods by which the two agents of a link speak (docs/format/stream.md), beside those of the
+// packages that have requests of their own.
 const (
 	MethodProbe  = "link.probe"  // take these bytes and say how long they took
-	MethodRoles  = "link.roles"  // create these roles
 	MethodCheck  = "link.check"  // what stands against a twin on your instance?
 	MethodCreate = "link.create" // make the twin's database and record
 	MethodInvert = "link.invert" // create a link whose primary is yours
@@ -23,15 +22,10 @@ const (
 	MethodRepair = "link.repair" // resume with a repair of your twin
 	MethodDelete = "link.delete" // remove your side
 
-	MethodReport    = "link.report"    // here is how I stand; how do you?
-	MethodBegin     = "seed.begin"     // a snapshot, the one you hold or a new one
-	MethodTables    = "seed.tables"    // what is to be copied
-	MethodSchema    = "seed.schema"    // the dump, a byte stream
-	MethodCopy      = "seed.copy"      // one chunk, a byte stream
-	MethodSequences = "seed.sequences" // values of sequences now
-	MethodEnd       = "seed.end"       // the snapshot is not needed any more
-	MethodStream    = "link.stream"    // changes from a position on
-	MethodRenew     = "link.renew"     // make the slot anew and hold its snapshot
+	// MethodSeedingTables is asked by the primary of the secondary, MethodReport by the
+	// secondary of the primary.
+	MethodSeedingTables = "seed.progress" // how far is each table?
+	MethodReport        = "link.report"   // here is how I stand; how do you?
 )
 
 // CheckRequest asks whether an instance can take a twin.
@@ -70,10 +64,7 @@ type ChangeRequest struct {
 }
 
 // Reference names a link, with the epoch that the asking side knows.
-type Reference struct {
-	ID    string `json:"id"`
-	Epoch int64  `json:"epoch"`
-}
+type Reference = side.Reference
 
 // Report is how the secondary stands. It is sent every second.
 type Report struct {
@@ -123,43 +114,4 @@ type Answer struct {
 	// Step is what the primary does in a phase without a measure, StepSeconds for how long.
 	Step        string  `json:"step,omitempty"`
 	StepSeconds float64 `json:"stepSeconds,omitempty"`
-}
-
-// StreamRequest asks for changes from a position on.
-type StreamRequest struct {
-	Reference
-	Position lsn.LSN `json:"position"`
-	Timeline int64   `json:"timeline"` // on which the position lies; 0 where it is not known
-	Text     bool    `json:"text"`     // values as text, whatever their types allow
-	Compress bool    `json:"compress"` // the byte stream is one zstd frame
-	Streamed bool    `json:"streamed"` // large transactions may come before their commit
-	// Extensions are those that the secondary's server has.
-	Extensions []string `json:"extensions"`
-	Format     int      `json:"format,omitempty"` // of signals that the twin understands (capture.Format); agents of before say none
-}
-
-// StreamHeader is the answer's first frame.
-type StreamHeader struct {
-	Encoding string `json:"encoding"`
-	Timeline int64  `json:"timeline"` // of the log from the position on
-	Major    int    `json:"major"`
-}
-
-// BeginRequest asks for a seeding session.
-type BeginRequest struct {
-	Reference
-	seed.BeginRequest
-}
-
-// SessionReference names a link and a seeding session of it.
-type SessionReference struct {
-	Reference
-	Token string `json:"token"`
-}
-
-// CopyRequest asks for rows of a table; the answer is a byte stream of COPY data.
-type CopyRequest struct {
-	SessionReference
-	seed.CopyRequest
-	Compress bool `json:"compress"` // the byte stream is one zstd frame
 }

@@ -11,7 +11,10 @@ import (
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/side"
 )
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // The owner of the database may read the link's tables, and keeps nobody from dropping them with that. Who is in nobody's way
 // stays.
@@ -46,14 +49,14 @@ func TestReadersDoNotKeepALinkFromBeingRemoved(t *testing.T) {
 	do(beside, `SET application_name = psql; BEGIN; SELECT FROM pg_class`)
 	dropped := make(chan error, 1)
 	go func() { dropped <- catalog.Remove(ctx, agent) }()
-	l := &Link{dsn: d, log: slog.New(slog.DiscardHandler), record: catalog.Link{Name: "sales"}}
+	l := New(Place{Server: d, Log: slog.New(slog.DiscardHandler)}, d.Database(), catalog.Link{Name: "sales"})
 	pgtest.Eventually(t, time.Minute, func() error {
 		if err := l.endReadersNow(ctx); err != nil {
 			return err
 		}
 		_, err := reader.Exec(ctx, `SELECT 1`)
 		if err == nil {
-			return errChanged
+			return side.ErrChanged
 		}
 		return nil
 	})

@@ -10,9 +10,11 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/origin"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // removePatience is how long a caller waits for a removal. The removal itself
@@ -23,21 +25,21 @@ const removePatience = 2 * time.Minute
 // the peer does. Without force a peer that cannot be reached stops it before
 // anything has changed.
 func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error) {
-	r := l.snapshot()
-	other := api.DeletedSide{Agent: r.Peer, Database: r.PeerDatabase, Role: api.Role(otherRole(r)), State: api.Unknown,
+	r := l.side.Record()
+	other := api.DeletedSide{Agent: r.Peer, Database: r.PeerDatabase, Role: api.Role(role.Role(r.Role).Other()), State: api.Unknown,
 		Text: "was not asked; run link delete --force there", Left: []string{}}
 	last := l.lastChanges(ctx, r)
 	if !force {
-		err := l.place.Peers.Call(ctx, r.Peer, MethodDelete, Reference{ID: r.ID, Epoch: r.Epoch}, &other)
+		err := l.place.Peers.Call(ctx, r.Peer, MethodDelete, side.ReferenceOf(r), &other)
 		switch {
 		case problem.CodeOf(err) == "link_unknown":
 			other.Text = "does not know the link any more"
 		case problem.Retry(err):
-			l.ReleaseSequences()
+			l.sequences.Release()
 			return api.DeleteResult{}, problem.Wrap(err, problem.Transient, problem.CodeOf(err), "remove the link on peer %s", r.Peer).
 				WithHint("try again when the peer is back, or remove this side alone with --force")
 		case err != nil:
-			l.ReleaseSequences()
+			l.sequences.Release()
 			return api.DeleteResult{}, err
 		}
 	}
@@ -48,9 +50,13 @@ func (l *Link) Delete(ctx context.Context, force bool) (api.DeleteResult, error)
 	return api.DeleteResult{Name: r.Name, Forced: force, Sides: []api.DeletedSide{mine, other}}, nil
 }
 
-// DeleteHere removes this side and says what is left of it.
-func (l *Link) DeleteHere(ctx context.Context) (api.DeletedSide, error) {
-	return l.remove(ctx, l.lastChanges(ctx, l.snapshot()), catalogDeleting)
+// lastChanges brings a whole copy up to date in what does not come with the stream,
+// before the link is removed, and says in words how that went.
+func (l *Link) lastChanges(ctx context.Context, r catalog.Link) string {
+	if role.Role(r.Role) == role.Primary || !r.Seeded {
+		return ""
+	}
+	return l.objects.Last(ctx) + l.sequences.Last(ctx)
 }
 
 func catalogDeleting(ctx context.Context, q catalog.Querier, l *catalog.Link) error {
@@ -59,75 +65,62 @@ func catalogDeleting(ctx context.Context, q catalog.Querier, l *catalog.Link) er
 
 // remove has this side removed; mark stores that it is.
 func (l *Link) remove(ctx context.Context, last string, mark func(context.Context, catalog.Querier, *catalog.Link) error) (api.DeletedSide, error) {
-	r := l.snapshot()
-	side := api.DeletedSide{Agent: l.place.AgentName, Database: l.database, Role: api.Role(r.Role), State: api.Independent, Left: []string{}}
+	r := l.side.Record()
+	mine := api.DeletedSide{Agent: l.place.AgentName, Database: l.database, Role: api.Role(r.Role), State: api.Independent, Left: []string{}}
 	position := l.view().Position.Applied
 	switch {
 	case role.Role(r.Role) == role.Primary:
-		side.Text = "unchanged, reads and writes"
+		mine.Text = "unchanged, reads and writes"
 	case r.Seeded:
-		side.Text = fmt.Sprintf("a whole copy as of position %s of the former primary%s; reads and writes", position, last)
+		mine.Text = fmt.Sprintf("a whole copy as of position %s of the former primary%s; reads and writes", position, last)
 	case r.CreatedDatabase:
-		side.State, side.Text = api.Dropped, "the copy was not finished; the database made for it was dropped"
+		mine.State, mine.Text = api.Dropped, "the copy was not finished; the database made for it was dropped"
 	default:
-		side.Text = "the copy was not finished; the database was there before the link and is empty again"
+		mine.Text = "the copy was not finished; the database was there before the link and is empty again"
 	}
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		next := l.snapshot()
-		if err := mark(ctx, conn, &next); err != nil {
+	err := l.side.Keep(ctx, func(ctx context.Context, conn *pgx.Conn, r *catalog.Link) error {
+		if err := mark(ctx, conn, r); err != nil {
 			return err
 		}
-		stored, err := catalog.Get(ctx, conn, next.ID)
-		if err != nil {
-			return err
+		stored, err := catalog.Get(ctx, conn, r.ID)
+		if err == nil {
+			r.Deleting, r.Operation = true, stored.Operation
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.record.Deleting, l.record.Operation = true, stored.Operation
-		l.announceLocked()
-		return nil
+		return err
 	})
 	if err != nil {
-		l.ReleaseSequences()
-		return side, err
+		l.sequences.Release()
+		return mine, err
 	}
+	l.side.Announce()
 	select {
 	case <-l.removed:
-		return side, nil
+		return mine, nil
 	case <-ctx.Done():
 		select {
 		case <-l.removed: // which ended ctx
-			return side, nil
+			return mine, nil
 		default:
-			return side, context.Cause(ctx)
+			return mine, context.Cause(ctx)
 		}
 	case <-time.After(removePatience):
 	}
 	p := problem.New(problem.Transient, "removal_pending", "the removal is under way and goes on by itself")
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.trouble != nil {
-		p.Text += ": " + l.trouble.Error()
-		p.Hint = l.trouble.Hint
+	if trouble := l.side.Trouble(); trouble != nil {
+		p.Text += ": " + trouble.Error()
+		p.Hint = trouble.Hint
 	}
-	return side, p
-}
-
-func otherRole(r catalog.Link) role.Role {
-	if role.Role(r.Role) == role.Primary {
-		return role.Secondary
-	}
-	return role.Primary
+	return mine, p
 }
 
 // removeHere takes this side's objects away. It can be repeated, also by an agent
 // that was started anew in the middle.
 func (l *Link) removeHere(ctx context.Context) error {
-	r := l.snapshot()
+	r := l.side.Record()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go l.endReaders(ctx)
-	err := l.SettleMode(ctx) // before the slot goes: commits would wait for ever
+	err := l.mode.Settle(ctx) // before the slot goes: commits would wait for ever
 	if err != nil {
 		return err
 	}
@@ -188,7 +181,7 @@ func (l *Link) endReadersNow(ctx context.Context) error {
 
 func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 	var left leftovers
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return left.look(ctx, conn, r.ID) })
+	err := l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return left.look(ctx, conn, r.ID) })
 	if err != nil {
 		return err
 	}
@@ -198,7 +191,7 @@ func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 	}
 	// What it has from having been a secondary, or from a failover that was prepared.
 	if left.origin {
-		err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return dropOrigin(ctx, conn, r.ID) })
+		err := l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return origin.Drop(ctx, conn, r.ID) })
 		if err != nil {
 			return err
 		}
@@ -209,7 +202,9 @@ func (l *Link) removePrimary(ctx context.Context, r catalog.Link) error {
 			return err
 		}
 	}
-	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	// Nobody reads by the schema's name behind its end. A removal that fails now goes on without the loops.
+	l.endLoops()
+	return l.side.Session.Last(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
 			if err := catalog.Delete(ctx, tx, r.ID); err != nil {
 				return err

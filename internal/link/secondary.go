@@ -7,16 +7,21 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/apply"
 	"github.com/twinspan/twinspan/internal/capture"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/flow"
+	"github.com/twinspan/twinspan/internal/lag"
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/seed"
+	"github.com/twinspan/twinspan/internal/side"
+	"github.com/twinspan/twinspan/internal/syncrep"
+	"github.com/twinspan/twinspan/internal/upstream"
 	"github.com/twinspan/twinspan/internal/wire"
 )
 
@@ -26,7 +31,29 @@ type secondarySide struct {
 	receiver *flow.Receiver
 	durable  lsn.LSN
 	rates    meter
-	time     shares // waiting, committing
+	time     lag.Shares // waiting, committing
+	totals   api.Totals // of the streams that have ended
+}
+
+// totalsLocked counts what was applied since the agent was started, nil for nothing.
+func (s *secondarySide) totalsLocked() *api.Totals {
+	t := s.totals
+	if s.applier != nil {
+		count(&t, s.applier.Status(), s.receiver)
+	}
+	if t.Streams == 0 {
+		return nil
+	}
+	return &t
+}
+
+// count adds what one stream has brought.
+func count(t *api.Totals, status apply.Status, in *flow.Receiver) {
+	t.Transactions += status.Transactions
+	t.Changes += status.Changes
+	t.Bytes += in.Bytes()
+	t.Retries += status.Retries
+	t.Streams++
 }
 
 const (
@@ -36,7 +63,7 @@ const (
 	freshInterval = 100 * time.Millisecond
 	// inStep is the lag up to which a link counts as replicating; fallenBehind the
 	// one from which it no longer does. Between them it keeps its name.
-	inStep = 5 * time.Second
+	inStep = syncrep.InStep
 	// positionPatience is how long a report waits for the position of a side that rests.
 	positionPatience = 2 * time.Second
 	fallenBehind     = time.Minute
@@ -52,10 +79,10 @@ func (l *Link) reportLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient && !misplaced(problem.As(err)) && !l.fresh() {
+		if err := l.report(ctx); err != nil && ctx.Err() == nil && problem.KindOf(err) != problem.Transient && !side.Misplaced(problem.As(err)) && !l.fresh() {
 			l.setPeerTrouble(problem.As(err))
 		}
-		l.control.rest()
+		l.side.Session.Rest()
 		if l.fresh() {
 			tick.Reset(freshInterval)
 		} else {
@@ -67,14 +94,14 @@ func (l *Link) reportLoop(ctx context.Context) {
 // fresh says whether the link was made a moment ago: the primary's agent knows it
 // only once this side has answered.
 func (l *Link) fresh() bool {
-	r := l.snapshot()
+	r := l.side.Record()
 	return r.Phase == string(role.Creating) && time.Since(r.CreatedAt) < 30*time.Second
 }
 
 func (l *Link) report(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
 	defer stop()
-	r := l.snapshot()
+	r := l.side.Record()
 	if r.Deleting {
 		return nil
 	}
@@ -89,10 +116,10 @@ func (l *Link) report(ctx context.Context) error {
 		done()
 	}
 	report := l.stand()
-	var answer Answer
-	if err := l.place.Peers.Call(ctx, r.Peer, MethodReport, report, &answer); err != nil {
-		if misplaced(problem.As(err)) {
-			l.suspectEpoch()
+	answer, err := side.Call[Answer](ctx, l.side, MethodReport, report)
+	if err != nil {
+		if side.Misplaced(problem.As(err)) {
+			l.side.Suspect()
 		}
 		return err
 	}
@@ -107,7 +134,7 @@ func (l *Link) report(ctx context.Context) error {
 		return err
 	}
 	if r.Phase == string(role.Creating) && answer.Phase == string(role.Seeding) {
-		return l.happen(ctx, role.Prepared, nil)
+		return l.side.Happen(ctx, role.Prepared, nil)
 	}
 	return nil
 }
@@ -117,13 +144,13 @@ func (l *Link) stand() Report {
 	changing := l.changing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r, step := l.record, l.ownDoingLocked(changing)
+	r, step := l.side.Record(), l.ownDoingLocked(changing)
 	report := Report{
 		Format:    capture.Format,
-		Reference: Reference{ID: r.ID, Epoch: r.Epoch},
+		Reference: side.ReferenceOf(r),
 		Phase:     r.Phase, Seeded: r.Seeded, Diverged: r.Diverged, Suspended: r.Suspended, Change: r.Change,
-		Step: step.text, StepSeconds: step.seconds(), Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
-		LargeObjects: l.largeObjectsLocked(), Audit: l.auditLocked(), SchemaChanges: l.schema.changes, Settings: l.settings(r),
+		Step: step.Text, StepSeconds: step.Seconds(), Seeding: l.live.seeding, Durable: l.secondary.durable, Problems: l.ownProblemsLocked(),
+		LargeObjects: l.largeObjectsLocked(), Audit: l.auditLocked(), SchemaChanges: l.schema.Changes(), Settings: l.settings(r),
 	}
 	report.Applied, report.Received = report.Durable, report.Durable
 	if s := &l.secondary; s.applier != nil {
@@ -132,8 +159,8 @@ func (l *Link) stand() Report {
 		report.Received = max(s.receiver.Received(), report.Applied)
 		rates := s.rates.per(time.Now(), status.Transactions, status.Changes, s.receiver.Bytes())
 		report.Rates = &rates
-		spent := s.time.per(time.Now(), status.Waiting, status.Committing)
-		report.Time = timeShares(spent[0], spent[1], l.live.answer.Handing)
+		spent := s.time.Per(time.Now(), status.Waiting, status.Committing)
+		report.Time = lag.TimeShares(spent[0], spent[1], l.live.answer.Handing)
 		report.Spilled = s.receiver.Spilled()
 		report.Lag = l.lagSecondsLocked(status)
 	} else {
@@ -146,7 +173,7 @@ func (l *Link) stand() Report {
 // lagSecondsLocked is the lag as a report has it.
 func (l *Link) lagSecondsLocked(status apply.Status) *float64 {
 	age, known := l.behindLocked(status)
-	if !known || !l.record.Seeded {
+	if !known || !l.side.Record().Seeded {
 		return nil
 	}
 	seconds := age.Seconds()
@@ -156,14 +183,14 @@ func (l *Link) lagSecondsLocked(status apply.Status) *float64 {
 // position is what the secondary's server durably holds of the primary's log. The
 // call writes its own log out first (origin.c, replorigin_get_progress with flush).
 func (l *Link) position(ctx context.Context) (lsn.LSN, error) {
-	position, _, err := l.positionBy(ctx, &l.control)
+	position, _, err := l.positionBy(ctx, l.side.Session)
 	return position, err
 }
 
 // positionBy is position through a given session, with the server's setting
 // synchronous_standby_names.
-func (l *Link) positionBy(ctx context.Context, c *control) (position lsn.LSN, standbys string, err error) {
-	err = c.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+func (l *Link) positionBy(ctx context.Context, c *side.Session) (position lsn.LSN, standbys string, err error) {
+	err = c.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `SELECT coalesce((SELECT pg_replication_origin_progress(roname, true)::text
 			FROM pg_replication_origin WHERE roname = $1), '0/0'), current_setting('synchronous_standby_names')`, catalog.ObjectName(l.ID())).Scan(&position, &standbys)
 		return pg.Classify(err, "read the applied position")
@@ -177,6 +204,24 @@ func (l *Link) positionBy(ctx context.Context, c *control) (position lsn.LSN, st
 	return position, standbys, nil
 }
 
+// standsAt notes where the twin stands durably; 0 where that is to be read.
+func (l *Link) standsAt(position lsn.LSN) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.secondary.durable = position
+}
+
+// appliedPosition is up to where the primary's log is applied, as far as known.
+func (l *Link) appliedPosition() lsn.LSN {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	position := l.secondary.durable
+	if l.secondary.applier != nil {
+		position = max(position, l.secondary.applier.Status().Applied)
+	}
+	return position
+}
+
 // follow applies the primary's changes until something ends it.
 func (l *Link) follow(ctx context.Context) error {
 	// Tables that were copied later than others pass over, for a while, what their
@@ -184,7 +229,7 @@ func (l *Link) follow(ctx context.Context) error {
 	if err := l.refit(ctx); err != nil {
 		return err
 	}
-	r := l.snapshot()
+	r := l.side.Record()
 	if r.Renewing {
 		if err := l.renew(ctx); err != nil {
 			return err
@@ -216,7 +261,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if err != nil {
 		return err
 	}
-	r := l.snapshot()
+	r := l.side.Record()
 	if start < r.StartLSN {
 		return problem.New(problem.Diverged, "position_lost", "the replication origin stands at %s, before the copy's position %s", start, r.StartLSN).
 			WithHint("the secondary's server was restored from a backup: twinspan link resume %s --repair", r.Name)
@@ -229,8 +274,8 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if err != nil {
 		return err
 	}
-	request := StreamRequest{Reference: Reference{ID: r.ID, Epoch: r.Epoch}, Position: start, Timeline: r.Timeline, Text: text, Compress: !l.peerIsLocal(), Streamed: streamed, Extensions: extensions, Format: capture.Format}
-	s, err := l.place.Peers.Open(ctx, r.Peer, MethodStream, request)
+	request := upstream.StreamRequest{Reference: side.ReferenceOf(r), Position: start, Timeline: r.Timeline, Text: text, Compress: !l.peerIsLocal(), Streamed: streamed, Extensions: extensions, Format: capture.Format}
+	s, err := l.place.Peers.Open(ctx, r.Peer, upstream.MethodStream, request)
 	if err != nil {
 		return err
 	}
@@ -240,7 +285,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if err != nil {
 		return err
 	}
-	var header StreamHeader
+	var header upstream.StreamHeader
 	if kind != wire.FrameResult {
 		return problem.New(problem.Internal, "stream_corrupt", "the stream begins with a frame of kind %#x", kind)
 	}
@@ -250,15 +295,13 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	if err := l.followTimeline(ctx, header.Timeline); err != nil {
 		return err
 	}
-	l.roles.mu.Lock()
-	l.roles.ordinary = nil
-	l.roles.mu.Unlock()
+	l.roles.ForgetOrdinary()
 	ahead, bytes := flow.Room(l.place.Links())
 	in := flow.NewReceiver(s, request.Compress, streamed, l.place.Spool, ahead)
 	applier := &apply.Applier{
 		DSN: l.dsn, Link: r.Name, Origin: catalog.ObjectName(r.ID), Start: start, Until: until,
 		SourceMajor: header.Major, SkipBefore: seeded.SkipBefore, Repair: seeded.Repair, Encoding: header.Encoding, Log: l.log,
-		OnSignal: l.signal, OnUnseen: l.unseen, SpoolDir: l.place.Spool.Dir(),
+		OnSignal: l.signal, OnUnseen: l.replay.Unseen, SpoolDir: l.place.Spool.Dir(),
 		OnCommit: in.Committed, Prompt: l.promptly, Limits: apply.Limits{Bytes: bytes},
 	}
 	applier.SkipTables, applier.RepairTables, applier.Unsettled = how.skip, how.repair, how.unsettled
@@ -268,6 +311,7 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
+		count(&l.secondary.totals, applier.Status(), in)
 		l.secondary.applier, l.secondary.receiver = nil, nil
 		l.mu.Unlock()
 		in.End()
@@ -278,22 +322,19 @@ func (l *Link) streamMending(ctx context.Context, seeded seed.Result, until lsn.
 // followTimeline notes, before anything of it is applied, on which timeline what comes
 // now lies.
 func (l *Link) followTimeline(ctx context.Context, timeline int64) error {
-	r := l.snapshot()
+	r := l.side.Record()
 	if timeline == 0 || timeline == r.Timeline {
 		return nil
 	}
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return catalog.SetTimeline(ctx, conn, &r, timeline) })
-	if err == nil {
-		l.mu.Lock()
-		l.record.Timeline = timeline
-		l.mu.Unlock()
-	}
-	return err
+	return l.side.Keep(ctx, func(ctx context.Context, conn *pgx.Conn, r *catalog.Link) error {
+		r.Timeline = timeline
+		return catalog.SetTimeline(ctx, conn, r, timeline)
+	})
 }
 
 // peerIsLocal says whether the bytes stay on this machine, where compressing them
 // would cost more than it saves.
-func (l *Link) peerIsLocal() bool { return flow.IsLocal(l.place.Peers, l.snapshot().Peer) }
+func (l *Link) peerIsLocal() bool { return flow.IsLocal(l.place.Peers, l.side.Record().Peer) }
 
 // pump runs the three parts of a stream: receive, apply, confirm.
 func (l *Link) pump(ctx context.Context, s *peer.Stream, in *flow.Receiver, applier *apply.Applier) error {
@@ -333,15 +374,15 @@ var errDone = problem.New(problem.Cancelled, "stream_done", "the position was re
 func (l *Link) judge(ctx context.Context, status apply.Status) error {
 	l.mu.Lock()
 	age, known := l.behindLocked(status)
-	phase := role.Phase(l.record.Phase)
+	phase := role.Phase(l.side.Record().Phase)
 	l.mu.Unlock()
 	switch {
 	case !known:
 		return nil
 	case phase == role.CatchingUp && age <= inStep:
-		return l.happen(ctx, role.CaughtUp, nil)
+		return l.side.Happen(ctx, role.CaughtUp, nil)
 	case phase == role.Replicating && age > fallenBehind:
-		return l.happen(ctx, role.FellBehind, nil)
+		return l.side.Happen(ctx, role.FellBehind, nil)
 	}
 	return nil
 }

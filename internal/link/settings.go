@@ -1,13 +1,16 @@
 package link
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/twinspan/twinspan/api"
+	"github.com/twinspan/twinspan/internal/auditor"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // Settings are what operators can change of a link that exists. They are stored
@@ -20,7 +23,7 @@ type Settings struct {
 	OnConflict  string `json:"onConflict,omitempty"`
 	OnIsolation string `json:"onIsolation,omitempty"`
 	MaxRate     int64  `json:"maxRate,omitempty"` // bytes a second of a seeding, 0 without limit
-	// AuditRate is in bytes a second; auditOff switches it off, 0 is none that was chosen.
+	// AuditRate is in bytes a second; auditor.Off switches it off, 0 is none that was chosen.
 	AuditRate int64 `json:"auditRate,omitempty"`
 }
 
@@ -32,13 +35,13 @@ type SettingsRequest struct {
 
 func (l *Link) settings(r catalog.Link) Settings {
 	return Settings{Number: r.SettingChange, Mode: r.Mode, SyncTimeout: r.SyncTimeout, OnConflict: r.OnConflict, OnIsolation: r.OnIsolation, MaxRate: r.MaxRate,
-		AuditRate: l.audit.rate.Load()}
+		AuditRate: l.audit.Setting()}
 }
 
 // Set changes the link on both sides; the other learns of it now or at the next
 // contact.
 func (l *Link) Set(ctx context.Context, in api.SetLink) error {
-	next := l.settings(l.snapshot())
+	next := l.settings(l.side.Record())
 	if in.Mode != "" {
 		next.Mode = string(in.Mode)
 	}
@@ -66,63 +69,63 @@ func (l *Link) Set(ctx context.Context, in api.SetLink) error {
 		next.MaxRate = *in.MaxRate
 	}
 	if in.AuditRate != nil {
-		next.AuditRate = settingOf(*in.AuditRate)
+		next.AuditRate = auditor.SettingOf(*in.AuditRate)
 	}
-	if err := firstOf(l.acceptThere(ctx, in.Accept), l.withdraw(ctx, in.Withdraw)); err != nil {
+	if err := cmp.Or(l.acceptThere(ctx, in.Accept), l.withdraw(ctx, in.Withdraw)); err != nil {
 		return err
 	}
-	if next == l.settings(l.snapshot()) {
+	if next == l.settings(l.side.Record()) {
 		return nil
 	}
 	next.Number++
 	if err := l.takeSettings(ctx, next); err != nil {
 		return err
 	}
-	r := l.snapshot()
-	if err := l.place.Peers.Call(ctx, r.Peer, MethodSet, SettingsRequest{ID: r.ID, Settings: next}, nil); err != nil {
+	if err := side.Tell(ctx, l.side, MethodSet, SettingsRequest{ID: l.ID(), Settings: next}); err != nil {
 		l.log.Info("the peer learns of the change later", "err", err)
 	}
 	return nil
 }
 
-// HandleSet takes the settings that were changed on the other side.
-func (l *Link) HandleSet(ctx context.Context, request SettingsRequest) error {
+// handleSet takes the settings that were changed on the other side.
+func (l *Link) handleSet(ctx context.Context, request SettingsRequest) error {
 	return l.takeSettings(ctx, request.Settings)
 }
 
 // takeSettings stores settings that are newer than what is known here, then makes
 // them known.
 func (l *Link) takeSettings(ctx context.Context, s Settings) error {
-	if s.Number <= l.snapshot().SettingChange {
+	if s.Number <= l.side.Record().SettingChange {
 		return nil
 	}
-	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		next := l.snapshot()
-		if s.Number <= next.SettingChange {
+	newer := false
+	err := l.side.Keep(ctx, func(ctx context.Context, conn *pgx.Conn, r *catalog.Link) error {
+		if s.Number <= r.SettingChange {
 			return nil
 		}
-		next.Mode, next.SyncTimeout, next.SettingChange, next.MaxRate = s.Mode, s.SyncTimeout, s.Number, s.MaxRate
+		newer = true
+		r.Mode, r.SyncTimeout, r.SettingChange, r.MaxRate = s.Mode, s.SyncTimeout, s.Number, s.MaxRate
 		if s.OnConflict != "" {
-			next.OnConflict = s.OnConflict
+			r.OnConflict = s.OnConflict
 		}
 		if s.OnIsolation != "" {
-			next.OnIsolation = s.OnIsolation
+			r.OnIsolation = s.OnIsolation
 		}
-		if err := l.storeAuditRate(ctx, conn, s.AuditRate); err != nil {
+		if err := l.audit.StoreRate(ctx, conn, s.AuditRate); err != nil {
 			return err
 		}
-		if err := catalog.SetSettings(ctx, conn, &next); err != nil {
-			return err
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.record.Mode, l.record.SyncTimeout, l.record.SettingChange = s.Mode, s.SyncTimeout, s.Number
-		l.record.OnConflict, l.record.OnIsolation, l.record.MaxRate = next.OnConflict, next.OnIsolation, s.MaxRate
-		if a := l.secondary.applier; a != nil {
-			applyConflict(a, next.OnConflict)
-		}
-		l.announceLocked()
-		l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", next.OnConflict, "on_isolation", next.OnIsolation, "max_rate", s.MaxRate, "audit_rate", l.audit.bytesPerSecond())
-		return nil
+		return catalog.SetSettings(ctx, conn, r)
 	})
+	if err != nil || !newer {
+		return err
+	}
+	r := l.side.Record()
+	l.mu.Lock()
+	if a := l.secondary.applier; a != nil {
+		applyConflict(a, r.OnConflict)
+	}
+	l.mu.Unlock()
+	l.side.Announce()
+	l.log.Info("settings changed", "mode", s.Mode, "sync_timeout", s.SyncTimeout, "on_conflict", r.OnConflict, "on_isolation", r.OnIsolation, "max_rate", s.MaxRate, "audit_rate", l.audit.BytesPerSecond())
+	return nil
 }

@@ -8,12 +8,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/gate"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // standInterval is how often a side looks whether all is there that it stands on.
@@ -83,7 +83,7 @@ func (l *Link) letOwnerRead(ctx context.Context, conn *pgx.Conn) {
 }
 
 func (w *standing) look(ctx context.Context, l *Link) error {
-	r := l.snapshot()
+	r := l.side.Record()
 	if r.Deleting || r.Phase == string(role.Creating) {
 		return nil
 	}
@@ -91,10 +91,10 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 	var gone []string
 	var others error
 	var triggers *problem.Error
-	err := l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		// As it is now: it does not change while this session is in use, and with it what the
 		// gate has to do.
-		r = l.snapshot()
+		r = l.side.Record()
 		err = conn.QueryRow(ctx, `SELECT d.oid, pg_catalog.to_regclass('twinspan.link') IS NOT NULL FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()`).
 			Scan(&w.database, &there)
 		if err == nil && there {
@@ -118,12 +118,12 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 		}
 		return err
 	})
-	l.setAside("database", w.lost(ctx, l, err))
+	l.side.Warn("database", w.lost(ctx, l, err))
 	if err == nil {
-		l.setAside(eventTriggerOfRole, triggers)
+		l.side.Warn(eventTriggerOfRole, triggers)
 	}
 	if p := problem.As(others); p == nil || p.Code == "schema_in_use" {
-		l.setAside("schema_in_use", p)
+		l.side.Warn("schema_in_use", p)
 	}
 	switch {
 	case err != nil:
@@ -133,10 +133,10 @@ func (w *standing) look(ctx context.Context, l *Link) error {
 	case refuses(r):
 		return w.shutAgain(ctx, l, gone)
 	case len(gone) == 0:
-		l.setAside("capture", nil)
+		l.side.Warn("capture", nil)
 		return nil
 	}
-	l.setAside("capture", problem.New(problem.Conflict, "capture_taken_away", "somebody has taken away what the link captures with: %s", strings.Join(gone, ", ")).On(gone[0]).
+	l.side.Warn("capture", problem.New(problem.Conflict, "capture_taken_away", "somebody has taken away what the link captures with: %s", strings.Join(gone, ", ")).On(gone[0]).
 		WithHint("it is made again by itself; see who drops or disables objects named twinspan_, and compare both sides: twinspan link verify %s", r.Name))
 	source := l.source()
 	return source.Prepare(ctx)
@@ -192,22 +192,22 @@ func (w *standing) shutAgain(ctx context.Context, l *Link, gone []string) error 
 			l.log.Info("the gate's functions are made anew")
 			return l.withGateSession(ctx, gate.Shut)
 		}
-		if !w.breached.IsZero() && l.verifiedSince(w.breached) {
+		if !w.breached.IsZero() && l.verifications.EqualSince(w.breached) {
 			w.breached = time.Time{}
-			l.setAside("breach", nil)
+			l.side.Warn("breach", nil)
 		}
 		return nil
 	}
 	if l.Role() == role.Secondary { // of a primary that has been fenced it may not be shut yet
 		l.log.Warn("the gate was taken away, it is shut again", "gone", strings.Join(gone, ", "))
 		w.breached = time.Now()
-		l.setAside("breach", breach(gone, l.Name()))
+		l.side.Warn("breach", breach(gone, l.Name()))
 	}
 	return l.withGateSession(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		ctx, stop := context.WithTimeout(ctx, shutPatience)
 		defer stop()
 		l.mu.Lock()
-		r, quiet := l.record, l.quieted
+		r, quiet := l.side.Record(), l.quieted
 		l.mu.Unlock()
 		if quiet || !refuses(r) { // it may have become primary since
 			return nil
@@ -215,7 +215,7 @@ func (w *standing) shutAgain(ctx context.Context, l *Link, gone []string) error 
 		if err := gate.Shut(ctx, conn); err != nil {
 			return err
 		}
-		return gate.Slam(ctx, conn, func(p *problem.Error) { l.setAside("gate", p) })
+		return gate.Slam(ctx, conn, func(p *problem.Error) { l.side.Warn("gate", p) })
 	})
 }
 
@@ -224,22 +224,13 @@ func breach(gone []string, name string) *problem.Error {
 		WithHint("twinspan link verify %s says whether anything differs, --repair mends it", name)
 }
 
-// verifiedSince says whether a verification that was begun after t has found both sides
-// equal, or has made them so.
-func (l *Link) verifiedSince(t time.Time) bool {
-	v := &l.verifications
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.current != nil && v.current.view.StartedAt.After(t) && (v.current.view.State == api.Equal || v.current.view.State == api.Repaired)
-}
-
 // restoreRecord writes the record of a link again that was dropped with its schema. The
 // link stops, for nobody knows what else was done meanwhile; a gate that it calls for is
 // shut at once.
 func (l *Link) restoreRecord(ctx context.Context, r catalog.Link) error {
 	next := r
-	if stepped, err := role.Step(state(r), role.Failed); err == nil {
-		put(stepped, &next)
+	if stepped, err := role.Step(side.State(r), role.Failed); err == nil {
+		side.Put(stepped, &next)
 	}
 	next.Problem = problem.New(problem.Conflict, "record_dropped", "the schema twinspan was dropped, with the link's record in it, which the agent has written again").On("twinspan").
 		WithHint("see who did that; then compare both sides and go on: twinspan link resume %s --repair", r.Name)
@@ -268,12 +259,12 @@ func (l *Link) restoreRecord(ctx context.Context, r catalog.Link) error {
 		if err := gate.Shut(ctx, conn); err != nil {
 			return err
 		}
-		return gate.Slam(ctx, conn, func(p *problem.Error) { l.setAside("gate", p) })
+		return gate.Slam(ctx, conn, func(p *problem.Error) { l.side.Warn("gate", p) })
 	})
 	if err != nil {
 		return err
 	}
-	l.known(next)
+	l.side.Stored(next)
 	if role.Role(r.Role) == role.Primary {
 		source := l.source()
 		return source.Prepare(ctx)

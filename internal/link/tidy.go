@@ -8,8 +8,10 @@ import (
 
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/origin"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // tidyPause is between two attempts to remove what a change of places has left.
@@ -19,7 +21,7 @@ const tidyPause = 2 * time.Second
 // the record says, whenever the record has changed.
 func (l *Link) tidyLoop(ctx context.Context) {
 	for ctx.Err() == nil {
-		_, changed := l.watch()
+		_, changed := l.side.Watch()
 		done, err := l.tidy(ctx)
 		if err != nil && ctx.Err() == nil {
 			l.log.Warn("leftovers of the former role stay for now", "err", err)
@@ -43,19 +45,19 @@ func (l *Link) tidy(ctx context.Context) (done bool, err error) {
 	l.furniture.Lock()
 	defer l.furniture.Unlock()
 	l.mu.Lock()
-	r, quiet := l.record, l.quieted
+	r, quiet := l.side.Record(), l.quieted
 	l.mu.Unlock()
 	if r.Deleting || !r.Seeded || quiet { // whoever has made it quiet may be making what would be removed
 		return true, nil
 	}
 	var left leftovers
-	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := l.agree(ctx, conn); err != nil {
 			return err
 		}
 		return left.look(ctx, conn, r.ID)
 	})
-	s := state(r)
+	s := side.State(r)
 	switch {
 	case err != nil:
 		return false, err
@@ -104,17 +106,12 @@ func (l *Link) dropFollowed(ctx context.Context, id string) (done bool, err erro
 	if !followed {
 		return false, nil
 	}
-	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return dropOrigin(ctx, conn, id) })
+	err = l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return origin.Drop(ctx, conn, id) })
 	return err == nil, err
 }
 
-func dropOrigin(ctx context.Context, conn *pgx.Conn, id string) error {
-	_, err := conn.Exec(ctx, `SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1`, catalog.ObjectName(id))
-	return pg.Classify(err, "drop the replication origin")
-}
-
 // agree makes the gate do what the links of the database call for. It is called in
-// the control session, so that no state is stored meanwhile.
+// the side's session, so that no state is stored meanwhile.
 func (l *Link) agree(ctx context.Context, conn *pgx.Conn) error {
 	var lets, refuses, should, changing bool
 	err := conn.QueryRow(ctx, `SELECT state = 1, state = 2 OR state = 9999 AND EXISTS (SELECT FROM twinspan.link WHERE role = 'secondary' AND phase = 'failing_over'),

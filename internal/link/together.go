@@ -10,6 +10,7 @@ import (
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // Several links change places as one (docs/design/0027-together.md). One agent drives them
@@ -61,7 +62,7 @@ const (
 
 // BeginTogether stores that a failover of several links, of which this is one, has begun.
 func (l *Link) BeginTogether(ctx context.Context, failover string) error {
-	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	return l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return catalog.BeginTogether(ctx, conn, l.ID(), failover)
 	})
 }
@@ -69,7 +70,7 @@ func (l *Link) BeginTogether(ctx context.Context, failover string) error {
 // SettleTogether decides a failover of several links at the one that leads, unless that was
 // done, and returns what was decided. At the others it stores what the leader has decided.
 func (l *Link) SettleTogether(ctx context.Context, failover string, decide bool) (decided bool, err error) {
-	err = l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		decided, err = catalog.SettleTogether(ctx, conn, failover, decide)
 		return err
 	})
@@ -78,27 +79,30 @@ func (l *Link) SettleTogether(ctx context.Context, failover string, decide bool)
 
 // EndTogether forgets here a failover of several links once every one of them is over.
 func (l *Link) EndTogether(ctx context.Context, failover string) error {
-	return l.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	return l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return catalog.EndTogether(ctx, conn, failover)
 	})
 }
 
 // ProceedFailover lets a failover that waits for those of other links go on from a point.
 func (l *Link) ProceedFailover(ctx context.Context, from api.FailoverPoint) error {
-	if _, have := l.ownFailover(); have && l.HandleFailoverGo(from) == nil {
+	if _, have := l.ownFailover(); have && l.proceed(from) == nil {
 		return nil
 	}
-	r := l.snapshot()
-	return l.place.Peers.Call(ctx, r.Peer, MethodFailoverGo, FailoverGoRequest{Reference{ID: r.ID, Epoch: r.Epoch}, from}, nil)
+	return side.Tell(ctx, l.side, MethodFailoverGo, FailoverGoRequest{l.side.Reference(), from})
 }
 
-// HandleFailoverGo lets a failover that this side drives go on.
-func (l *Link) HandleFailoverGo(from api.FailoverPoint) error {
+func (l *Link) handleFailoverGo(_ context.Context, r FailoverGoRequest) error {
+	return l.proceed(r.From)
+}
+
+// proceed lets a failover that this side drives go on.
+func (l *Link) proceed(from api.FailoverPoint) error {
 	l.failovers.mu.Lock()
 	defer l.failovers.mu.Unlock()
 	c := l.failovers.current
 	if c == nil || c.view.State != api.FailoverRunning || c.view.Waiting != from || from == "" {
-		return problem.New(problem.Conflict, "failover_not_waiting", "no failover of the link waits for others").On(l.snapshot().Name)
+		return problem.New(problem.Conflict, "failover_not_waiting", "no failover of the link waits for others").On(l.side.Record().Name)
 	}
 	c.view.Waiting = ""
 	close(c.points[from])
@@ -148,7 +152,7 @@ func (s *switcher) promise(ctx context.Context) error {
 	}
 	s.f.promised = true
 	s.failovers.mu.Unlock()
-	return s.control.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	return s.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return catalog.StorePromise(ctx, conn, s.ID(), catalog.Promise{Operation: s.f.id, Failover: t.Failover, Leader: t.Leader, Agent: t.Agent})
 	})
 }
@@ -181,14 +185,14 @@ func (l *Link) awaitVerdict(ctx context.Context, t Together, told <-chan struct{
 		}
 		switch outcome, err := l.askOutcome(ctx, t); {
 		case err != nil && ctx.Err() == nil:
-			l.setAside("together", problem.New(problem.Transient, "others_unknown",
+			l.side.Warn("together", problem.New(problem.Transient, "others_unknown",
 				"what was decided for the links that change places with this one is not known: %v", err).On(l.Name()).
 				WithHint("it is asked again until the agent that drives them answers; if that is lost for good: twinspan link failover %s --type forced --insist, which the other links do not follow", l.Name()))
 		case err == nil && outcome != Pending:
-			l.setAside("together", nil)
+			l.side.Warn("together", nil)
 			return outcome == Decided, nil
 		case err == nil:
-			l.setAside("together", nil)
+			l.side.Warn("together", nil)
 		}
 		pause.Reset(verdictPause)
 	}
@@ -201,21 +205,19 @@ func (l *Link) askOutcome(ctx context.Context, t Together) (outcome Outcome, err
 	}
 	ctx, stop := context.WithTimeout(ctx, contactPatience)
 	defer stop()
-	r := l.snapshot()
-	err = l.place.Peers.Call(ctx, r.Peer, MethodFailoverOutcome, OutcomeRequest{Reference{ID: r.ID, Epoch: r.Epoch}, t}, &outcome)
-	return outcome, err
+	return side.Call[Outcome](ctx, l.side, MethodFailoverOutcome, OutcomeRequest{l.side.Reference(), t})
 }
 
 // settle makes sure that the record says what became of a failover, before that is undone
 // for not having come to its end.
 func (l *Link) settle(ctx context.Context, f *failover) error {
 	stored := context.WithoutCancel(ctx)
-	if err := l.ascertain(stored); err != nil || l.Role() == role.Primary {
+	if err := l.side.Ascertain(stored); err != nil || l.Role() == role.Primary {
 		return err
 	}
 	var p *catalog.Promise
-	r := l.snapshot()
-	err := l.control.do(stored, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	r := l.side.Record()
+	err := l.side.Session.Do(stored, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		p, err = catalog.PromiseOf(ctx, conn, r.ID, r.Operation)
 		return err
 	})
@@ -233,5 +235,5 @@ func (l *Link) settle(ctx context.Context, f *failover) error {
 	if err := l.decide(ctx, r.Operation, held); err != nil {
 		return err
 	}
-	return l.ascertain(stored)
+	return l.side.Ascertain(stored)
 }

@@ -9,7 +9,9 @@ import (
 	"github.com/twinspan/twinspan/internal/assess"
 	"github.com/twinspan/twinspan/internal/catalog"
 	"github.com/twinspan/twinspan/internal/dbcopy"
+	"github.com/twinspan/twinspan/internal/dbroles"
 	"github.com/twinspan/twinspan/internal/gate"
+	"github.com/twinspan/twinspan/internal/origin"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
@@ -88,7 +90,7 @@ func own(ctx context.Context, server *pgx.Conn, database, owner string) (*catalo
 		if _, err := server.Exec(ctx, `CREATE ROLE `+sqlname.Quote(owner)+` NOLOGIN`); err != nil {
 			return nil, pg.Classify(err, "create the role that owns the database")
 		}
-		n := roleCreated(owner)
+		n := dbroles.Created(owner)
 		made = &n
 	}
 	_, err := server.Exec(ctx, `ALTER DATABASE `+sqlname.Quote(database)+` OWNER TO `+sqlname.Quote(owner))
@@ -131,14 +133,14 @@ func inscribe(ctx context.Context, dsn *pg.DSN, record *catalog.Link, key catalo
 // independent database; an unfinished one is dropped, or emptied where the
 // database was there before the link.
 func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
-	l.control.close()
+	l.side.Session.Close()
 	server, err := l.place.Server.Connect(ctx, pg.Session{Name: r.Name + "/delete"})
 	if err != nil {
 		return err
 	}
 	defer server.Close(context.WithoutCancel(ctx))
 	// The origin first: it belongs to the instance and would stay behind.
-	if err := dropOrigin(ctx, server, r.ID); err != nil {
+	if err := origin.Drop(ctx, server, r.ID); err != nil {
 		return err
 	}
 	if !r.Seeded && r.CreatedDatabase {
@@ -176,11 +178,14 @@ func (l *Link) removeTwin(ctx context.Context, r catalog.Link) error {
 	if err := gate.Open(ctx, conn, r.ID); err != nil {
 		return err
 	}
-	return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
-		if err := catalog.Delete(ctx, tx, r.ID); err != nil {
-			return err
-		}
-		return removeIfLast(ctx, tx)
+	l.endLoops()
+	return l.side.Session.End(func() error {
+		return pg.InTx(ctx, conn, func(tx pgx.Tx) error {
+			if err := catalog.Delete(ctx, tx, r.ID); err != nil {
+				return err
+			}
+			return removeIfLast(ctx, tx)
+		})
 	})
 }
 

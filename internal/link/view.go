@@ -2,7 +2,6 @@ package link
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // heardFor is how long what the other side said counts as news.
@@ -24,16 +24,16 @@ func (l *Link) view() api.Link {
 	if l.Role() == role.Secondary {
 		l.stand()
 	}
-	status, _ := l.place.Peers.Status(l.snapshot().Peer)
+	status, _ := l.place.Peers.Status(l.side.Record().Peer)
 	connected := status.Connected
-	sent, changing := l.sent(), l.changing()
+	sent, changing := l.upstream.Sent(), l.changing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r, report, answer := l.record, l.live.report, l.live.answer
+	r, report, answer := l.side.Record(), l.live.report, l.live.answer
 	v := api.Link{
 		Name: r.Name, ID: r.ID, Database: l.database, Role: api.Role(r.Role), Phase: api.Phase(r.Phase), Epoch: r.Epoch, Mode: api.Mode(r.Mode),
 		Suspended: r.Suspended,
-		Peer:      api.LinkPeer{Name: r.Peer, Role: api.Role(otherRole(r)), Connected: connected, Database: r.PeerDatabase},
+		Peer:      api.LinkPeer{Name: r.Peer, Role: api.Role(role.Role(r.Role).Other()), Connected: connected, Database: r.PeerDatabase},
 		Seeding:   report.Seeding,
 		Problems:  l.ownProblemsLocked(),
 		Notices:   []api.Notice{},
@@ -55,8 +55,8 @@ func (l *Link) view() api.Link {
 		v.Seeding.BytesPerSecond, v.Seeding.EtaSeconds = 0, 0
 	}
 	showDoing(&v, l.doingLocked(changing, fresh))
-	if !l.phased.IsZero() {
-		at := l.phased.UTC()
+	if since := l.side.PhaseSince(); !since.IsZero() {
+		at := since.UTC()
 		v.PhaseSince = &at
 	}
 	var written, applied lsn.LSN
@@ -86,6 +86,11 @@ func (l *Link) view() api.Link {
 			v.Lag.Seconds = report.Lag
 		}
 	}
+	v.Lag.AsOf = l.asOfLocked(v.Lag.Seconds)
+	v.Totals = l.secondary.totalsLocked()
+	if kept := l.live.kept; role.Role(r.Role) == role.Primary && time.Since(kept.At) < keptFor {
+		v.Retained = &kept
+	}
 	if f := r.LastFailover; f != nil {
 		v.LastFailover = &api.Failover{Type: f.Type, At: f.At, HoldSeconds: f.HoldSeconds}
 	}
@@ -113,6 +118,29 @@ func (l *Link) view() api.Link {
 	slices.SortStableFunc(v.Problems, func(p, q api.Problem) int { return cmp.Compare(urgency(q.Severity), urgency(p.Severity)) })
 	v.Health = health(v)
 	return v
+}
+
+// asOfLocked is up to when everything that was committed on the primary is applied, as far
+// as it was ever known. lag is as old as the news.
+func (l *Link) asOfLocked(lag *float64) *time.Time {
+	d, r := &l.live, l.side.Record()
+	if !r.Seeded {
+		d.asOf = time.Time{}
+	}
+	if lag != nil {
+		told := time.Now()
+		if role.Role(r.Role) == role.Primary {
+			told = d.heard
+		}
+		if at := told.Add(-time.Duration(*lag * float64(time.Second))); at.After(d.asOf) {
+			d.asOf = at
+		}
+	}
+	if d.asOf.IsZero() {
+		return nil
+	}
+	at := d.asOf.UTC()
+	return &at
 }
 
 // stoppedAtPrimary says whether a secondary that would go on is stopped by its primary, as
@@ -159,32 +187,28 @@ func health(v api.Link) api.Health {
 	return api.Healthy
 }
 
-// ProblemOf is an error as views show it.
-func ProblemOf(p *problem.Error, severity api.Severity) *api.Problem {
-	return &api.Problem{Code: p.Code, Severity: severity, Title: p.Error(), Subject: p.Subject, Hint: p.Hint}
-}
-
 // ownProblemsLocked lists what is wrong on this side.
 func (l *Link) ownProblemsLocked() []api.Problem {
 	list := []api.Problem{}
 	add := func(p *problem.Error, severity api.Severity) {
 		if p != nil {
-			list = append(list, *ProblemOf(p, severity))
+			list = append(list, *side.ProblemOf(p, severity))
 		}
 	}
-	add(l.record.Problem, api.Blocks)
+	stopped := l.side.Record().Problem
+	add(stopped, api.Blocks)
 	if a := l.secondary.applier; a != nil {
 		add(a.Status().Blocked, api.Warns)
 	}
 	add(l.live.peerTrouble, api.Blocks)
-	if l.record.Problem == nil {
+	if stopped == nil {
 		add(l.live.retained, api.Warns)
 	}
-	if l.trouble != nil && l.trouble.Code != "peer_unreachable" {
-		add(l.trouble, api.Warns)
+	if trouble := l.side.Trouble(); trouble != nil && trouble.Code != "peer_unreachable" {
+		add(trouble, api.Warns)
 	}
-	for _, code := range slices.Sorted(maps.Keys(l.beside.troubles)) {
-		add(l.beside.troubles[code], api.Warns)
+	for _, warning := range l.side.Warnings() {
+		add(warning, api.Warns)
 	}
 	return list
 }
@@ -232,4 +256,44 @@ func (m *meter) per(now time.Time, transactions, changes, bytes int64) api.Rates
 		ChangesPerSecond:      float64(changes-first.changes) / span,
 		BytesPerSecond:        float64(bytes-first.bytes) / span,
 	}
+}
+
+func (l *Link) syncView() *api.LinkSync {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.syncViewLocked()
+}
+
+// syncViewLocked is how mode sync stands, by this side's knowledge or the other's.
+func (l *Link) syncViewLocked() *api.LinkSync {
+	r := l.side.Record()
+	switch {
+	case r.Mode != string(api.Sync):
+		return nil
+	case role.Role(r.Role) == role.Secondary && l.live.answer.Sync != nil && time.Since(l.live.heard) < heardFor:
+		v := *l.live.answer.Sync
+		return &v
+	case role.Role(r.Role) == role.Secondary:
+		return &api.LinkSync{State: api.SyncUnknown, TimeoutSeconds: int64(r.SyncTimeout)}
+	}
+	v := l.mode.View()
+	return &v
+}
+
+// largeObjectsLocked is what link show says of large objects; nil while nothing is known. The
+// secondary knows, and reports it.
+func (l *Link) largeObjectsLocked() *api.LargeObjects {
+	if l.side.Role() == role.Primary {
+		return l.live.report.LargeObjects
+	}
+	return l.objects.View()
+}
+
+// auditLocked is what link show says of the audit; nil while nothing is known. The
+// secondary knows, and reports it.
+func (l *Link) auditLocked() *api.Audit {
+	if l.side.Role() == role.Primary {
+		return l.live.report.Audit
+	}
+	return l.audit.View()
 }

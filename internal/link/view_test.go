@@ -18,6 +18,7 @@ import (
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 // quietPeers is another side that has nothing to say.
@@ -37,21 +38,18 @@ func (q quietPeers) Status(string) (peer.Status, bool) {
 }
 
 func quietLink(r role.Role, phase role.Phase, connected bool) *Link {
-	return &Link{
-		place: Place{Peers: quietPeers{connected}}, log: slog.New(slog.DiscardHandler), changed: make(chan struct{}),
-		record: catalog.Link{ID: "0b9a4b4e-6f7e-4b7e-9f60-2f1c0e8d7a11", Name: "sales", Role: string(r), Phase: string(phase), Seeded: true, CreatedAt: time.Now()},
+	server, err := pg.ParseDSN("postgres://nobody@127.0.0.1:1/nothing")
+	if err != nil {
+		panic(err)
 	}
+	return New(Place{Server: server, Peers: quietPeers{connected}, Log: slog.New(slog.DiscardHandler)}, "",
+		catalog.Link{ID: "0b9a4b4e-6f7e-4b7e-9f60-2f1c0e8d7a11", Name: "sales", Role: string(r), Phase: string(phase), Seeded: true, CreatedAt: time.Now()})
 }
 
 // TestReportAndJudge: both run side by side, in the report loop and in the confirm loop of
 // a secondary; the race detector sees what they share.
 func TestReportAndJudge(t *testing.T) {
 	l := quietLink(role.Secondary, role.Replicating, true)
-	dsn, err := pg.ParseDSN("postgres://nobody@127.0.0.1:1/nothing")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.control.dsn = dsn
 	l.secondary.receiver = &flow.Receiver{}
 	over, end := context.WithCancel(t.Context())
 	end() // so that judge stops before it stores the step
@@ -142,6 +140,7 @@ func TestWhatIsNotKnownIsNotShown(t *testing.T) {
 					}
 					if news == "heard" && !own {
 						want["seeding.bytesPerSecond"], want["seeding.etaSeconds"] = int64(6), 7.0
+						want["lag.asOf"] = heard.Add(-3500 * time.Millisecond).UTC()
 						want["lag.seconds"], want["rates.bytesPerSecond"], want["spilledBytes"] = lag, 7.0, int64(9)
 						want["rates.transactionsPerSecond"], want["rates.changesPerSecond"] = 0.0, 0.0
 						want["position.received"], want["position.applied"], want["position.confirmed"] = received.String(), applied.String(), durable.String()
@@ -221,5 +220,30 @@ func TestHealth(t *testing.T) {
 		if got := health(c.link); got != c.want {
 			t.Errorf("%s: %s", name, got)
 		}
+	}
+}
+
+// TestWhatATwinIsAsOfStays: a side that does not hear the other any more still says up to
+// when the twin has everything, and says nothing of it of another first copy.
+func TestWhatATwinIsAsOfStays(t *testing.T) {
+	l := quietLink(role.Primary, role.Replicating, true)
+	lag := 1.5
+	heard := time.Now()
+	l.live.report, l.live.heard = Report{Lag: &lag}, heard
+	l.live.own = measure{written: 9, at: heard}
+	l.live.report.Applied = 7
+	want := heard.Add(-1500 * time.Millisecond)
+	if v := l.view(); v.Lag.AsOf == nil || !v.Lag.AsOf.Equal(want) {
+		t.Errorf("while it is known: %v, not %v", v.Lag.AsOf, want)
+	}
+	l.live.heard = heard.Add(-time.Hour)
+	if v := l.view(); v.Lag.Seconds != nil || v.Lag.AsOf == nil || !v.Lag.AsOf.Equal(want) {
+		t.Errorf("while the twin is away: %v, %v", v.Lag.Seconds, v.Lag.AsOf)
+	}
+	r := l.side.Record()
+	r.Seeded = false
+	l.side = side.New(l.dsn, l.database, l.place.Peers, l.log, r)
+	if v := l.view(); v.Lag.AsOf != nil {
+		t.Errorf("of a copy that is made anew: %v", v.Lag.AsOf)
 	}
 }

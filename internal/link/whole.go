@@ -29,7 +29,7 @@ func (l *Link) withoutBlocks(in *flow.Receiver, applied lsn.LSN, err error) erro
 	}
 	switch kind := cause.Kind; {
 	case cause.Code == "spill_full":
-		l.setAside(cause.Code, cause)
+		l.side.Warn(cause.Code, cause)
 	case cause.Code == "blocks_refused":
 	case in.LastWhole() > applied && (kind == problem.Diverged || kind == problem.Internal):
 	default:
@@ -52,7 +52,7 @@ func (l *Link) wantsBlocks() bool {
 	}
 	l.mu.Unlock()
 	if wants {
-		l.setAside("spill_full", nil)
+		l.side.Warn("spill_full", nil)
 	}
 	return wants
 }

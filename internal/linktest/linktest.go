@@ -26,6 +26,7 @@ import (
 	"github.com/twinspan/twinspan/client"
 	"github.com/twinspan/twinspan/internal/agent"
 	"github.com/twinspan/twinspan/internal/config"
+	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
@@ -385,8 +386,11 @@ func (p *Pair) WaitEqual(t testing.TB, name, database string) {
 // WaitApplied waits until the primary's log as it is now is applied.
 func (p *Pair) WaitApplied(t testing.TB, name, database string) {
 	t.Helper()
-	end := pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT pg_current_wal_insert_lsn()`)[0][0]
-	pgtest.Eventually(t, Patience, func() error {
+	end, err := lsn.Parse(pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT pg_current_wal_insert_lsn()`)[0][0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Await(t, Patience, "link "+name+" applies the primary's log", func() error {
 		l, err := p.B.Client.Link(t.Context(), name)
 		if err != nil {
 			return err
@@ -400,10 +404,11 @@ func (p *Pair) WaitApplied(t testing.TB, name, database string) {
 		if l.Position.Applied == "" {
 			return fmt.Errorf("it is not known what is applied; problems %+v", l.Problems)
 		}
-		if got := pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT $1::pg_lsn <= $2::pg_lsn`, end, l.Position.Applied)[0][0]; got != "true" && got != "t" {
-			return fmt.Errorf("applied %s of %s; problems %+v", l.Position.Applied, end, l.Problems)
+		applied, err := lsn.Parse(l.Position.Applied)
+		if err == nil && applied < end {
+			err = fmt.Errorf("applied %s of %s; problems %+v", applied, end, l.Problems)
 		}
-		return nil
+		return err
 	})
 }
 

@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -24,23 +25,41 @@ const (
 	Cipher = "aes-256-cbc"
 )
 
-// Engine keeps the backups of one managed server. Set the fields, then Prepare it.
+// Engine keeps the backups of one managed server in one repository. Set the fields, then Prepare it.
 //
 // Its directory belongs to the server's user and holds
 //
-//	key              opens the repository; 0600, made once
-//	pgbackrest.conf  made of policy and key at each Prepare; 0600
-//	pgbackrest-archive  what archive_command calls
-//	made             the path of the repository that was made last
-//	log/ run/        pgBackRest's own
+//	pgbackrest.conf   made of policy, key and credentials at each Prepare; 0600
+//	credentials.json  open an object store; 0600
+//	made              the place of the repository that was made last
+//	owed              files of the log that the repository has missed
+//	log/ run/         pgBackRest's own
+//
+// and that of all engines of the server the key that opens their repositories (0600, made once), and pgbackrest-archive,
+// which archive_command calls: WriteScript.
 type Engine struct {
 	Server *instance.Server
-	Dir    string // absolute
+	Home   string // of all engines; absolute
+	Number int    // of the repository in the policy
 	Policy func() backup.Policy
+
+	borrowed    bool
+	credentials backup.Credentials // of a borrowed repository
 
 	mu      sync.Mutex
 	program string // "" until Prepare found it
 }
+
+// Dir is the directory of the engine: of the first repository that of all.
+func (e *Engine) Dir() string {
+	if e.Number == 1 {
+		return e.Home
+	}
+	return filepath.Join(e.Home, strconv.Itoa(e.Number))
+}
+
+// place is where the repository is, as people write it.
+func (e *Engine) place() string { return e.Policy().Place(e.Number) }
 
 var _ backup.Engine = (*Engine)(nil)
 
@@ -62,126 +81,126 @@ const (
 	madeFile      = "made"
 )
 
-func (e *Engine) path(name string) string { return filepath.Join(e.Dir, name) }
+func (e *Engine) path(name string) string { return filepath.Join(e.Dir(), name) }
 
 // Prepare implements backup.Engine.
 func (e *Engine) Prepare(ctx context.Context) error {
-	for _, dir := range []string{e.Dir, e.path("log"), e.path("run")} {
-		if err := e.Server.MakeDir(dir); err != nil {
-			return err
-		}
+	if err := e.makeDirs(); err != nil {
+		return err
 	}
-	program, err := Find(ctx, e.Server)
-	e.mu.Lock()
-	e.program = program
-	e.mu.Unlock()
+	program, err := e.find(ctx)
 	if err != nil {
-		if ctx.Err() == nil {
-			err = errors.Join(err, e.writeScript(""))
-		}
 		return problem.As(err)
 	}
 	made, err := e.made()
 	if err != nil {
 		return err
 	}
-	policy := e.Policy()
-	key, err := e.key(made)
+	text := e.place()
+	place, err := backup.ParsePlace(text)
 	if err != nil {
 		return err
 	}
-	if made == policy.Repository && !e.exists(policy.Repository) {
-		return problem.New(problem.NotFound, "backup_repository_missing", "the repository of the backups is gone").On(policy.Repository).
-			WithHint("bring it back, for instance by mounting its file system; to begin an empty one there, remove %s; or name another with twinspan backup policy --repository", e.path(madeFile))
-	}
-	if err := e.Server.MakeDir(policy.Repository); err != nil {
+	key, err := e.key(place)
+	if err != nil {
 		return err
 	}
-	if err := e.Server.PutFile(e.path(configFile), e.config(policy, key, program)); err != nil {
-		return err
-	}
-	if made != policy.Repository {
-		// Only there: a repository that goes away at this moment must not be made anew, empty.
-		if _, err := e.run(ctx, "stanza-create"); err != nil {
-			return err
+	if place.Kind == backup.Directory {
+		if made == text && !e.exists(place) {
+			return problem.New(problem.NotFound, "backup_repository_missing", "the repository of the backups is gone").On(text).
+				WithHint("bring it back, for instance by mounting its file system; to begin an empty one there, remove %s; or name another with twinspan backup policy --repository", e.path(madeFile))
 		}
-		if err := e.Server.PutFile(e.path(madeFile), []byte(policy.Repository+"\n")); err != nil {
+		if err := e.Server.MakeDir(place.Path); err != nil {
 			return err
 		}
 	}
-	return e.writeScript(program)
+	if err := e.configure(place, key, program); err != nil {
+		return err
+	}
+	if made == text {
+		return nil
+	}
+	// Only there: a repository that goes away at this moment must not be made anew, empty.
+	if _, err := e.run(ctx, "stanza-create"); err != nil {
+		return err
+	}
+	return e.Server.PutFile(e.path(madeFile), []byte(text+"\n"))
 }
 
-// made is the repository that was made last, "" when there was none.
+// Follow makes the engine ready to archive, without asking the repository: for a server that stands by, and may lead at any
+// moment. Of a repository that was not made yet nothing is prepared.
+func (e *Engine) Follow(ctx context.Context) error {
+	made, err := e.made()
+	if err != nil || made == "" || made != e.place() {
+		return err
+	}
+	if err := e.makeDirs(); err != nil {
+		return err
+	}
+	program, err := e.find(ctx)
+	if err != nil {
+		return err
+	}
+	place, err := backup.ParsePlace(made)
+	if err != nil {
+		return err
+	}
+	key, err := e.Key()
+	if err != nil {
+		return err
+	}
+	return e.configure(place, key, program)
+}
+
+func (e *Engine) makeDirs() error {
+	for _, dir := range []string{e.Home, e.Dir(), e.path("log"), e.path("run")} {
+		if err := e.Server.MakeDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find looks for the program and notes it.
+func (e *Engine) find(ctx context.Context) (string, error) {
+	program, err := Find(ctx, e.Server)
+	e.mu.Lock()
+	e.program = program
+	e.mu.Unlock()
+	return program, err
+}
+
+// made is the place of the repository that was made last, "" when there was none.
 func (e *Engine) made() (string, error) {
 	text, err := os.ReadFile(e.path(madeFile))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", problem.Wrap(err, problem.Unauthorised, "backup_dir_unreadable", "the directory of the backups cannot be read").On(e.Dir).
+		return "", problem.Wrap(err, problem.Unauthorised, "backup_dir_unreadable", "the directory of the backups cannot be read").On(e.Dir()).
 			WithHint("run the agent as the user that made it")
 	}
 	return strings.TrimSuffix(string(text), "\n"), nil
 }
 
 // exists says whether a directory holds a repository of this instance.
-func (e *Engine) exists(repository string) bool {
+func (e *Engine) exists(place backup.Place) bool {
 	for _, name := range []string{"archive.info", "archive.info.copy"} {
-		if _, err := os.Stat(filepath.Join(repository, "archive", Stanza, name)); err == nil {
+		if _, err := os.Stat(filepath.Join(place.Path, "archive", Stanza, name)); err == nil {
 			return true
 		}
 	}
 	return false
 }
 
-// writeScript brings what archive_command calls up to date. Without a program it keeps the log back
-// once there was a repository, and before lets it go.
-func (e *Engine) writeScript(program string) error {
-	body := "exec " + shell(program, "--config="+e.path(configFile), "--stanza="+Stanza, "archive-push") + ` "$1"`
-	if program == "" {
-		made, err := e.made()
-		if err != nil {
-			return err
-		}
-		body = "exit 0 # nothing was ever backed up"
-		if made != "" {
-			body = "echo 'pgBackRest is missing: the log cannot be archived' >&2\nexit 1"
+// Forget removes what the engine keeps of its repository, which the policy names no longer. The repository stays, and so does
+// the key.
+func (e *Engine) Forget() error {
+	var failed error
+	for _, name := range []string{madeFile, configFile, credentialsFile, gcsKeyFile, owedFile, owedWork} {
+		if err := os.Remove(e.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			failed = errors.Join(failed, problem.Wrap(err, problem.Internal, "backup_dir_unreadable", "a file of a former repository cannot be removed").On(e.path(name)).
+				WithHint("remove it by hand"))
 		}
 	}
-	text := "#!/bin/sh\n# Written by twinspan; archive_command calls it with a file of the log.\n" + body + "\n"
-	if old, err := os.ReadFile(e.path(archiveScript)); err == nil && string(old) == text {
-		return nil
-	}
-	return e.Server.PutFile(e.path(archiveScript), []byte(text))
-}
-
-// config renders pgbackrest.conf. No value has a line end: Policy.Validate and the operating system see to it.
-func (e *Engine) config(p backup.Policy, key, program string) []byte {
-	lines := []string{
-		"# Written by twinspan from " + e.path("policy.json") + " and " + e.path(keyFile),
-		"[global]",
-		"repo1-path=" + p.Repository,
-		"repo1-cipher-type=" + Cipher,
-		"repo1-cipher-pass=" + key,
-		// One request for many small files, and only the changed parts of large ones.
-		"repo1-bundle=y", "repo1-block=y",
-		"repo1-retention-full-type=time",
-		fmt.Sprintf("repo1-retention-full=%d", p.RetentionDays),
-		"compress-type=zst", "compress-level=3",
-		"process-max=2",
-		"start-fast=y",
-		"archive-timeout=120",
-		"log-path=" + e.path("log"), "lock-path=" + e.path("run"),
-		"log-level-console=off", "log-level-stderr=warn", "log-level-file=info", "log-timestamp=y",
-		// Where a wrapper starts it, it must not start itself again without.
-		"cmd=" + program,
-		"[" + Stanza + "]",
-		"pg1-path=" + e.Server.DataDir(),
-		fmt.Sprintf("pg1-port=%d", e.Server.Port),
-		"pg1-user=" + instance.Superuser,
-	}
-	if dir := e.Server.SocketDir(); dir != "" {
-		lines = append(lines, "pg1-socket-path="+dir)
-	}
-	return []byte(strings.Join(lines, "\n") + "\n")
+	return failed
 }
 
 // found is the program that Prepare found, or that there is now.
@@ -210,7 +229,7 @@ func (e *Engine) run(ctx context.Context, command string, args ...string) ([]byt
 	case errors.As(err, &exit) && command == "archive-get" && exit.ExitCode() == 1:
 		return nil, missing(args[3])
 	case errors.As(err, &exit):
-		return out, failure(string(said) + string(out)).On(e.Policy().Repository)
+		return out, failure(string(said) + string(out)).On(e.place())
 	}
 	p := problem.As(err)
 	if p.Code == "internal" {
@@ -222,7 +241,12 @@ func (e *Engine) run(ctx context.Context, command string, args ...string) ([]byt
 
 // Check implements backup.Engine.
 func (e *Engine) Check(ctx context.Context, segment string) error {
-	_, err := e.run(ctx, "archive-push", filepath.Join(e.Server.DataDir(), "pg_wal", segment))
+	return e.Push(ctx, filepath.Join(e.Server.DataDir(), "pg_wal", segment))
+}
+
+// Push implements backup.Engine.
+func (e *Engine) Push(ctx context.Context, file string) error {
+	_, err := e.run(ctx, "archive-push", file)
 	return err
 }
 
@@ -279,43 +303,45 @@ func (e *Engine) Verify(ctx context.Context) (backup.Report, error) {
 
 // Segments implements backup.Engine.
 func (e *Engine) Segments(ctx context.Context) ([]string, error) {
-	out, err := e.run(ctx, "repo-ls", "--recurse", "--output=json", path.Join("archive", Stanza))
+	files, err := e.archived(ctx)
+	return slices.Sorted(maps.Keys(files)), err
+}
+
+// archived lists the segments of the log with their places in the repository.
+func (e *Engine) archived(ctx context.Context) (map[string]string, error) {
+	dir := path.Join("archive", Stanza)
+	out, err := e.run(ctx, "repo-ls", "--recurse", "--output=json", dir)
 	if err != nil {
 		return nil, err
 	}
-	return parseSegments(out)
+	files, err := parseSegments(out)
+	for name, file := range files {
+		files[name] = path.Join(dir, file)
+	}
+	return files, err
 }
 
 // parseSegments reads a list of the files of an archive: segments lie in ID/XXXXXXXXXXXXXXXX/ with their checksum behind their
 // name. Those of the last id are the instance's; others are of before it was made anew.
-func parseSegments(text []byte) ([]string, error) {
+func parseSegments(text []byte) (map[string]string, error) {
 	var files map[string]json.RawMessage
 	if err := json.Unmarshal(text, &files); err != nil {
 		return nil, problem.Wrap(err, problem.Incompatible, unreadableAnswer, "the answer of pgBackRest cannot be read").
 			WithHint("report it with the version of pgBackRest")
 	}
-	ids := map[int][]string{}
+	ids := map[int]map[string]string{}
 	last := 0
 	for name := range files {
 		id, _, _ := strings.Cut(name, "/")
 		n := number(after(id, "-"))
 		segment, _, sealed := strings.Cut(path.Base(name), "-")
 		if sealed && len(segment) == 24 && n > 0 {
-			ids[n] = append(ids[n], segment)
+			if ids[n] == nil {
+				ids[n] = map[string]string{}
+			}
+			ids[n][segment] = name
 			last = max(last, n)
 		}
 	}
-	slices.Sort(ids[last])
-	return slices.Compact(ids[last]), nil
+	return ids[last], nil
 }
-
-// shell quotes words for sh.
-func shell(words ...string) string {
-	for i, w := range words {
-		words[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
-	}
-	return strings.Join(words, " ")
-}
-
-// inCommand is shell for a setting in which the server replaces what follows a percent sign.
-func inCommand(words ...string) string { return strings.ReplaceAll(shell(words...), "%", "%%") }

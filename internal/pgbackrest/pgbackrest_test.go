@@ -1,6 +1,7 @@
 package pgbackrest
 
 import (
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -81,12 +82,17 @@ func TestVerifyText(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	for said, code := range map[string]string{
-		"P00  ERROR: [103]: unable to find a valid repository:\n            repo1: [CryptoError] unable to load info file '/r/archive/main/archive.info'\n HINT: has a stanza-create been performed?": "backup_key_wrong",
-		"P00  ERROR: [041]: raised from local-1 shim protocol: unable to write '/r/x': [28] No space left on device":                                                                                  "backup_repository_full",
-		"P00  ERROR: [050]: unable to acquire lock on file '/d/run/main-backup-1.lock': Resource temporarily unavailable":                                                                             "backup_busy",
-		"P00  ERROR: [047]: unable to create path '/r/archive': [13] Permission denied":                                                                                                               "backup_repository_unwritable",
-		"P00  ERROR: [028]: backup and archive info files exist but do not match the database":                                                                                                        "backup_repository_foreign",
-		"P00  ERROR: [055]: unable to open missing file '/r/x'\n HINT: has a stanza-create been performed?":                                                                                           "backup_repository_missing",
+		"P00  ERROR: [103]: unable to find a valid repository:\n            repo1: [CryptoError] unable to load info file '/r/archive/main/archive.info'\n HINT: has a stanza-create been performed?":                               "backup_key_wrong",
+		"P00  ERROR: [041]: raised from local-1 shim protocol: unable to write '/r/x': [28] No space left on device":                                                                                                                "backup_repository_full",
+		"P00  ERROR: [050]: unable to acquire lock on file '/d/run/main-backup-1.lock': Resource temporarily unavailable":                                                                                                           "backup_busy",
+		"P00  ERROR: [047]: unable to create path '/r/archive': [13] Permission denied":                                                                                                                                             "backup_repository_unwritable",
+		"P00  ERROR: [028]: backup and archive info files exist but do not match the database":                                                                                                                                      "backup_repository_foreign",
+		"P00  ERROR: [055]: unable to open missing file '/r/x'\n HINT: has a stanza-create been performed?":                                                                                                                         "backup_repository_missing",
+		"P00  ERROR: [103]: unable to find a valid repository:\n repo1: [HostConnectError] unable to load info file '/x': unable to connect to '127.0.0.1:1': [111] Connection refused\n HINT: has a stanza-create been performed?": "backup_store_unreachable",
+		"P00  ERROR: [103]: unable to find a valid repository:\n repo1: [ProtocolError] unable to load info file '/x':\n HTTP request failed with 403 (Forbidden):\n HINT: has a stanza-create been performed?":                     "backup_store_refused",
+		"P00  ERROR: [039]: HTTP request failed with 404 (Not Found):":                                                                                                                                                              "backup_bucket_missing",
+		"P00  ERROR: [104]: archive-push command encountered error(s):\n repo1: [FileWriteError] unable to write '/r/x.zst.pgbackrest.tmp'\n":                                                                                       "backup_repository_full",
+		"P00  ERROR: [104]: archive-push command encountered error(s):\n repo1: [FileWriteError] unable to write '/r/x.zst.pgbackrest.tmp': [5] Input/output error\n":                                                               "backup_failed",
 		"P00  ERROR: [099]: something else": "backup_failed",
 		"":                                  "backup_failed",
 	} {
@@ -114,7 +120,9 @@ func TestSegmentNames(t *testing.T) {
 		`"15-1/0000000100000000":{"type":"path"},"15-1/0000000100000000/000000010000000000000001-7a.zst":{"type":"file"},"15-1/00000002.history":{"type":"file"},"archive.info":{"type":"file"},` +
 		`"14-0/0000000100000000/000000010000000000000009-7a.zst":{"type":"file"}}`
 	got, err := parseSegments([]byte(text))
-	if err != nil || !slices.Equal(got, []string{"000000010000000000000001", "000000010000000000000002"}) {
+	want := map[string]string{"000000010000000000000001": "15-1/0000000100000000/000000010000000000000001-7a.zst",
+		"000000010000000000000002": "15-1/0000000100000000/000000010000000000000002-82.zst"}
+	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"path/filepath"
 	"regexp"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/twinspan/twinspan/internal/backup"
 	"github.com/twinspan/twinspan/internal/problem"
@@ -88,10 +91,41 @@ func (e *Engine) Fetch(ctx context.Context, dir string) (string, error) {
 	return shell(append(words, "archive-get")...) + ` "$1" "$2"`, nil
 }
 
-// Segment implements restore.Repository: it brings a segment of the log into a file.
+// Segment implements restore.Repository and backup.Engine: it brings a segment of the log into a file.
 func (e *Engine) Segment(ctx context.Context, name, file string) error {
+	if e.borrowed {
+		return e.unpack(ctx, name, file)
+	}
 	_, err := e.run(ctx, "archive-get", name, file)
 	return err
+}
+
+// unpack is Segment where there is no data directory of the instance, by which archive-get knows that the log is its.
+func (e *Engine) unpack(ctx context.Context, name, file string) error {
+	files, err := e.archived(ctx)
+	if err != nil {
+		return err
+	}
+	from, ok := files[name]
+	if !ok {
+		return missing(name)
+	}
+	packed, err := e.run(ctx, "repo-get", from)
+	if err != nil {
+		return err
+	}
+	if strings.HasSuffix(from, ".zst") {
+		decoder, err := zstd.NewReader(nil)
+		if err != nil {
+			return problem.Wrap(err, problem.Internal, "internal", "unpack log")
+		}
+		defer decoder.Close()
+		if packed, err = decoder.DecodeAll(packed, nil); err != nil {
+			return problem.Wrap(err, problem.Diverged, "backup_damaged", "a segment of the log is damaged").On(name).
+				WithHint("restore to a moment before it, or out of another repository")
+		}
+	}
+	return e.Server.PutFile(file, packed)
 }
 
 func missing(segment string) error {
@@ -106,7 +140,7 @@ func (e *Engine) Reason(said string) *problem.Error {
 	if !errorLine.MatchString(said) {
 		return nil
 	}
-	return failure(said).On(e.Policy().Repository)
+	return failure(said).On(e.place())
 }
 
 // databaseRef is a database in the answer of "info --set".
@@ -115,26 +149,28 @@ type databaseRef struct {
 	OID  uint32 `json:"oid"`
 }
 
-// Borrow lets the engine read a repository that another instance makes, or made: with its key, and without writing
-// into it. The directory of the engine is made for that. It is called in the place of Prepare.
-func (e *Engine) Borrow(ctx context.Context, key string) error {
-	for _, dir := range []string{e.Dir, e.path("log"), e.path("run")} {
-		if err := e.Server.MakeDir(dir); err != nil {
-			return err
-		}
+// Borrow lets the engine read a repository that another instance makes, or made: with its key and its credentials, and
+// without writing into it. The directory of the engine is made for that. It is called in the place of Prepare.
+func (e *Engine) Borrow(ctx context.Context, key string, credentials backup.Credentials) error {
+	if err := e.makeDirs(); err != nil {
+		return err
 	}
-	program, err := Find(ctx, e.Server)
+	program, err := e.find(ctx)
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	e.program = program
-	e.mu.Unlock()
-	policy := e.Policy()
-	if !e.exists(policy.Repository) {
+	place, err := backup.ParsePlace(e.place())
+	if err != nil {
+		return err
+	}
+	if place.Kind == backup.Directory && !e.exists(place) {
 		return problem.New(problem.NotFound, "backup_repository_missing", "there is no repository of an instance").
-			On(policy.Repository).
+			On(place.Path).
 			WithHint("name the directory that twinspan backup policy shows, as this machine has it, readable for the user of its managed server")
 	}
-	return e.Server.PutFile(e.path(configFile), e.config(policy, key, program))
+	e.borrowed = true
+	if e.credentials = credentials; e.credentials == nil {
+		e.credentials = backup.Credentials{}
+	}
+	return e.configure(place, key, program)
 }

@@ -53,6 +53,10 @@ func settings(dir string, t Target) map[string]string {
 	case t.Before != 0:
 		s["recovery_target_lsn"], s["recovery_target_inclusive"] = t.Before.String(), "off"
 		s["recovery_target_timeline"] = strconv.FormatUint(uint64(t.Timeline), 10)
+	case t.through != 0:
+		s["recovery_target_lsn"] = t.through.String()
+	case t.atOnce:
+		s["recovery_target"] = "immediate"
 	case !t.Time.IsZero():
 		s["recovery_target_time"] = t.Time.UTC().Format("2006-01-02 15:04:05.000000") + "+00"
 	}

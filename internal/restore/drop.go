@@ -2,9 +2,8 @@ package restore
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,76 +12,85 @@ import (
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
-// Drop finds the position of the record with which a database's files were removed by its DROP.
-func (r *Restore) Drop(ctx context.Context, d backup.Known) (lsn.LSN, error) {
-	r.step("looking for the DROP in the log")
-	dir := filepath.Join(r.Dir, r.ID)
-	defer os.RemoveAll(dir) // what cannot be removed is swept
-	s := temporary(r.Dir, r.ID)
-	s.RunAs = r.Like.RunAs
-	into := filepath.Join(dir, "log")
-	if err := s.MakeDir(into); err != nil {
-		return 0, err
-	}
-	segments, err := backup.SegmentsOf(d.Timeline, d.At, d.GoneAt)
+// Drop finds the record with which a database's files were removed by its DROP.
+func (r *Restore) Drop(ctx context.Context, d backup.Known) (Dropped, error) {
+	log, err := r.openLog(ctx)
 	if err != nil {
-		return 0, dropUnknown(d, err.Error())
+		return Dropped{}, err
 	}
-	for _, name := range segments {
-		if err := r.Repository.Segment(ctx, name, filepath.Join(into, name)); err != nil {
-			return 0, err
+	defer log.close()
+	at := Dropped{OID: d.OID}
+	for i := log.index(d.At); i < len(log.segments) && log.segments[i].Start() < d.GoneAt; i++ {
+		records, err := log.read(ctx, i, databaseRecords)
+		if err != nil {
+			return Dropped{}, err
+		}
+		for _, record := range records {
+			if record.at >= d.At && record.at < d.GoneAt && slices.Contains(droppedIn(record.text), d.OID) {
+				// The last one: one before may be of a change of its tablespace.
+				at.At, at.Timeline = record.at, log.segments[i].Timeline
+			}
 		}
 	}
-	program, err := r.Like.Binaries.Find("pg_waldump")
-	if err != nil {
-		return 0, err
+	if at.At == 0 {
+		return Dropped{}, dropUnknown(d)
 	}
-	// It fails at the end of the log that it was given, where that is not the end of what was asked for.
-	out, said, err := s.Work(ctx, nil, program, "--path="+into,
-		"--timeline="+strconv.FormatUint(uint64(d.Timeline),
-			10), "--start="+d.At.String(), "--end="+d.GoneAt.String(), "--rmgr=Database")
-	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
-	}
-	if at, ok := dropOf(string(out), d.OID); ok {
-		return at, nil
-	}
-	reason, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
-	if err != nil && reason == "" {
-		reason = err.Error()
-	}
-	return 0, dropUnknown(d, reason)
+	return at, nil
 }
 
-func dropUnknown(d backup.Known, reason string) error {
-	if reason != "" {
-		reason = ": " + reason
-	}
+func dropUnknown(d backup.Known) error {
 	return problem.New(problem.NotFound, "restore_drop_unknown",
-		"the DROP of the database %q is not found in the log between %s and %s%s", d.Name, d.At, d.GoneAt, reason).
+		"the DROP of the database %q is not found in the log between %s and %s", d.Name, d.At, d.GoneAt).
 		On(d.Name).
 		WithHint("restore it to an earlier moment with --at; twinspan database restorable says which")
 }
 
-var (
-	dropRecord = regexp.MustCompile(`lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: DROP dir (.*)`)
-	dropDir    = regexp.MustCompile(`(\d+)/(\d+)`)
-)
+// Dropped is a DROP of a database, or a change of its tablespace, as the log has it.
+type Dropped struct {
+	OID      uint32
+	At       lsn.LSN // where the record begins that removes its files
+	Timeline uint32
+}
 
-// dropOf reads what pg_waldump says of records that concern databases as a whole. The last one that removes the
-// directory of a database is its DROP: one before may be of a change of its tablespace.
-func dropOf(said string, oid uint32) (at lsn.LSN, found bool) {
-	want := strconv.FormatUint(uint64(oid), 10)
-	for line := range strings.Lines(said) {
-		m := dropRecord.FindStringSubmatch(line)
-		if m == nil {
-			continue
+// Drops tells of the databases whose files were removed, the last first, until each wants no more. It reads the log backwards.
+func (r *Restore) Drops(ctx context.Context, each func(d Dropped) (more bool, err error)) error {
+	log, err := r.openLog(ctx)
+	if err != nil {
+		return err
+	}
+	defer log.close()
+	for i := len(log.segments) - 1; i >= 0; i-- {
+		records, err := log.read(ctx, i, databaseRecords)
+		if err != nil {
+			return err
 		}
-		for _, dir := range dropDir.FindAllStringSubmatch(m[2], -1) {
-			if position, err := lsn.Parse(m[1]); dir[2] == want && err == nil {
-				at, found = position, true
+		for _, record := range slices.Backward(records) {
+			for _, oid := range droppedIn(record.text) {
+				more, err := each(Dropped{oid, record.at, log.segments[i].Timeline})
+				if err != nil || !more {
+					return err
+				}
 			}
 		}
 	}
-	return at, found
+	return nil
+}
+
+// databaseRecords is the resource manager of what concerns databases as a whole.
+const databaseRecords = "Database"
+
+var dropDir = regexp.MustCompile(`(\d+)/(\d+)`)
+
+// droppedIn lists the OIDs of the databases whose directories a record removes.
+func droppedIn(text string) (oids []uint32) {
+	dirs, ok := strings.CutPrefix(text, "DROP dir ")
+	if !ok {
+		return nil
+	}
+	for _, dir := range dropDir.FindAllStringSubmatch(dirs, -1) {
+		if oid, err := strconv.ParseUint(dir[2], 10, 32); err == nil && !slices.Contains(oids, uint32(oid)) {
+			oids = append(oids, uint32(oid))
+		}
+	}
+	return oids
 }

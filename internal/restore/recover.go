@@ -114,13 +114,7 @@ func (r *Restore) reading() string {
 
 // look says what was reached, once the server lets sessions in. Until then it does not.
 func (r *Restore) look(ctx context.Context, dsn *pg.DSN, t Target) (s State, reached bool, err error) {
-	var conn *pgx.Conn
-	for _, maintenance := range []string{"postgres", "template1"} {
-		conn, err = dsn.WithDatabase(maintenance).Connect(ctx, pg.Session{Name: "restore"})
-		if err == nil || !pg.IsUnknownDatabase(err) {
-			break
-		}
-	}
+	conn, err := r.anywhere(ctx, dsn, pg.Session{Name: "restore"})
 	if err != nil {
 		if state := pg.SQLState(err); state != "57P03" && state != "" && ctx.Err() == nil {
 			return s, false, err
@@ -166,6 +160,17 @@ func (r *Restore) look(ctx context.Context, dsn *pg.DSN, t Target) (s State, rea
 		return s, false, pg.Classify(err, "let the agent into the database")
 	}
 	return s, true, r.readable(ctx, &s)
+}
+
+// anywhere opens a session of a database that lets one in. None has to, not even those that initdb makes.
+func (r *Restore) anywhere(ctx context.Context, dsn *pg.DSN, s pg.Session) (conn *pgx.Conn, err error) {
+	for _, name := range append([]string{"postgres", "template1"}, r.held...) {
+		conn, err = dsn.WithDatabase(name).Connect(ctx, s)
+		if err == nil || !pg.IsUnknownDatabase(err) && problem.CodeOf(err) != "database_closed" {
+			break
+		}
+	}
+	return conn, err
 }
 
 // Export exports a snapshot of what was reached, which lives until release is called.

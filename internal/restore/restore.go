@@ -46,11 +46,20 @@ type Repository interface {
 type Target struct {
 	Set      backup.Set
 	Database uint32 // its OID; 0 for the one that has the name Named then
-	Named    string
-	Limit    int32     // its limit of connections, where DROP DATABASE has overwritten it; -1 for none
-	Time     time.Time // what was committed then or before is in
-	Before   lsn.LSN   // or what lies before this position, which Timeline has
+	Named    string // with an OID, the name that it has to have: the caller compares
+	Limit    int32  // its limit of connections, where DROP DATABASE has overwritten it; -1 for none
+	// Time is the moment: what was committed then or before is in. Of a twin it is the primary's.
+	Time     time.Time
+	Before   lsn.LSN // or what lies before this position, which Timeline has
 	Timeline uint32
+	// Earlier returns the set before another. It is required with Time.
+	Earlier func(backup.Set) (backup.Set, bool)
+
+	// Of a twin's primary's moment, where it is known: what the log says of it, and the commit that is the last
+	// one in, or that the backup is the state at the moment.
+	twin    *moment
+	through lsn.LSN
+	atOnce  bool
 }
 
 // State is what was reached.
@@ -61,7 +70,7 @@ type State struct {
 	Position lsn.LSN // where the recovery ended: every commit before it is in
 	Last     time.Time
 	Twin     *Twin // nil where the database was none
-	// EndOfLog says that the repository has no commit behind Time.
+	// EndOfLog says that the repository has no commit behind Time, of a twin none of its primary's.
 	EndOfLog bool
 }
 
@@ -71,14 +80,17 @@ type Restore struct {
 	Like       *instance.Server // whose user and programs the temporary one has
 	Dir        string           // of all temporary servers
 	ID         string           // names this one's directory; a UUID
-	Agent      string           // id of the agent, whose links are known
+	Agent      string           // id of the agent, whose links are known; "" for those of any
 	Log        *slog.Logger
 	Step       func(string) // is told what is being done; may be nil
 	// Sizes are those of the instance's databases now, by OID, as far as they are known: they tell how much room is
 	// needed.
 	Sizes map[uint32]int64
+	// Spare is how many more bytes have to be free: for others who write while nobody waits for the restore.
+	Spare int64
 
 	server *instance.Server
+	held   []string // the databases of the set
 }
 
 // Run restores, calls use, and removes everything.
@@ -99,19 +111,65 @@ func (r *Restore) Run(ctx context.Context, t Target, use func(ctx context.Contex
 	if err := r.room(need); err != nil {
 		return err
 	}
-	err = r.once(ctx, t, only, use)
-	if only != "" && problem.CodeOf(err) == invalidPages {
-		// The log speaks of files that were left empty.
-		r.Log.Info("the restore begins anew, with all databases", "err", err)
+	for {
+		var instead *Target
+		err = r.wide(ctx, t, only, func(ctx context.Context, s State) error {
+			other, again, err := r.settle(ctx, t, &s)
+			if err != nil {
+				return err
+			}
+			if again {
+				instead = &other
+				return errAgain
+			}
+			return use(ctx, s)
+		})
+		if instead == nil || ctx.Err() != nil {
+			return err
+		}
+		r.Log.Info("the twin is recovered anew, to its primary's moment", "backup", instead.Set.Label, "lsn", instead.through)
 		if err := r.server.Discard(ctx); err != nil {
 			return err
 		}
-		if err := r.room(t.Set.Bytes); err != nil {
-			return err
+		if instead.Set.Label != t.Set.Label {
+			if only, _, err = r.only(ctx, *instead); err != nil {
+				return err
+			}
 		}
-		err = r.once(ctx, t, "", use)
+		t = *instead
 	}
-	return err
+}
+
+// settle says whether another target is to be recovered to than was reached: of a twin the moment is its primary's.
+func (r *Restore) settle(ctx context.Context, t Target, s *State) (instead Target, again bool, err error) {
+	switch {
+	case s.Twin == nil || t.Time.IsZero() || s.Dead:
+		return t, false, nil
+	case t.twin == nil:
+		return r.ofPrimary(ctx, t, s)
+	case t.through != 0 && t.twin.last.position != s.Twin.Position:
+		return t, false, problem.New(problem.Internal, "restore_failed", "the twin was recovered to %s of its primary, and not to %s",
+			s.Twin.Position, t.twin.last.position).WithHint("restore again; report it with the agent's log")
+	}
+	tell(*t.twin, s)
+	return t, false, nil
+}
+
+// wide is once, and where only was brought and the log speaks of other files, once with all databases.
+func (r *Restore) wide(ctx context.Context, t Target, only string, use func(ctx context.Context, s State) error) error {
+	err := r.once(ctx, t, only, use)
+	if only == "" || problem.CodeOf(err) != invalidPages {
+		return err
+	}
+	// The log speaks of files that were left empty.
+	r.Log.Info("the restore begins anew, with all databases", "err", err)
+	if err := r.server.Discard(ctx); err != nil {
+		return err
+	}
+	if err := r.room(t.Set.Bytes); err != nil {
+		return err
+	}
+	return r.once(ctx, t, "", use)
 }
 
 // only is the name under which a set holds the database alone, "" where it does not, and about how many bytes are
@@ -121,6 +179,10 @@ func (r *Restore) only(ctx context.Context, t Target) (name string, need int64, 
 	list, err := r.Repository.Databases(ctx, t.Set.Label)
 	if err != nil {
 		return "", 0, err
+	}
+	r.held = nil
+	for _, d := range list {
+		r.held = append(r.held, d.Name)
 	}
 	i := slices.IndexFunc(list, func(d backup.Database) bool {
 		return d.OID == t.Database || t.Database == 0 &&
@@ -151,9 +213,11 @@ func (r *Restore) room(need int64) error {
 	if err := unix.Statfs(r.server.Dir, &disk); err != nil {
 		return nil // the system does not say
 	}
-	if free := int64(disk.Bavail) * int64(disk.Bsize); need+reserve > free {
+	// No more than a part of the disk: a small one has room for little.
+	need += reserve + min(r.Spare, int64(disk.Blocks)*int64(disk.Bsize)/10)
+	if free := int64(disk.Bavail) * int64(disk.Bsize); need > free {
 		return problem.New(problem.Resource, "restore_space_short",
-			"the restore needs about %d MB, and %d MB are free", (need+reserve)>>20, free>>20).On(r.Dir).
+			"the restore needs about %d MB, and %d MB are free", need>>20, free>>20).On(r.Dir).
 			WithHint("make room on the disk of the agent's directory")
 	}
 	return nil
@@ -228,9 +292,7 @@ func (r *Restore) isWhole(ctx context.Context, t Target) error {
 	}
 	for _, gap := range backup.Gaps(segments) {
 		if gap.Last[8:] >= backup.SegmentOf(0, t.Set.From)[8:] {
-			return problem.New(problem.NotFound, "restore_log_missing",
-				"the repository does not have the segment %s of the log", gap.First).On(gap.First).
-				WithHint("what was committed behind it cannot be restored from this backup: name an earlier moment, or one behind a later backup")
+			return missingLog(gap.First)
 		}
 	}
 	return nil

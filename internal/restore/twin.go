@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,9 +17,14 @@ import (
 type Twin struct {
 	Link     string  // its name
 	Position lsn.LSN // in the primary's log: every transaction before it is in the database, and none behind
+	Node     uint16  // of its replication origin, in the log of its instance
+	// Of a moment of the primary: when the last transaction before the position committed there, and the position with which it was
+	// applied, behind its end where nothing with changes followed. Zero where the log does not say.
+	CommittedAt time.Time
+	Last        lsn.LSN
 }
 
-// twinOf says whether a database was a twin of a link of the agent, and of which state of its primary. One that was
+// twinOf says whether a database was a twin of a link of the agent, of any with "", and of which state of its primary. One that was
 // none, because its first copy or a repair was under way, is twin_not_whole.
 func twinOf(ctx context.Context, conn *pgx.Conn, agent string) (*Twin, error) {
 	if _, ours, err := catalog.Ours(ctx, conn); err != nil || !ours {
@@ -34,8 +40,9 @@ func twinOf(ctx context.Context, conn *pgx.Conn, agent string) (*Twin, error) {
 		}
 		var position string
 		var before bool
-		err := conn.QueryRow(ctx, `SELECT p, coalesce((SELECT max(lsn) FROM ONLY twinspan.seed_session WHERE link = $2::text::uuid) > p::pg_lsn, false)
-			FROM (SELECT coalesce(pg_catalog.pg_replication_origin_progress($1, false), '0/0')::text) AS o (p)`, catalog.ObjectName(l.ID), l.ID).Scan(&position, &before)
+		var node uint16
+		err := conn.QueryRow(ctx, `SELECT p, coalesce((SELECT roident FROM pg_catalog.pg_replication_origin WHERE roname = $1), 0)::int, coalesce((SELECT max(lsn) FROM ONLY twinspan.seed_session WHERE link = $2::text::uuid) > p::pg_lsn, false)
+			FROM (SELECT coalesce(pg_catalog.pg_replication_origin_progress($1, false), '0/0')::text) AS o (p)`, catalog.ObjectName(l.ID), l.ID).Scan(&position, &node, &before)
 		if err != nil {
 			return nil, pg.Classify(err, "read the position of the twin")
 		}
@@ -48,7 +55,7 @@ func twinOf(ctx context.Context, conn *pgx.Conn, agent string) (*Twin, error) {
 		if err != nil {
 			return nil, problem.Wrap(err, problem.Internal, "answer_unexpected", "read the position of the twin")
 		}
-		return &Twin{Link: l.Name, Position: at}, nil
+		return &Twin{Link: l.Name, Position: at, Node: node}, nil
 	}
 	return nil, nil
 }

@@ -4,6 +4,7 @@
 package setup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -15,9 +16,11 @@ import (
 	"github.com/twinspan/twinspan/internal/access"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/instance"
+	"github.com/twinspan/twinspan/internal/member"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/tier"
 )
 
 // Request says which agent to make.
@@ -31,14 +34,21 @@ type Request struct {
 	Allow   []string // of a managed instance: networks that its clients come from
 	// NoBackups makes a managed instance without backups.
 	NoBackups bool
-	Password  string // file that takes the superuser's password of a managed instance; empty to answer with it
-	Endpoint  string // HOST:PORT; empty for the default
-	API       string // HOST:PORT; empty for none over TCP
-	Connect   bool   // see that the DSN connects
+	// Size is a managed instance's; what is zero of it follows from the rest, or is not declared.
+	Size     tier.Size
+	Password string // file that takes the superuser's password of a managed instance; empty to answer with it
+	Endpoint string // HOST:PORT; empty for the default
+	API      string // HOST:PORT; empty for none over TCP
+	Connect  bool   // see that the DSN connects
 	// Adopt is the id of the agent whose links are taken over, "any" for the one whose links
 	// are found; empty for none.
 	Adopt string
 	Hooks []string // programs for events, as config.ParseHook takes them
+	// Tier is general-purpose, one server, or business-critical, one of several members; empty for the former.
+	Tier        string
+	Member      string // name of the first member
+	MemberPorts []int  // of its Patroni, its etcd for clients and for members; empty for the usual ones, or free ones
+	Durability  string // strict or available; empty for strict
 }
 
 // connectTimeout bounds the attempt to connect.
@@ -51,8 +61,15 @@ func Init(ctx context.Context, in Request) (api.Initialised, error) {
 	if err != nil {
 		return api.Initialised{}, err
 	}
+	if err := checkTier(in); err != nil {
+		return api.Initialised{}, err
+	}
+	size, err := sizeOf(in)
+	if err != nil {
+		return api.Initialised{}, err
+	}
 	if in.Dir.Initialised() {
-		return existing(in.Dir, wanted)
+		return existing(in.Dir, wanted, in.Tier, size)
 	}
 	if err := reachable(ctx, in); err != nil {
 		return api.Initialised{}, err
@@ -70,8 +87,14 @@ func Init(ctx context.Context, in Request) (api.Initialised, error) {
 	if err != nil {
 		return api.Initialised{}, err
 	}
+	name := ""
+	if in.Tier == BusinessCritical {
+		if name, err = found(ctx, in, &wanted, identity.AgentID()); err != nil {
+			return api.Initialised{}, err
+		}
+	}
 	out := describe(in.Dir, wanted, identity)
-	out.Created = true
+	out.Created, out.Member = true, name
 	if in.Adopt != "" {
 		if out.Adopted, err = adopt(ctx, in, plan); err != nil {
 			return api.Initialised{}, err
@@ -85,10 +108,30 @@ func Init(ctx context.Context, in Request) (api.Initialised, error) {
 	if err := password(in, &out); err != nil {
 		return api.Initialised{}, err
 	}
+	if in.Managed && in.Tier != BusinessCritical {
+		if err := size.Save(in.Dir.Size()); err != nil {
+			return api.Initialised{}, err
+		}
+	}
 	if err := config.WriteNew(in.Dir.File(), config.Render(wanted)); err != nil {
 		return api.Initialised{}, err
 	}
 	return out, nil
+}
+
+// sizeOf is the size of a managed instance. One of several members has none yet.
+func sizeOf(in Request) (tier.Size, error) {
+	if in.Tier == BusinessCritical {
+		if in.Size != (tier.Size{}) {
+			return in.Size, problem.New(problem.Invalid, "instance_size_invalid", "an instance of the tier %s is given no size and no benefit", in.Tier).On(in.Tier).
+				WithHint("leave --vcores, --memory, --storage and --benefit out; its servers share their machines")
+		}
+		return in.Size, nil
+	}
+	size := in.Size
+	size.Tier = in.Tier
+	size = size.Complete()
+	return size, size.Check()
 }
 
 // configuration is what the file will say. It is read back, so that init never
@@ -137,22 +180,39 @@ func configuration(in Request) (config.Config, error) {
 
 // existing compares what was asked for with what is there. Limits, hooks and
 // certificates are left out: they are edited in the file.
-func existing(dir config.Dir, wanted config.Config) (api.Initialised, error) {
+func existing(dir config.Dir, wanted config.Config, kind string, size tier.Size) (api.Initialised, error) {
 	found, err := dir.Load()
 	if err != nil {
 		return api.Initialised{}, err
 	}
+	name := ""
+	if record, err := member.Load(dir.Path()); err == nil {
+		name = record.Self.Name
+		// Chosen when it was made.
+		wanted.Postgres.NoBackups = found.Postgres.NoBackups
+		wanted.Postgres.Port = cmp.Or(wanted.Postgres.Port, found.Postgres.Port)
+	}
 	same := found.Name == wanted.Name && samePostgres(found.Postgres, wanted.Postgres) &&
-		found.Endpoint == wanted.Endpoint && found.API.Listen == wanted.API.Listen
+		found.Endpoint == wanted.Endpoint && found.API.Listen == wanted.API.Listen && (name != "") == (kind == BusinessCritical)
 	if !same {
 		return api.Initialised{}, problem.New(problem.Conflict, "already_initialised", "%s holds the agent %s already, with other parameters", dir.Path(), found.Name).
 			WithHint("edit %s and restart the agent, or use another directory", dir.File())
+	}
+	have, err := tier.Load(dir.Size())
+	if err != nil {
+		return api.Initialised{}, err
+	}
+	if wanted.Postgres.Managed && kind != BusinessCritical && size != have {
+		return api.Initialised{}, problem.New(problem.Conflict, "already_initialised", "%s holds the agent %s already, with an instance of another size", dir.Path(), found.Name).
+			WithHint("twinspan instance set changes the size")
 	}
 	identity, err := peer.LoadIdentity(dir.Path())
 	if err != nil {
 		return api.Initialised{}, err
 	}
-	return describe(dir, found, identity), nil
+	out := describe(dir, found, identity)
+	out.Member = name
+	return out, nil
 }
 
 func samePostgres(a, b config.Postgres) bool {

@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pgtest"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/tier"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -99,13 +100,31 @@ func TestInitThatWasCutOffIsCompletedByTheNext(t *testing.T) {
 	}
 }
 
+func TestSizeIsKeptAndNotChangedByAnotherInit(t *testing.T) {
+	in := Request{Dir: dir(t, "a"), Name: "a", Managed: true, Port: 6000, Size: tier.Size{VCores: 2, Memory: 8 << 30, Storage: 100 << 30}}
+	for range 2 {
+		if _, err := Init(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size, err := tier.Load(in.Dir.Size())
+	if err != nil || size != in.Size.Complete() || size.Tier != tier.GeneralPurpose {
+		t.Errorf("%+v, %v", size, err)
+	}
+	in.Size.VCores = 4
+	if _, err := Init(t.Context(), in); problem.CodeOf(err) != "already_initialised" || !strings.Contains(problem.As(err).Hint, "instance set") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestWrongParametersAreRefusedBeforeAnythingIsMade(t *testing.T) {
 	for code, in := range map[string]Request{
-		"name_invalid":       {Name: "a/b", Managed: true},
-		"endpoint_invalid":   {Name: "a", Managed: true, Endpoint: "x"},
-		"dsn_invalid":        {Name: "a", DSN: "postgres://u:hunter2@h:p:q/"},
-		"adopt_managed":      {Name: "a", Managed: true, Adopt: "any"},
-		"parameters_invalid": {Name: "a", Managed: true, API: "x"},
+		"name_invalid":          {Name: "a/b", Managed: true},
+		"endpoint_invalid":      {Name: "a", Managed: true, Endpoint: "x"},
+		"dsn_invalid":           {Name: "a", DSN: "postgres://u:hunter2@h:p:q/"},
+		"adopt_managed":         {Name: "a", Managed: true, Adopt: "any"},
+		"parameters_invalid":    {Name: "a", Managed: true, API: "x"},
+		"instance_size_invalid": {Name: "a", Managed: true, Tier: BusinessCritical, Size: tier.Size{VCores: 2, Memory: 8 << 30}},
 	} {
 		in.Dir = dir(t, "a")
 		_, err := Init(context.Background(), in)

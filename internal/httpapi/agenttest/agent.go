@@ -49,14 +49,23 @@ type Agent struct {
 	// Apart is what is not carried of any link.
 	Apart api.Uncarried `json:"uncarried"`
 
+	// Seeded is how far the tables of a first copy are.
+	Seeded api.SeedingTables `json:"seeded"`
+
 	// Behind is what any link has lost, and Pages the transactions of all partings.
 	Behind api.Lost       `json:"lost"`
 	Pages  []api.LostPage `json:"lostPages"`
 	// Plan is what a rejoin of any link takes.
 	Plan api.RejoinPlan `json:"rejoinPlan"`
 
+	// Joined are the members of the instance.
+	Joined api.Members `json:"members"`
+
 	// Backed is how the backups stand.
 	Backed Backed `json:"backed"`
+
+	// Lately is the history of every link.
+	Lately []api.HistorySample `json:"history"`
 
 	// Happened are the events of the agent, by number.
 	Happened []api.Event `json:"events"`
@@ -114,6 +123,11 @@ func (a *Agent) Events(ctx context.Context, q api.EventQuery) (api.EventPage, er
 		<-ctx.Done()
 	}
 	return p, a.enter("Events", q.Link, q.Kinds, q.Newest, q.Limit, q.Since != nil, q.Wait)
+}
+
+// History answers Lately.
+func (a *Agent) History(_ context.Context, name string, seconds float64) (api.History, error) {
+	return api.History{Link: name, EverySeconds: 5, Samples: a.Lately}, a.enter("History", name, seconds)
 }
 
 // Uncarried answers Apart.
@@ -339,6 +353,11 @@ func (a *Agent) verification(method string, args ...any) (api.Verification, erro
 // Failover answers the next of Changing.
 func (a *Agent) Failover(_ context.Context, name string, in api.FailoverRequest) (api.FailoverProgress, error) {
 	return a.failover("Failover", name, in)
+}
+
+// SeedingTables answers Seeded.
+func (a *Agent) SeedingTables(_ context.Context, name string) (api.SeedingTables, error) {
+	return a.Seeded, a.enter("SeedingTables", name)
 }
 
 // LinkRoles answers Compared, without what was brought.

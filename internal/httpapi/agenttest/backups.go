@@ -12,11 +12,28 @@ type Backed struct {
 	Task       api.BackupTask           `json:"task"`
 	Export     api.BackupExport         `json:"export"`
 	Restorable []api.RestorableDatabase `json:"restorable"`
+	Size       api.InstanceSize         `json:"size"`
+	Storage    *api.InstanceStorage     `json:"storage"`
+	Used       []api.UsageHour          `json:"used"` // of every month
 }
 
 // Instance implements httpapi.Agent.
 func (a *Agent) Instance(context.Context) (api.Instance, error) {
-	return api.Instance{Agent: a.Self.Name, Postgres: a.Self.Postgres, Backups: &a.Backed.State, Problems: a.Self.Problems}, a.enter("Instance")
+	return api.Instance{Agent: a.Self.Name, Postgres: a.Self.Postgres, Backups: &a.Backed.State, Size: &a.Backed.Size, Enforcement: &api.Enforcement{}, Storage: a.Backed.Storage, Problems: a.Self.Problems}, a.enter("Instance")
+}
+
+// Usage implements httpapi.Agent.
+func (a *Agent) Usage(_ context.Context, month string) (api.Usage, error) {
+	return api.Usage{Month: month, Hours: a.Backed.Used}, a.enter("Usage", month)
+}
+
+// SetInstance implements httpapi.Agent.
+func (a *Agent) SetInstance(_ context.Context, in api.SetInstance) (api.InstanceChange, error) {
+	out := api.InstanceChange{Size: a.Backed.Size, Restarted: in.Restart}
+	if in.VCores != nil {
+		out.Size.VCores = *in.VCores
+	}
+	return out, a.enter("SetInstance", out.Size.VCores, in.Restart)
 }
 
 // Backups implements httpapi.Agent.
@@ -32,6 +49,11 @@ func (a *Agent) BackupNow(_ context.Context, in api.BackupRequest) (api.BackupTa
 // VerifyBackups implements httpapi.Agent.
 func (a *Agent) VerifyBackups(context.Context) (api.BackupTask, error) {
 	return a.Backed.Task, a.enter("VerifyBackups")
+}
+
+// TestBackups implements httpapi.Agent.
+func (a *Agent) TestBackups(context.Context) (api.BackupTask, error) {
+	return a.Backed.Task, a.enter("TestBackups")
 }
 
 // BackupTask implements httpapi.Agent.
