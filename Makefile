@@ -82,6 +82,41 @@ ha: ## Link a Patroni cluster, switch it over and kill its leader (installs patr
 	@go vet -tags ha ./test
 	@dir=$$(scripts/ensure-patroni) && PATH="$${dir:+$$dir:}$$PATH" go test -tags ha -count=1 -timeout 15m -run Patroni ./test
 
+.PHONY: members
+members: ## Kill, freeze and wipe members of an instance under load (ROUNDS=5 SEED=drawn FREEZE=25; brings patroni, etcd and pgBackRest)
+	@scripts/ensure-postgres
+	@scripts/ensure-pgbackrest
+	@go vet -tags ha ./test
+	@dir=$$(scripts/ensure-patroni) && PATH="$${dir:+$$dir:}$$PATH" TWINSPAN_MEMBERS_ROUNDS=$(ROUNDS) TWINSPAN_MEMBERS_SEED=$(SEED) TWINSPAN_MEMBERS_FREEZE=$(FREEZE) \
+		go test -tags ha -count=1 -v -timeout 60m -run Members ./test
+
+.PHONY: ops
+ops: ## Check the alert rules and the dashboard with a real Prometheus (fetched where there is none)
+	@scripts/ensure-postgres
+	@go vet -tags ops ./test
+	@dir=$$(scripts/ensure-prometheus) && PATH="$${dir:+$$dir:}$$PATH" && export PATH && promtool check rules ops/alerts.yml && promtool test rules ops/alerts.test.yml && \
+		go test -tags ops -count=1 -timeout 15m -run 'TestTheDashboard' ./test
+
+
+.PHONY: docs
+docs: ## Type every command of the guides in docs/ on real servers
+	@scripts/ensure-postgres
+	@go vet -tags docs ./test
+	@go test -tags docs -count=1 -v -timeout 30m -run 'TestTheBook' ./test
+
+.PHONY: backup
+backup: ## Keep backups in a directory, S3, Azure and GCS at once, break what can break, and restore from each (fetches the stores)
+	@scripts/ensure-tests
+	@go vet -tags backup ./test
+	@dir=$$(scripts/ensure-stores) && TWINSPAN_STORES="$$dir" go test -tags backup -count=1 -timeout 30m -run 'TestStores' ./test
+
+.PHONY: ui
+ui: ## Use the web pages in a browser, judge them, and take their pictures into dist/ui (installs chromium and npm packages)
+	@scripts/ensure-postgres
+	@go vet -tags ui ./test
+	@mkdir -p dist/ui
+	@dir=$$(scripts/ensure-browser) && TWINSPAN_UI_MODULES=$$dir TWINSPAN_UI_PICTURES=$(CURDIR)/dist/ui go test -tags ui -count=1 -timeout 15m -run Browser ./test
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (60s) each
 	@scripts/fuzz
@@ -99,6 +134,14 @@ gobench: ## Run the Go benchmarks of the hot paths
 .PHONY: deb
 deb: ## Build a Debian package in dist/ and look into it (VERSION=0.1.0 sees that it is that one)
 	@scripts/deb $(VERSION)
+
+.PHONY: release
+release: ## Build all that is published in dist/, and look into it: .deb, .rpm, an image, sums (VERSION=0.1.0 sees that it is that one)
+	@scripts/release all $(VERSION)
+
+.PHONY: package-test
+package-test: ## Build everything twice, see that it is the same, and install, upgrade and purge it
+	@scripts/package-test $(VERSION)
 
 .PHONY: generated
 generated: ## Write generated files anew
