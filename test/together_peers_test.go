@@ -98,6 +98,7 @@ func TestLinksOfSeveralPeersChangePlacesTogether(t *testing.T) {
 
 	letGo := s.held("here", b, a)
 	s.promised(map[string]*linktest.Side{"here": a, "there": a, "back": c})
+	awaitDeciding(t, a.Server.DSN("here"))
 	c.Kill()
 	letGo()
 	for _, side := range []*linktest.Side{a, b} { // the leader is removed

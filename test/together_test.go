@@ -141,8 +141,9 @@ func (s *several) held(driver, primary *linktest.Side) (letGo func()) {
 	return func() { conn.Close(context.Background()) }
 }
 
-// promised waits until every link has promised to do what is decided.
-func (s *several) promised(primary *linktest.Side) {
+// promised waits until every link has promised to do what is decided, and the driver, which is
+// held, decides.
+func (s *several) promised(driver, primary *linktest.Side) {
 	s.t.Helper()
 	twin := s.A
 	if primary == s.A {
@@ -157,6 +158,21 @@ func (s *several) promised(primary *linktest.Side) {
 		}
 		return nil
 	})
+	awaitDeciding(s.t, driver.Server.DSN(s.names[0]))
+}
+
+// awaitDeciding waits until the agent that drives a failover of several links stores its
+// decision, from which held keeps it. A promise that is stored is not known to it at once: who
+// kills the agent that promised before that has the failover undone.
+func awaitDeciding(t *testing.T, leader string) {
+	t.Helper()
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		if pgtest.Query(t, leader, `SELECT count(*)::text FROM pg_stat_activity
+			WHERE datname = current_database() AND query LIKE 'UPDATE twinspan.together%' AND wait_event_type = 'Lock'`)[0][0] != "1" {
+			return fmt.Errorf("the driver does not decide yet")
+		}
+		return nil
+	})
 }
 
 // killBeforeTheDecision kills the agent that drives when all links wait for what it decides.
@@ -164,7 +180,7 @@ func (s *several) killBeforeTheDecision(driver *linktest.Side) {
 	s.t.Helper()
 	before := s.settled("before")
 	letGo := s.held(driver, before)
-	s.promised(before)
+	s.promised(driver, before)
 	driver.Kill()
 	// What a session of the killed agent still waits for would be done when it is let go.
 	pgtest.Eventually(s.t, linktest.Patience, func() error {
@@ -192,7 +208,7 @@ func (s *several) killAfterTheDecision(driver *linktest.Side) {
 		twin = s.B
 	}
 	letGo := s.held(driver, before)
-	s.promised(before)
+	s.promised(driver, before)
 	conn := pgtest.Conn(s.t, twin.Server.DSN("two"))
 	if _, err := conn.Exec(s.t.Context(), `BEGIN; LOCK TABLE twinspan.link IN EXCLUSIVE MODE`); err != nil {
 		s.t.Fatal(err)
