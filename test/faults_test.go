@@ -1,10 +1,12 @@
 package test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/linktest"
@@ -131,11 +133,58 @@ func TestDivergenceStopsTheLinkAndNamesTheRow(t *testing.T) {
 		t.Errorf("a change behind the missing row was applied: %v", got)
 	}
 	tamper(t, p.B, "sales", `INSERT INTO t VALUES (42, 'v')`)
-	if _, err := p.A.Client.Resume(t.Context(), "sales"); err != nil {
+	resumeUnheard(t, p, "sales")
+	p.WaitEqual(t, "sales", "sales")
+}
+
+// resumeUnheard lets a broken link go on until it replicates, asked of the primary's agent, while the secondary cannot
+// store that: it reports again and again that it is broken, as it was before.
+func resumeUnheard(t *testing.T, p *linktest.Pair, name string) {
+	t.Helper()
+	conn := pgtest.Conn(t, p.B.Server.DSN(name))
+	if _, err := conn.Exec(t.Context(), `BEGIN; LOCK TABLE twinspan.link IN EXCLUSIVE MODE`); err != nil {
 		t.Fatal(err)
 	}
-	p.WaitPhase(t, "sales", api.Replicating)
-	p.WaitEqual(t, "sales", "sales")
+	resumed := make(chan error, 1)
+	go func() {
+		_, err := p.A.Client.Resume(t.Context(), name)
+		resumed <- err
+	}()
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		if n := pgtest.Query(t, p.A.Server.DSN(name), `SELECT count(*)::text FROM twinspan.link WHERE change > 0`)[0][0]; n != "1" {
+			return fmt.Errorf("the primary has not stored it")
+		}
+		return nil
+	})
+	heard := func() (at time.Time) {
+		t.Helper()
+		l, err := p.A.Client.Link(t.Context(), name)
+		if err != nil || l.Peer.HeardAt == nil {
+			t.Fatalf("%+v, %v", l.Peer, err)
+		}
+		return *l.Peer.HeardAt
+	}
+	for range 2 { // the first may have been sent before
+		last := heard()
+		pgtest.Eventually(t, linktest.Patience, func() error {
+			if !heard().After(last) {
+				return fmt.Errorf("the secondary has not reported since %v", last)
+			}
+			return nil
+		})
+	}
+	conn.Close(context.Background())
+	if err := <-resumed; err != nil {
+		t.Error(err)
+	}
+	pgtest.Eventually(t, linktest.Patience, func() error { // the secondary may learn of it from an answer
+		for _, side := range []*linktest.Side{p.B, p.A} {
+			if l, err := side.Client.Link(t.Context(), name); err != nil || l.Phase != api.Replicating {
+				return fmt.Errorf("side %s: %s, %+v, %v", side.Name, l.Phase, l.Problems, err)
+			}
+		}
+		return nil
+	})
 }
 
 // The agent's directory is for one agent at a time, and what it logs holds no

@@ -161,6 +161,9 @@ func (l *Link) mirror(ctx context.Context, report Report) error {
 		return nil
 	}
 	return l.side.Update(ctx, func(r *catalog.Link) error {
+		if report.Change < r.Change {
+			return nil // how it stood before it learned of the last suspension, or of its end
+		}
 		r.Seeded = report.Seeded
 		next, err := role.Step(side.State(*r), e)
 		if err != nil || next.Phase == role.Phase(r.Phase) {
