@@ -43,6 +43,13 @@ func TestEventsTellOfAFailover(t *testing.T) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
+	pgtest.Eventually(t, linktest.Patience, func() error { // what waits for the disk dies with the agent
+		kept := eventsOf(t, p.A, "link", "role")
+		if n := len(kept); n == 0 || kept[n-1].Phase != api.Replicating {
+			return fmt.Errorf("not kept yet, but %+v", kept)
+		}
+		return nil
+	})
 	p.A.Kill()
 	p.A.Start()
 	pgtest.Eventually(t, linktest.Patience, func() error { // it is found replicating, before the agents have met
@@ -61,21 +68,25 @@ func TestEventsTellOfAFailover(t *testing.T) {
 	p.WaitPhase(t, "sales", api.Replicating)
 
 	for _, s := range []*linktest.Side{p.A, p.B} {
-		l, err := s.Client.Link(t.Context(), "sales")
-		if err != nil {
-			t.Fatal(err)
-		}
 		var told []string
-		var last api.Event
-		for _, e := range eventsOf(t, s, "link", "role") {
-			if e.Link != "sales" || e.LinkID != l.ID || e.Database != l.Database || e.Peer != l.Peer.Name {
-				t.Errorf("%s: %+v", s.Name, e)
+		pgtest.Eventually(t, linktest.Patience, func() error { // what has just happened may wait for the disk
+			l, err := s.Client.Link(t.Context(), "sales")
+			if err != nil {
+				return err
 			}
-			told, last = append(told, fmt.Sprintf("%s %s %d", e.Role, e.Phase, e.Epoch)), e
-		}
-		if last.Role != l.Role || last.Phase != l.Phase || last.Epoch != l.Epoch || l.Epoch != 3 {
-			t.Errorf("%s: the link is %s, %s, %d; told was\n%s", s.Name, l.Role, l.Phase, l.Epoch, strings.Join(told, "\n"))
-		}
+			var last api.Event
+			told = nil
+			for _, e := range eventsOf(t, s, "link", "role") {
+				if e.Link != "sales" || e.LinkID != l.ID || e.Database != l.Database || e.Peer != l.Peer.Name {
+					t.Errorf("%s: %+v", s.Name, e)
+				}
+				told, last = append(told, fmt.Sprintf("%s %s %d", e.Role, e.Phase, e.Epoch)), e
+			}
+			if last.Role != l.Role || last.Phase != l.Phase || last.Epoch != l.Epoch || l.Epoch != 3 {
+				return fmt.Errorf("%s: the link is %s, %s, %d; told was\n%s", s.Name, l.Role, l.Phase, l.Epoch, strings.Join(told, "\n"))
+			}
+			return nil
+		})
 		wants := []string{"primary creating 1", "primary seeding 1", "primary replicating 1", "secondary replicating 2", "primary replicating 3"}
 		if s == p.B {
 			wants = []string{"secondary creating 1", "secondary seeding 1", "secondary replicating 1", "secondary failing_over 1", "primary replicating 2", "secondary replicating 3"}
@@ -95,24 +106,29 @@ func TestEventsTellOfAFailover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var steps []string
-	for _, e := range eventsOf(t, p.A, "failover") {
-		switch e.Action {
-		case "step_done":
-			steps = append(steps, fmt.Sprintf("%s %.6f", e.Step, *e.Seconds))
-		case "done":
-			if e.Epoch != 3 || *e.Seconds <= 0 || !strings.Contains(e.Text, "agent "+p.A.Name+" has the primary") {
-				t.Errorf("%+v", e)
-			}
-		}
-	}
-	var want []string
+	var steps, want []string
 	for _, s := range progress.Steps {
 		want = append(want, fmt.Sprintf("%s %.6f", s.Name, s.Seconds))
 	}
-	if !slices.Equal(steps, want) {
-		t.Errorf("steps %q\nwant  %q", steps, want)
-	}
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		steps = nil
+		done := false
+		for _, e := range eventsOf(t, p.A, "failover") {
+			switch e.Action {
+			case "step_done":
+				steps = append(steps, fmt.Sprintf("%s %.6f", e.Step, *e.Seconds))
+			case "done":
+				done = true
+				if e.Epoch != 3 || *e.Seconds <= 0 || !strings.Contains(e.Text, "agent "+p.A.Name+" has the primary") {
+					t.Errorf("%+v", e)
+				}
+			}
+		}
+		if !done || !slices.Equal(steps, want) {
+			return fmt.Errorf("done %t, steps %q\nwant  %q", done, steps, want)
+		}
+		return nil
+	})
 
 	asked := map[string]int{}
 	for _, s := range []*linktest.Side{p.A, p.B} {
