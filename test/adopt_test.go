@@ -187,6 +187,7 @@ func TestTakingOverIsRefused(t *testing.T) {
 	}
 	refused("while the agent works", "any", "adopt_alive")
 	p.B.Kill()
+	p.B.AwaitAlone(t)
 	refused("another agent's", "00000000-0000-0000-0000-000000000001", "adopt_nothing")
 
 	// The owner of another database forges a record; the linked database is copied.
@@ -275,6 +276,7 @@ func TestTakingOverSurvivesKills(t *testing.T) {
 		}
 	}
 	t.Logf("killed %d times, %d of them once it had begun to write", killed, begun)
+	p.B.AwaitAlone(t)
 	made, err := anew.Adopt(t, p.B.Server.AgentDSN(), "any")
 	if err != nil {
 		t.Fatalf("after %d kills: %v", killed, err)

@@ -79,10 +79,24 @@ func (s *Side) Signal(signal os.Signal) {
 	}
 }
 
-// Adopted returns a side whose agent takes the place of this one's, beside the same server, in
-// a new directory: the other one's is neither read nor needed. Its agent is not started.
+// AwaitAlone waits until no session of an agent is left on the side's server. Those of a process that
+// was killed end when the server has seen that its end of the connection is gone.
+func (s *Side) AwaitAlone(t testing.TB) {
+	t.Helper()
+	pgtest.Await(t, Patience, "the sessions of the agent that was beside "+s.Name+" end", func() error {
+		left, err := pgtest.Try(t.Context(), s.Server.DSN("postgres"), `SELECT datname, application_name FROM pg_stat_activity WHERE application_name LIKE 'twinspan/%'`)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%v", left)
+		}
+		return err
+	})
+}
+
+// Adopted returns a side whose agent takes the place of this one's, which has ended, beside the same
+// server, in a new directory: the other one's is neither read nor needed. Its agent is not started.
 func (s *Side) Adopted(t testing.TB) (*Side, api.Initialised) {
 	t.Helper()
+	s.AwaitAlone(t)
 	other, made, err := s.TryAdopt(t, setup.AnyAgent)
 	if err != nil {
 		t.Fatalf("adopt: %v", err)
