@@ -33,9 +33,12 @@ func TestVersionsOfAnExtension(t *testing.T) {
 		if err == nil {
 			err = os.Chmod(paths[name], 0o755)
 		}
-		write := func(file, text string) {
+		write := func(file, text string) { // whole, as a package does: the twin's server may be reading it
 			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644)
+				err = os.WriteFile(filepath.Join(paths[name], "new"), []byte(text), 0o644)
+			}
+			if err == nil {
+				err = os.Rename(filepath.Join(paths[name], "new"), filepath.Join(dir, file))
 			}
 		}
 		write("versioned.control", "default_version = '"+defaults+"'\n")
