@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/twinspan/twinspan/internal/linktest"
 	"github.com/twinspan/twinspan/internal/pgtest"
 )
 
@@ -136,6 +137,7 @@ func passing(err error) bool {
 // work no more.
 func (l *bustle) migrate(t *testing.T, m migration) error {
 	t.Helper()
+	l.hasRun(t, func(p part) bool { return p.until == m.number })
 	l.mu.Lock()
 	l.begun = m.number
 	l.mu.Unlock()
@@ -150,17 +152,29 @@ func (l *bustle) migrate(t *testing.T, m migration) error {
 	return l.count.err
 }
 
-// end stops the load and fails the test if a part never worked.
+// hasRun waits until all parts of some have run: which one is next is drawn, and the migrations behind which one works
+// may be done at once. It returns when something went wrong, too.
+func (l *bustle) hasRun(t *testing.T, some func(part) bool) {
+	t.Helper()
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l.count.Lock()
+		defer l.count.Unlock()
+		for _, p := range l.work {
+			if some(p) && l.count.ok[p.name] == 0 && l.count.err == nil {
+				return fmt.Errorf("workload %s has not run once", p.name)
+			}
+		}
+		return nil
+	})
+}
+
+// end stops the load when every part has worked.
 func (l *bustle) end(t *testing.T) {
 	t.Helper()
+	l.hasRun(t, func(p part) bool { return true })
 	l.quit()
 	l.sessions.Wait()
 	if l.count.err != nil {
 		t.Fatal(l.count.err)
-	}
-	for _, p := range l.work {
-		if l.count.ok[p.name] == 0 {
-			t.Errorf("workload %s has not run once", p.name)
-		}
 	}
 }
