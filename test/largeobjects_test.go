@@ -64,7 +64,7 @@ func TestLargeObjectsAreSeededAndFollowed(t *testing.T) {
 		`SET ROLE "Files ""Owner"""; SELECT lo_from_bytea(0, sha256(i::text::bytea)) FROM generate_series(1, 20000) i`)
 
 	p.Create(t, "files", "files")
-	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	rng := rand.New(rand.NewPCG(pgtest.Seed(), 1))
 	for i := range 4 {
 		p.WaitPhase(t, "files", api.Creating, api.Seeding, api.CatchingUp, api.Replicating)
 		pause(t, time.Duration(rng.IntN(900))*time.Millisecond)
