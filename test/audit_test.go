@@ -243,7 +243,7 @@ func TestAuditFindsWhatDiffers(t *testing.T) {
 func TestAuditGoesOnWhereItWas(t *testing.T) {
 	t.Parallel()
 	p, _, b := drifts(t, "onward", `CREATE TABLE wide (id int PRIMARY KEY, filler text)`, `INSERT INTO wide SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 30000) i`, `ANALYZE wide`)
-	slow, fast := int64(4<<20), int64(1<<30)
+	slow, fast := int64(1<<20), int64(1<<30) // with the first of them it takes half a minute
 	set := func(rate int64) {
 		t.Helper()
 		if _, err := p.A.Client.SetLink(t.Context(), "onward", api.SetLink{AuditRate: &rate}); err != nil {
@@ -302,6 +302,9 @@ func TestAuditGoesOnWhereItWas(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.WaitPhase(t, "onward", api.Replicating)
+		if _, err := p.A.Client.BeginAudit(t.Context(), "onward"); err != nil { // the pass may have ended
+			t.Fatal(err)
+		}
 	}
 	p.B.Kill()
 	restarted := time.Now()
