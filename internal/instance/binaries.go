@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -218,19 +217,10 @@ func isDebianWrapper(path string) bool {
 	return err == nil && filepath.Base(real) == "pg_wrapper"
 }
 
-var versionPattern = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
-
-// programMajor runs a program of PostgreSQL with --version.
+// programMajor returns the major version of a program of PostgreSQL.
 func programMajor(path string) (int, error) {
-	out, err := output(path, "--version")
-	if err != nil {
-		return 0, err
-	}
-	m := versionPattern.FindStringSubmatch(out)
-	if m == nil {
-		return 0, problem.New(problem.Incompatible, "binaries_broken", "%s does not tell its version", path)
-	}
-	return strconv.Atoi(m[1])
+	r, err := programRelease(path)
+	return r.Major, err
 }
 
 func output(path string, args ...string) (string, error) {
