@@ -55,6 +55,8 @@ type Cluster struct {
 	signed  string      // the last sign that this process has given
 	serves  sighting    // the last sign of the agent that serves
 	change  *sync.Mutex // held while etcd's members are changed by this process
+
+	installed instance.Installed // of the server's programs here
 }
 
 // State is what a member knows of its instance.
@@ -68,6 +70,8 @@ type State struct {
 	Strict   bool   // commits wait for a standby, whatever happens
 	Serves   string // member whose agent works the links, as it says itself every few seconds; "" for none
 	Problems []*problem.Error
+
+	programs *problem.Error // what is wrong with the server's programs here
 }
 
 // Seen is a member as it is seen from here.
@@ -80,14 +84,18 @@ type Seen struct {
 	Votes    bool
 	Alive    bool // its etcd answers
 	Answers  bool // its Patroni answers, or it is a witness
+
+	Running   instance.Release // of its server, unknown where Patroni does not say
+	Installed instance.Release // of the programs beside it, as its agent says; unknown of one that never did
 }
 
-func (c *Cluster) prefix() string            { return "/twinspan-agents/" + c.record.Scope }
-func (c *Cluster) memberKey(n string) string { return c.prefix() + "/members/" + n }
-func (c *Cluster) filesKey(p string) string  { return c.prefix() + "/files/" + p }
-func (c *Cluster) leaderKey() string         { return "/twinspan/" + c.record.Scope + "/leader" }
-func (c *Cluster) servesKey() string         { return c.prefix() + "/serves" }
-func (c *Cluster) strictKey() string         { return c.prefix() + "/durability" }
+func (c *Cluster) prefix() string              { return "/twinspan-agents/" + c.record.Scope }
+func (c *Cluster) memberKey(n string) string   { return c.prefix() + "/members/" + n }
+func (c *Cluster) filesKey(p string) string    { return c.prefix() + "/files/" + p }
+func (c *Cluster) leaderKey() string           { return "/twinspan/" + c.record.Scope + "/leader" }
+func (c *Cluster) servesKey() string           { return c.prefix() + "/serves" }
+func (c *Cluster) strictKey() string           { return c.prefix() + "/durability" }
+func (c *Cluster) programsKey(n string) string { return c.prefix() + "/programs/" + n }
 
 // Record returns what the directory says of the member.
 func (c *Cluster) Record() Record {

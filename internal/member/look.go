@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twinspan/twinspan/internal/instance"
 	"github.com/twinspan/twinspan/internal/problem"
 )
 
@@ -45,6 +46,7 @@ func (c *Cluster) lookOnce(ctx context.Context) {
 		c.remember(list)
 	}
 	s.Members = c.survey(ctx, list, voters)
+	c.tellPrograms(ctx, &s)
 	now := time.Now()
 	for _, m := range s.Members {
 		if m.Role == "leader" && m.Answers {
@@ -156,6 +158,7 @@ func (c *Cluster) survey(ctx context.Context, list []Member, voters []voter) []S
 				return nil
 			}
 			seen[i].Answers, seen[i].State, seen[i].Timeline = true, st.State, st.Timeline
+			seen[i].Running = instance.ReleaseOf(st.Version)
 			switch {
 			case (st.Role == "primary" || st.Role == "master") && st.State == "running":
 				seen[i].Role = "leader"
@@ -212,6 +215,9 @@ func (c *Cluster) judge(s State) []*problem.Error {
 			add(why)
 		}
 	}
+	if s.programs != nil {
+		add(s.programs)
+	}
 	if s.Removed {
 		add(errRemoved(c.record.Self.Name))
 	}
@@ -230,6 +236,10 @@ func (c *Cluster) judge(s State) []*problem.Error {
 		}
 		if m.Role == "sync_standby" {
 			sync++
+		}
+		if m.Installed.Newer(m.Running) {
+			add(problem.New(problem.Conflict, "instance_update_pending", "the server of %s runs PostgreSQL %s, and %s is installed", m.Name, m.Running, m.Installed).On(m.Name).
+				WithHint("twinspan instance update restarts the members one after the other"))
 		}
 		if !m.Answers || !m.Alive {
 			add(problem.New(problem.Transient, "member_away", "the member %s does not answer", m.Name).On(m.Name).

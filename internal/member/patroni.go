@@ -104,3 +104,11 @@ func (p patroni) change(ctx context.Context, m Member, patch map[string]any) err
 	_, err := p.ask(ctx, http.MethodPatch, m.restURL()+"/config", patch, nil)
 	return err
 }
+
+// order has a member's Patroni do what takes its time, and returns when that is done, or has failed. Patroni goes on with it when ctx ends before.
+func (p patroni) order(ctx context.Context, m Member, path string, in any) error {
+	unhurried := *p.http
+	unhurried.Timeout = 0
+	_, err := patroni{&unhurried}.ask(ctx, http.MethodPost, m.restURL()+path, in, nil)
+	return err
+}

@@ -459,7 +459,7 @@ func (c *Cluster) Remove(ctx context.Context, name string) error {
 			}
 		}
 	}
-	if _, err := c.etcd.write(ctx, "", "", []change{{c.memberKey(name), nil}}); err != nil {
+	if _, err := c.etcd.write(ctx, "", "", []change{{c.memberKey(name), nil}, {c.programsKey(name), nil}}); err != nil {
 		return err
 	}
 	c.Log.Info("member removed", "member", name)
