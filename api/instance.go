@@ -6,6 +6,7 @@ import "time"
 type Instance struct {
 	Agent       string            `json:"agent" doc:"Name of the agent"`
 	Postgres    Postgres          `json:"postgres" doc:"The server"`
+	Installed   string            `json:"installed,omitempty" example:"15.20" doc:"Release of the programs beside a managed server, which it runs after its next start; absent where it is not known"`
 	Roles       InstanceRoles     `json:"roles" doc:"What its databases are in the links"`
 	Size        *InstanceSize     `json:"size,omitempty" doc:"Tier and size; of a managed instance"`
 	Enforcement *Enforcement      `json:"enforcement,omitempty" doc:"What holds the server to its size; of a managed instance"`
@@ -76,4 +77,19 @@ type InstanceChange struct {
 	Restarted bool         `json:"restarted" doc:"Whether the server was restarted"`
 	Pending   []string     `json:"pending" nullable:"false" doc:"Settings that take effect when the server is restarted"`
 	Limits    string       `json:"limits,omitempty" doc:"Why the kernel does not hold the server to vCores and memory; absent where it does, and where nothing was declared"`
+}
+
+// InstanceUpdate says which servers of a managed instance run another release of their major version now.
+type InstanceUpdate struct {
+	Release string         `json:"release" example:"15.20" doc:"What the server that takes writes runs now"`
+	Servers []ServerUpdate `json:"servers" nullable:"false" doc:"The servers that were restarted, in this order; none where nothing newer is installed"`
+}
+
+// ServerUpdate is one of them.
+type ServerUpdate struct {
+	Member  string  `json:"member,omitempty" doc:"Whose server; absent where the instance has no members"`
+	From    string  `json:"from" example:"15.18" doc:"What it ran"`
+	To      string  `json:"to" example:"15.20" doc:"What it runs"`
+	Led     bool    `json:"led" doc:"Whether it took writes before"`
+	Seconds float64 `json:"seconds" doc:"How long it took no sessions; of a former leader with standbys, how long no member took writes"`
 }

@@ -16,16 +16,18 @@ type Members struct {
 
 // Member is one of them.
 type Member struct {
-	Name     string `json:"name" doc:"Name of the member"`
-	Place    string `json:"place" doc:"Host and directory of its agent"`
-	Address  string `json:"address" doc:"Where its server takes sessions, as host:port; empty of a witness"`
-	Endpoint string `json:"endpoint" doc:"Where peers reach its agent; empty of a witness"`
-	Role     string `json:"role" enum:"leader,sync_standby,replica,witness,unknown" doc:"What it does: the server that takes writes, the standby that commits wait for, another one, or only to vote"`
-	State    string `json:"state" doc:"State of its server, as Patroni says; empty where it is not known"`
-	Timeline int    `json:"timeline" doc:"Timeline of its server; 0 where it is not known"`
-	Lag      *int64 `json:"lagBytes,omitempty" doc:"How far its server is behind the leader; absent where it is not known"`
-	Answers  bool   `json:"answers" doc:"Whether its programs answer"`
-	Votes    bool   `json:"votes" doc:"Whether it has a vote"`
+	Name      string `json:"name" doc:"Name of the member"`
+	Place     string `json:"place" doc:"Host and directory of its agent"`
+	Address   string `json:"address" doc:"Where its server takes sessions, as host:port; empty of a witness"`
+	Endpoint  string `json:"endpoint" doc:"Where peers reach its agent; empty of a witness"`
+	Role      string `json:"role" enum:"leader,sync_standby,replica,witness,unknown" doc:"What it does: the server that takes writes, the standby that commits wait for, another one, or only to vote"`
+	State     string `json:"state" doc:"State of its server, as Patroni says; empty where it is not known"`
+	Timeline  int    `json:"timeline" doc:"Timeline of its server; 0 where it is not known"`
+	Lag       *int64 `json:"lagBytes,omitempty" doc:"How far its server is behind the leader; absent where it is not known"`
+	Answers   bool   `json:"answers" doc:"Whether its programs answer"`
+	Votes     bool   `json:"votes" doc:"Whether it has a vote"`
+	Version   string `json:"version,omitempty" example:"15.18" doc:"Release that its server runs; absent of a witness, and where it is not known"`
+	Installed string `json:"installed,omitempty" example:"15.20" doc:"Release of the programs beside it, which it runs after its next start; absent of a witness, and where it is not known"`
 }
 
 // InviteMember asks for an invitation of a member.

@@ -190,6 +190,12 @@ func (c *Client) SetInstance(ctx context.Context, in api.SetInstance) (out api.I
 	return out, c.call(ctx, http.MethodPatch, "/v1/instance", in, &out)
 }
 
+// UpdateInstance restarts the servers of a managed instance beside which a newer minor release is installed. It takes as long as they
+// need to come back, one after the other; when ctx ends before, those that are left stay as they are.
+func (c *Client) UpdateInstance(ctx context.Context) (out api.InstanceUpdate, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/instance/update", nil, &out)
+}
+
 // Usage tells the hours of a managed instance in a month, such as "2026-11"; in the present one for "".
 func (c *Client) Usage(ctx context.Context, month string) (out api.Usage, err error) {
 	path := "/v1/usage"

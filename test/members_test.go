@@ -44,7 +44,13 @@ type membersAndTwin struct {
 
 func openMembers(t *testing.T) *membersAndTwin {
 	t.Helper()
-	m := &membersAndTwin{t: t, group: linktest.Members(t, "a", 3), b: linktest.Alone(t, "b", linktest.Options{})}
+	return openMembersWith(t, nil)
+}
+
+// openMembersWith is openMembers with variables in the environment of the members' agents.
+func openMembersWith(t *testing.T, env []string) *membersAndTwin {
+	t.Helper()
+	m := &membersAndTwin{t: t, group: linktest.MembersWith(t, "a", 3, env), b: linktest.Alone(t, "b", linktest.Options{})}
 	leader := m.group.Leader()
 	leader.Side.Pair(t, m.b)
 	pgtest.Exec(t, m.group.DSN("postgres"), `CREATE DATABASE bank`)

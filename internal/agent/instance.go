@@ -39,6 +39,10 @@ type sizing struct {
 	storage    *api.InstanceStorage
 	trouble    *problem.Error // why the storage is not known
 	encryption *api.EncryptionAtRest
+	installed  instance.Release // of the programs beside the server; unknown while it cannot be told
+	programs   *problem.Error   // why it cannot
+	running    instance.Release // what the server runs; unknown while it has not told
+	asking     instance.Installed
 	history    tier.History
 	measuring  sync.Mutex // held while the storage is measured
 }
@@ -108,6 +112,9 @@ func (a *Agent) lookAtInstance(ctx context.Context) {
 	ctx, stop := context.WithTimeout(ctx, settleTime)
 	defer stop()
 	if a.managed == nil {
+		if _, err := a.running(ctx); err != nil && ctx.Err() == nil {
+			a.Log.Debug("the server does not tell which release it runs", telemetry.Failure(err))
+		}
 		if encryption, known, err := assess.EncryptionOf(ctx, a.server); err == nil {
 			a.sizing.mu.Lock()
 			a.sizing.encryption = nil
@@ -125,6 +132,7 @@ func (a *Agent) lookAtInstance(ctx context.Context) {
 	if _, err := a.measure(); err != nil {
 		a.Log.Warn("the storage of the instance is not known", telemetry.Failure(err))
 	}
+	a.lookAtPrograms(ctx)
 	if a.managed.WaitReady(ctx) == nil {
 		if err := a.askSettings(ctx, time.Time{}); err != nil && ctx.Err() == nil {
 			a.Log.Debug("settings of the instance are not known", telemetry.Failure(err))
@@ -209,6 +217,7 @@ func (a *Agent) Instance(ctx context.Context) (api.Instance, error) {
 	if a.cluster != nil {
 		out.Size = &api.InstanceSize{Tier: tier.BusinessCritical, Benefit: tier.NoBenefit}
 	} else if a.managed != nil {
+		out.Installed = s.installed.String()
 		size := describeSize(s.size)
 		out.Size, out.Storage = &size, s.storage
 		out.Enforcement = &api.Enforcement{Settings: len(s.size.Settings(machine())) > 0, Limits: a.managed.Confined()}

@@ -26,6 +26,13 @@ func (s *sizing) problems(now time.Time, dir string) []*problem.Error {
 		add(problem.New(problem.Resource, "instance_exceeds_machine", "the instance is declared to have more than its machine has: %s", strings.Join(over, ", ")).On("size").
 			WithHint("declare what there is (twinspan instance set), or give the machine more; the settings of the server follow from what there is"))
 	}
+	if s.programs != nil {
+		add(s.programs)
+	}
+	if s.installed.Newer(s.running) {
+		add(problem.New(problem.Conflict, "instance_update_pending", "the server runs PostgreSQL %s, and %s is installed", s.running, s.installed).On("server").
+			WithHint("twinspan instance update, when its sessions may end"))
+	}
 	if s.settings != nil && len(s.settings.Pending) > 0 {
 		add(problem.New(problem.Conflict, "instance_restart_pending", "settings wait for a restart of the server: %s", strings.Join(s.settings.Pending, ", ")).On("settings").
 			WithHint("twinspan instance set --restart, when its sessions may end"))

@@ -407,6 +407,7 @@ func (a *Agent) Members(ctx context.Context) (api.Members, error) {
 		one := api.Member{Name: m.Name, Place: m.Place, Endpoint: m.Endpoint, Role: m.Role, State: m.State, Timeline: m.Timeline, Lag: m.Lag, Answers: m.Answers && m.Alive, Votes: m.Votes}
 		if !m.Witness {
 			one.Address = net.JoinHostPort(m.Host, strconv.Itoa(m.Postgres))
+			one.Version, one.Installed = m.Running.String(), m.Installed.String()
 		}
 		if one.Role == "" {
 			one.Role = "unknown"

@@ -17,8 +17,8 @@ import (
 )
 
 func (a *app) instanceCommand() *cobra.Command {
-	return group("instance", "agent", "Look at the instance, and change the size of a managed one",
-		`The instance beside the agent. docs/instance.md is a guide to a managed one.`, a.instanceShow(), a.instanceSet())
+	return group("instance", "agent", "Look at the instance; change the size of a managed one, and update it",
+		`The instance beside the agent. docs/instance.md is a guide to a managed one.`, a.instanceShow(), a.instanceSet(), a.instanceUpdate())
 }
 
 func (a *app) instanceShow() *cobra.Command {
@@ -49,6 +49,9 @@ func instanceLines(w io.Writer, i api.Instance) {
 		roles = fmt.Sprintf("primary of %s, secondary of %d", terminal.Plural(r.Primary, "link"), r.Secondary)
 	}
 	fmt.Fprintf(w, "agent        %s\nmanaged      %s\nversion      %s\nserver       %s\nroles        %s\n", i.Agent, managed, dash(i.Postgres.Version), i.Postgres.DSN, roles)
+	if release, _, _ := strings.Cut(i.Postgres.Version, " "); i.Installed != "" && i.Installed != release {
+		fmt.Fprintf(w, "installed    %s\n", i.Installed)
+	}
 	if s := i.Size; s != nil {
 		sizeLines(w, *s)
 	}
@@ -170,6 +173,56 @@ func (a *app) instanceSet() *cobra.Command {
 	cmd.MarkFlagsOneRequired("tier", "vcores", "memory", "storage", "benefit", "restart")
 	a.completeSize(cmd)
 	return cmd
+}
+
+const instanceUpdateLong = `Have a managed instance run the minor release of PostgreSQL that is installed beside it. First
+install it, as with "apt-get upgrade": a package does not restart the server, and "instance show"
+says when a newer one is there. Nothing is done where none is.
+
+One server is restarted: its sessions end, and its links go on when it is back, in seconds. Of an
+instance with members the standbys are restarted one after the other, each when all others follow;
+then one of them takes the lead, and the former leader is restarted as its standby. Sessions with the
+leader end once, and no acknowledged commit is lost. Install the release on all hosts first.
+
+It waits until all is done. Interrupted, it leaves the servers that are left as they are, and goes on
+with them when it is called again. Another major version takes the databases by links:
+docs/major-upgrade.md.`
+
+func (a *app) instanceUpdate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "update",
+		Short: "Restart a managed instance with the minor release that is installed",
+		Long:  instanceUpdateLong,
+		Args:  cobra.NoArgs,
+		RunE: a.asks(func(ctx context.Context, c *client.Client, _ []string) error {
+			done, err := c.UpdateInstance(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(done, func(w io.Writer) { updateLines(w, done) })
+		}),
+	}
+}
+
+// updateLines writes what an update has done.
+func updateLines(w io.Writer, u api.InstanceUpdate) {
+	if len(u.Servers) == 0 {
+		fmt.Fprintf(w, "release      %s\nrestarted    no: nothing newer is installed\n", dash(u.Release))
+		return
+	}
+	if one := u.Servers[0]; one.Member == "" {
+		fmt.Fprintf(w, "release      %s, before %s\nrestarted    yes, no sessions for %s\n", one.To, one.From, terminal.Duration(one.Seconds))
+		return
+	}
+	var rows [][]string
+	for _, s := range u.Servers {
+		led := "standby"
+		if s.Led {
+			led = "leader"
+		}
+		rows = append(rows, []string{s.Member, led, s.From, s.To, terminal.Duration(s.Seconds)})
+	}
+	terminal.Table(w, []string{"member", "was", "from", "to", "took"}, rows)
 }
 
 // sizeFlags are the flags of a managed instance's size.

@@ -58,9 +58,9 @@ func (a *app) members(w io.Writer, m api.Members) {
 			if one.Votes {
 				votes = "yes"
 			}
-			rows = append(rows, []string{one.Name, one.Role, state, dash(one.Address), behind, votes, one.Place})
+			rows = append(rows, []string{one.Name, one.Role, state, dash(one.Version), dash(one.Address), behind, votes, one.Place})
 		}
-		terminal.Table(w, []string{"member", "role", "state", "address", "behind", "votes", "place"}, rows)
+		terminal.Table(w, []string{"member", "role", "state", "version", "address", "behind", "votes", "place"}, rows)
 		wait := "no: they go on without a standby where there is none"
 		if m.Strict {
 			wait = "yes: commits always wait for a standby"

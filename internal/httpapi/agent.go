@@ -63,6 +63,9 @@ type Agent interface {
 	Instance(ctx context.Context) (api.Instance, error)
 	// SetInstance changes the size of a managed instance. With a restart it returns when the server is back.
 	SetInstance(ctx context.Context, in api.SetInstance) (api.InstanceChange, error)
+	// UpdateInstance restarts the servers beside which a newer release of their major version is installed, and returns when they are back. It
+	// stops behind the server under way when ctx ends.
+	UpdateInstance(ctx context.Context) (api.InstanceUpdate, error)
 	// Usage tells the hours of a month, "2026-11", or of the present one. It asks the server.
 	Usage(ctx context.Context, month string) (api.Usage, error)
 	// Backups says what is known of the backups, without asking the repository.

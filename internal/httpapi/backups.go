@@ -38,6 +38,12 @@ func (r *routes) backups() {
 			c.Pending = list(c.Pending)
 			return c, err
 		})
+	add(r, "agent", http.MethodPost, "/v1/instance/update", "updateInstance", "Restart servers of a managed instance beside which a newer minor release is installed",
+		func(ctx context.Context, _ *none) (api.InstanceUpdate, error) {
+			u, err := r.agent.UpdateInstance(ctx)
+			u.Servers = list(u.Servers)
+			return u, err
+		})
 	add(r, "agent", http.MethodGet, "/v1/usage", "getUsage", "Tell the hours of a managed instance in a month, by vCores, role and state",
 		func(ctx context.Context, in *ofMonth) (api.Usage, error) {
 			u, err := r.agent.Usage(ctx, in.Month)

@@ -202,6 +202,8 @@ func useEverything(t *testing.T, c *client.Client) {
 	cores := 4
 	resized, err := c.SetInstance(ctx, api.SetInstance{VCores: &cores, Restart: true})
 	check("set instance", resized.Size.VCores == 4 && resized.Restarted && resized.Pending != nil, err)
+	updated, err := c.UpdateInstance(ctx)
+	check("update instance", updated.Release == "15.20" && len(updated.Servers) == 1 && updated.Servers[0].From == "15.18" && updated.Servers[0].Led, err)
 	used, err := c.Usage(ctx, "2026-11")
 	check("usage", used.Month == "2026-11" && used.Hours[0].VCores == 8 && used.Hours[0].Voids != nil && used.Totals != nil, err)
 	backups, err := c.Backups(ctx)

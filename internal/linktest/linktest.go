@@ -78,6 +78,8 @@ type Side struct {
 	Client  *client.Client
 	// Program is the twinspan that Start runs; empty for the one under test.
 	Program string
+	// Env are variables ("NAME=value") of the agent, beside this process's.
+	Env []string
 
 	t        testing.TB
 	patience time.Duration
@@ -230,6 +232,9 @@ func (s *Side) Launch() {
 		s.process.Env = append(os.Environ(), agentVariable+"="+s.Dir.Path(), patienceVariable+"="+s.patience.String())
 	} else {
 		s.process = exec.Command(s.Program, "serve", "--dir", s.Dir.Path(), "--log-level", "debug")
+	}
+	if s.Env != nil {
+		s.process.Env = append(s.process.Environ(), s.Env...)
 	}
 	s.process.Stdout, s.process.Stderr = log, log
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -28,11 +28,17 @@ func HaveBackups(t testing.TB) bool {
 // use DSN.
 func Managed(t testing.TB, name string, change func(*config.Config)) *Side {
 	t.Helper()
+	return ManagedWith(t, name, nil, change)
+}
+
+// ManagedWith is Managed with variables ("NAME=value") in the agent's environment.
+func ManagedWith(t testing.TB, name string, env []string, change func(*config.Config)) *Side {
+	t.Helper()
 	dir, err := config.OpenDir(filepath.Join(pgtest.Dir(t), "a 100% "+name+"'s"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Side{Name: name, Dir: dir, t: t}
+	s := &Side{Name: name, Dir: dir, Env: env, t: t}
 	c := config.Config{Name: name, Postgres: config.Postgres{Managed: true, Port: pgtest.FreePort()}}
 	c.Endpoint.Listen = fmt.Sprintf("127.0.0.1:%d", pgtest.FreePort())
 	c.Endpoint.Advertise = c.Endpoint.Listen

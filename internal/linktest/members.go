@@ -26,6 +26,7 @@ type Group struct {
 	name    string
 	dir     string
 	made    int
+	env     []string
 }
 
 // Member is one of them, with its agent.
@@ -45,7 +46,13 @@ func Alone(t testing.TB, name string, o Options) *Side {
 // Members makes an instance and waits until all its members are in.
 func Members(t testing.TB, name string, count int) *Group {
 	t.Helper()
-	g := &Group{t: t, name: name, dir: pgtest.Dir(t)}
+	return MembersWith(t, name, count, nil)
+}
+
+// MembersWith is Members with variables ("NAME=value") in the agents' environment.
+func MembersWith(t testing.TB, name string, count int, env []string) *Group {
+	t.Helper()
+	g := &Group{t: t, name: name, dir: pgtest.Dir(t), env: env}
 	place, endpoint, ports := g.place()
 	_, err := setup.Init(t.Context(), setup.Request{Dir: place, Name: name, Managed: true, Tier: setup.BusinessCritical, Endpoint: endpoint, Port: pgtest.FreePort(), MemberPorts: ports})
 	if err != nil {
@@ -95,7 +102,7 @@ func (g *Group) add(dir config.Dir) *Member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Member{Side: &Side{Name: g.name, Dir: dir, t: t}, Record: record}
+	m := &Member{Side: &Side{Name: g.name, Dir: dir, Env: g.env, t: t}, Record: record}
 	if m.Client, err = client.New(client.Dial{Socket: dir.Socket()}); err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,11 @@ func (a *Agent) SetInstance(_ context.Context, in api.SetInstance) (api.Instance
 	return out, a.enter("SetInstance", out.Size.VCores, in.Restart)
 }
 
+// UpdateInstance implements httpapi.Agent.
+func (a *Agent) UpdateInstance(context.Context) (api.InstanceUpdate, error) {
+	return api.InstanceUpdate{Release: "15.20", Servers: []api.ServerUpdate{{From: "15.18", To: "15.20", Led: true, Seconds: 1.5}}}, a.enter("UpdateInstance")
+}
+
 // Backups implements httpapi.Agent.
 func (a *Agent) Backups(context.Context) (api.Backups, error) {
 	return a.Backed.State, a.enter("Backups")
