@@ -135,14 +135,13 @@ func TestCutoverIsCompletedByAnAgentStartedAnew(t *testing.T) {
 	c.over()
 }
 
-// The same of several links, of which one has not done yet what was decided for all.
+// The same of several links, of which one has not done yet what was decided for all. It is done as well where that link
+// cannot be told before the agent is killed: the one in whose database it is decided stays until then.
 func TestCutoverOfSeveralIsCompletedByAnAgentStartedAnew(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
 	one, two := makeCutover(t, p, "one"), makeCutover(t, p, "two")
-	s := &spread{t: t, pairs: map[string]*linktest.Pair{"one": p, "two": p}, names: []string{"one", "two"}}
-	letGo := s.held("one", p.A, p.B)
-	s.promised(map[string]*linktest.Side{"one": p.B, "two": p.B})
+	letGo := one.decidedWith(two)
 	letGoTwo := two.lock(p.B)
 	letGo()
 	pgtest.Eventually(t, linktest.Patience, func() error {
@@ -156,4 +155,42 @@ func TestCutoverOfSeveralIsCompletedByAnAgentStartedAnew(t *testing.T) {
 	p.B.Start()
 	one.over()
 	two.over()
+
+	three, four := makeCutover(t, p, "three"), makeCutover(t, p, "four")
+	letGo = three.decidedWith(four)
+	conn := pgtest.Conn(t, p.B.Server.DSN("four"))
+	if _, err := conn.Exec(t.Context(), `BEGIN; LOCK TABLE twinspan.link, twinspan.together IN EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	letGo()
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		l, err := p.B.Client.Link(t.Context(), "three")
+		if q := problemOf(l.Problems, "cutover_pending"); err == nil && !strings.Contains(q.Title, "not been possible") {
+			err = fmt.Errorf("the link is %s with %v", l.Role, l.Problems)
+		}
+		return err
+	})
+	p.B.Kill()
+	// What sessions of the killed agent still wait for would be done when they are let go.
+	pgtest.Eventually(t, linktest.Patience, func() error {
+		left := pgtest.Query(t, p.B.Server.DSN("four"), `SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'twinspan/%'`)
+		if len(left) > 0 {
+			return fmt.Errorf("%d sessions are there", len(left))
+		}
+		return nil
+	})
+	conn.Close(context.Background())
+	p.B.Start()
+	three.over()
+	four.over()
+}
+
+// decidedWith begins a cutover of two links, of which both have promised to do what is decided. That is not stored until
+// it is let go.
+func (c *cutover) decidedWith(other *cutover) (letGo func()) {
+	c.t.Helper()
+	s := &spread{t: c.t, pairs: map[string]*linktest.Pair{c.name: c.Pair, other.name: c.Pair}, names: []string{c.name, other.name}}
+	letGo = s.held(c.name, c.A, c.B)
+	s.promised(map[string]*linktest.Side{c.name: c.B, other.name: c.B})
+	return letGo
 }

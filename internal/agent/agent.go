@@ -279,7 +279,7 @@ func (a *Agent) place() link.Place {
 	return link.Place{
 		Agent: a.identity.AgentID(), AgentName: a.config.Name, Key: a.key, Server: a.server, Address: a.primaryAddress(), Peers: a.endpoint,
 		Spool: a.spooled, Workers: a.config.Limits.SeedWorkers, Seeders: a.seeders, Links: a.links.count, Log: a.Log,
-		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence, Outcome: a.outcome, MayChange: a.mayChange, FailoverPatience: a.FailoverPatience,
+		Roles: &a.roles, Linked: a.links.databasesWith, Fence: a.lease.Fence, Outcome: a.outcome, PassOn: a.passOn, MayChange: a.mayChange, FailoverPatience: a.FailoverPatience,
 		Storage: a.storage, Turned: a.record.turned, Failing: a.record.failing,
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/link"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/role"
 	"github.com/twinspan/twinspan/internal/side"
 	"github.com/twinspan/twinspan/internal/telemetry"
 )
@@ -179,30 +180,52 @@ func (a *Agent) outcome(ctx context.Context, asking *link.Link, t link.Together)
 	case !decided:
 		return link.Undone, nil
 	case asking.ID() == t.Leader: // which may be removed as soon as it knows
-		a.spread(ctx, t.Failover, a.links.all())
+		a.spreadSoon(ctx, t.Failover, a.links.all())
 	}
 	return link.Decided, nil
 }
 
-// spreadPatience is how long the leader of several links waits until what was decided is
-// stored with the others too. It is shorter than the time that an answer may take.
-const spreadPatience = 3 * time.Second
+const (
+	// spreadPatience is how long the leader of several links waits until what was decided is
+	// stored with the others too. It is shorter than the time that an answer may take.
+	spreadPatience = 3 * time.Second
+	// passPatience is the same before the leader is removed. It is longer than a link may wait for a lock
+	// in the session through which it is stored.
+	passPatience = 20 * time.Second
+)
 
 // spread stores with each of several links what was decided, so that those that were not told
-// learn it also when the leader has been removed.
-func (a *Agent) spread(ctx context.Context, failover string, links []*link.Link) {
-	ctx, stop := context.WithTimeout(ctx, spreadPatience)
-	defer stop()
+// learn it also when the leader has been removed. It fails where one of them has to learn it.
+func (a *Agent) spread(ctx context.Context, failover string, links []*link.Link) error {
 	var all errgroup.Group
 	for _, l := range links {
 		all.Go(func() error {
-			if _, err := l.SettleTogether(ctx, failover, true); err != nil {
-				a.Log.Warn("what was decided is not stored with a link", "link", l.Name(), telemetry.Failure(err))
+			_, err := l.SettleTogether(ctx, failover, true)
+			if err == nil {
+				return nil
 			}
-			return nil
+			a.Log.Warn("what was decided is not stored with a link", "link", l.Name(), telemetry.Failure(err))
+			if phase := l.State().Phase; phase != role.FailingOver && phase != role.Fenced {
+				return nil // nothing is to be decided there any more
+			}
+			return onLinkNamed(l, err)
 		})
 	}
-	_ = all.Wait()
+	return all.Wait()
+}
+
+// spreadSoon is spread for who waits for an answer: whoever was not told asks again.
+func (a *Agent) spreadSoon(ctx context.Context, failover string, links []*link.Link) {
+	ctx, stop := context.WithTimeout(ctx, spreadPatience)
+	defer stop()
+	_ = a.spread(ctx, failover, links)
+}
+
+// passOn stores with all links what one of them, which is to be removed, has decided.
+func (a *Agent) passOn(ctx context.Context, failover string) error {
+	ctx, stop := context.WithTimeout(ctx, passPatience)
+	defer stop()
+	return a.spread(ctx, failover, a.links.all())
 }
 
 func (g *group) shownLocked() api.Failovers {
@@ -232,7 +255,7 @@ func (g *group) run(life, ctx context.Context) {
 	// Who is not told asks. The leader is told when the others have what it decided, for a
 	// cutover removes it.
 	_ = g.proceed(life, g.links[1:], api.PointDecision)
-	g.spread(life, g.id, g.links[1:])
+	g.spreadSoon(life, g.id, g.links[1:])
 	_ = g.proceed(life, g.links[:1], api.PointDecision)
 	g.finish(life, api.FailoverDone)
 }

@@ -83,6 +83,15 @@ func SettleTogether(ctx context.Context, q Querier, failover string, decide bool
 	return decided, pg.Classify(err, "decide a failover of several links")
 }
 
+// DecidedTogether lists the failovers of several links that were decided in a link's database.
+func DecidedTogether(ctx context.Context, q Querier, link string) (failovers []string, err error) {
+	if have, err := haveTogether(ctx, q); err != nil || !have {
+		return nil, err
+	}
+	err = q.QueryRow(ctx, `SELECT coalesce(array_agg(failover ORDER BY failover), '{}') FROM twinspan.together WHERE link = $1::text::uuid AND decided`, link).Scan(&failovers)
+	return failovers, pg.Classify(err, "read what was decided for several links")
+}
+
 // EndTogether forgets a failover of several links that nobody will ask for.
 func EndTogether(ctx context.Context, q Querier, failover string) error {
 	_, err := q.Exec(ctx, `DELETE FROM twinspan.together WHERE failover = $1`, failover)

@@ -37,6 +37,9 @@ func (l *Link) handleCutover(ctx context.Context, r CutoverRequest) (api.Deleted
 	if err := l.side.SecondaryAt(r.Reference); err != nil {
 		return api.DeletedSide{}, err
 	}
+	if err := l.passOn(ctx); err != nil {
+		return api.DeletedSide{}, err
+	}
 	now := time.Now().UTC()
 	r.Progress.State, r.Progress.EndedAt = api.FailoverDone, &now
 	r.Progress.Text = fmt.Sprintf("the link is removed; database %s of agent %s is %s", l.database, l.place.AgentName, leftShut)
@@ -86,7 +89,11 @@ func (l *Link) cutOver(ctx context.Context) {
 			l.endFailover(f, nil)
 			return
 		}
-		text, err := l.cutOverPeer(ctx, r)
+		var text string
+		err := l.passOn(ctx)
+		if err == nil {
+			text, err = l.cutOverPeer(ctx, r)
+		}
 		if err == nil {
 			_, err = l.remove(ctx, "", catalogDeleting)
 		}

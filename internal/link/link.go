@@ -66,6 +66,8 @@ type Place struct {
 	Fence func(*pg.DSN) *pg.DSN
 	// Outcome tells a link what was decided for all of which this agent drives together.
 	Outcome func(context.Context, *Link, Together) (Outcome, error)
+	// PassOn stores with every link that takes part in a failover of several that it is decided.
+	PassOn func(ctx context.Context, failover string) error
 	// MayChange says why the other side's agent may not have a link's sides change places; nil
 	// where it may.
 	MayChange func(*Link) error

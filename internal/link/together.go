@@ -77,6 +77,22 @@ func (l *Link) SettleTogether(ctx context.Context, failover string, decide bool)
 	return decided, err
 }
 
+// passOn stores with the other links of this agent what was decided here for several, before this one is removed: those
+// that were not told ask for it, and what nobody knows is undone.
+func (l *Link) passOn(ctx context.Context) error {
+	var decided []string
+	err := l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		decided, err = catalog.DecidedTogether(ctx, conn, l.ID())
+		return err
+	})
+	for _, failover := range decided {
+		if err == nil {
+			err = l.place.PassOn(ctx, failover)
+		}
+	}
+	return err
+}
+
 // EndTogether forgets here a failover of several links once every one of them is over.
 func (l *Link) EndTogether(ctx context.Context, failover string) error {
 	return l.side.Session.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
