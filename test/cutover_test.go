@@ -136,7 +136,7 @@ func TestCutoverIsCompletedByAnAgentStartedAnew(t *testing.T) {
 }
 
 // The same of several links, of which one has not done yet what was decided for all. It is done as well where that link
-// cannot be told before the agent is killed: the one in whose database it is decided stays until then.
+// cannot be told before the agent is killed, and the one in whose database it is decided is found late.
 func TestCutoverOfSeveralIsCompletedByAnAgentStartedAnew(t *testing.T) {
 	t.Parallel()
 	p := linktest.New(t, linktest.Options{})
@@ -180,9 +180,28 @@ func TestCutoverOfSeveralIsCompletedByAnAgentStartedAnew(t *testing.T) {
 		return nil
 	})
 	conn.Close(context.Background())
+	letGoThree := three.hide(p.B)
 	p.B.Start()
+	pgtest.Eventually(t, linktest.Patience, func() error { // which is not to be taken for undone
+		l, err := p.B.Client.Link(t.Context(), "four")
+		if q := problemOf(l.Problems, "others_unknown"); err == nil && !strings.Contains(q.Title, "could not be searched") {
+			err = fmt.Errorf("the link is %s with %v", l.Phase, l.Problems)
+		}
+		return err
+	})
+	letGoThree()
 	three.over()
 	four.over()
+}
+
+// hide keeps an agent that is started from finding its side of the link until it is let go.
+func (c *cutover) hide(side *linktest.Side) (letGo func()) {
+	c.t.Helper()
+	conn := pgtest.Conn(c.t, side.Server.DSN(c.name))
+	if _, err := conn.Exec(c.t.Context(), `BEGIN; LOCK TABLE twinspan.link IN ACCESS EXCLUSIVE MODE`); err != nil {
+		c.t.Fatal(err)
+	}
+	return func() { conn.Close(context.Background()) }
 }
 
 // decidedWith begins a cutover of two links, of which both have promised to do what is decided. That is not stored until

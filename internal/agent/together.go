@@ -168,7 +168,7 @@ func (a *Agent) outcome(ctx context.Context, asking *link.Link, t link.Together)
 	}
 	leader, err := a.links.get(t.Leader)
 	if problem.CodeOf(err) == "link_unknown" { // removed since: the others have what it decided
-		leader, err = asking, nil
+		leader, err = asking, a.troubles.hiding(t.Leader)
 	}
 	if err != nil {
 		return "", err
@@ -223,6 +223,9 @@ func (a *Agent) spreadSoon(ctx context.Context, failover string, links []*link.L
 
 // passOn stores with all links what one of them, which is to be removed, has decided.
 func (a *Agent) passOn(ctx context.Context, failover string) error {
+	if err := a.troubles.hiding(""); err != nil { // a link that was not found yet may be one of them
+		return err
+	}
 	ctx, stop := context.WithTimeout(ctx, passPatience)
 	defer stop()
 	return a.spread(ctx, failover, a.links.all())
