@@ -61,6 +61,8 @@ type Item struct {
 	Begun time.Time
 	Start string
 	Odd   bool
+	// Again says that it is to be compared whatever the pass has seen of it, and before others.
+	Again bool
 }
 
 // Fits says whether an item can be compared at one position at the rate. What is
@@ -88,14 +90,14 @@ func Length(items []Item, rate int64) time.Duration {
 	return Takes(sum, rate)
 }
 
-// Next chooses what is compared next in a pass: what was begun, then what was never
-// compared, then what was compared longest ago. There is nothing when all that is not
-// left out was compared since the pass began.
+// Next chooses what is compared next in a pass: what was begun, then what is to be looked
+// at again, then what was never compared, then what was compared longest ago. There is
+// nothing when all that is not left out was compared since the pass began.
 func Next(items []Item, began time.Time) (next int, found bool) {
 	best := -1
 	for i := range items {
 		it := &items[i]
-		if it.Skipped != "" || !it.Compared.Before(began) {
+		if it.Skipped != "" || !it.Again && !it.Compared.Before(began) {
 			continue
 		}
 		if best < 0 || before(it, &items[best]) {
@@ -108,6 +110,9 @@ func Next(items []Item, began time.Time) (next int, found bool) {
 func before(a, b *Item) bool {
 	if begun := len(a.Upto) > 0; begun != (len(b.Upto) > 0) {
 		return begun
+	}
+	if a.Again != b.Again {
+		return a.Again
 	}
 	return cmp.Or(a.Compared.Compare(b.Compared), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) < 0
 }

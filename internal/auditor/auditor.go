@@ -75,6 +75,7 @@ type item struct {
 	audit.Item
 	differs, fresh []api.Difference
 	more           bool
+	before         time.Time // Compared, when the sitting came to it
 }
 
 // New returns the audit of a side.
@@ -317,7 +318,8 @@ func (a *Auditor) reset() {
 	defer a.mu.Unlock()
 	for i := range a.items {
 		if it := &a.items[i]; len(it.differs) > 0 {
-			it.Compared, it.Upto, it.fresh, it.Odd = time.Time{}, nil, nil, false
+			// When it was compared last stays known: it is not late for being looked at again.
+			it.Again, it.Upto, it.fresh, it.Odd = true, nil, nil, false
 			a.urgent = true
 		}
 	}
@@ -359,7 +361,7 @@ func (a *Auditor) viewLocked() api.Audit {
 		}
 		v.Items++
 		plain = append(plain, it.Item)
-		if !it.Compared.Before(a.stored.Began) && !a.stored.Began.IsZero() {
+		if !it.Again && !it.Compared.Before(a.stored.Began) && !a.stored.Began.IsZero() {
 			v.Done++
 		}
 		if len(it.differs) > 0 {

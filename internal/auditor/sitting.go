@@ -243,17 +243,24 @@ func (s *sitting) know(seen map[[2]string]bool, now audit.Item) {
 		it.Upto = nil
 	}
 	if it.Skipped != "" { // nothing is known of it any more
-		it.Equal, it.Position, it.Compared, it.Upto, it.differs, it.fresh, it.Odd, it.more = time.Time{}, "", time.Time{}, nil, nil, nil, false, false
+		it.Equal, it.Position, it.Compared, it.Upto, it.differs, it.fresh, it.Odd, it.more, it.Again = time.Time{}, "", time.Time{}, nil, nil, nil, false, false, false
+	}
+}
+
+// begin notes that an item is compared, or gone on with.
+func (s *sitting) begin(i int) {
+	it := &s.items[i]
+	s.changed[i] = true
+	it.before = it.Compared
+	if len(it.Upto) == 0 {
+		it.Begun, it.Start, it.Odd, it.fresh, it.more = time.Now().UTC(), s.x.Position.String(), false, nil, false
 	}
 }
 
 // item compares one item, or as much of it as the time allows.
 func (s *sitting) item(ctx context.Context, i int, end time.Time) error {
+	s.begin(i)
 	it := &s.items[i]
-	s.changed[i] = true
-	if len(it.Upto) == 0 {
-		it.Begun, it.Start, it.Odd, it.fresh, it.more = time.Now().UTC(), s.x.Position.String(), false, nil, false
-	}
 	switch it.Kind {
 	case audit.Sequences:
 		return s.sequences(ctx, i)
@@ -331,13 +338,13 @@ func (s *sitting) portion(ctx context.Context, i int, p verify.Portion) (read bo
 // not as equal, and is late one day if that goes on.
 func (s *sitting) put(i int) {
 	it := &s.items[i]
-	it.Compared, it.Upto = time.Now().UTC(), nil
+	it.Compared, it.Upto, it.Again = time.Now().UTC(), nil, false
 }
 
 // complete notes that all of an item was compared.
 func (s *sitting) complete(i int) {
 	it := &s.items[i]
-	it.Compared, it.Upto = time.Now().UTC(), nil
+	it.Compared, it.Upto, it.Again = time.Now().UTC(), nil, false
 	if !it.Odd {
 		it.Equal, it.Position, it.differs, it.fresh = it.Begun, it.Start, nil, nil
 	} else if !slices.ContainsFunc(s.odd, func(o oddity) bool { return o.item == i }) {
@@ -412,12 +419,13 @@ func (s *sitting) confirm(ctx context.Context) error {
 }
 
 // abandon leaves what nobody could look at again for another time: the pass is not over
-// before that.
+// before that. When it was compared last is what it was before, for what counts as never
+// compared is late on an old link.
 func (s *sitting) abandon(err error) error {
 	s.done = false
 	for _, o := range s.odd {
 		if it := &s.items[o.item]; it.Odd {
-			it.Compared, it.Upto = time.Time{}, nil
+			it.Compared, it.Upto, it.Again = it.before, nil, true
 		}
 	}
 	return err
