@@ -366,7 +366,11 @@ func TestOneOfTwoLinksChangesPlaces(t *testing.T) {
 	}
 	ended := make(chan api.FailoverProgress, 2)
 	for name, side := range map[string]*linktest.Side{"home": p.B, "away": third} {
-		go func() { ended <- failOver(t, side, name, api.FailoverRequest{DrainSeconds: 60}) }()
+		go func() {
+			var f api.FailoverProgress
+			defer func() { ended <- f }() // nothing, where it was refused
+			f = failOver(t, side, name, api.FailoverRequest{DrainSeconds: 60})
+		}()
 	}
 	pgtest.Eventually(t, linktest.Patience, func() error {
 		waiting := pgtest.Query(t, p.A.Server.DSN("postgres"), `SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/hold' AND wait_event_type = 'Lock'`)[0][0]

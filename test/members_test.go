@@ -260,10 +260,13 @@ func TestMembersComeAndGo(t *testing.T) {
 		_, err := pgtest.Try(t.Context(), g.DSN("postgres"), `INSERT INTO note VALUES (2)`)
 		return err
 	})
-	view, err := leader.View()
-	if err != nil || !slices.ContainsFunc(view.Problems, func(p api.Problem) bool { return p.Code == "members_alone" }) {
-		t.Errorf("nothing is said of writes without a standby: %+v, %v", view.Problems, err)
-	}
+	pgtest.Await(t, linktest.Patience, "it is said that writes have no standby", func() error {
+		view, err := leader.View()
+		if err != nil || !slices.ContainsFunc(view.Problems, func(p api.Problem) bool { return p.Code == "members_alone" }) {
+			return fmt.Errorf("%+v, %v", view.Problems, err)
+		}
+		return nil
+	})
 	lost.Relaunch()
 	g.AwaitWhole()
 	if got := pgtest.Query(t, lost.DSN("postgres"), `SELECT count(*), pg_is_in_recovery()::text FROM note`)[0]; got[0] != "2" || got[1] != "true" {
