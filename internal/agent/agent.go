@@ -31,6 +31,7 @@ import (
 	"github.com/twinspan/twinspan/internal/notify"
 	"github.com/twinspan/twinspan/internal/peer"
 	"github.com/twinspan/twinspan/internal/pg"
+	"github.com/twinspan/twinspan/internal/pgbackrest"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/telemetry"
 	"github.com/twinspan/twinspan/internal/turns"
@@ -54,9 +55,10 @@ type Agent struct {
 	endpoint  *peer.Endpoint
 	server    *pg.DSN
 	managed   *instance.Server
-	cluster   *member.Cluster // of an instance with members; nil without
-	backups   *backup.Keeper  // of a managed server; nil without
-	scripting sync.Mutex      // held while the script of the backups is written
+	cluster   *member.Cluster  // of an instance with members; nil without
+	backups   *backup.Keeper   // of a managed server; nil without
+	keys      *pgbackrest.Keys // where the key of the backups is kept; nil without
+	scripting sync.Mutex       // held while the script of the backups is written
 	spooled   *flow.Spool
 	seeders   *turns.Pool
 	roles     sync.Mutex // held by a link that makes roles

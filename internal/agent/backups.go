@@ -29,6 +29,7 @@ func (a *Agent) openBackups() error {
 
 // makeKeeper makes what keeps the backups in a directory.
 func (a *Agent) makeKeeper(dir string) {
+	a.keys = &pgbackrest.Keys{File: a.config.Postgres.BackupKeyFile, Command: a.config.Postgres.BackupKeyCommand}
 	a.backups = &backup.Keeper{
 		Dir: dir, Put: a.managed.PutFile, Ready: a.managed.WaitReady, Log: a.Log,
 		Engine: func(number int) backup.Engine { return a.engine(number) },
@@ -47,7 +48,7 @@ func (a *Agent) makeKeeper(dir string) {
 
 // engine makes the engine of the backups' repository with a number.
 func (a *Agent) engine(number int) *pgbackrest.Engine {
-	return &pgbackrest.Engine{Server: a.managed, Home: a.Dir.Backup(), Number: number, Policy: a.backups.Policy}
+	return &pgbackrest.Engine{Server: a.managed, Home: a.Dir.Backup(), Number: number, Policy: a.backups.Policy, Keys: a.keys}
 }
 
 // backed returns the keeper of the backups, or why there is none.
@@ -340,7 +341,7 @@ func (a *Agent) opened(old, p backup.Policy, text string, c backup.Credentials) 
 }
 
 // ExportBackups implements httpapi.Agent.
-func (a *Agent) ExportBackups(context.Context) (api.BackupExport, error) {
+func (a *Agent) ExportBackups(ctx context.Context) (api.BackupExport, error) {
 	k, err := a.backed()
 	if err != nil {
 		return api.BackupExport{}, err
@@ -350,7 +351,7 @@ func (a *Agent) ExportBackups(context.Context) (api.BackupExport, error) {
 		return api.BackupExport{}, backup.Unplaced()
 	}
 	out := api.BackupExport{Format: 1, Name: a.config.Name, Repository: p.Repositories[0].Place, Stanza: pgbackrest.Stanza, Cipher: pgbackrest.Cipher}
-	if out.Key, err = a.engine(p.Repositories[0].Number).Key(); err != nil {
+	if out.Key, err = a.engine(p.Repositories[0].Number).Key(ctx); err != nil {
 		return api.BackupExport{}, err
 	}
 	for _, r := range p.Repositories {

@@ -87,7 +87,7 @@ func (a *Agent) shareKey(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	err = (&pgbackrest.Engine{Server: a.managed, Home: a.Dir.Backup(), Number: 1, Policy: a.backups.Policy}).MakeKey(place)
+	err = a.engine(1).MakeKey(ctx, place)
 	if problem.CodeOf(err) == "backup_key_lost" {
 		return nil // said where it is used
 	}

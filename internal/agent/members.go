@@ -371,6 +371,7 @@ func (a *Agent) admitMember(ctx context.Context, request []byte) ([]byte, error)
 		return nil, err
 	}
 	answer.Name, answer.Listen, answer.Allow, answer.NoBackups = a.config.Name, a.config.Postgres.Listen, a.config.Postgres.Allow, a.config.Postgres.NoBackups
+	answer.BackupKeyFile, answer.BackupKeyCommand = a.config.Postgres.BackupKeyFile, a.config.Postgres.BackupKeyCommand
 	return json.Marshal(answer)
 }
 

@@ -48,6 +48,8 @@ type InitRequest struct {
 	Allow   []string // of a managed instance: networks that its clients come from
 	// NoBackups makes a managed instance without backups.
 	NoBackups bool
+	// BackupKeyFile and BackupKeyCommand name where the operator keeps the key of the backups; one of them at most.
+	BackupKeyFile, BackupKeyCommand string
 	// Size is a managed instance's; what is zero of it follows from the rest, or is not declared.
 	Size     tier.Size
 	Password string // file that takes the superuser's password of a managed instance; empty to answer with it

@@ -38,7 +38,8 @@ instance shares its machine. "twinspan instance set" changes it later.
 
 The agent makes backups of a managed server from its first minute, with pgBackRest, into its
 own directory (twinspan backup policy names another place), encrypted with a key that lies there
-too. Where pgBackRest is missing the instance works, and the agent says that it has no backups.
+too, or with one of yours: --backup-key-file, --backup-key-command. Where pgBackRest is missing the
+instance works, and the agent says that it has no backups.
 
 With --tier business-critical the instance has several members, each on a host of its own: this
 one is the first, and "twinspan member invite" here and "twinspan member join" on other hosts bring
@@ -111,6 +112,8 @@ func (a *app) initCommand() *cobra.Command {
 	flags.StringSliceVar(&in.Allow, "allow", nil, "with --listen, `networks` that clients come from, as 10.0.0.0/8 (default all)")
 	sizeFlags(flags, &in.Size)
 	flags.BoolVar(&in.NoBackups, "no-backups", false, "the agent makes no backups of the managed server")
+	flags.StringVar(&in.BackupKeyFile, "backup-key-file", "", "`file` with the key of the backups, in place of one that the agent makes")
+	flags.StringVar(&in.BackupKeyCommand, "backup-key-command", "", "`command` for the shell that prints the key of the backups, as one that asks a key service")
 	flags.StringVar(&in.Password, "password-file", "", "`file` that is made for the superuser's password, in place of showing it")
 	flags.StringVar(&in.Tier, "tier", "", "`tier` of the instance: general-purpose (default) or business-critical")
 	flags.StringVar(&in.Member, "member", "", "`name` of the first member (default member1)")
@@ -127,7 +130,8 @@ func (a *app) initCommand() *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("postgres", "managed")
 	cmd.MarkFlagsOneRequired("postgres", "managed")
 	cmd.MarkFlagsMutuallyExclusive("adopt", "no-connect")
-	for _, flag := range []string{"port", "listen", "allow", "no-backups", "password-file", "tier", "vcores", "memory", "storage", "benefit", "member", "member-ports", "durability"} {
+	cmd.MarkFlagsMutuallyExclusive("no-backups", "backup-key-file", "backup-key-command")
+	for _, flag := range []string{"port", "listen", "allow", "no-backups", "backup-key-file", "backup-key-command", "password-file", "tier", "vcores", "memory", "storage", "benefit", "member", "member-ports", "durability"} {
 		cmd.MarkFlagsMutuallyExclusive("postgres", flag)
 	}
 	return cmd

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -48,6 +49,18 @@ type Postgres struct {
 	Allow []string
 	// NoBackups leaves a managed server without backups.
 	NoBackups bool
+	// BackupKeyFile, an absolute path, and BackupKeyCommand, for the shell, name where the operator keeps the key of the backups; one of them at most.
+	// Without either the agent makes one.
+	BackupKeyFile, BackupKeyCommand string
+}
+
+func (p Postgres) ownKey() bool { return p.BackupKeyFile != "" || p.BackupKeyCommand != "" }
+
+func (p Postgres) ownKeyName() string {
+	if p.BackupKeyFile != "" {
+		return "postgres.backup_key_file"
+	}
+	return "postgres.backup_key_command"
 }
 
 // Endpoint is where peers reach the agent.
@@ -86,6 +99,9 @@ type file struct {
 		Listen  string   `toml:"listen"`
 		Allow   []string `toml:"allow"`
 		Backups *bool    `toml:"backups"`
+
+		BackupKeyFile    string `toml:"backup_key_file"`
+		BackupKeyCommand string `toml:"backup_key_command"`
 	} `toml:"postgres"`
 	Endpoint struct {
 		Listen    string `toml:"listen"`
@@ -156,6 +172,7 @@ func Parse(text []byte) (Config, error) {
 		API:      API{Listen: f.API.Listen, Certificate: f.API.Certificate, Key: f.API.Key},
 		Limits:   Limits{SeedWorkers: f.Limits.SeedWorkers, SpillMB: f.Limits.SpillMB},
 	}
+	c.Postgres.BackupKeyFile, c.Postgres.BackupKeyCommand = f.Postgres.BackupKeyFile, f.Postgres.BackupKeyCommand
 	if f.Postgres.Port != nil {
 		if c.Postgres.Port = *f.Postgres.Port; !c.Postgres.Managed {
 			return Config{}, at(text, "postgres.port", "postgres.port is for a managed server; the port of another is part of dsn")
@@ -245,6 +262,12 @@ func (c *Config) validate(text []byte) error {
 		return at(text, "postgres.allow", "postgres.allow does nothing without postgres.listen")
 	case slices.ContainsFunc(c.Postgres.Allow, func(n string) bool { return !network(n) }):
 		return at(text, "postgres.allow", "postgres.allow lists networks such as 10.0.0.0/8, or all, samenet, samehost")
+	case c.Postgres.BackupKeyFile != "" && !filepath.IsAbs(c.Postgres.BackupKeyFile):
+		return at(text, "postgres.backup_key_file", "postgres.backup_key_file is not an absolute path")
+	case c.Postgres.BackupKeyFile != "" && c.Postgres.BackupKeyCommand != "":
+		return at(text, "postgres.backup_key_command", "postgres.backup_key_file and postgres.backup_key_command exclude each other")
+	case c.Postgres.ownKey() && (!c.Postgres.Managed || c.Postgres.NoBackups):
+		return at(text, c.Postgres.ownKeyName(), c.Postgres.ownKeyName()+" is for a managed server of which the agent makes backups")
 	case (c.API.Certificate == "") != (c.API.Key == ""):
 		return at(text, "api.certificate", "api.certificate and api.key are given together")
 	case c.API.Certificate != "" && c.API.Listen == "":

@@ -46,6 +46,15 @@ func Render(c Config) []byte {
 		} else {
 			b.WriteString("# backups = true\n")
 		}
+		b.WriteString("# A key of your own for the backups: an absolute path, or a command for the shell that prints it,\n# as one that asks a key service. Without either the agent makes one, once.\n")
+		switch p := c.Postgres; {
+		case p.BackupKeyFile != "":
+			fmt.Fprintf(&b, "backup_key_file = %s\n", quote(p.BackupKeyFile))
+		case p.BackupKeyCommand != "":
+			fmt.Fprintf(&b, "backup_key_command = %s\n", quote(p.BackupKeyCommand))
+		default:
+			b.WriteString("# backup_key_file = \"/etc/twinspan/backup.key\"\n# backup_key_command = \"vault kv get -field=key secret/backups\"\n")
+		}
 	} else {
 		b.WriteString(`# How the agent reaches its server: a URL or key=value, as libpq takes it. Several
 # hosts are one HA cluster. The role must be a superuser. Leave the password out

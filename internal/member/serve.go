@@ -306,6 +306,9 @@ type Answer struct {
 	Allow    []string          `json:"allow"`
 	// NoBackups says that the agents of the instance make none.
 	NoBackups bool `json:"noBackups,omitempty"`
+	// BackupKeyFile and BackupKeyCommand are where the agent that invites has the key of the backups from.
+	BackupKeyFile    string `json:"backupKeyFile,omitempty"`
+	BackupKeyCommand string `json:"backupKeyCommand,omitempty"`
 }
 
 // Admit lets a host become a member: it writes it into the list, and lets its etcd come.

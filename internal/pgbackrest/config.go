@@ -15,6 +15,7 @@ import (
 const (
 	credentialsFile = "credentials.json"
 	gcsKeyFile      = "gcs-key.json"
+	cipherPass      = "repo1-cipher-pass=" // begins the line with the key
 )
 
 // SetCredentials keeps what opens the repository, an object store.
@@ -73,7 +74,7 @@ func (e *Engine) config(place backup.Place, c backup.Credentials, key, program s
 		"[global]",
 		"repo1-path=" + place.Path,
 		"repo1-cipher-type=" + Cipher,
-		"repo1-cipher-pass=" + key,
+		cipherPass + key,
 		// One request for many small files, and only the changed parts of large ones.
 		"repo1-bundle=y", "repo1-block=y",
 		"repo1-retention-full-type=time",

@@ -42,6 +42,7 @@ type Engine struct {
 	Home   string // of all engines; absolute
 	Number int    // of the repository in the policy
 	Policy func() backup.Policy
+	Keys   *Keys // where the key is kept; nil for Home
 
 	borrowed    bool
 	credentials backup.Credentials // of a borrowed repository
@@ -101,7 +102,10 @@ func (e *Engine) Prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	key, err := e.key(place)
+	key, err := e.key(ctx, place)
+	if err == nil && made == text {
+		err = e.sameKey(key)
+	}
 	if err != nil {
 		return err
 	}
@@ -145,7 +149,10 @@ func (e *Engine) Follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	key, err := e.Key()
+	key, err := e.Key(ctx)
+	if err == nil {
+		err = e.sameKey(key)
+	}
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ func backupEntries() []Entry {
 		{"backup_dir_unreadable", Blocks, "The directory of the backups cannot be read", "", "Run the agent as the user that made it."},
 		{"backup_failed", Blocks, "pgBackRest failed", "The text has its reason.", "Look at its log in `backup/log` of the agent's directory; it is tried again by itself."},
 		{"backup_key_lost", Blocks, "The key of the backups is gone", "Nothing can be restored without it, and no other key is made for a repository that exists.", "Put it back from what `twinspan backup policy --export` wrote; without it, begin anew in another repository."},
+		{"backup_key_invalid", Blocks, "That is no key for backups", "It has to be one line of 16 to 4096 printable ASCII characters without spaces.", "`openssl rand -base64 48` makes one."},
+		{"backup_key_unavailable", Blocks, "The operator's key of the backups cannot be had", "The log is archived meanwhile with the key of before, as long as the server's machine has it; nothing is backed up or restored.", "Put the file back, or run the command as the agent's user to see why it fails; it is tried again."},
 		{"backup_key_wrong", Blocks, "The key does not open the backups", "It is not the one with which the repository was made.", "Put back the right one, as `twinspan backup policy --export` wrote it."},
 		{"backup_list_broken", Blocks, "The list of databases cannot be read", "It says where dropped databases end.", "Mend the file, or remove it."},
 		{"backup_log_late", Warns, "The log does not reach the repository in time", "The newest moments cannot be restored yet.", "See that the repository's disk is not overloaded, and that archive_mode and archive_command are those that the agent wrote."},

@@ -86,6 +86,9 @@ func JoinInstance(ctx context.Context, in Join) (api.Initialised, error) {
 		Name: answer.Name, Endpoint: endpoint,
 		Postgres: config.Postgres{Managed: true, Port: request.Self.Postgres, Listen: in.Listen, Allow: in.Allow, NoBackups: answer.NoBackups || in.Witness},
 	}
+	if !c.Postgres.NoBackups {
+		c.Postgres.BackupKeyFile, c.Postgres.BackupKeyCommand = answer.BackupKeyFile, answer.BackupKeyCommand
+	}
 	if in.Listen == "" && answer.Listen == "*" && !in.Witness {
 		c.Postgres.Listen, c.Postgres.Allow = answer.Listen, answer.Allow
 	}

@@ -34,6 +34,8 @@ type Request struct {
 	Allow   []string // of a managed instance: networks that its clients come from
 	// NoBackups makes a managed instance without backups.
 	NoBackups bool
+	// BackupKeyFile and BackupKeyCommand name where the operator keeps the key of the backups; one of them at most.
+	BackupKeyFile, BackupKeyCommand string
 	// Size is a managed instance's; what is zero of it follows from the rest, or is not declared.
 	Size     tier.Size
 	Password string // file that takes the superuser's password of a managed instance; empty to answer with it
@@ -138,9 +140,10 @@ func sizeOf(in Request) (tier.Size, error) {
 // writes what serve would refuse.
 func configuration(in Request) (config.Config, error) {
 	c := config.Config{
-		Name:     in.Name,
-		Postgres: config.Postgres{DSN: in.DSN, Managed: in.Managed, Port: in.Port, Listen: in.Listen, Allow: in.Allow, NoBackups: in.NoBackups},
-		API:      config.API{Listen: in.API},
+		Name: in.Name,
+		Postgres: config.Postgres{DSN: in.DSN, Managed: in.Managed, Port: in.Port, Listen: in.Listen, Allow: in.Allow, NoBackups: in.NoBackups,
+			BackupKeyFile: in.BackupKeyFile, BackupKeyCommand: in.BackupKeyCommand},
+		API: config.API{Listen: in.API},
 	}
 	if !config.ValidName(in.Name) {
 		return c, problem.New(problem.Invalid, "name_invalid", "%q cannot be the name of an agent", in.Name).
@@ -216,7 +219,8 @@ func existing(dir config.Dir, wanted config.Config, kind string, size tier.Size)
 }
 
 func samePostgres(a, b config.Postgres) bool {
-	return a.DSN == b.DSN && a.Managed == b.Managed && a.Port == b.Port && a.Listen == b.Listen && a.NoBackups == b.NoBackups && slices.Equal(a.Allow, b.Allow)
+	return a.DSN == b.DSN && a.Managed == b.Managed && a.Port == b.Port && a.Listen == b.Listen && a.NoBackups == b.NoBackups &&
+		a.BackupKeyFile == b.BackupKeyFile && a.BackupKeyCommand == b.BackupKeyCommand && slices.Equal(a.Allow, b.Allow)
 }
 
 // password chooses the superuser's password of a server that others reach, and hands it
