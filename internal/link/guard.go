@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
 	"github.com/twinspan/twinspan/internal/role"
+	"github.com/twinspan/twinspan/internal/side"
 )
 
 const (
@@ -24,10 +25,13 @@ const (
 
 // guard watches, on a primary, the log that the slot holds back for the twin, in
 // every phase: a link that rests or is broken holds back the most. It stops the
-// link when the server has dropped what the twin needed, and else only warns.
+// link when the server has dropped what the twin needed, and else only warns. It stops it at the
+// second look: an operator who resumes the link with a repair may be ahead of the guard, and a new slot
+// takes the place of the lost one as soon as the secondary asks for it.
 func (l *Link) guard(ctx context.Context) {
 	tick := time.NewTicker(guardInterval)
 	defer tick.Stop()
+	stop, change := false, int64(0) // whether a lost slot is to stop the link, and how often that had been changed at the first look
 	for {
 		select {
 		case <-ctx.Done():
@@ -46,16 +50,33 @@ func (l *Link) guard(ctx context.Context) {
 		before := l.live.retained
 		l.live.retained = trouble
 		l.mu.Unlock()
-		if trouble == nil || before != nil && before.Code == trouble.Code {
+		if trouble == nil {
 			continue
 		}
-		l.log.Warn("log held back for the twin", "code", trouble.Code, "err", trouble)
-		if trouble.Kind != problem.Diverged || role.Phase(r.Phase) == role.Broken {
+		if before == nil || before.Code != trouble.Code {
+			l.log.Warn("log held back for the twin", "code", trouble.Code, "err", trouble)
+			stop, change = trouble.Kind == problem.Diverged, r.Change
 			continue
 		}
-		if err := l.side.Happen(ctx, role.Failed, trouble); err != nil {
+		if !stop {
+			continue
+		}
+		err = l.side.Update(ctx, func(now *catalog.Link) error {
+			if now.Change != change || role.Phase(now.Phase) == role.Broken {
+				return nil
+			}
+			next, err := role.Step(side.State(*now), role.Failed)
+			if err == nil {
+				side.Put(next, now)
+				now.Problem = trouble
+			}
+			return err
+		})
+		if err != nil {
 			l.log.Warn("cannot store the problem", "err", err)
+			continue
 		}
+		stop = false
 	}
 }
 
