@@ -48,10 +48,11 @@ func instanceLines(w io.Writer, i api.Instance) {
 	if r := i.Roles; r.Known {
 		roles = fmt.Sprintf("primary of %s, secondary of %d", terminal.Plural(r.Primary, "link"), r.Secondary)
 	}
-	fmt.Fprintf(w, "agent        %s\nmanaged      %s\nversion      %s\nserver       %s\nroles        %s\n", i.Agent, managed, dash(i.Postgres.Version), i.Postgres.DSN, roles)
+	fmt.Fprintf(w, "agent        %s\nmanaged      %s\nversion      %s\n", i.Agent, managed, dash(i.Postgres.Version))
 	if release, _, _ := strings.Cut(i.Postgres.Version, " "); i.Installed != "" && i.Installed != release {
 		fmt.Fprintf(w, "installed    %s\n", i.Installed)
 	}
+	fmt.Fprintf(w, "server       %s\nroles        %s\n", i.Postgres.DSN, roles)
 	if s := i.Size; s != nil {
 		sizeLines(w, *s)
 	}
