@@ -47,6 +47,7 @@ func TestRepairBringsTheSchema(t *testing.T) {
 	// It is stored.
 	p.B.Kill()
 	p.B.Start()
+	awaitPeer(t, p.A, "b") // an agent that answers has not met its peers yet
 	if _, err := p.A.Client.ResumeWithRepair(t.Context(), "repaired"); err != nil {
 		t.Fatal(err)
 	}
