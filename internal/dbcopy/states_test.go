@@ -121,7 +121,7 @@ func TestMomentThatIsGone(t *testing.T) {
 		t.Errorf("of a truncated table: %v (hint: %s)", err, problem.As(err).Hint)
 	}
 	source = open(t, from)
-	pgtest.Exec(t, from, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'twinspan/copy/snapshot'`)
+	pgtest.Exec(t, from, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'twinspan/copy/snapshot'`)
 	_, err = target(t, s, "copy of small").Copy(t.Context(), source)
 	if problem.CodeOf(err) != "session_lost" {
 		t.Errorf("of a session that is gone: %v", err)
