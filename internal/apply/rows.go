@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"slices"
+	"strings"
 
 	"github.com/twinspan/twinspan/internal/pgoutput"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/rowtext"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
@@ -158,18 +161,42 @@ func (e *engine) loosen(ctx context.Context, name sqlname.Table) error {
 const unreferredSQL = `SELECT pg_catalog.to_regclass($1) IS NOT NULL AND NOT EXISTS (
 	SELECT FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.confrelid = pg_catalog.to_regclass($1) AND k.conrelid <> k.confrelid)`
 
-// emptyAhead takes the rows out of a table whose rows the stream brings behind the script that comes now. A script that
+// emptyAhead returns what takes the rows out of the tables whose rows the stream brings behind a script. A script that
 // finds none computes none: what a USING clause or a default calls would have its effects here again, on rows of other tables, too. A table
 // that others refer to keeps its rows until then, for the script may have the server look for what they refer to.
-func (e *engine) emptyAhead(ctx context.Context, name sqlname.Table) error {
-	if e.tx.skip || e.tx.final < e.a.SkipBefore[name] {
-		return nil
+//
+// The statements are part of the script: where it waits for a lock, nothing is held meanwhile. So they may be run many times, and a TRUNCATE of all
+// has their locks before it does anything. The script asks for locks that are as strong.
+func (e *engine) emptyAhead(ctx context.Context, script *Script) ([]string, error) {
+	var tables []string
+	var names []sqlname.Table
+	fenced := false
+	for _, name := range script.Anew {
+		if e.tx.skip || e.tx.final < e.a.SkipBefore[name] {
+			continue
+		}
+		rows, err := e.ask(ctx, unreferredSQL, name.SQL())
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) != 1 || !truth(rows[0][0]) {
+			continue
+		}
+		r, err := e.named(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		tables, names, fenced = append(tables, r.sql()), append(names, name), fenced || r.fence != nil
 	}
-	rows, err := e.ask(ctx, unreferredSQL, name.SQL())
-	if err != nil || len(rows) != 1 || !truth(rows[0][0]) {
-		return err
+	switch sql := "TRUNCATE " + strings.Join(tables, ", "); {
+	case len(tables) == 0:
+		return nil, nil
+	case fenced: // see truncateWith
+		own := e.fences.own.runner
+		return slices.Concat(own.Make(), own.Run(sql, names...), []string{rights.Check}), nil
+	default:
+		return []string{sql}, nil
 	}
-	return e.empty(ctx, name)
 }
 
 // empty takes all rows out of a table. TRUNCATE, which is quicker, is not for tables that

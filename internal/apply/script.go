@@ -9,6 +9,7 @@ import (
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pg"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -19,7 +20,7 @@ type Script struct {
 	Main       int    // index of the statement that the others serve
 	Tag        string // what it is, for people: CREATE TABLE
 	Subject    string // the object it is about
-	// Anew are tables whose rows the stream brings behind the script: they are emptied before it.
+	// Anew are tables whose rows the stream brings behind the script: it begins with emptying them.
 	Anew []sqlname.Table
 	// Renamed are schemas that get another name. The stream goes on naming tables
 	// that it has described before by the old one (pgoutput notices changes of a
@@ -38,8 +39,12 @@ type Script struct {
 	Refused func(ctx context.Context, at lsn.LSN, place int)
 }
 
-// opScript is the first statement of a script; the next ones are below.
-const opScript = -100
+const (
+	// opAhead is what empties tables before the statements of a script.
+	opAhead = -99
+	// opScript is the first statement of a script; the next ones are below.
+	opScript = -100
+)
 
 // tagResend stands for a tag where rows are sent anew.
 const tagResend = "the sending anew"
@@ -101,11 +106,18 @@ func (e *engine) tryScript(ctx context.Context, script *Script) (absent *failure
 	defer e.a.status.blocked.Store(nil)
 	began, entered, collisions := time.Now(), false, 0
 	defer e.clearing(ctx, began)()
+	ahead, err := e.emptyAhead(ctx, script)
+	if err != nil {
+		return nil, err
+	}
 	for backoff := firstBackoff; ; backoff = min(backoff*2, mostBackoff) {
 		x := e.s.begin()
 		if !entered || !b.savepoint {
 			e.enter(b)
 			entered = true
+		}
+		for _, sql := range ahead {
+			e.s.exec(sql, opAhead, anyCount)
 		}
 		for i, sql := range script.Statements {
 			e.s.exec(sql, opScript-i, anyCount)
@@ -124,6 +136,9 @@ func (e *engine) tryScript(ctx context.Context, script *Script) (absent *failure
 		}
 		e.s.giveUp()
 		switch {
+		case f.op == opAhead && !passing(f) && !collided(f):
+			// Not the command's fault, nor its role's.
+			return nil, e.aheadProblem(script, f)
 		case lacksRight(f) && script.Lacking != nil:
 			next, waits, err := script.Lacking(ctx, scriptCause(f))
 			if err != nil {
@@ -131,6 +146,9 @@ func (e *engine) tryScript(ctx context.Context, script *Script) (absent *failure
 			}
 			if next != nil {
 				script = next
+				if ahead, err = e.emptyAhead(ctx, script); err != nil {
+					return nil, err
+				}
 			}
 			if waits != nil {
 				e.a.status.blocked.Store(waits)
@@ -162,6 +180,21 @@ func (e *engine) tryScript(ctx context.Context, script *Script) (absent *failure
 		return nil, err
 	}
 	return nil, e.release(ctx)
+}
+
+// aheadProblem says why the tables whose rows come behind a script cannot be emptied.
+func (e *engine) aheadProblem(script *Script, f *failure) error {
+	names := make([]string, len(script.Anew))
+	for i, name := range script.Anew {
+		names[i] = name.String()
+	}
+	subject := problem.Names(names)
+	if f.err != nil {
+		if p := rights.Problem(f.err, e.a.DSN.User(), subject); p != nil {
+			return p
+		}
+	}
+	return e.scriptProblem(&Script{Tag: tagResend, Subject: subject}, f)
 }
 
 // refused tells that a script cannot be run.

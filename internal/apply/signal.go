@@ -54,11 +54,6 @@ func (e *engine) signal(ctx context.Context, r *relation, c group.Change) error 
 	if err != nil || script == nil || len(script.Statements) == 0 {
 		return err
 	}
-	for _, name := range script.Anew {
-		if err := e.emptyAhead(ctx, name); err != nil {
-			return err
-		}
-	}
 	return e.script(ctx, script)
 }
 
