@@ -253,11 +253,7 @@ func TestRejoinCopiesAnewWhatCannotBeUndone(t *testing.T) {
 	p.A.Kill()
 	pgtest.Exec(t, p.A.Server.DSN("altered"), `ALTER TABLE t ADD COLUMN b int`, `INSERT INTO t VALUES (-1, 'lost', 1)`)
 	pgtest.Exec(t, p.A.Server.DSN("slotless"), `INSERT INTO t VALUES (-1, 'lost')`)
-	slot := pgtest.Query(t, p.A.Server.DSN("slotless"), `SELECT slot_name FROM pg_replication_slots WHERE database = 'slotless'`)[0][0]
-	pgtest.Eventually(t, linktest.Patience, func() error {
-		_, err := pgtest.Try(t.Context(), p.A.Server.DSN("slotless"), `SELECT pg_drop_replication_slot($1)`, slot)
-		return err
-	})
+	dropSlot(t, p.A, "slotless")
 	for _, name := range []string{"altered", "slotless"} {
 		force(t, p.B, name)
 		pgtest.Exec(t, p.B.Server.DSN(name), `UPDATE t SET a = 'b' WHERE id < 100`)
