@@ -56,7 +56,7 @@ func (f *fences) undone() {
 // protect looks whether code of users runs at a relation's table, and gives the relation
 // its fence if so.
 func (e *engine) protect(ctx context.Context, r *relation, oid uint32) error {
-	r.fence, r.forced = nil, false
+	r.fence, r.forced, r.lent = nil, false, rights.Lent{}
 	rows, err := e.ask(ctx, rights.TableSQL, "{"+strconv.FormatUint(uint64(oid), 10)+"}")
 	if err != nil || len(rows) == 0 || !truth(rows[0][3]) {
 		return err
@@ -76,6 +76,12 @@ func (e *engine) protect(ctx context.Context, r *relation, oid uint32) error {
 		return err
 	}
 	r.forced = truth(rows[0][2])
+	if rows, err = e.ask(ctx, rights.LentSQL, "{"+strconv.FormatUint(uint64(oid), 10)+"}"); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		r.lent.Add(truth(row[1]), string(row[2]))
+	}
 	r.textOnly = r.written // literals are text
 	return nil
 }
@@ -118,8 +124,13 @@ func (w *writer) fenced(x *fence, r *relation, sql []byte, op int, want int64) {
 		}
 		x.made = true
 	}
-	if r != nil && r.forced {
-		s.exec("ALTER TABLE "+r.only+r.name.SQL()+" NO FORCE ROW LEVEL SECURITY", op, anyCount)
+	if r != nil {
+		for _, sql := range r.lent.Lend {
+			s.exec(sql, op, anyCount)
+		}
+		if r.forced {
+			s.exec("ALTER TABLE "+r.only+r.name.SQL()+" NO FORCE ROW LEVEL SECURITY", op, anyCount)
+		}
 	}
 	s.prepare(x.prove, op)
 	pass := pg.FullPass // the statement is the server's alone: TRUNCATE
@@ -136,8 +147,13 @@ func (w *writer) fenced(x *fence, r *relation, sql []byte, op int, want int64) {
 		s.bindNothing(st.name)
 		s.execute(op, anyCount)
 	}
-	if r != nil && r.forced {
-		s.exec("ALTER TABLE "+r.only+r.name.SQL()+" FORCE ROW LEVEL SECURITY", op, anyCount)
+	if r != nil {
+		if r.forced {
+			s.exec("ALTER TABLE "+r.only+r.name.SQL()+" FORCE ROW LEVEL SECURITY", op, anyCount)
+		}
+		for _, sql := range r.lent.Back {
+			s.exec(sql, op, anyCount)
+		}
 	}
 }
 
@@ -289,10 +305,7 @@ func (r *relation) emptying() []string {
 		return []string{r.emptySQL()}
 	}
 	list := slices.Concat(r.fence.runner.Make(), r.fence.runner.Run(r.emptySQL(), r.name), []string{rights.Check})
-	if r.forced {
-		list = rights.Unforced(r.only+r.name.SQL(), list)
-	}
-	return list
+	return rights.Table{Forced: r.forced, Lent: r.lent}.Around(r.only+r.name.SQL(), list)
 }
 
 // fenceProblem is the problem of an error that comes of a table's fence; nil where the

@@ -44,8 +44,9 @@ func (e *engine) forget(ctx context.Context, script *Script) error {
 	}
 	e.lastRelation = nil
 	kept := map[*relation]bool{}
+	granted := script.Tag == "GRANT" || script.Tag == "REVOKE" // which lock no relation
 	for id, r := range e.relations {
-		if r.resolved && !locked[r.oid] && !locked[r.rootOID] && !r.hasOwnTypes() {
+		if r.resolved && !(granted && r.fence != nil) && !locked[r.oid] && !locked[r.rootOID] && !r.hasOwnTypes() {
 			kept[r] = true
 		} else {
 			e.relations[id] = r.fresh()

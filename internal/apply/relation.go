@@ -9,6 +9,7 @@ import (
 	"github.com/twinspan/twinspan/internal/lsn"
 	"github.com/twinspan/twinspan/internal/pgoutput"
 	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/rights"
 	"github.com/twinspan/twinspan/internal/sqlname"
 )
 
@@ -46,6 +47,7 @@ type relation struct {
 	textOnly []int         // columns whose binary form means nothing here
 	fence    *fence        // what its rows are written through, nil usually
 	forced   bool          // its owner is bound by its policies
+	lent     rights.Lent   // what its owner lacks for writing it
 
 	skipBefore, repair lsn.LSN
 	orderedUntil       time.Time     // folding failed lately

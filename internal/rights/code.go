@@ -18,6 +18,16 @@ type Table struct {
 	// Code says that planning a query on the table, or writing to it, may run functions of
 	// users, or gives what the settings of the session say.
 	Code bool
+	Lent Lent // what the owner lacks for writing it, where Code
+}
+
+// Around puts statements of the owner's runner, which write the table's rows, between those that let him: his policies would bind him where they are
+// forced, and he may lack rights. only is the table as SQL names it alone.
+func (t Table) Around(only string, list []string) []string {
+	if t.Forced {
+		list = Unforced(only, list)
+	}
+	return t.Lent.Around(list)
 }
 
 // TableSQL describes tables, those of $1, an array of oids written as text: oid, owner,
@@ -128,9 +138,16 @@ func describe(ctx context.Context, conn *pgx.Conn, tables []uint32, all map[uint
 	}
 	var oid uint32
 	var t Table
+	var code []string
 	_, err = pgx.ForEachRow(rows, []any{&oid, &t.Owner, &t.Forced, &t.Code}, func() error {
 		all[oid] = t
+		if t.Code {
+			code = append(code, strconv.FormatUint(uint64(oid), 10))
+		}
 		return nil
 	})
-	return pg.Classify(err, "look at what runs at tables")
+	if err != nil || len(code) == 0 {
+		return pg.Classify(err, "look at what runs at tables")
+	}
+	return lend(ctx, conn, "{"+strings.Join(code, ",")+"}", all)
 }

@@ -113,11 +113,7 @@ func run(ctx context.Context, q pg.Emptier, name sqlname.Table, table Table, r *
 		_, err := q.Exec(ctx, sql)
 		return pg.Classify(err, done)
 	}
-	list := r.Run(sql, name)
-	if table.Forced { // his policies would bind the owner
-		list = Unforced("ONLY "+name.SQL(), list)
-	}
-	return RunFenced(ctx, q, r, list, name.String(), done)
+	return RunFenced(ctx, q, r, table.Around("ONLY "+name.SQL(), r.Run(sql, name)), name.String(), done)
 }
 
 // RunFenced runs statements of a runner in a transaction, and looks that nothing is left

@@ -111,10 +111,7 @@ func (c *copying) appendFenced(ctx context.Context, t *table, owner rights.Table
 	if len(r.Columns) > 0 {
 		names = " (" + sqlname.Join(r.Columns) + ") OVERRIDING SYSTEM VALUE"
 	}
-	after := runner.Run("INSERT INTO "+t.Name.SQL()+names+" SELECT "+strings.Join(values, ", ")+" FROM "+staging+" AS s", t.Name)
-	if owner.Forced { // his policies would bind him
-		after = rights.Unforced("ONLY "+t.Name.SQL(), after)
-	}
+	after := owner.Around("ONLY "+t.Name.SQL(), runner.Run("INSERT INTO "+t.Name.SQL()+names+" SELECT "+strings.Join(values, ", ")+" FROM "+staging+" AS s", t.Name))
 	for _, sql := range append(after, rights.Check) {
 		if err := c.exec(ctx, sql); err != nil {
 			return c.refused(t.Name, owner, err)
