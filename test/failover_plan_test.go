@@ -88,7 +88,7 @@ func TestPlanOfAFailover(t *testing.T) {
 
 	// Nothing was changed by asking.
 	for dsn, want := range map[string]string{a: "0", b: "0"} {
-		slots := pgtest.Query(t, dsn, `SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%' AND database = current_database()`)[0][0]
+		slots := pgtest.Query(t, dsn, `SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%' AND database = current_database() AND NOT temporary`)[0][0]
 		if dsn == a {
 			want = "1"
 		}

@@ -48,7 +48,7 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 	}
 	written := func() lsn.LSN { return read(a(), `SELECT pg_current_wal_lsn()`) }
 	confirmed := func() lsn.LSN {
-		return read(a(), `SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%'`)
+		return read(a(), `SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%' AND NOT temporary`)
 	}
 	applied := func() lsn.LSN {
 		return read(b(), `SELECT pg_replication_origin_progress(roname, true) FROM pg_replication_origin WHERE roname LIKE 'twinspan%'`)
@@ -156,7 +156,7 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 	}
 	p.WaitEqual(t, "sales", "sales")
 
-	sender, err := strconv.Atoi(pgtest.Query(t, a(), `SELECT active_pid::text FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%'`)[0][0])
+	sender, err := strconv.Atoi(pgtest.Query(t, a(), `SELECT active_pid::text FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%' AND NOT temporary`)[0][0])
 	if err == nil {
 		err = syscall.Kill(sender, syscall.SIGSTOP)
 	}
@@ -187,7 +187,7 @@ func TestFiguresAreRightOrUnknown(t *testing.T) {
 	pgtest.Exec(t, a(), `ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'`, `SELECT pg_reload_conf()`)
 	pgtest.Eventually(t, linktest.Patience, func() error {
 		pgtest.Exec(t, a(), `INSERT INTO t SELECT generate_series(10001, 210000)`, `DELETE FROM t WHERE id > 10000`, `CHECKPOINT`)
-		if left := pgtest.Query(t, a(), `SELECT wal_status FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%' AND wal_status <> 'lost'`); len(left) > 0 {
+		if left := pgtest.Query(t, a(), `SELECT wal_status FROM pg_replication_slots WHERE slot_name LIKE 'twinspan%' AND NOT temporary AND wal_status <> 'lost'`); len(left) > 0 {
 			return fmt.Errorf("the slot is %v", left)
 		}
 		return nil
