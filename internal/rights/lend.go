@@ -9,12 +9,11 @@ import (
 	"github.com/twinspan/twinspan/internal/pg"
 )
 
-// Lent are the rights that a table's owner lacks for writing its rows. He can take his own rights on a table from himself, and the
-// owner of its schema can take that from him: on the primary others write the rows then. Lend gives them for the moment of a statement, and Back
-// takes them away behind it, in the same transaction, so that nobody sees him with them. They are empty where he lacks none.
+// Lent are the rights that a table's owner lacks for writing its rows. He can take his own rights on a table from himself: on the primary others
+// write the rows then. Lend gives them for the moment of a statement, and Back takes them away behind it, in the same transaction, so that nobody sees him
+// with them. They are empty where he lacks none.
 //
-// Nothing is given that code of his could not have: rights on his own table he can give himself, and whoever wrote the row on the primary,
-// as whom his code ran there, has the USAGE of its schema.
+// Nothing is given that he could not give himself. USAGE of a schema is not: code of his would reach functions there that he was shut out from.
 type Lent struct{ Lend, Back []string }
 
 // Around puts statements between those that lend and those that take back.
@@ -24,26 +23,15 @@ func (l Lent) Around(list []string) []string { return slices.Concat(l.Lend, list
 // the statement, in order. It plans no query on them.
 //
 // What is granted on is locked first, for GRANT does not wait for another transaction that changes the same row of a catalog but fails (heapam.c,
-// simple_heap_update); sessions that copy do so beside each other. A REVOKE from a table takes the rights on its columns as well, and leaves a list of rights where there was none.
+// simple_heap_update); sessions that copy do so beside each other. A REVOKE from a table takes the rights on its columns as well.
 const LentSQL = `
-WITH RECURSIVE t AS (
-    SELECT c.oid, c.relowner AS owner, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) AS name, pg_catalog.format('%I.%I', n.nspname, c.relname) AS place, c.relnamespace AS schema
+WITH t AS (
+    SELECT c.oid, c.relowner AS owner, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) AS name, pg_catalog.format('%I.%I', n.nspname, c.relname) AS place
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::pg_catalog._oid)
-), kind AS (
-    SELECT t.oid AS root, a.atttypid AS oid FROM t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
-    UNION SELECT k.root, x.oid FROM kind k JOIN pg_catalog.pg_type y ON y.oid = k.oid CROSS JOIN LATERAL (VALUES (y.typbasetype), (y.typelem)) x (oid) WHERE x.oid >= 16384
-), schema AS (
-    SELECT t.oid AS root, t.schema AS oid FROM t
-    UNION SELECT k.root, y.typnamespace FROM kind k JOIN pg_catalog.pg_type y ON y.oid = k.oid
 ), missing AS (
     SELECT t.oid, pg_catalog.string_agg(r.name, ', ' ORDER BY r.number) AS rights
       FROM t CROSS JOIN (VALUES (1, 'SELECT'), (2, 'INSERT'), (3, 'UPDATE'), (4, 'DELETE')) r (number, name)
      WHERE NOT pg_catalog.has_table_privilege(t.owner, t.oid, r.name) GROUP BY t.oid
-), closed AS (
-    SELECT t.oid, t.name, n.oid AS schema, n.nspacl IS NULL AS plain, pg_catalog.quote_ident(n.nspname) AS place
-      FROM t JOIN schema c ON c.root = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.oid WHERE NOT pg_catalog.has_schema_privilege(t.owner, n.oid, 'USAGE')
-), closing AS (
-    SELECT c.oid, c.name, pg_catalog.string_agg(c.schema::pg_catalog.text, ',') AS schemas, pg_catalog.string_agg(c.place, ', ') AS places FROM closed c GROUP BY c.oid, c.name
 ), sql (oid, back, number, sql) AS (
     SELECT t.oid, false, 1, pg_catalog.format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', t.place) FROM t JOIN missing m USING (oid)
     UNION ALL SELECT t.oid, false, 2, pg_catalog.format('GRANT %s ON TABLE %s TO %s', m.rights, t.place, t.name) FROM t JOIN missing m USING (oid)
@@ -51,11 +39,6 @@ WITH RECURSIVE t AS (
     UNION ALL SELECT t.oid, true, 2, pg_catalog.format('GRANT %s (%I) ON TABLE %s TO %s', x.privilege_type, a.attname, t.place, t.name)
       FROM t JOIN missing m USING (oid) JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) x
      WHERE x.grantee = t.owner AND x.privilege_type = ANY (pg_catalog.string_to_array(m.rights, ', '))
-    UNION ALL SELECT oid, false, 3, pg_catalog.format('SELECT FROM pg_catalog.pg_namespace n WHERE n.oid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog._oid) ORDER BY n.oid FOR UPDATE', '{' || schemas || '}') FROM closing
-    UNION ALL SELECT oid, false, 4, pg_catalog.format('GRANT USAGE ON SCHEMA %s TO %s', places, name) FROM closing
-    UNION ALL SELECT oid, true, 3, pg_catalog.format('REVOKE USAGE ON SCHEMA %s FROM %s', places, name) FROM closing
-    UNION ALL SELECT oid, true, 4, pg_catalog.format('UPDATE pg_catalog.pg_namespace SET nspacl = NULL WHERE oid OPERATOR(pg_catalog.=) %s::pg_catalog.oid AND nspacl OPERATOR(pg_catalog.=) pg_catalog.acldefault(''n'', nspowner)', schema)
-      FROM closed WHERE plain
 )
 SELECT oid, back, sql FROM sql ORDER BY oid, back, number, sql`
 
