@@ -366,12 +366,20 @@ func (a *Agent) admitMember(ctx context.Context, request []byte) ([]byte, error)
 	if err := json.Unmarshal(request, &in); err != nil {
 		return nil, problem.New(problem.Invalid, "request_invalid", "the request to become a member cannot be understood").WithHint("run the same release of twinspan on all members")
 	}
+	// Not told by this agent, whose word is no reason to run a command there.
+	if p := a.config.Postgres; in.OwnKey != p.OwnKey() && !in.Self.Witness && !p.NoBackups {
+		whose := "one that its agents have made"
+		if p.OwnKey() {
+			whose = "its operator's"
+		}
+		return nil, problem.New(problem.Conflict, "member_backup_key", "the key of the instance's backups is %s", whose).
+			WithHint("a member has it from where the others have: --backup-key-file or --backup-key-command of twinspan member join, where it is the operator's, neither where it is not")
+	}
 	answer, err := a.cluster.Admit(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	answer.Name, answer.Listen, answer.Allow, answer.NoBackups = a.config.Name, a.config.Postgres.Listen, a.config.Postgres.Allow, a.config.Postgres.NoBackups
-	answer.BackupKeyFile, answer.BackupKeyCommand = a.config.Postgres.BackupKeyFile, a.config.Postgres.BackupKeyCommand
 	return json.Marshal(answer)
 }
 

@@ -77,8 +77,11 @@ type MemberRequest struct {
 	Ports    []int
 	Listen   string
 	Allow    []string
-	Witness  bool
-	Version  string
+	// BackupKeyFile and BackupKeyCommand name where the operator keeps the key of the backups; one of them at most.
+	BackupKeyFile, BackupKeyCommand string
+
+	Witness bool
+	Version string
 }
 
 // DemoRequest is what demo was asked for.

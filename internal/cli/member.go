@@ -130,7 +130,10 @@ the other members, and peers, reach it.`,
 	flags.IntSliceVar(&in.Ports, "member-ports", nil, "`ports` of Patroni, etcd, and etcd for members (default 8008,2379,2380 or free ones)")
 	flags.StringVar(&in.Listen, "listen", "", "`addresses` at which the server listens for other machines; * for all")
 	flags.StringSliceVar(&in.Allow, "allow", nil, "with --listen, `networks` that clients come from, as 10.0.0.0/8")
+	flags.StringVar(&in.BackupKeyFile, "backup-key-file", "", "`file` with the key of the backups, where that is the operator's")
+	flags.StringVar(&in.BackupKeyCommand, "backup-key-command", "", "`command` for the shell that prints it")
 	flags.BoolVar(&in.Witness, "witness", false, "the member only votes, and has no server")
+	cmd.MarkFlagsMutuallyExclusive("witness", "backup-key-file", "backup-key-command")
 	return cmd
 }
 

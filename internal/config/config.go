@@ -54,7 +54,8 @@ type Postgres struct {
 	BackupKeyFile, BackupKeyCommand string
 }
 
-func (p Postgres) ownKey() bool { return p.BackupKeyFile != "" || p.BackupKeyCommand != "" }
+// OwnKey says whether the key of the backups is the operator's.
+func (p Postgres) OwnKey() bool { return p.BackupKeyFile != "" || p.BackupKeyCommand != "" }
 
 func (p Postgres) ownKeyName() string {
 	if p.BackupKeyFile != "" {
@@ -266,7 +267,7 @@ func (c *Config) validate(text []byte) error {
 		return at(text, "postgres.backup_key_file", "postgres.backup_key_file is not an absolute path")
 	case c.Postgres.BackupKeyFile != "" && c.Postgres.BackupKeyCommand != "":
 		return at(text, "postgres.backup_key_command", "postgres.backup_key_file and postgres.backup_key_command exclude each other")
-	case c.Postgres.ownKey() && (!c.Postgres.Managed || c.Postgres.NoBackups):
+	case c.Postgres.OwnKey() && (!c.Postgres.Managed || c.Postgres.NoBackups):
 		return at(text, c.Postgres.ownKeyName(), c.Postgres.ownKeyName()+" is for a managed server of which the agent makes backups")
 	case (c.API.Certificate == "") != (c.API.Key == ""):
 		return at(text, "api.certificate", "api.certificate and api.key are given together")

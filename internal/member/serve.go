@@ -293,6 +293,7 @@ type Request struct {
 	Self   Member `json:"self"`   // its name may be "": then one is chosen
 	Major  int    `json:"major"`  // newest of its PostgreSQL's programs; 0 of a witness
 	Majors []int  `json:"majors"` // all of them
+	OwnKey bool   `json:"ownKey"` // it was told where the operator keeps the key of the backups
 }
 
 // Answer is what it is told. It holds the secrets of the instance.
@@ -306,9 +307,6 @@ type Answer struct {
 	Allow    []string          `json:"allow"`
 	// NoBackups says that the agents of the instance make none.
 	NoBackups bool `json:"noBackups,omitempty"`
-	// BackupKeyFile and BackupKeyCommand are where the agent that invites has the key of the backups from.
-	BackupKeyFile    string `json:"backupKeyFile,omitempty"`
-	BackupKeyCommand string `json:"backupKeyCommand,omitempty"`
 }
 
 // Admit lets a host become a member: it writes it into the list, and lets its etcd come.

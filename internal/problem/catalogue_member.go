@@ -10,6 +10,7 @@ func memberEntries() []Entry {
 		{"member_address", Blocks, "It is no address of a member", "", "Give it an address that the other members reach: `--endpoint HOST:PORT`."},
 		{"member_address_taken", Blocks, "The address is another member's", "", "Give members of one host different ports: `--endpoint`, `--port`, `--member-ports`."},
 		{"member_away", Warns, "A member does not answer", "The instance goes on as long as more than half of its members do.", "See that its agent runs; where its host is gone for good: `twinspan member remove NAME`, and join another."},
+		{"member_backup_key", Blocks, "A member has the key of the backups from elsewhere than the others", "Either all have it from the operator, or their agents have made it.", "`--backup-key-file` or `--backup-key-command` of `member join`, where the key is the operator's; neither where it is not."},
 		{"member_begins", Warns, "A member does not vote yet", "It has not begun, or has not yet what the others have.", "Start its agent; where it will not come: `twinspan member remove NAME`."},
 		{"member_broken", Blocks, "A member's record or keys cannot be read", "", "Restore the agent's directory, or remove the member and join it again."},
 		{"member_durability", Blocks, "It is no durability", "", "`strict` or `available`."},

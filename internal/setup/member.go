@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -40,8 +41,11 @@ type Join struct {
 	Ports    []int  // of Patroni, etcd for clients and etcd for members; empty for the usual ones, or free ones
 	Listen   string // of its server, as at init; empty for what the inviting member has, where that is "*"
 	Allow    []string
-	Witness  bool
-	Version  string // of this program
+	// BackupKeyFile and BackupKeyCommand name where the operator keeps the key of the backups; one of them at most.
+	BackupKeyFile, BackupKeyCommand string
+
+	Witness bool
+	Version string // of this program
 }
 
 // JoinInstance makes this host a member of the instance that a token is of. The configuration is written last, as by Init.
@@ -57,7 +61,10 @@ func JoinInstance(ctx context.Context, in Join) (api.Initialised, error) {
 	if _, err := member.Find(ctx, in.Witness); err != nil {
 		return api.Initialised{}, err
 	}
-	request := member.Request{}
+	if in.BackupKeyFile != "" && !filepath.IsAbs(in.BackupKeyFile) {
+		return api.Initialised{}, problem.New(problem.Invalid, "parameters_invalid", "the file with the key of the backups is to be named by an absolute path").On(in.BackupKeyFile)
+	}
+	request := member.Request{OwnKey: in.BackupKeyFile != "" || in.BackupKeyCommand != ""}
 	if request.Self, err = describeMember(in.Dir, in.Member, endpoint, in.Port, in.Ports, in.Witness); err != nil {
 		return api.Initialised{}, err
 	}
@@ -87,7 +94,7 @@ func JoinInstance(ctx context.Context, in Join) (api.Initialised, error) {
 		Postgres: config.Postgres{Managed: true, Port: request.Self.Postgres, Listen: in.Listen, Allow: in.Allow, NoBackups: answer.NoBackups || in.Witness},
 	}
 	if !c.Postgres.NoBackups {
-		c.Postgres.BackupKeyFile, c.Postgres.BackupKeyCommand = answer.BackupKeyFile, answer.BackupKeyCommand
+		c.Postgres.BackupKeyFile, c.Postgres.BackupKeyCommand = in.BackupKeyFile, in.BackupKeyCommand
 	}
 	if in.Listen == "" && answer.Listen == "*" && !in.Witness {
 		c.Postgres.Listen, c.Postgres.Allow = answer.Listen, answer.Allow
