@@ -18,6 +18,8 @@ import (
 	"github.com/twinspan/twinspan/api"
 	"github.com/twinspan/twinspan/internal/linktest"
 	"github.com/twinspan/twinspan/internal/pgtest"
+	"github.com/twinspan/twinspan/internal/problem"
+	"github.com/twinspan/twinspan/internal/setup"
 )
 
 // chosen reads a number of the environment.
@@ -249,6 +251,10 @@ func TestMembersComeAndGo(t *testing.T) {
 	pgtest.Exec(t, g.DSN("postgres"), `CREATE TABLE note (n int PRIMARY KEY)`, `INSERT INTO note VALUES (1)`)
 	for _, m := range g.Members {
 		keepsStrangersOut(t, m)
+	}
+	// One that has the key of the backups from elsewhere is refused before it is admitted.
+	if _, err := g.TryJoin(func(in *setup.Join) { in.BackupKeyCommand = "echo a-key-of-somebody-else" }); problem.CodeOf(err) != "member_backup_key" {
+		t.Errorf("with another key of the backups: %v", err)
 	}
 	lost := g.Leader()
 	if _, err := lost.Client.RemoveMember(t.Context(), lost.Called()); err == nil {

@@ -79,19 +79,27 @@ func (g *Group) place() (dir config.Dir, endpoint string, ports []int) {
 // Join brings another member in, with a server or as a witness, and waits until it is.
 func (g *Group) Join(witness bool) *Member {
 	g.t.Helper()
+	place, err := g.TryJoin(func(in *setup.Join) { in.Witness = witness })
+	if err != nil {
+		g.t.Fatal(describe(err))
+	}
+	return g.add(place)
+}
+
+// TryJoin makes the directory of another member, of which change says what is not as usual, and does not start it.
+func (g *Group) TryJoin(change func(*setup.Join)) (config.Dir, error) {
+	g.t.Helper()
 	invitation, err := g.Leader().Client.InviteMember(g.t.Context(), api.InviteMember{})
 	if err != nil {
 		g.t.Fatal(describe(err))
 	}
 	place, endpoint, ports := g.place()
-	in := setup.Join{Dir: place, Token: invitation.Token, Endpoint: endpoint, Ports: ports, Witness: witness, Version: "test"}
-	if !witness {
+	in := setup.Join{Dir: place, Token: invitation.Token, Endpoint: endpoint, Ports: ports, Version: "test"}
+	if change(&in); !in.Witness {
 		in.Port = pgtest.FreePort()
 	}
-	if _, err := setup.JoinInstance(g.t.Context(), in); err != nil {
-		g.t.Fatal(describe(err))
-	}
-	return g.add(place)
+	_, err = setup.JoinInstance(g.t.Context(), in)
+	return place, err
 }
 
 // add starts a member that was made, and waits until all are in.
