@@ -132,7 +132,7 @@ func (a *Agent) lookAtInstance(ctx context.Context) {
 	if _, err := a.measure(); err != nil {
 		a.Log.Warn("the storage of the instance is not known", telemetry.Failure(err))
 	}
-	a.lookAtPrograms(ctx)
+	_, _, _ = a.lookAtPrograms(ctx) // which notes what it cannot find out
 	if a.managed.WaitReady(ctx) == nil {
 		if err := a.askSettings(ctx, time.Time{}); err != nil && ctx.Err() == nil {
 			a.Log.Debug("settings of the instance are not known", telemetry.Failure(err))

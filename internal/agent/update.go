@@ -14,17 +14,22 @@ import (
 // checkpointTime bounds the checkpoint before an update: what is written then, with sessions going on, the end of the server has not to write.
 const checkpointTime = 5 * time.Minute
 
-// lookAtPrograms looks which release is installed beside the managed server, and which it runs.
-func (a *Agent) lookAtPrograms(ctx context.Context) {
+// lookAtPrograms looks which release is installed beside the managed server, and which it runs. It fails where either is not known; that is
+// noted for whoever looks at the instance.
+func (a *Agent) lookAtPrograms(ctx context.Context) (installed, running instance.Release, err error) {
 	s := &a.sizing
-	installed, err := s.asking.Of(a.managed.Binaries)
+	installed, err = s.asking.Of(a.managed.Binaries)
 	running, asked := a.running(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.installed, s.programs = installed, problem.As(err)
-	if s.running = running; asked != nil && ctx.Err() == nil {
+	if asked != nil && ctx.Err() == nil {
 		a.Log.Debug("the server does not tell which release it runs", telemetry.Failure(asked))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.installed, s.programs, s.running = installed, problem.As(err), running
+	if err == nil {
+		err = asked
+	}
+	return installed, running, err
 }
 
 // running asks the server which release it runs, which whoever upgrades a package may have changed.
@@ -47,11 +52,7 @@ func (a *Agent) UpdateInstance(ctx context.Context) (out api.InstanceUpdate, err
 	if a.cluster != nil {
 		return a.updateMembers(ctx)
 	}
-	installed, err := a.sizing.asking.Of(a.managed.Binaries)
-	if err != nil {
-		return out, err
-	}
-	before, err := a.running(ctx)
+	installed, before, err := a.lookAtPrograms(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -67,11 +68,10 @@ func (a *Agent) UpdateInstance(ctx context.Context) (out api.InstanceUpdate, err
 		return out, err
 	}
 	took := time.Since(began)
-	now, err := a.running(ctx)
+	installed, now, err := a.lookAtPrograms(ctx)
 	if err != nil {
 		return out, err
 	}
-	a.lookAtPrograms(ctx)
 	if installed.Newer(now) {
 		return out, problem.New(problem.Internal, "instance_update_failed", "the server was restarted, and runs %s still, though %s is installed", now, installed).On(a.managed.Binaries.Dir)
 	}
