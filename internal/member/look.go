@@ -206,6 +206,11 @@ func (c *Cluster) survey(ctx context.Context, list []Member, voters []voter) []S
 // wanted says how many data members an instance has at least.
 const wanted = 3
 
+func errLeaderless() *problem.Error {
+	return problem.New(problem.Transient, "member_leaderless", "no member leads: the instance takes no writes").
+		WithHint("another member leads within half a minute, as long as more than half of them run")
+}
+
 // judge says what is wrong with the instance.
 func (c *Cluster) judge(s State) []*problem.Error {
 	var list []*problem.Error
@@ -254,8 +259,7 @@ func (c *Cluster) judge(s State) []*problem.Error {
 			WithHint("twinspan member invite here, and twinspan member join on another host"))
 	}
 	if s.Leader == "" {
-		add(problem.New(problem.Transient, "member_leaderless", "no member leads: the instance takes no writes").
-			WithHint("another member leads within half a minute, as long as more than half of them run"))
+		add(errLeaderless())
 	} else if sync == 0 && data > 1 {
 		if s.Strict {
 			add(problem.New(problem.Transient, "members_wait", "no standby has what is committed: commits wait").

@@ -57,7 +57,7 @@ func (c *Cluster) tellPrograms(ctx context.Context, s *State) {
 // it without a standby.
 func updateOrder(s State) ([]Seen, error) {
 	if s.Leader == "" {
-		return nil, problem.New(problem.Transient, "member_leaderless", "no member leads: the instance takes no writes").WithHint("another member leads within half a minute, as long as more than half of them run")
+		return nil, errLeaderless()
 	}
 	var order []Seen
 	for _, m := range s.Members {
@@ -176,20 +176,13 @@ func (c *Cluster) awaitFollowing(ctx context.Context) error {
 	ctx, stop := context.WithTimeoutCause(ctx, updatePatience, late)
 	defer stop()
 	return c.await(ctx, func(s State) bool {
-		sync, data := 0, 0
 		for _, m := range s.Members {
-			if m.Witness {
-				continue
-			}
-			data++
-			if m.Role == "sync_standby" {
-				sync++
-			}
-			if m.Name != s.Leader && (m.State != "streaming" || !m.Answers || !m.Alive) {
+			if !m.Witness && m.Name != s.Leader && (m.State != "streaming" || !m.Answers || !m.Alive) {
 				return false
 			}
 		}
-		return s.Leader != "" && (sync > 0 || data == 1)
+		waited := slices.ContainsFunc(s.Members, func(m Seen) bool { return m.Role == "sync_standby" })
+		return s.Leader != "" && (waited || servers(s.Members) == 1)
 	})
 }
 
